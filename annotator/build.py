@@ -1,0 +1,139 @@
+"""A labelled collection to an index on disk."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from annotator.collection import Collection
+from annotator.embed.cache import EmbeddingCache
+from annotator.embed.embedder import Embedder
+from annotator.embed.stream import embed_images
+from annotator.errors import AnnotatorError
+from annotator.progress import Progress, silent
+from annotator.vote.voting import Voting
+from index import VersionWriter
+
+CACHE_FILE = "embeddings.sqlite"
+OnError = Literal["skip", "fail"]
+_ROWS_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a build did.
+
+    Attributes:
+        version: The published version.
+        rows: Images in the index.
+        concepts: Different CUIs in the index.
+        embedded: Images that went through the encoder.
+        cached: Images whose vectors were known before.
+        failed: Reason by place of each image that could not be used.
+    """
+
+    version: str
+    rows: int
+    concepts: int
+    embedded: int
+    cached: int
+    failed: Mapping[str, str]
+
+
+def build_index(
+    collection: Collection,
+    directory: Path | str,
+    embedder: Embedder,
+    *,
+    voting: Voting | None = None,
+    batch_size: int = 32,
+    workers: int | None = None,
+    use_cache: bool = True,
+    on_error: OnError = "skip",
+    progress: Progress = silent,
+) -> Built:
+    """Embed a collection and publish it as the current version of the index in `directory`.
+
+    Vectors go to disk as they are computed, so memory does not grow with the collection, and into
+    a cache beside the index, so that a build that was stopped continues where it was.
+
+    Args:
+        collection: Images with concepts.
+        directory: The index; created, or given a new version.
+        embedder: Makes the vectors; its fingerprint is recorded.
+        voting: What `Annotator` uses by default with this index.
+        batch_size: Images that the encoder takes at once.
+        workers: Threads; None for the number of cores.
+        use_cache: Look vectors up in, and add them to, `embeddings.sqlite` in `directory`.
+        on_error: "skip" leaves out images that cannot be used; "fail" stops at the first.
+        progress: Told about every image.
+
+    Raises:
+        AnnotatorError: No image could be used, or one could not and `on_error` is "fail".
+        IndexProblem: The folder is something else, or another process writes to it.
+    """
+    directory = Path(directory)
+    rows: list[str] = []
+    failed: dict[str, str] = {}
+    embedded = cached = 0
+    pending: list[NDArray[np.float32]] = []
+    with contextlib.ExitStack() as stack:
+        writer = stack.enter_context(VersionWriter(directory, embedder.dim))
+        cache = None
+        if use_cache:
+            cache = stack.enter_context(
+                EmbeddingCache(directory / CACHE_FILE, embedder.fingerprint.digest)
+            )
+        results = stack.enter_context(
+            contextlib.closing(
+                embed_images(
+                    collection.images, embedder, cache=cache, batch_size=batch_size, workers=workers
+                )
+            )
+        )
+        for result in progress(results, total=len(collection.images), label="Embedding"):
+            if result.vector is None:
+                if on_error == "fail":
+                    raise AnnotatorError(f"{result.ref.where}: {result.error}")
+                failed[result.ref.where] = result.error or ""
+                continue
+            embedded, cached = embedded + (not result.cached), cached + result.cached
+            rows.append(result.ref.id)
+            pending.append(result.vector)
+            if len(pending) == _ROWS_AT_ONCE:
+                writer.add(np.stack(pending))
+                pending.clear()
+        if not rows:
+            raise AnnotatorError(
+                f"None of the {len(failed)} images could be used; the first: "
+                f"{next(iter(failed.items()), '')}."
+            )
+        if pending:
+            writer.add(np.stack(pending))
+        concepts = [collection.concepts[id_] for id_ in rows]
+        columns = {
+            name: [texts.get(id_, "") for id_ in rows]
+            for name, texts in (("captions", collection.captions), ("groups", collection.groups))
+            if texts
+        }
+        version = writer.publish(
+            rows,
+            concepts,
+            names=collection.names,
+            columns=columns,
+            about={
+                "embedder": {
+                    "name": embedder.name,
+                    "fingerprint": embedder.fingerprint.to_dict(),
+                },
+                "voting": asdict(voting or Voting()),
+            },
+        )
+    vocabulary = {cui for row in concepts for cui in row}
+    return Built(version, len(rows), len(vocabulary), embedded, cached, failed)

@@ -1,0 +1,164 @@
+"""A labelled collection: which image holds which concepts, from whatever files there are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from annotator.errors import AnnotatorError, ImageError
+from annotator.tables.formats import read_captions, read_column, read_concepts, read_names
+from annotator.sources import ImageRef, find_images, parquet_concepts
+
+OnMismatch = Literal["skip", "fail"]
+OnDuplicate = Literal["fail", "first"]
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Images with their concepts, matched by id.
+
+    Attributes:
+        images: Sorted by id; each of them has an entry in `concepts`.
+        concepts: CUIs by image id.
+        names: Name by CUI, where known.
+        captions: Caption by image id, where given.
+        groups: Patient, study or figure by image id, where known. Images without one are each a
+            group of their own.
+        without_image: Ids of the concepts file that have no image; left out.
+        without_concepts: Images whose id is not in the concepts file; left out.
+        duplicates: Where images lie that share an id; the first of each is used.
+        ignored: Files that are not images.
+    """
+
+    images: Sequence[ImageRef]
+    concepts: Mapping[str, tuple[str, ...]]
+    names: Mapping[str, str]
+    captions: Mapping[str, str]
+    groups: Mapping[str, str]
+    without_image: Sequence[str]
+    without_concepts: Sequence[str]
+    duplicates: Mapping[str, Sequence[str]]
+    ignored: Sequence[str]
+
+    def report(self) -> list[str]:
+        """One line for each thing that did not match, with a count and examples."""
+        lines = []
+        for what, where in (
+            ("ids of the concepts file have no image and are left out", self.without_image),
+            ("images are not in the concepts file and are left out", self.without_concepts),
+            ("ids belong to several images; the first is used", list(self.duplicates)),
+            ("files are not images and are ignored", self.ignored),
+        ):
+            if where:
+                more = ", …" if len(where) > 3 else ""
+                lines.append(f"{len(where)} {what}: {', '.join(where[:3])}{more}")
+        return lines
+
+
+def read_collection(
+    images: str | Path | Sequence[str | Path],
+    concepts: str | Path | None = None,
+    *,
+    names: str | Path | None = None,
+    captions: str | Path | None = None,
+    groups: str | None = None,
+    split: str | None = None,
+    only: str | None = None,
+    on_mismatch: OnMismatch = "skip",
+    on_duplicate: OnDuplicate = "fail",
+) -> Collection:
+    """Find the images, read the tables, and match them by id.
+
+    Args:
+        images: A folder, a glob, a list file or Parquet files; see `find_images`.
+        concepts: A ground-truth file of any year, ROCO v1 or ROCOv2; None for Parquet files, which
+            carry their concepts.
+        names: Names of CUIs.
+        captions: Captions by id.
+        groups: "FILE" or "FILE:COLUMN" with each image's patient or study.
+        split: "FILE" or "FILE:COLUMN" with each image's side.
+        only: The side to keep, such as "train".
+        on_mismatch: "skip" leaves out ids without an image and images without an id (see
+            `Collection.report`); "fail" refuses them.
+        on_duplicate: "fail" refuses two images with one id; "first" uses the first path.
+
+    Raises:
+        AnnotatorError: A file is missing or malformed, nothing matches, or an option refuses.
+    """
+    found = find_images(images, on_duplicate=on_duplicate)
+    if concepts is None:
+        concepts_by_id, captions_by_id = parquet_concepts(images)
+    else:
+        concepts_by_id, captions_by_id = read_concepts(concepts), {}
+    if captions is not None:
+        captions_by_id = read_captions(captions)
+    known = concepts_by_id.keys()
+    kept = select_side(known, split, only)
+    with_image = {ref.id for ref in found.images}
+    without_image = [id_ for id_ in known if id_ in kept and id_ not in with_image]
+    without_concepts = [ref.where for ref in found.images if ref.id not in known]
+    matched = [ref for ref in found.images if ref.id in kept]
+    if not matched:
+        raise AnnotatorError(
+            f"None of the {len(found.images)} images matches one of the {len(kept)} ids"
+            f"{f' of {only}' if only else ''} in {concepts or images}.",
+            f"Image ids are file names without extension, such as {found.images[0].id!r}; "
+            f"the table has ids such as {next(iter(known), '')!r}.",
+        )
+    if on_mismatch == "fail" and (without_image or without_concepts):
+        raise AnnotatorError(
+            f"{len(without_image)} ids have no image ({', '.join(without_image[:3])}), "
+            f"{len(without_concepts)} images have no id ({', '.join(without_concepts[:3])}).",
+            "Use --on-mismatch skip to leave them out.",
+        )
+    return Collection(
+        images=matched,
+        concepts={ref.id: concepts_by_id[ref.id] for ref in matched},
+        names=read_names(names) if names is not None else {},
+        captions=captions_by_id,
+        groups=read_column(groups) if groups is not None else {},
+        without_image=without_image,
+        without_concepts=without_concepts,
+        duplicates=found.duplicates,
+        ignored=found.ignored,
+    )
+
+
+def select_side(
+    ids: Iterable[str],
+    split: str | None,
+    only: str | None,
+) -> set[str]:
+    """Those of `ids` that the split file puts on the side `only`; all of them without a split.
+
+    Raises:
+        AnnotatorError: Only one of `split` and `only` is given, or the side does not occur.
+    """
+    everything = set(ids)
+    if split is None and only is None:
+        return everything
+    if split is None or only is None:
+        raise AnnotatorError(
+            "--split and --only belong together.",
+            "For example: --split split.csv --only train",
+        )
+    sides = read_column(split)
+    if only not in sides.values():
+        raise AnnotatorError(
+            f"{split} has no side {only!r}.",
+            f"It has: {', '.join(sorted(set(sides.values()))[:10])}",
+        )
+    return {id_ for id_ in everything if sides.get(id_) == only}
+
+
+def in_order_of(ids: Sequence[str], images: Sequence[ImageRef]) -> list[ImageRef]:
+    """One image for each id, in that order; an id without an image fails when it is read."""
+    by_id = {ref.id: ref for ref in images}
+    return [by_id.get(id_) or ImageRef(id_, id_, partial(_no_image, id_)) for id_ in ids]
+
+
+def _no_image(image_id: str) -> bytes:
+    raise ImageError(f"no image has the id {image_id}")

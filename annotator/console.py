@@ -1,0 +1,54 @@
+"""How the command line speaks: results on stdout, everything for people on stderr."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+EXIT_OK = 0
+EXIT_PROBLEM = 1  # the input or the index is wrong; validate or verify found something
+EXIT_USAGE = 2  # click's own
+EXIT_PARTIAL = 3  # finished, but some images could not be used
+EXIT_INTERRUPTED = 130
+
+_SHOWN = 20
+
+
+def say(message: str) -> None:
+    """One line for people, on stderr."""
+    click.echo(message, err=True)
+
+
+def say_failed(failed: Sequence[tuple[str, str]]) -> None:
+    """Which images could not be used and why, the first twenty of them."""
+    for where, reason in failed[:_SHOWN]:
+        say(f"{where}: {reason}")
+    if len(failed) > _SHOWN:
+        say(f"… and {len(failed) - _SHOWN} more")
+    if failed:
+        say(f"{len(failed)} images could not be used.")
+
+
+def write_result(data: str | bytes, output: Path | None) -> None:
+    """Write a finished result to stdout, or to a file that appears whole or not at all."""
+    raw = data.encode() if isinstance(data, str) else data
+    if output is None:
+        if isinstance(data, bytes) and sys.stdout.isatty():
+            raise click.UsageError("A zip is not for a terminal: redirect it or give --output.")
+        sys.stdout.buffer.write(raw)
+        sys.stdout.buffer.flush()
+        return
+    handle, temporary = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(raw)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(output)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,368 @@
+"""DICOM pixel data to 8-bit pictures, as a viewer would show them.
+
+Follows DICOM PS3.3: the Image Pixel module (C.7.6.3), modality LUT (C.11.1) and VOI LUT
+(C.11.2), also where an enhanced object keeps the latter two in its functional groups (C.7.6.16).
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import math
+import subprocess
+import sys
+import warnings
+import zlib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from annotator.errors import ImageError
+from annotator.pixels import Frames, check_size, frame_indices, stretch, to_uint8
+
+# pydicom reports odd attributes with their values, which may identify a patient: here as warnings,
+# in `_silence_log` to its log. Both are set once, since a change for the length of a call would not
+# be safe with threads.
+warnings.filterwarnings("ignore", module=r"pydicom\.")
+
+_MAX_INFLATED = 1 << 30
+# Decoders of compressed pixel data that may run in this process: they survive corrupt input.
+_TRUSTED = ("pillow", "pydicom")
+_WORKER_SECONDS = 120
+_PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+_COLOUR = {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"}
+_EXPORT_HINT = "Export it again from its archive, or leave it out."
+_INSTALL_HINT = 'Install the decoders with: pip install "annotator[dicom]"'
+_VRS = frozenset(
+    b"AE AS AT CS DA DS DT FD FL IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL UN "
+    b"UR US UT UV".split()
+)
+
+
+def looks_like_dicom(head: bytes) -> bool:
+    """Whether a file is DICOM, by its first 132 bytes (PS3.10, section 7.1).
+
+    Without "DICM" after the preamble the first data element must be plausible: group 0002 or
+    0008, one of its first elements, with a known VR or (implicit VR) a short even length.
+    """
+    if head[128:132] == b"DICM":
+        return True
+    if len(head) < 8:
+        return False
+    vr_is_known = head[4:6] in _VRS
+    if head[:2] == b"\0\x08" and vr_is_known:  # explicit VR big endian
+        return head[2] == 0 and head[3] <= 0x18
+    if head[:2] not in (b"\x02\0", b"\x08\0") or head[3] != 0 or head[2] > 0x18:
+        return False
+    length = int.from_bytes(head[4:8], "little")
+    return vr_is_known or (length <= 1024 and length % 2 == 0)
+
+
+def decode(data: bytes, *, frames: Frames, max_pixels: int, max_frames: int) -> list[Image.Image]:
+    """Decode a DICOM file to pictures; see `annotator.images.decode`, its only caller.
+
+    Stored values go through the modality LUT or rescale, then the VOI LUT or the first window.
+    Where there is neither, 8-bit values are shown as they are and deeper ones between their 0.5th
+    and 99.5th percentiles, padding left out. MONOCHROME1 is inverted; padding becomes black.
+
+    Returns:
+        One picture per used frame, mode "L" or "RGB".
+
+    Raises:
+        ImageError: No image, too large, truncated, or compressed in a way that cannot be read.
+        Exception: pydicom's own, on corrupt input; the caller turns them into ImageError.
+    """
+    from pydicom.pixels.utils import get_nr_frames
+
+    ds = _read(data)
+    _check_has_pixels(ds)
+    rows, columns = int(ds.Rows), int(ds.Columns)
+    check_size(columns, rows, max_pixels)
+    n_frames = get_nr_frames(ds, warn=False)
+    if n_frames < 1:
+        raise ImageError("DICOM with a number of frames below 1", _EXPORT_HINT)
+    _check_decodable(ds)
+    indices = frame_indices(n_frames, rows * columns, frames, max_frames)
+    stored = _stored_values(ds, data, indices)
+    return [_render(ds, index, values) for index, values in zip(indices, stored, strict=True)]
+
+
+@cache
+def _silence_log() -> None:
+    import pydicom.config  # noqa: F401 - which sets the level itself
+
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+
+
+def _read(data: bytes) -> Any:
+    """Parse the data set; a missing transfer syntax is filled in from how it was read."""
+    from pydicom import dcmread
+    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+    _silence_log()
+    _check_inflated_size(data)
+    ds = dcmread(io.BytesIO(data), force=True)
+    if "TransferSyntaxUID" not in ds.file_meta:
+        implicit, little = ds.original_encoding
+        explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+        ds.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+    return ds
+
+
+def _check_inflated_size(data: bytes) -> None:
+    """Refuse a deflated data set (PS3.5, A.5) that would fill the memory once inflated."""
+    from pydicom.filereader import read_dataset
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+    if data[128:132] != b"DICM":
+        return
+    file = io.BytesIO(data)
+    file.seek(132)
+    meta = read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
+    if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+        return
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    size = 0
+    while chunk := file.read(1 << 16):
+        size += len(inflater.decompress(chunk))
+        if size > _MAX_INFLATED:
+            message = f"deflated DICOM of more than {_MAX_INFLATED} bytes"
+            raise ImageError(message, _EXPORT_HINT)
+
+
+def _check_has_pixels(ds: Any) -> None:
+    if any(keyword in ds for keyword in _PIXEL_KEYWORDS):
+        return
+    if "Rows" in ds:
+        raise ImageError("DICOM whose pixel data is missing or truncated", _EXPORT_HINT)
+    sop_class = ds.get("SOPClassUID") or ds.file_meta.get("MediaStorageSOPClassUID")
+    what = f" ({_name(sop_class)})" if _name(sop_class) else ""
+    raise ImageError(f"DICOM without an image{what}", "Leave it out.")
+
+
+def _name(uid: Any) -> str:
+    """The standard's name for a UID, or nothing: another value must not get into a message."""
+    name = str(getattr(uid, "name", ""))
+    return "" if name == uid else name
+
+
+def _check_decodable(ds: Any) -> None:
+    """Check the transfer syntax, and of uncompressed data the length that the header claims."""
+    from pydicom.pixels.decoders.base import get_decoder
+    from pydicom.pixels.utils import get_expected_length
+
+    syntax = ds.file_meta.TransferSyntaxUID
+    try:
+        decoder = get_decoder(syntax)
+    except NotImplementedError:
+        message = f"unsupported DICOM transfer syntax {_name(syntax)}".rstrip()
+        raise ImageError(message, "Convert it to Explicit VR Little Endian.") from None
+    if not decoder.is_available:
+        message = f"no decoder for DICOM transfer syntax {_name(syntax)}"
+        raise ImageError(message, _INSTALL_HINT)
+    if not syntax.is_encapsulated:
+        stored = next(len(ds[k].value or b"") for k in _PIXEL_KEYWORDS if k in ds)
+        if stored < get_expected_length(ds):
+            message = "truncated DICOM: the pixel data is shorter than its header says"
+            raise ImageError(message, _EXPORT_HINT)
+
+
+def _stored_values(ds: Any, data: bytes, indices: list[int]) -> Iterator[NDArray[Any]]:
+    """The stored values of these frames, each [rows, columns] or [rows, columns, samples]."""
+    from pydicom.pixels.decoders.base import get_decoder
+    from pydicom.pixels.utils import pixel_array
+    from pydicom.uid import JPEGExtended12Bit
+
+    syntax = ds.file_meta.TransferSyntaxUID
+    if not syntax.is_encapsulated:
+        for index in indices:
+            yield pixel_array(ds, index=index)
+        return
+    plugin = next((p for p in get_decoder(syntax).available_plugins if p in _TRUSTED), None)
+    if plugin is None or (syntax == JPEGExtended12Bit and ds.BitsStored > 8):
+        yield from _decoded_apart(data, indices, _name(syntax))
+        return
+    for index in indices:
+        try:
+            values = pixel_array(ds, index=index, decoding_plugin=plugin)
+        except RuntimeError:
+            raise _cannot_be_decoded(_name(syntax)) from None
+        yield values
+
+
+def _decoded_apart(data: bytes, indices: list[int], syntax: str) -> NDArray[Any]:
+    """Decode in a process of its own, which a corrupt file may then take down.
+
+    A single changed byte makes GDCM abort the process. Starting one takes about half a second.
+    """
+    # -P: the script's folder must not get in the way of modules of the standard library.
+    command = [sys.executable, "-P", str(Path(__file__).with_name("dicom_worker.py"))]
+    try:
+        done = subprocess.run(
+            [*command, *map(str, indices)],
+            input=data,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=_WORKER_SECONDS,
+            check=True,
+        )
+    except subprocess.SubprocessError:
+        raise _cannot_be_decoded(syntax) from None
+    decoded: NDArray[Any] = np.load(io.BytesIO(done.stdout), allow_pickle=False)
+    return decoded
+
+
+def _cannot_be_decoded(syntax: str) -> ImageError:
+    message = f"DICOM pixel data that cannot be decoded as {syntax}"
+    return ImageError(message, f"It may be corrupt. {_INSTALL_HINT}")
+
+
+def _render(ds: Any, index: int, stored: NDArray[Any]) -> Image.Image:
+    """Bring the stored values of one frame to 8 bits."""
+    from pydicom.pixels.processing import apply_color_lut
+
+    photometric = ds.PhotometricInterpretation
+    if photometric == "PALETTE COLOR":
+        colours = apply_color_lut(stored, ds)
+        # Some writers keep 8-bit entries in 16-bit words; the descriptor tells.
+        return _colour(colours, ds.RedPaletteColorLookupTableDescriptor[2])
+    if stored.ndim == 3:
+        if photometric not in _COLOUR:
+            raise ImageError("DICOM with an unsupported photometric interpretation", _EXPORT_HINT)
+        return _colour(stored, ds.BitsStored)
+    return Image.fromarray(_grey(ds, index, stored))
+
+
+def _colour(values: NDArray[Any], bits: int) -> Image.Image:
+    """uint8 or uint16[rows, columns, 3 or 4], of which `bits` are used, to a picture."""
+    if bits > 8:
+        values = values >> (bits - 8)
+    return Image.fromarray(np.ascontiguousarray(values[..., :3], dtype=np.uint8))
+
+
+def _grey(ds: Any, index: int, stored: NDArray[Any]) -> NDArray[np.uint8]:
+    """Stored values [rows, columns] through modality and VOI transformations, to uint8."""
+    values = _modality(ds, index, stored)
+    padding = _padding(ds, stored)
+    grey = _voi(ds, index, values)
+    if grey is None:
+        plain = values is stored and stored.dtype == np.uint8 and ds.BitsStored == 8
+        grey = stored.copy() if plain else stretch(values, ignore=padding)
+    if ds.PhotometricInterpretation == "MONOCHROME1":
+        grey = 255 - grey
+    if padding is not None:
+        grey[padding] = 0
+    return grey
+
+
+def _modality(ds: Any, index: int, stored: NDArray[Any]) -> NDArray[Any]:
+    """Apply the modality LUT or rescale (C.11.1); `stored` itself where there is none."""
+    if ds.get("ModalityLUTSequence"):
+        looked_up = _look_up(ds, ds.ModalityLUTSequence[0], stored)
+        if looked_up is not None:
+            return looked_up
+    group = _group(ds, index, "PixelValueTransformationSequence", "RescaleSlope")
+    slope, intercept = _number(group, "RescaleSlope"), _number(group, "RescaleIntercept")
+    if (slope is None or slope == 1) and not intercept:
+        return stored
+    values: NDArray[np.floating[Any]]
+    values = stored.astype(np.float32 if stored.dtype.itemsize <= 2 else np.float64)
+    values *= 1.0 if slope is None else slope
+    values += intercept or 0.0
+    return values
+
+
+def _voi(ds: Any, index: int, values: NDArray[Any]) -> NDArray[np.uint8] | None:
+    """Apply the VOI LUT or the first window (C.11.2); None where there is no usable one."""
+    if ds.get("VOILUTSequence"):
+        looked_up = _look_up(ds, ds.VOILUTSequence[0], values)
+        if looked_up is not None and (top := looked_up.max(initial=0)) > 0:
+            # The table's own maximum: many do not use all the bits that they declare.
+            return to_uint8(looked_up * np.float32(255 / top))
+    group = _group(ds, index, "FrameVOILUTSequence", "WindowCenter")
+    center, width = _number(group, "WindowCenter"), _number(group, "WindowWidth")
+    function = str(group.get("VOILUTFunction") or "LINEAR").upper()
+    if center is None or width is None or width < (1 if function == "LINEAR" else 1e-6):
+        return None
+    return _window(values, center, width, function)
+
+
+def _window(
+    values: NDArray[Any], center: float, width: float, function: str
+) -> NDArray[np.uint8] | None:
+    from pydicom import Dataset
+    from pydicom.pixels.processing import apply_windowing
+
+    # A data set of its own makes pydicom's output range 0..255 rather than that of the pixels.
+    view = Dataset()
+    view.PhotometricInterpretation = "MONOCHROME2"
+    view.BitsStored, view.PixelRepresentation = 8, 0
+    view.WindowCenter, view.WindowWidth = center, width
+    view.VOILUTFunction = function
+    try:
+        return to_uint8(np.nan_to_num(apply_windowing(values, view)))
+    except ValueError:  # an unknown function
+        return None
+
+
+def _look_up(ds: Any, item: Any, values: NDArray[Any]) -> NDArray[np.float32] | None:
+    """Map values through a LUT item (C.11.1.1.1); None where the item is unusable.
+
+    pydicom's own functions refuse modality LUTs of 10 to 15 bits and wrap round in 8-bit ones.
+    """
+    descriptor, table = item.get("LUTDescriptor"), item.get("LUTData")
+    if not table or descriptor is None or len(descriptor) != 3:
+        return None
+    entries, first, _ = (int(value) for value in descriptor)
+    entries = entries or 1 << 16  # 0 stands for 65536, which its 16 bits cannot hold
+    if first > 0x7FFF and ds.PixelRepresentation == 1:
+        first -= 1 << 16  # a negative value that was written as unsigned
+    if isinstance(table, bytes):
+        little = ds.file_meta.TransferSyntaxUID.is_little_endian
+        words = "<u2" if little else ">u2"
+        lut = np.frombuffer(table, np.uint8 if len(table) < 2 * entries else words)
+    else:
+        lut = np.atleast_1d(np.asarray(table))
+    lut = lut[:entries].astype(np.float32)
+    places = np.clip(np.nan_to_num(values.astype(np.float64)) - first, 0, lut.size - 1)
+    return lut[np.rint(places).astype(np.int32)]
+
+
+def _padding(ds: Any, stored: NDArray[Any]) -> NDArray[np.bool_] | None:
+    """Mask of the pixels outside the picture (C.7.5.1.1.2); None where there are none."""
+    value, limit = ds.get("PixelPaddingValue"), ds.get("PixelPaddingRangeLimit")
+    if not isinstance(value, int) or stored.dtype.kind not in "iu":
+        return None
+    # The wrap turns values that were written with the other signedness into the pixels' own.
+    ends = np.array([value, limit if isinstance(limit, int) else value], np.int64)
+    low, high = sorted(ends.astype(stored.dtype))
+    mask = (stored >= low) & (stored <= high)
+    return mask if mask.any() and not mask.all() else None
+
+
+def _group(ds: Any, index: int, sequence: str, keyword: str) -> Any:
+    """Where a frame's attribute is kept: the data set, the frame's groups or the shared ones."""
+    if keyword in ds:
+        return ds
+    per_frame = ds.get("PerFrameFunctionalGroupsSequence") or []
+    shared = ds.get("SharedFunctionalGroupsSequence") or []
+    for groups in (*per_frame[index : index + 1], *shared[:1]):
+        for item in groups.get(sequence) or []:
+            if keyword in item:
+                return item
+    return ds
+
+
+def _number(ds: Any, keyword: str) -> float | None:
+    """The first value of an attribute; None where it is absent or not a finite number."""
+    try:
+        element = ds.get(keyword)
+        value = float(element if isinstance(element, (str, int, float)) else element[0])
+    except (TypeError, ValueError, IndexError, OverflowError):
+        return None
+    return value if math.isfinite(value) else None

@@ -1,0 +1,113 @@
+"""Vectors that were computed before, by content and fingerprint, in one SQLite file.
+
+This is what makes a killed build continue and a second one embed only what is new.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+import threading
+import zlib
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from annotator.errors import AnnotatorError
+
+
+def content_key(data: bytes) -> bytes:
+    """sha256 of an image file's bytes: the same picture under another name is the same work."""
+    return hashlib.sha256(data).digest()
+
+
+class EmbeddingCache:
+    """Vectors of one fingerprint in a SQLite file that several fingerprints may share.
+
+    Safe for many threads, and for several processes on one file. A vector whose checksum does not
+    match is treated as absent.
+
+    Args:
+        path: Created with its folder if it is not there.
+        fingerprint: Digest of the encoder's fingerprint.
+
+    Raises:
+        AnnotatorError: The file cannot be opened or is not such a cache.
+    """
+
+    def __init__(self, path: Path, fingerprint: str) -> None:
+        self.path = path
+        self._fingerprint = bytes.fromhex(fingerprint)
+        self._lock = threading.Lock()
+        with self._explained():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(path, timeout=60, check_same_thread=False)
+            try:
+                self._db.execute("PRAGMA journal_mode=WAL")
+                self._db.execute("PRAGMA synchronous=NORMAL")  # safe against a killed process
+                self._db.execute(
+                    "CREATE TABLE IF NOT EXISTS vectors (fingerprint BLOB, content BLOB, checksum "
+                    "INTEGER, vector BLOB, PRIMARY KEY (fingerprint, content)) WITHOUT ROWID"
+                )
+            except sqlite3.Error:
+                self._db.close()
+                raise
+
+    def get(self, content: bytes) -> NDArray[np.float32] | None:
+        """The float32[dim] vector of an image with this content key, if it is known."""
+        with self._lock, self._explained():
+            row = self._db.execute(
+                "SELECT checksum, vector FROM vectors WHERE fingerprint = ? AND content = ?",
+                (self._fingerprint, content),
+            ).fetchone()
+        if row is None:
+            return None
+        checksum, blob = row
+        if not isinstance(blob, bytes) or zlib.crc32(blob) != checksum:
+            return None
+        return np.frombuffer(blob, dtype="<f4").astype(np.float32)
+
+    def put(self, items: Iterable[tuple[bytes, NDArray[np.float32]]]) -> None:
+        """Keep vectors by content key; all of them or, if the process dies, none."""
+        rows = []
+        for content, vector in items:
+            blob = vector.astype("<f4").tobytes()
+            rows.append((self._fingerprint, content, zlib.crc32(blob), blob))
+        with self._lock, self._explained(), self._db:
+            self._db.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?, ?)", rows)
+
+    def close(self) -> None:
+        """Release the file."""
+        with self._lock:
+            self._db.close()
+
+    def __enter__(self) -> EmbeddingCache:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _explained(self) -> _Explained:
+        return _Explained(self.path)
+
+
+class _Explained:
+    """Turns SQLite's errors into one that names the file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None
+    ) -> None:
+        if isinstance(error, (sqlite3.Error, OSError)):
+            raise AnnotatorError(
+                f"The embedding cache {self._path} cannot be used: {error}",
+                "Delete the file (vectors are computed again), or run with --no-cache.",
+            ) from error

@@ -1,0 +1,175 @@
+"""An encoder with everything fixed that shapes its vectors."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from annotator.embed.fingerprint import Fingerprint, weights_digest
+from annotator.embed.fold import fold_batchnorm
+from annotator.embed.preprocess import DECODER_VERSION, Preprocess
+from annotator.embed.torch_setup import Device, Precision, choose_device, choose_precision
+from annotator.errors import AnnotatorError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from annotator.images import Frames
+
+
+class Embedder(Protocol):
+    """What the rest of the product knows of an encoder.
+
+    Attributes:
+        name: The string that chose it, such as "timm:resnet50".
+        dim: Length of its vectors.
+        fingerprint: What its vectors depend on.
+        frames: Which frames of a multi-frame image it wants.
+        image_size: The smallest side in pixels that an image may be decoded to.
+    """
+
+    name: str
+    dim: int
+    fingerprint: Fingerprint
+    frames: Frames
+    image_size: int
+
+    def prepare(self, frames: Sequence[Image.Image]) -> NDArray[np.uint8]:
+        """Decoded frames of one image to uint8[frames, size, size, 3]. Thread-safe."""
+        ...
+
+    def embed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """uint8[n, size, size, 3] to float32[n, dim], each row of unit norm. Thread-safe."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoder:
+    """A network as a maker hands it over: fp32, on the CPU, in evaluation mode.
+
+    Attributes:
+        model: float32[n, 3, size, size] to float32[n, dim].
+        preprocess: How it wants its input.
+        architecture: For the fingerprint.
+    """
+
+    model: nn.Module
+    preprocess: Preprocess
+    architecture: str
+
+
+class TorchEmbedder:
+    """An `Embedder` that runs a torch network.
+
+    Fast on CPU by three means, none of which needs compilation: batch normalisation folded into the
+    convolutions, channels-last memory, and bf16 where the hardware has it.
+
+    Args:
+        name: The string that chose the encoder.
+        encoder: Its model is taken over and changed in place.
+        device: "auto" takes CUDA where there is one.
+        precision: "auto" takes bf16 where the hardware multiplies it natively, else fp32.
+        frames: Which frames of multi-frame images are used.
+
+    Raises:
+        AnnotatorError: There is no such device, or the network does not give one vector an image.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        encoder: Encoder,
+        *,
+        device: Device = "auto",
+        precision: Precision = "auto",
+        frames: Frames = "middle",
+    ) -> None:
+        self.name = name
+        self.device = choose_device(device)
+        self.frames: Frames = frames
+        self._preprocess = encoder.preprocess
+        self.image_size = encoder.preprocess.size
+        chosen = choose_precision(precision, self.device)
+        self._dtype = torch.bfloat16 if chosen == "bf16" else torch.float32
+        digest = weights_digest(encoder.model)
+        model = encoder.model.eval().requires_grad_(False)
+        seeded = torch.Generator().manual_seed(0)
+        example = torch.rand(1, 3, self.image_size, self.image_size, generator=seeded)
+        self.dim = _vector_length(name, model, example)
+        fold_batchnorm(model, example)
+        model = model.to(device=self.device, dtype=self._dtype)
+        self._model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        scale = [255.0 * s for s in encoder.preprocess.std]
+        shift = [
+            m / s for m, s in zip(encoder.preprocess.mean, encoder.preprocess.std, strict=True)
+        ]
+        self._scale = (1 / torch.tensor(scale, device=self.device)).view(1, 3, 1, 1)
+        self._shift = torch.tensor(shift, device=self.device).view(1, 3, 1, 1)
+        # On a GPU one stream is enough, and two batches at once would double its memory.
+        self._one_at_a_time = threading.Lock() if self.device.type == "cuda" else None
+        self.fingerprint = Fingerprint(
+            architecture=encoder.architecture,
+            weights=digest,
+            preprocess={**dataclasses.asdict(encoder.preprocess), "decoder": DECODER_VERSION},
+            precision=chosen,
+            frames=frames,
+            dim=self.dim,
+        )
+
+    def prepare(self, frames: Sequence[Image.Image]) -> NDArray[np.uint8]:
+        """Decoded frames of one image to uint8[frames, size, size, 3]."""
+        return np.stack([self._preprocess(frame) for frame in frames])
+
+    def embed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """uint8[n, size, size, 3] to float32[n, dim], each row of unit norm.
+
+        Raises:
+            AnnotatorError: The network returned a vector that is zero or not finite.
+            ValueError: `pixels` has another shape or dtype.
+        """
+        square = (self.image_size, self.image_size, 3)
+        if pixels.dtype != np.uint8 or pixels.shape[1:] != square:
+            raise ValueError(
+                f"{self.name} takes uint8[n, {self.image_size}, {self.image_size}, 3], "
+                f"not {pixels.dtype}{list(pixels.shape)}"
+            )
+        if self._one_at_a_time is None:
+            vectors = self._forward(pixels)
+        else:
+            with self._one_at_a_time:
+                vectors = self._forward(pixels)
+        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+        if not np.all(np.isfinite(norms) & (norms > 0)):
+            raise AnnotatorError(
+                f"The encoder {self.name} returned a vector that is zero or not finite.",
+                "Its weights are damaged, or overflow in this precision: try --precision fp32.",
+            )
+        return vectors / norms
+
+    def _forward(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        with torch.inference_mode():
+            # NHWC bytes seen as NCHW are channels-last already: nothing is copied here.
+            batch = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2)
+            normalised = (batch.float() * self._scale - self._shift).to(self._dtype)
+            output = self._model(normalised)
+            vectors: NDArray[np.float32] = output.float().cpu().numpy()
+        return vectors
+
+
+def _vector_length(name: str, model: nn.Module, example: torch.Tensor) -> int:
+    with torch.inference_mode():
+        output = model(example)
+    if not isinstance(output, torch.Tensor) or output.ndim != 2:
+        shape = list(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+        raise AnnotatorError(
+            f"The encoder {name} gives {shape} for one image, not one vector.",
+            "Choose a network that pools its features.",
+        )
+    return output.shape[1]

@@ -1,0 +1,136 @@
+"""Many images to vectors: reading, decoding and encoding overlap, in bounded memory, in order."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from annotator.embed.cache import EmbeddingCache, content_key
+from annotator.embed.embedder import Embedder
+from annotator.embed.torch_setup import threads_per_operation
+from annotator.errors import ImageError
+from annotator.images import decode
+from annotator.sources import ImageRef
+
+MOST_WORKERS = 16
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """What became of one image: a vector, or the reason why there is none.
+
+    Attributes:
+        ref: The image.
+        vector: float32[dim] of unit norm, or None.
+        error: Why there is no vector, or None.
+        cached: Whether the vector was known before.
+    """
+
+    ref: ImageRef
+    vector: NDArray[np.float32] | None
+    error: str | None = None
+    cached: bool = False
+
+
+def cpu_count() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def embed_images(
+    refs: Sequence[ImageRef],
+    embedder: Embedder,
+    *,
+    cache: EmbeddingCache | None = None,
+    batch_size: int = 32,
+    workers: int | None = None,
+) -> Iterator[Embedded]:
+    """Embed `refs`, yielding in their order.
+
+    Each worker thread takes a batch all the way: read, hash, look up, decode, encode. On a CPU the
+    workers share the cores evenly (every torch operation runs on cores / workers threads), which
+    keeps all cores busy where one operation split over all of them would wait at its end; on a GPU
+    their decoding hides behind each other's encoding. At most two batches a worker are in memory.
+
+    An image that cannot be used yields its reason and costs no other image anything. Closing the
+    generator (Ctrl-C included) waits for the batches under way, so that the cache has them.
+
+    Args:
+        refs: What to embed.
+        embedder: Used from several threads.
+        cache: Where vectors are looked up and kept, or None.
+        batch_size: Images that the encoder takes at once.
+        workers: Threads; None for the number of cores, 16 at most.
+
+    Raises:
+        AnnotatorError: The encoder or the cache failed, which no other image would survive.
+    """
+    workers = workers or min(cpu_count(), MOST_WORKERS)
+    # A short list is spread over all workers instead of filling the first one's batch.
+    size = max(1, min(batch_size, -(-len(refs) // workers)))
+    batches = iter([refs[i : i + size] for i in range(0, len(refs), size)])
+    waiting: deque[Future[list[Embedded]]] = deque()
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="embed")
+    with threads_per_operation(max(1, cpu_count() // workers)):
+        try:
+            for batch in batches:
+                waiting.append(pool.submit(_embed_batch, batch, embedder, cache, batch_size))
+                if len(waiting) >= 2 * workers:
+                    yield from waiting.popleft().result()
+            while waiting:
+                yield from waiting.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _embed_batch(
+    refs: Sequence[ImageRef], embedder: Embedder, cache: EmbeddingCache | None, batch_size: int
+) -> list[Embedded]:
+    results: dict[int, Embedded] = {}
+    pixels: list[NDArray[np.uint8]] = []
+    fresh: list[tuple[int, bytes]] = []
+    for position, ref in enumerate(refs):
+        try:
+            data = ref.read()
+            key = content_key(data) if cache is not None else b""
+            known = cache.get(key) if cache is not None else None
+            if known is not None:
+                results[position] = Embedded(ref, known, cached=True)
+                continue
+            frames = decode(data, frames=embedder.frames, at_least=embedder.image_size)
+            pixels.append(embedder.prepare(frames))
+            fresh.append((position, key))
+        except ImageError as error:
+            results[position] = Embedded(ref, None, error=error.message)
+        except MemoryError:
+            results[position] = Embedded(ref, None, error="not enough memory to decode it")
+    if fresh:
+        vectors = _mean_of_frames(pixels, embedder, batch_size)
+        if cache is not None:
+            cache.put([(key, v) for (_, key), v in zip(fresh, vectors, strict=True)])
+        for (position, _), vector in zip(fresh, vectors, strict=True):
+            results[position] = Embedded(refs[position], vector)
+    return [results[position] for position in range(len(refs))]
+
+
+def _mean_of_frames(
+    pixels: list[NDArray[np.uint8]], embedder: Embedder, batch_size: int
+) -> NDArray[np.float32]:
+    """One unit vector an image: that of its frame, or the normalised mean of its frames."""
+    frames = np.concatenate(pixels)
+    vectors = np.concatenate(
+        [embedder.embed(frames[i : i + batch_size]) for i in range(0, len(frames), batch_size)]
+    )
+    counts = [len(p) for p in pixels]
+    if len(vectors) == len(pixels):
+        return vectors
+    starts = np.cumsum([0, *counts[:-1]])
+    means = np.add.reduceat(vectors, starts, axis=0)
+    norms: NDArray[np.float32] = np.linalg.norm(means, axis=1, keepdims=True)
+    return (means / norms).astype(np.float32)

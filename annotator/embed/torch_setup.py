@@ -1,0 +1,97 @@
+"""Choices about torch that depend on the machine: device, precision, threads, a known mismatch."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Literal
+
+import torch
+
+from annotator.errors import AnnotatorError
+
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["auto", "fp32", "bf16"]
+
+_OPERATORS_OF_TORCHVISION = (
+    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+)
+_lock = threading.Lock()
+_users = 0
+_threads_before = 0
+
+_declared: list[torch.library.Library] = []  # a torch Library is undone when it is collected
+
+
+def make_torchvision_importable() -> None:
+    """Let `import torchvision` succeed beside a torch of another build.
+
+    A CPU-only torch with a torchvision wheel built for CUDA (or the other way round) is a common
+    result of `pip install`: torchvision's compiled part does not load, and its import then ends in
+    "operator torchvision::nms does not exist" while it describes an operator that was never
+    declared. timm and open_clip import torchvision for its Python parts alone, so declaring the two
+    operators is enough for them. A torchvision that imports as it is, is left alone.
+    """
+    if "torchvision" in sys.modules:
+        return
+    try:
+        import torchvision
+    except RuntimeError as error:
+        if "torchvision::nms" not in str(error):
+            raise
+        for name in [m for m in sys.modules if m.split(".")[0] == "torchvision"]:
+            del sys.modules[name]  # what the failed import left behind
+        library = torch.library.Library("torchvision", "FRAGMENT")
+        for schema in _OPERATORS_OF_TORCHVISION:
+            library.define(schema)
+        _declared.append(library)
+        import torchvision  # noqa: F401
+
+
+def choose_device(device: Device) -> torch.device:
+    """The torch device for `device`; "auto" takes CUDA where there is one.
+
+    Raises:
+        AnnotatorError: CUDA was asked for and torch sees none.
+    """
+    available = torch.cuda.is_available()
+    if device == "cuda" and not available:
+        raise AnnotatorError(
+            "--device cuda: torch sees no CUDA device here.",
+            f"Use --device cpu, or install torch for CUDA (this one is {torch.__version__}).",
+        )
+    return torch.device("cuda" if available and device != "cpu" else "cpu")
+
+
+def choose_precision(precision: Precision, device: torch.device) -> Literal["fp32", "bf16"]:
+    """The precision for `precision`; "auto" takes bf16 where the hardware multiplies it."""
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bf16" if native else "fp32"
+
+
+@contextlib.contextmanager
+def threads_per_operation(n: int) -> Iterator[None]:
+    """Run torch operations with `n` threads each, and restore the setting afterwards.
+
+    The setting is the process's, so of uses that overlap in several threads the last one counts,
+    and each of them restores what was there before the first.
+    """
+    global _users, _threads_before
+    with _lock:
+        if _users == 0:
+            _threads_before = torch.get_num_threads()
+        _users += 1
+        torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        with _lock:
+            _users -= 1
+            torch.set_num_threads(_threads_before)

@@ -1,0 +1,28 @@
+"""The errors that a user meets. Each says what was wrong, where, and what to do."""
+
+from __future__ import annotations
+
+
+class AnnotatorError(Exception):
+    """Something the user can put right: a wrong path, a malformed file, a foreign index.
+
+    Args:
+        message: What was wrong and where, in one sentence.
+        hint: What to do about it, in one sentence; shown on a line of its own.
+    """
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  {self.hint}" if self.hint else self.message
+
+
+class ImageError(AnnotatorError):
+    """One image that cannot be used: unreadable, empty, truncated, too large, not an image."""
+
+
+class FormatError(AnnotatorError):
+    """A table (concepts, run, names, captions, split) that cannot be read as what it should be."""

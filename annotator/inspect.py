@@ -1,0 +1,78 @@
+"""What an index is, and whether it is sound."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from annotator.embed.fingerprint import Fingerprint
+from index import IndexProblem, StoredIndex, open_index
+from index.backends import check_unit
+from index.store import check_files, read_manifest
+
+_PROBES = 100
+_ROWS_AT_ONCE = 8192
+
+
+def describe(stored: StoredIndex, directory: Path) -> dict[str, Any]:
+    """What `annotator info` shows, as plain JSON types."""
+    manifest, labels = stored.manifest, stored.labels
+    about = manifest["about"]
+    top = np.argsort(-labels.frequencies, kind="stable")[:10]
+    return {
+        "index": str(directory),
+        "version": stored.version,
+        "images": len(stored.ids),
+        "concepts": len(labels.cuis),
+        "concepts_per_image": round(float(labels.sizes.mean()), 3),
+        "index_type": manifest["index_type"],
+        "dim": manifest["dim"],
+        "bytes": sum(file["bytes"] for file in manifest["files"].values()),
+        "embedder": about["embedder"]["name"],
+        "fingerprint": Fingerprint.from_dict(about["embedder"]["fingerprint"]).digest,
+        "precision": about["embedder"]["fingerprint"]["precision"],
+        "voting": about["voting"],
+        "columns": sorted(stored.columns),
+        "most_frequent": [
+            {
+                "cui": labels.cuis[j],
+                "name": stored.names.get(labels.cuis[j], ""),
+                "images": int(labels.frequencies[j]),
+            }
+            for j in top
+        ],
+        "written_by": manifest["libraries"],
+    }
+
+
+def verify(directory: Path) -> list[str]:
+    """Everything that is wrong with the current version, as sentences; empty if it is sound.
+
+    Checks the manifest, the size and sha256 of each file, that vectors, ids and labels have the
+    same rows, that every vector is finite and of unit norm, and that a search for the vectors of
+    some rows finds those rows.
+    """
+    try:
+        version, manifest = read_manifest(directory)
+    except IndexProblem as problem:
+        return [problem.message]
+    problems = [f"{version}/{p}" for p in check_files(directory / version, manifest)]
+    if problems:
+        return problems
+    try:
+        stored = open_index(directory)
+        vectors = np.load(directory / version / "vectors.npy", mmap_mode="r", allow_pickle=False)
+        for start in range(0, len(vectors), _ROWS_AT_ONCE):
+            check_unit(vectors[start : start + _ROWS_AT_ONCE], manifest["dim"], "vectors")
+        probes = np.unique(np.linspace(0, len(vectors) - 1, _PROBES).astype(np.int64))
+        found = stored.index.search(np.array(vectors[probes]), 1)
+        # A row with the same vector (a copy of the image) may come first instead.
+        lost = probes[(found.rows[:, 0] != probes) & (found.similarities[:, 0] < 1 - 1e-5)]
+        problems += [
+            f"A search for row {row} ({stored.ids[row]}) does not find it." for row in lost
+        ]
+    except IndexProblem as problem:
+        problems.append(problem.message)
+    return problems

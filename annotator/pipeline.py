@@ -1,0 +1,243 @@
+"""The whole way as one object: images in, concepts out."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from annotator.embed.cache import EmbeddingCache
+from annotator.embed.embedder import Embedder
+from annotator.embed.fingerprint import Fingerprint
+from annotator.embed.makers import make_embedder
+from annotator.embed.stream import Embedded, embed_images
+from annotator.embed.torch_setup import Device, Precision
+from annotator.errors import AnnotatorError
+from annotator.progress import Progress, silent
+from annotator.sources import ImageRef
+from annotator.vote.voting import Voting
+from index import StoredIndex, open_index
+
+_SEARCHED_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class Neighbor:
+    """One of the cases behind an annotation.
+
+    Attributes:
+        image_id: Of the index.
+        similarity: Cosine, -1..1.
+        weight: Its share of the vote, 0..1.
+        cuis: The concepts that it voted for.
+        caption: Its caption; empty if the index has none.
+    """
+
+    image_id: str
+    similarity: float
+    weight: float
+    cuis: tuple[str, ...]
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """What the index says of one image.
+
+    Attributes:
+        image_id: Of the image.
+        cuis: Its concepts, highest score first.
+        scores: Each one's share of the neighbours' votes, 0..1.
+        expected_f1: The F1 to be expected of these concepts, 0..1.
+        neighbors: The neighbours that voted, most similar first.
+        error: Why the image could not be used (then the rest is empty), or None.
+    """
+
+    image_id: str
+    cuis: tuple[str, ...]
+    scores: tuple[float, ...]
+    expected_f1: float
+    neighbors: tuple[Neighbor, ...]
+    error: str | None = None
+
+    def to_dict(self, names: Mapping[str, str], *, explain: bool = False) -> dict[str, Any]:
+        """As plain JSON types, with the names of the concepts; the neighbours only if `explain`."""
+        fields: dict[str, Any] = {
+            "id": self.image_id,
+            "concepts": [
+                {"cui": cui, "name": names.get(cui, ""), "score": round(score, 6)}
+                for cui, score in zip(self.cuis, self.scores, strict=True)
+            ],
+            "expected_f1": round(self.expected_f1, 6),
+        }
+        if explain:
+            fields["neighbors"] = [
+                {
+                    "id": n.image_id,
+                    "similarity": round(n.similarity, 6),
+                    "weight": round(n.weight, 6),
+                    "cuis": list(n.cuis),
+                    "caption": n.caption,
+                }
+                for n in self.neighbors
+            ]
+        if self.error is not None:
+            fields["error"] = self.error
+        return fields
+
+
+class Annotator:
+    """An opened index with the encoder that built it.
+
+    Args:
+        stored: The index.
+        embedder: Must have the fingerprint that the index was built with.
+        voting: None for what the index was built with.
+
+    Raises:
+        AnnotatorError: The embedder's vectors are not comparable with the index's; says what differs.
+    """
+
+    def __init__(
+        self, stored: StoredIndex, embedder: Embedder, voting: Voting | None = None
+    ) -> None:
+        about = stored.manifest["about"]
+        differences = embedder.fingerprint.differences(
+            Fingerprint.from_dict(about["embedder"]["fingerprint"])
+        )
+        if differences:
+            raise AnnotatorError(
+                "The index was built with another encoder or other settings than "
+                f"{embedder.name}: {'; '.join(differences)}.",
+                "Leave out --embedder, --precision and --frames to use what the index records, "
+                "or build the index again.",
+            )
+        self.stored = stored
+        self.embedder = embedder
+        self.voting = voting or recorded_voting(stored)
+
+    @classmethod
+    def open(
+        cls,
+        directory: Path | str,
+        *,
+        embedder: Embedder | None = None,
+        voting: Voting | None = None,
+        device: Device = "auto",
+    ) -> Annotator:
+        """Open the index in `directory` with the encoder that it records.
+
+        Raises:
+            IndexProblem: There is no index, or it is damaged.
+            AnnotatorError: The encoder cannot be loaded, or is another one now.
+        """
+        stored = open_index(Path(directory))
+        return cls(stored, embedder or recorded_embedder(stored, device=device), voting)
+
+    def annotate(
+        self,
+        refs: Sequence[ImageRef],
+        *,
+        cache: EmbeddingCache | None = None,
+        batch_size: int = 32,
+        workers: int | None = None,
+        progress: Progress = silent,
+    ) -> Iterator[Annotation]:
+        """Annotate `refs`, yielding in their order; an unusable image yields its error.
+
+        Args:
+            refs: From `find_images`.
+            cache: Where vectors are looked up and kept.
+            batch_size: Images that the encoder takes at once.
+            workers: Threads; None for the number of cores.
+            progress: Told about every image.
+        """
+        results = embed_images(
+            refs, self.embedder, cache=cache, batch_size=batch_size, workers=workers
+        )
+        with contextlib.closing(results):
+            block: list[Embedded] = []
+            for result in progress(results, total=len(refs), label="Annotating"):
+                block.append(result)
+                if len(block) == _SEARCHED_AT_ONCE:
+                    yield from self._annotate_block(block)
+                    block = []
+            yield from self._annotate_block(block)
+
+    def annotate_vectors(
+        self, image_ids: Sequence[str], vectors: NDArray[np.float32]
+    ) -> list[Annotation]:
+        """Search, vote and decide for vectors float32[q, dim] of unit norm."""
+        neighbors = self.stored.index.search(vectors, self.voting.k)
+        posterior, decisions = self.voting.decide(neighbors, self.stored.labels)
+        ids, labels = self.stored.ids, self.stored.labels
+        captions = self.stored.columns.get("captions")
+        return [
+            Annotation(
+                image_id=image_id,
+                cuis=decision.cuis,
+                scores=tuple(decision.scores.tolist()),
+                expected_f1=decision.expected_f1,
+                neighbors=tuple(
+                    Neighbor(
+                        ids[row],
+                        similarity,
+                        weight,
+                        labels.row(row),
+                        captions[row] if captions else "",
+                    )
+                    for row, similarity, weight in zip(
+                        posterior.rows[i].tolist(),
+                        neighbors.similarities[i].tolist(),
+                        posterior.weights[i].tolist(),
+                        strict=False,
+                    )
+                ),
+            )
+            for i, (image_id, decision) in enumerate(zip(image_ids, decisions, strict=True))
+        ]
+
+    def _annotate_block(self, block: Sequence[Embedded]) -> Iterable[Annotation]:
+        usable = [(r.ref.id, r.vector) for r in block if r.vector is not None]
+        good = iter(
+            self.annotate_vectors([id_ for id_, _ in usable], np.stack([v for _, v in usable]))
+            if usable
+            else ()
+        )
+        for result in block:
+            if result.vector is not None:
+                yield next(good)
+            else:
+                yield Annotation(result.ref.id, (), (), 0.0, (), error=result.error)
+
+
+def recorded_embedder(
+    stored: StoredIndex,
+    *,
+    name: str | None = None,
+    device: Device = "auto",
+    precision: Precision | None = None,
+) -> Embedder:
+    """The encoder that an index records; `name` and `precision` override what is recorded.
+
+    Raises:
+        AnnotatorError: It cannot be loaded.
+    """
+    about = stored.manifest["about"]["embedder"]
+    fingerprint = about["fingerprint"]
+    return make_embedder(
+        name or about["name"],
+        device=device,
+        precision=precision or fingerprint["precision"],
+        frames=fingerprint["frames"],
+    )
+
+
+def recorded_voting(stored: StoredIndex) -> Voting:
+    """The voting parameters that an index records."""
+    return Voting(**stored.manifest["about"]["voting"])

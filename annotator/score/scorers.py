@@ -1,0 +1,269 @@
+"""The task's official scorers: run and ground truth in, one F1 per image out, exact to the digit.
+
+Two are told apart (ImageCLEFmedical Caption, concept detection): `legacy`, the script of 2017 to
+2020, and `current`, the evaluator of 2022 to 2026. They differ in what they make of empty cells,
+white space, repeats and ids that contain the letters `ID`; the tests list each difference.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from annotator.errors import FormatError
+from annotator.tables.run import MAX_CUIS
+from annotator.tables.table import Record, Table, read_table
+
+Scorer = Literal["current", "legacy"]
+Labels = dict[str, frozenset[str]]
+
+SCORERS: tuple[Scorer, ...] = ("current", "legacy")
+# fmt: off
+SECONDARY_CUIS = frozenset((
+    "C0002978", "C0040405", "C0024485", "C0032743", "C0041618",
+    "C1306645", "C1140618", "C0037949", "C0030797", "C0023216",
+    "C0037303", "C0817096", "C0006141", "C0000726", "C0920367",
+))
+# fmt: on
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The scored images, in the order of the run.
+
+    Attributes:
+        ids: Image ids, n of them.
+        truth: The concepts of the ground truth, as the scorer compares them: to the current scorer
+            an empty cell is one empty concept, `""`.
+        run: The concepts of the run, likewise.
+        scores: F1 of each image, in [0, 1].
+        f1: Their mean, added up in this order.
+        skipped: Ids left out because the current scorer takes their rows for headers.
+        left_out: Number of images left out because their ground truth is empty.
+    """
+
+    ids: tuple[str, ...]
+    truth: tuple[frozenset[str], ...]
+    run: tuple[frozenset[str], ...]
+    scores: tuple[float, ...]
+    f1: float
+    skipped: tuple[str, ...] = ()
+    left_out: int = 0
+
+
+def image_f1(truth: Collection[str], run: Collection[str]) -> float:
+    """Binary F1 of two sets, 2TP / (2TP + FP + FN); 0 where they share nothing."""
+    shared = len(set(truth) & set(run))
+    return 2 * shared / (len(truth) + len(run)) if shared else 0.0
+
+
+def mean(scores: Sequence[float]) -> float:
+    """The mean, added up from left to right as the evaluators do (`sum` compensates since 3.12).
+
+    Raises:
+        ZeroDivisionError: There are no scores.
+    """
+    total = 0.0
+    for score in scores:
+        total += score
+    return total / len(scores)
+
+
+def score(
+    run: Path | str,
+    truth: Path | str,
+    scorer: Scorer = "current",
+    ids: Collection[str] | None = None,
+) -> Scored:
+    """Score a run as the official evaluator does.
+
+    The current scorer takes each row of a comma file whose id contains `ID` for a header and skips
+    it; with other separators, or where the two files differ in theirs, no id is skipped.
+
+    Args:
+        run: The run, text or a zip that holds it.
+        truth: The ground truth.
+        scorer: `current` (2022 to 2026) or `legacy` (2017 to 2020).
+        ids: Score these images of the ground truth alone; the run may leave out the others.
+
+    Raises:
+        FormatError: A file cannot be read, or the run breaks a rule for which the official
+            evaluator rejects it; the message names the line.
+    """
+    if scorer not in SCORERS:
+        raise FormatError(f"no scorer {scorer!r}", f"Choose one of {', '.join(SCORERS)}.")
+    truth_table, run_table = read_table(truth), read_table(run)
+    skipping = scorer == "current" and truth_table.separator == run_table.separator == ","
+    truth_rows, truth_skipped = _split_headers(truth_table.rows, skipping)
+    run_rows, run_skipped = _split_headers(run_table.records, skipping)
+    wanted = _read_truth(truth_table, truth_rows, scorer)
+    found = _read_run(run_table, run_rows, scorer, wanted)
+    skipped = dict.fromkeys(truth_skipped + run_skipped)
+    if ids is not None:
+        chosen = set(ids)
+        skipped = {image_id: None for image_id in skipped if image_id in chosen}
+        wanted = {image_id: cuis for image_id, cuis in wanted.items() if image_id in chosen}
+        found = {image_id: cuis for image_id, cuis in found.items() if image_id in chosen}
+    if not wanted:
+        raise FormatError(f"{truth} has none of the images to score", "Check the ids.")
+    missing = [image_id for image_id in wanted if image_id not in found]
+    if missing:
+        raise FormatError(
+            f"{run} lacks {len(missing)} of {len(wanted)} images, such as {missing[0]!r}",
+            "A run has one row for each image; an image without CUIs has its id and the separator.",
+        )
+    if scorer == "legacy":
+        return _compare({i: cuis for i, cuis in wanted.items() if cuis}, found, truth)
+    return _compare(wanted, found, truth, tuple(skipped))
+
+
+def score_secondary(
+    primary: Scored, manual: Path | str, ids: Collection[str] | None = None
+) -> Scored:
+    """The secondary score of 2025 and 2026: 15 CUIs of modality and anatomy, against manual truth.
+
+    Both sides keep those CUIs only, and images whose manual ground truth is then empty drop out.
+
+    Args:
+        primary: The run as the current scorer read it.
+        manual: The manual ground truth (`concepts_manual.csv`).
+        ids: Score these images alone.
+
+    Raises:
+        FormatError: The file cannot be read, has none of the 15 CUIs, or has images that the run
+            lacks.
+    """
+    table = read_table(manual)
+    chosen = None if ids is None else set(ids)
+    truth = {
+        image_id: cuis & SECONDARY_CUIS
+        for image_id, cuis in _read_truth(table, table.rows, "current").items()
+        if cuis & SECONDARY_CUIS
+        and image_id not in primary.skipped
+        and (chosen is None or image_id in chosen)
+    }
+    run = {i: cuis & SECONDARY_CUIS for i, cuis in zip(primary.ids, primary.run, strict=True)}
+    missing = [image_id for image_id in truth if image_id not in run]
+    if missing:
+        raise FormatError(
+            f"{manual} has {len(missing)} images that the run lacks, such as {missing[0]!r}",
+            "Give the manual ground truth of the same images.",
+        )
+    return _compare(truth, run, manual)
+
+
+def _compare(
+    truth: Mapping[str, frozenset[str]],
+    run: Mapping[str, frozenset[str]],
+    path: Path | str,
+    skipped: tuple[str, ...] = (),
+) -> Scored:
+    ids = tuple(image_id for image_id in run if image_id in truth)
+    if not ids:
+        raise FormatError(f"{path} has no image with concepts to score", "Check the file.")
+    wanted = tuple(truth[image_id] for image_id in ids)
+    found = tuple(run[image_id] for image_id in ids)
+    scores = tuple(image_f1(*pair) for pair in zip(wanted, found, strict=True))
+    return Scored(ids, wanted, found, scores, mean(scores), skipped, len(run) - len(ids))
+
+
+def _split_headers(records: Sequence[Record], skipping: bool) -> tuple[list[Record], list[str]]:
+    rows, skipped = [], []
+    for record in records:
+        if skipping and record.cells and "ID" in record.cells[0]:
+            skipped.append(record.cells[0])
+        else:
+            rows.append(record)
+    return rows, skipped
+
+
+def _read_truth(table: Table, records: Sequence[Record], scorer: Scorer) -> Labels:
+    truth: Labels = {}
+    lines: dict[str, int] = {}
+    for line, cells in records:
+        image_id = cells[0]
+        if image_id in truth:
+            raise table.error(
+                line,
+                f"the id {image_id!r} is on line {lines[image_id]} already",
+                "A ground truth has one row for each image.",
+            )
+        cell = _truth_cell(table, cells)
+        if scorer == "legacy":
+            truth[image_id] = _legacy_concepts(cell)
+        elif cell is None:
+            raise table.error(
+                line,
+                f"the row of {image_id!r} has no second column",
+                "Write the separator after the id, even where there are no CUIs.",
+            )
+        else:
+            truth[image_id] = frozenset(part.strip().upper() for part in cell.split(";"))
+        lines[image_id] = line
+    return truth
+
+
+def _read_run(
+    table: Table, records: Sequence[Record], scorer: Scorer, truth: Mapping[str, object]
+) -> Labels:
+    run: Labels = {}
+    lines: dict[str, int] = {}
+    for record in records:
+        line, cells = record
+        if record.blank:
+            if scorer == "legacy":
+                continue
+            raise table.error(line, "the line is blank", "Remove it.")
+        image_id = cells[0]
+        if len(cells) > 2:
+            raise table.error(
+                line, f"{len(cells)} columns where 2 are wanted", "Join the CUIs by `;`."
+            )
+        if image_id not in truth:
+            raise table.error(
+                line,
+                f"the id {image_id!r} is not in the ground truth",
+                "A run has the images of the ground truth and no others.",
+            )
+        if image_id in run:
+            raise table.error(
+                line,
+                f"the id {image_id!r} is on line {lines[image_id]} already",
+                "A run has one row for each image.",
+            )
+        lines[image_id] = line
+        cell = cells[1] if len(cells) > 1 else None
+        run[image_id] = (
+            _legacy_concepts(cell) if scorer == "legacy" else _current_run(table, line, cell)
+        )
+    return run
+
+
+def _current_run(table: Table, line: int, cell: str | None) -> frozenset[str]:
+    # Without separator there are no concepts; with it, an empty cell is one empty concept.
+    parts = [] if cell is None else [part.strip() for part in cell.split(";")]
+    if len(parts) > MAX_CUIS:
+        raise table.error(line, f"{len(parts)} CUIs", f"The task allows {MAX_CUIS} for one image.")
+    if len(set(parts)) < len(parts):
+        repeated = next(part for i, part in enumerate(parts) if part in parts[:i])
+        raise table.error(line, f"{repeated!r} is there more than once", "Give each CUI once.")
+    return frozenset(part.upper() for part in parts)  # not before: `c1;C1` passes and merges
+
+
+def _truth_cell(table: Table, cells: Sequence[str]) -> str | None:
+    """The raw second column, or None. ROCO v1 leaves it empty and writes a tab before each CUI."""
+    if len(cells) < 2:
+        return None
+    if table.separator == "\t" and table.header is None and not cells[1].strip():
+        return ";".join(cell for cell in cells[2:] if cell.strip())
+    return cells[1]
+
+
+def _legacy_concepts(cell: str | None) -> frozenset[str]:
+    """The parts of a cell, unstripped; none where it holds white space only."""
+    if cell is None or not cell.strip():
+        return frozenset()
+    return frozenset(re.split("[;,]", cell.upper()))  # files of 2017 have commas

@@ -1,0 +1,190 @@
+"""One reader for every table of the task, 2017 to 2026, and of ROCO v1 and ROCOv2.
+
+How separator and header are recognised is said at `annotator.tables.table.read_table`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from annotator.errors import FormatError
+from annotator.tables.table import CUI, CUI_DELIMITERS, Record, Table, is_cui, read_table
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One image of a ground truth or a run.
+
+    Attributes:
+        line: The line on which the row starts, from 1.
+        id: The image's id, stripped.
+        cell: What the row says of the image, unstripped; None where the row is the id alone.
+    """
+
+    line: int
+    id: str
+    cell: str | None
+
+
+def read_rows(path: Path | str) -> list[Row]:
+    """Read a ground truth or a run: text in UTF-8, or a zip that holds one csv.
+
+    Blank lines and the header are left out; the order is the file's.
+
+    Raises:
+        FormatError: The file cannot be read as a table, or a row has no id.
+    """
+    table = read_table(path)
+    rows = []
+    for record in table.rows:
+        rows.append(Row(record.line, _id(table, record), table.cell(record)))
+    return rows
+
+
+def split_cuis(cell: str | None) -> tuple[str, ...]:
+    """The parts of a cell in upper case, in order, without empty ones and repeats.
+
+    `;` separates CUIs today; older files have comma, tab or space.
+    """
+    parts = CUI_DELIMITERS.split(cell.upper()) if cell else []
+    return tuple(dict.fromkeys(part for part in parts if part))
+
+
+def read_concepts(path: Path | str) -> dict[str, tuple[str, ...]]:
+    """Read the CUIs of each image, in file order; an image without CUIs has an empty tuple.
+
+    Raises:
+        FormatError: The file cannot be read as a table, an id is repeated, or something other than
+            a CUI (`C` and digits, in either case) is among the CUIs.
+    """
+    concepts: dict[str, tuple[str, ...]] = {}
+    rows = read_rows(path)
+    if all(row.cell is None for row in rows):
+        raise FormatError(
+            f"{path} has no column of CUIs",
+            "Separate id and CUIs by a tab, `|` or comma, and the CUIs by `;`.",
+        )
+    for row in _unique(path, rows):
+        cuis = split_cuis(row.cell)
+        bad = next((cui for cui in cuis if not CUI.fullmatch(cui)), None)
+        if bad is not None:
+            raise FormatError(
+                f"{path}, line {row.line}: {bad!r} is not a CUI",
+                "A CUI is C and digits, such as C0817096; several are joined by `;`.",
+            )
+        concepts[row.id] = cuis
+    return concepts
+
+
+def read_names(path: Path | str) -> dict[str, str]:
+    """Read the name of each CUI, in file order.
+
+    The column of CUIs is found by content. The name is in the column whose header holds `name`, or
+    else in the first other column. Rows without CUI or name are passed over, and the first of
+    several names is kept.
+
+    Raises:
+        FormatError: The file cannot be read as a table, or has no column of CUIs beside another.
+    """
+    table = read_table(path)
+    records = table.rows
+    hits = Counter(
+        column
+        for record in records
+        for column, cell in enumerate(record.cells)
+        if is_cui(cell.strip())
+    )
+    width = max((len(record.cells) for record in records), default=0)
+    if not hits or width < 2:
+        raise FormatError(
+            f"{path} has no column of CUIs beside a column of names",
+            "Give a table with two columns, such as `CUI,Name`.",
+        )
+    cui_column = min(hits, key=lambda column: (-hits[column], column))
+    others = [column for column in range(width) if column != cui_column]
+    header = table.header or ()
+    named = [c for c in others if c < len(header) and "name" in header[c].lower()]
+    name_column = (named or others)[0]
+    names: dict[str, str] = {}
+    for record in records:
+        cui = record.cells[cui_column].strip() if cui_column < len(record.cells) else ""
+        name = (table.cell(record, name_column) or "").strip()
+        if name and is_cui(cui):
+            names.setdefault(cui.upper(), name)
+    return names
+
+
+def read_captions(path: Path | str) -> dict[str, str]:
+    """Read the caption of each image, stripped, in file order.
+
+    Raises:
+        FormatError: The file cannot be read as a table, or an id is repeated.
+    """
+    return {row.id: (row.cell or "").strip() for row in _unique(path, read_rows(path))}
+
+
+def read_column(spec: str) -> dict[str, str]:
+    """Read one column of a table by image id (the first column), stripped, in file order.
+
+    Args:
+        spec: `FILE` for the second column or `FILE:COLUMN` for a column by its header's name
+            (upper or lower case). A row that ends before the column has an empty value.
+
+    Raises:
+        FormatError: The file cannot be read as a table, has no such column, or repeats an id.
+    """
+    path, _, name = spec.rpartition(":")
+    if not path or Path(spec).exists():
+        return _values(read_table(spec), 1)
+    table = read_table(path)
+    if table.header is None:  # the caller says that there is one
+        first, *rest = table.rows
+        header = tuple(cell.strip() for cell in first.cells)
+        table = Table(table.path, table.separator, header, tuple(rest))
+    columns = [column.casefold() for column in table.header or ()]
+    if name.strip().casefold() not in columns:
+        raise FormatError(
+            f"{path} has no column {name!r}",
+            f"Its columns are: {', '.join(table.header or ())}.",
+        )
+    return _values(table, columns.index(name.strip().casefold()))
+
+
+def read_ids(path: Path | str) -> list[str]:
+    """Read the ids of a table, which are its first column, or of a plain list, in file order.
+
+    Raises:
+        FormatError: The file cannot be read as a table, or an id is repeated.
+    """
+    return [row.id for row in _unique(path, read_rows(path))]
+
+
+def _values(table: Table, column: int) -> dict[str, str]:
+    if all(len(record.cells) <= column for record in table.rows):
+        raise FormatError(f"{table.path} has one column only", "Give a table with two columns.")
+    rows = [
+        Row(record.line, _id(table, record), table.cell(record, column)) for record in table.rows
+    ]
+    return {row.id: (row.cell or "").strip() for row in _unique(table.path, rows)}
+
+
+def _id(table: Table, record: Record) -> str:
+    image_id = record.cells[0].strip()
+    if not image_id:
+        raise table.error(record.line, "the row has no image id", "The first column is the id.")
+    return image_id
+
+
+def _unique(path: Path | str, rows: Iterable[Row]) -> Iterable[Row]:
+    lines: dict[str, int] = {}
+    for row in rows:
+        first = lines.setdefault(row.id, row.line)
+        if first != row.line:
+            raise FormatError(
+                f"{path}, line {row.line}: the id {row.id!r} is on line {first} already",
+                "Keep one row for each image.",
+            )
+        yield row

@@ -1,0 +1,232 @@
+"""Run files, the task's submissions: written, zipped and checked."""
+
+from __future__ import annotations
+
+import csv
+import io
+import zipfile
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from annotator.errors import FormatError
+from annotator.tables.formats import read_ids
+from annotator.tables.table import CUI, SEPARATORS, Record, explain_decoding, parse_csv, read_source
+
+__all__ = [
+    "FORMATS",
+    "MAX_CUIS",
+    "Problem",
+    "RunFormat",
+    "read_ids",
+    "render_run",
+    "validate_run",
+    "zip_run",
+]
+
+MAX_CUIS = 100  # for one image, by the task's rules
+MEMBER = "submission.csv"
+
+
+@dataclass(frozen=True)
+class RunFormat:
+    """How a year's runs look: separator of id and CUIs, and a header or none."""
+
+    separator: str
+    header: str | None = None
+
+
+FORMATS = {
+    "2019": RunFormat("\t"),  # and 2017, 2018, 2020
+    "2021": RunFormat("|"),  # and 2022, 2023
+    "2024": RunFormat(","),
+    "2025": RunFormat(",", "ID,CUIs"),
+    "2026": RunFormat(",", "ID,CUIs"),
+}
+
+
+@dataclass(frozen=True, order=True)
+class Problem:
+    """What the task would refuse a run for; line 0 stands for the file as a whole."""
+
+    line: int
+    message: str
+
+
+def render_run(rows: Iterable[tuple[str, Sequence[str]]], year: str) -> str:
+    r"""The text of a run in a year's format, with `\n` line ends.
+
+    Args:
+        rows: Image ids with their CUIs, in the order wanted (the order of the ground truth).
+        year: A key of `FORMATS`.
+
+    Raises:
+        FormatError: The year is unknown; an id is repeated, empty, or holds a quote, a separator of
+            any year, outer white space or an unprintable character; a CUI is malformed or
+            repeated; or an image has more than 100 CUIs.
+    """
+    form = FORMATS.get(year)
+    if form is None:
+        raise FormatError(f"no run format for {year!r}", f"Choose one of {', '.join(FORMATS)}.")
+    lines = [] if form.header is None else [form.header]
+    seen: set[str] = set()
+    for image_id, cuis in rows:
+        _check_id(image_id, seen)
+        _check_cuis(image_id, cuis)
+        lines.append(f"{image_id}{form.separator}{';'.join(cuis)}")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def zip_run(text: str, target: Path | str | None = None) -> bytes:
+    """A zip that holds a run as `submission.csv`; the same text gives the same bytes.
+
+    Args:
+        text: The run, from `render_run`.
+        target: Where to write the zip as well; None writes nothing.
+    """
+    buffer = io.BytesIO()
+    member = zipfile.ZipInfo(MEMBER, date_time=(1980, 1, 1, 0, 0, 0))
+    member.compress_type = zipfile.ZIP_DEFLATED
+    member.create_system = 3  # Unix, wherever it is written
+    member.external_attr = 0o644 << 16
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr(member, text.encode("utf-8"))
+    data = buffer.getvalue()
+    if target is not None:
+        Path(target).write_bytes(data)
+    return data
+
+
+def validate_run(path: Path | str, ids: Sequence[str]) -> list[Problem]:
+    """Check a run as strictly as the submission check of 2026, and find all of its problems.
+
+    Wrong order is one problem, on the first row out of place. Order is compared among the ids that
+    run and ground truth share, so that one missing image does not put all later ones out of place.
+
+    Args:
+        path: The run, or a zip that holds it as `submission.csv`.
+        ids: The ids of the ground truth, in its order, each once.
+
+    Returns:
+        The problems by line, those of the whole file last; none for a valid run.
+
+    Raises:
+        FormatError: The file is missing, unreadable, or a zip without exactly one csv.
+    """
+    name, data = read_source(path)
+    problems: list[Problem] = []
+    if Path(path).name != name and name != MEMBER:
+        problems.append(Problem(0, f"the zip holds {name!r}; it must hold {MEMBER!r}"))
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        return [*problems, Problem(*explain_decoding(error))]
+    if text.startswith("\ufeff"):
+        problems.append(Problem(1, "the file starts with a byte order mark; save it without"))
+        text = text.removeprefix("\ufeff")
+    try:
+        records = parse_csv(text)
+    except csv.Error as error:
+        return [*problems, Problem(*error.args)]
+    problems += _check_rows(records, ids)
+    return sorted(problems, key=lambda problem: (problem.line == 0, problem.line))
+
+
+def _check_id(image_id: str, seen: set[str]) -> None:
+    fault = ""
+    if not image_id:
+        fault = "is empty"
+    elif image_id in seen:
+        fault = "is repeated"
+    elif image_id != image_id.strip():
+        fault = "has outer white space"
+    elif any(character in image_id for character in SEPARATORS + '"'):
+        fault = "holds a tab, `|`, comma or quote"
+    elif not image_id.isprintable():
+        fault = "holds a line end or an unprintable character"
+    if fault:
+        raise FormatError(f"the image id {image_id!r} {fault}", "Rename the image.")
+    seen.add(image_id)
+
+
+def _check_cuis(image_id: str, cuis: Sequence[str]) -> None:
+    bad = next((cui for cui in cuis if not CUI.fullmatch(cui)), None)
+    if bad is not None:
+        raise FormatError(f"image {image_id!r}: {bad!r} is not a CUI", "A CUI is C and digits.")
+    if len(set(cuis)) < len(cuis):
+        raise FormatError(f"image {image_id!r} has a CUI twice", "Give each CUI once.")
+    if len(cuis) > MAX_CUIS:
+        raise FormatError(
+            f"image {image_id!r} has {len(cuis)} CUIs", f"The task allows {MAX_CUIS} an image."
+        )
+
+
+def _check_rows(records: Iterable[Record], ids: Sequence[str]) -> list[Problem]:
+    problems: list[Problem] = []
+    known = set(ids)
+    lines: dict[str, int] = {}  # of each known id, in run order
+    header_due = True
+    for line, cells in records:
+        if not "".join(cells).strip() and len(cells) < 2:
+            problems.append(Problem(line, "the line is blank"))
+            continue
+        image_id = cells[0].strip()
+        if header_due:
+            header_due = False
+            if cells != ["ID", "CUIs"]:
+                problems.append(Problem(line, "the header `ID,CUIs` is wanted here"))
+            if image_id not in known:
+                continue  # a header, if a wrong one; otherwise the first image
+        if len(cells) != 2:
+            problems.append(Problem(line, f"{len(cells)} columns where 2 are wanted"))
+        if any(cell != cell.strip() for cell in cells):
+            problems.append(Problem(line, "white space round the id or the CUIs"))
+        if image_id not in known:
+            problems.append(Problem(line, f"the id {image_id!r} is not in the ground truth"))
+        elif image_id in lines:
+            problems.append(
+                Problem(line, f"the id {image_id!r} is on line {lines[image_id]} already")
+            )
+        else:
+            lines[image_id] = line
+        if len(cells) == 2:
+            problems += [Problem(line, message) for message in _faults(cells[1])]
+    if header_due:
+        problems.append(Problem(1, "the header `ID,CUIs` is wanted here"))
+    return problems + _check_order(lines, ids)
+
+
+def _faults(cell: str) -> list[str]:
+    if not cell.strip():
+        return []
+    parts = [part.strip() for part in cell.split(";")]
+    faults = []
+    if "" in parts:
+        faults.append("an empty part among the CUIs (a `;` too many)")
+    faults += [f"{part!r} is not a CUI" for part in parts if part and not CUI.fullmatch(part)]
+    counts = Counter(part for part in parts if part)
+    faults += [f"{part!r} is there {count} times" for part, count in counts.items() if count > 1]
+    if len(parts) > MAX_CUIS:
+        faults.append(f"{len(parts)} CUIs where {MAX_CUIS} are allowed")
+    return faults
+
+
+def _check_order(lines: dict[str, int], ids: Sequence[str]) -> list[Problem]:
+    problems = []
+    wanted = [image_id for image_id in ids if image_id in lines]
+    astray = [(found, due) for found, due in zip(lines, wanted, strict=True) if found != due]
+    if astray:
+        found, due = astray[0]
+        problems.append(
+            Problem(
+                lines[found],
+                f"the id {found!r} stands where the ground truth has {due!r} "
+                f"({len(astray)} rows are out of place)",
+            )
+        )
+    missing = [image_id for image_id in ids if image_id not in lines]
+    if missing:
+        examples = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+        problems.append(Problem(0, f"{len(missing)} images are missing: {examples}"))
+    return problems

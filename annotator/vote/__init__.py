@@ -1,0 +1,1 @@
+"""Neighbours to concepts: weights, posterior over label sets, decision. Pure NumPy."""

@@ -1,0 +1,108 @@
+"""The measurements behind the defaults: how images are squared, k and beta.
+
+Each row of the training side is annotated by all others of that side that belong to another group
+(patient, study, near-duplicate), so nothing is chosen on images that are tested on later.
+
+    python benchmarks/defaults.py IMAGES CONCEPTS --split split.csv --only train --groups FILE:COLUMN
+
+For example on a six-source set of radiological images:
+
+    D=../shared/data/radiology
+    python benchmarks/defaults.py $D/images $D/concepts.csv \\
+        --split $D/split.csv --only train --groups $D/sources.csv:group
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import itertools
+from typing import Any, get_args
+
+import numpy as np
+from common import save
+from numpy.typing import NDArray
+
+from annotator.collection import Collection, read_collection
+from annotator.embed import makers
+from annotator.embed.embedder import TorchEmbedder
+from annotator.embed.preprocess import Resize
+from annotator.embed.stream import embed_images
+from annotator.progress import bar
+from annotator.score.scorers import image_f1
+from annotator.vote.voting import Voting
+from index import FlatIndex, LabelTable, Neighbors
+
+KS = (5, 10, 20, 50, 100)
+BETAS = (8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0)
+SEARCHED = 400  # enough to leave 100 after a row's own group is taken out
+
+
+def main() -> None:
+    """Parse, embed in each way, try each voting, report."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("images")
+    parser.add_argument("concepts")
+    parser.add_argument("--split")
+    parser.add_argument("--only")
+    parser.add_argument("--groups")
+    options = parser.parse_args()
+    collection = read_collection(
+        options.images, options.concepts, split=options.split, only=options.only, groups=options.groups
+    )
+    records = []
+    for resize in get_args(Resize):
+        records += try_votings(collection, resize)
+    path = save("defaults", records)
+    best = sorted(records, key=lambda r: -r["f1"])
+    for resize in get_args(Resize):
+        for r in [r for r in best if r["resize"] == resize][:3]:
+            print(f"{resize:10s} k {r['k']:3d} beta {r['beta']:4.0f}  F1 {r['f1']:.4f}")
+    default = Voting()
+    for r in records:
+        if (r["k"], r["beta"]) == (default.k, default.beta):
+            print(f"default k and beta, {r['resize']}: F1 {r['f1']:.4f}")
+    print(f"raw figures: {path}")
+
+
+def try_votings(collection: Collection, resize: Resize) -> list[dict[str, Any]]:
+    """Mean leave-one-group-out F1 for each k and beta."""
+    encoder = makers.packaged()
+    encoder = dataclasses.replace(
+        encoder, preprocess=dataclasses.replace(encoder.preprocess, resize=resize)
+    )
+    embedder = TorchEmbedder(f"efficientnet-lite0 {resize}", encoder)
+    results = list(
+        bar(embed_images(collection.images, embedder), total=len(collection.images), label=resize)
+    )
+    kept = [r for r in results if r.vector is not None]
+    vectors = np.stack([r.vector for r in kept if r.vector is not None])
+    ids = [r.ref.id for r in kept]
+    concepts = [collection.concepts[id_] for id_ in ids]
+    labels = LabelTable.from_sets(concepts)
+    neighbors = without_own_group(vectors, [collection.groups.get(id_) or id_ for id_ in ids])
+    records = []
+    for k, beta in itertools.product(KS, BETAS):
+        _, decisions = Voting(k=k, beta=beta).decide(neighbors, labels)
+        scores = [image_f1(t, d.cuis) for t, d in zip(concepts, decisions, strict=True)]
+        f1 = float(np.mean(scores))
+        records.append({"resize": resize, "k": k, "beta": beta, "f1": f1, "images": len(ids)})
+    return records
+
+
+def without_own_group(vectors: NDArray[np.float32], groups: list[str]) -> Neighbors:
+    """The nearest rows of each row that belong to another group."""
+    number = np.unique(groups, return_inverse=True)[1]
+    found = FlatIndex(vectors).search(vectors, SEARCHED)
+    foreign = number[found.rows] != number[:, None]
+    order = np.argsort(~foreign, axis=1, kind="stable")[:, : max(KS)]
+    if not np.take_along_axis(foreign, order, axis=1).all():
+        raise SystemExit("A group is too large for this search: raise SEARCHED.")
+    return Neighbors(
+        np.take_along_axis(found.rows, order, axis=1),
+        np.take_along_axis(found.similarities, order, axis=1),
+    )
+
+
+if __name__ == "__main__":
+    main()

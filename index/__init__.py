@@ -1,0 +1,44 @@
+"""A vector index with labels, on disk and in memory; it knows nothing of images.
+
+The names below are imported when they are first used, so that who only needs `IndexProblem` (the
+command line, to report it) does not load numpy.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from index.backends import FlatIndex, Neighbors, VectorIndex
+    from index.errors import IndexProblem
+    from index.labels import LabelTable
+    from index.store import StoredIndex, VersionWriter, open_index
+
+_HOME = {
+    "FlatIndex": "index.backends",
+    "IndexProblem": "index.errors",
+    "LabelTable": "index.labels",
+    "Neighbors": "index.backends",
+    "StoredIndex": "index.store",
+    "VectorIndex": "index.backends",
+    "VersionWriter": "index.store",
+    "open_index": "index.store",
+}
+
+__all__ = [
+    "FlatIndex",
+    "IndexProblem",
+    "LabelTable",
+    "Neighbors",
+    "StoredIndex",
+    "VectorIndex",
+    "VersionWriter",
+    "open_index",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'index' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)

@@ -1,0 +1,89 @@
+"""The concepts of each row of an index, as a compressed sparse table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.errors import IndexProblem
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """Which CUIs each row holds.
+
+    Attributes:
+        indptr: int64[n + 1]; row i holds indices[indptr[i]:indptr[i + 1]].
+        indices: int32[nnz]; positions in `cuis`, ascending and unique within a row.
+        cuis: The vocabulary, ascending.
+
+    Raises:
+        IndexProblem: The three do not fit together.
+    """
+
+    indptr: NDArray[np.int64]
+    indices: NDArray[np.int32]
+    cuis: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if (self.indptr.dtype, self.indptr.ndim) != (np.dtype(np.int64), 1) or (
+            self.indices.dtype,
+            self.indices.ndim,
+        ) != (np.dtype(np.int32), 1):
+            raise IndexProblem("The label table is damaged: its arrays are not int64[n], int32[n].")
+        problem = ""
+        if len(self.indptr) == 0 or self.indptr[0] != 0 or self.indptr[-1] != len(self.indices):
+            problem = "its row pointers do not span its entries"
+        elif np.any(np.diff(self.indptr) < 0):
+            problem = "its row pointers decrease"
+        elif len(self.indices) and not (
+            self.indices.min() >= 0 and self.indices.max() < len(self.cuis)
+        ):
+            problem = "it refers to a concept outside its vocabulary"
+        elif any(a >= b for a, b in pairwise(self.cuis)):
+            problem = "its vocabulary is not ascending"
+        elif np.any(np.diff(self.indices)[~_row_starts(self.indptr, len(self.indices))] <= 0):
+            problem = "a row's concepts are not ascending"
+        if problem:
+            raise IndexProblem(f"The label table is damaged: {problem}.")
+
+    @classmethod
+    def from_sets(cls, sets: Sequence[Sequence[str]]) -> LabelTable:
+        """Build from each row's CUIs; repeats within a row count once."""
+        cuis = tuple(sorted({cui for row in sets for cui in row}))
+        position = {cui: j for j, cui in enumerate(cuis)}
+        rows = [sorted({position[cui] for cui in row}) for row in sets]
+        indptr = np.zeros(len(rows) + 1, np.int64)
+        np.cumsum([len(row) for row in rows], out=indptr[1:])
+        indices = np.fromiter((j for row in rows for j in row), np.int32, int(indptr[-1]))
+        return cls(indptr, indices, cuis)
+
+    def __len__(self) -> int:
+        return len(self.indptr) - 1
+
+    def row(self, i: int) -> tuple[str, ...]:
+        """The CUIs of row i, ascending."""
+        return tuple(self.cuis[j] for j in self.indices[self.indptr[i] : self.indptr[i + 1]])
+
+    @cached_property
+    def sizes(self) -> NDArray[np.int64]:
+        """int64[n]: how many CUIs each row holds."""
+        return np.diff(self.indptr)
+
+    @cached_property
+    def frequencies(self) -> NDArray[np.int64]:
+        """int64[len(cuis)]: in how many rows each CUI occurs."""
+        return np.bincount(self.indices, minlength=len(self.cuis))
+
+
+def _row_starts(indptr: NDArray[np.int64], nnz: int) -> NDArray[np.bool_]:
+    """bool[nnz - 1]: whether entry i + 1 begins a new row, so that i and i + 1 do not compare."""
+    starts = np.zeros(max(nnz, 1), bool)
+    inner = indptr[1:-1]
+    starts[inner[inner < nnz]] = True
+    return starts[1:]

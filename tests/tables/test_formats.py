@@ -1,0 +1,275 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from annotator.errors import FormatError
+from annotator.tables import table as tables
+from annotator.tables.formats import (
+    Row,
+    read_captions,
+    read_column,
+    read_concepts,
+    read_ids,
+    read_names,
+    read_rows,
+    split_cuis,
+)
+
+WANTED = {"a1": ("C0000001", "C0000002"), "a2": (), "a3": ("C0000003",)}
+BODY = "a1{0}C0000001;C0000002\na2{0}\na3{0}C0000003\n"
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(content: str | bytes, name: str = "table.csv") -> Path:
+        path = tmp_path / name
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(BODY.format("\t"), id="2018-2020, 2021 truth"),
+        pytest.param("a1\tC0000001,C0000002\na2\t\na3\tC0000003\n", id="2017, comma in the cell"),
+        pytest.param("a1\tC0000001 C0000002\na2\t\na3\tC0000003\n", id="space in the cell"),
+        pytest.param("image,tags\n" + BODY.format(","), id="2019 course copy"),
+        pytest.param(BODY.format("|"), id="2021-2023 run"),
+        pytest.param("ID\tcuis\n" + BODY.format("\t"), id="2022, 2023 truth"),
+        pytest.param(BODY.format(","), id="2024 run"),
+        pytest.param("ImageCLEFmedical 2025 ID,Cuis\n" + BODY.format(","), id="2025 truth"),
+        pytest.param("ID,CUIs\n" + BODY.format(","), id="2026 and ROCOv2"),
+        pytest.param("picture,labels\n" + BODY.format(","), id="header known by the column below"),
+        pytest.param(
+            "ID,CUIs,side\na1,C0000001;C0000002,x\na2,,x\na3,C0000003,y\n", id="3 columns"
+        ),
+        pytest.param(
+            "a1\t\tC0000001\tC0000002\na2\t\t\na3\t\tC0000003\n",
+            id="ROCO v1, two tabs after the id",
+        ),
+        pytest.param("\ufeffID,CUIs\r\n" + BODY.format(",").replace("\n", "\r\n"), id="BOM, CRLF"),
+        pytest.param("\n\nID,CUIs\n\n" + BODY.format(",") + "\n  \n,\n", id="blank lines"),
+        pytest.param(
+            '"ID","CUIs"\n"a1","C0000001;C0000002"\n"a2",""\n"a3","C0000003"', id="quoted"
+        ),
+        pytest.param("a1,c0000001; C0000002;;C0000001\na2\na3, C0000003 \n", id="untidy"),
+    ],
+)
+def test_concepts_of_every_format(write, text):
+    concepts = read_concepts(write(text))
+    assert concepts == WANTED
+    assert list(concepts) == list(WANTED)
+
+
+def test_rows_keep_the_cell_as_written(write):
+    path = write("ID,CUIs\na1, C1 ;C1;\na2,\na3\n\na4,C2\n")
+    assert read_rows(path) == [
+        Row(2, "a1", " C1 ;C1;"),
+        Row(3, "a2", ""),
+        Row(4, "a3", None),
+        Row(6, "a4", "C2"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "ids"),
+    [
+        ("x,\ny,C1\n", ["x", "y"]),
+        ("x\ny,C1\n", ["x", "y"]),
+        ("ID,\ny,C1\n", ["y"]),
+        ("x,C1\ny,C2\n", ["x", "y"]),
+        ("ID,C1\ny,C2\n", ["ID", "y"]),  # no header holds a CUI
+        ("x,CO1\ny,C2\n", ["x", "y"]),  # a slip of the pen (the letter O) is no column name
+        ("picture,labels\ny,C2\n", ["y"]),
+        ("x,chest\ny,abdomen\n", ["x", "y"]),  # no CUIs below, so no sign of a header
+    ],
+)
+def test_header_is_recognised_by_content(write, text, ids):
+    assert [row.id for row in read_rows(write(text))] == ids
+
+
+def test_lines_are_counted_over_quoted_line_ends(write):
+    path = write('ID,Caption\na,"one\ntwo"\n\nb,x\n')
+    assert [(row.line, row.cell) for row in read_rows(path)] == [(2, "one\ntwo"), (5, "x")]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("ID,CUIs\na,C1\nb,C2\na,C3\n", r"table.csv, line 4: the id 'a' is on line 2 already"),
+        ("ID,CUIs\na,C1\nb,C2;CO3\n", r"table.csv, line 3: 'CO3' is not a CUI"),
+        ("ID,CUIs\na,C1\n,C2\n", r"table.csv, line 3: the row has no image id"),
+        ("a;C1;C2\nb;C3\n", r"has no column of CUIs"),
+        ("", r"is empty"),
+        ("\n , \n", r"is empty"),
+        ('ID,CUIs\na,C1\nb,"C2\nc,C3\n', r"line 3: a quote is opened and never closed"),
+    ],
+)
+def test_errors_name_file_and_line(write, text, message):
+    with pytest.raises(FormatError, match=message):
+        read_concepts(write(text))
+
+
+def test_latin_1_is_an_error_with_line_and_byte(write):
+    with pytest.raises(FormatError, match=r"line 2: byte 0xe9 at offset 6 is not UTF-8"):
+        read_captions(write("ID,C\na,\xe9t\xe9\n".encode("latin-1").replace(b"a,", b"a")))
+
+
+def test_files_that_are_no_tables(write, tmp_path):
+    with pytest.raises(FormatError, match="does not exist"):
+        read_rows(tmp_path / "none.csv")
+    with pytest.raises(FormatError, match="is a folder"):
+        read_rows(tmp_path)
+    with pytest.raises(FormatError, match="is a binary file"):
+        read_rows(write(b"\x89PNG\r\n\x1a\n\0\0", "image.png"))
+
+
+@pytest.mark.parametrize(
+    ("cell", "cuis"),
+    [
+        ("C1;C2", ("C1", "C2")),
+        (" c1 ; C2;;C1 ", ("C1", "C2")),
+        ("C1,C2", ("C1", "C2")),
+        ("\tC1\tC2", ("C1", "C2")),
+        ("", ()),
+        (None, ()),
+    ],
+)
+def test_split_cuis(cell, cuis):
+    assert split_cuis(cell) == cuis
+
+
+@given(st.lists(st.from_regex(r"C[0-9]{1,7}", fullmatch=True), unique=True))
+def test_split_cuis_undoes_join(cuis):
+    assert split_cuis(";".join(cuis)) == tuple(cuis)
+    assert split_cuis(" , ".join(cuis + cuis)) == tuple(cuis)
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ('CUI,Name\nC1,Chest\nC2,"Lung, left"\n', {"C1": "Chest", "C2": "Lung, left"}),
+        ("CUI,Canonical name\nC1,Chest\n", {"C1": "Chest"}),
+        ("C1\tChest\nC2\tLung, left\n", {"C1": "Chest", "C2": "Lung, left"}),
+        ("concept\tconcept_name\nC1\tChest\n", {"C1": "Chest"}),
+        ("concept\nC1\n", None),
+        ("number,concept,name\n1,C1,Chest\n", {"C1": "Chest"}),
+        ("Name,CUI\nChest,c1\n", {"C1": "Chest"}),
+        ("CUI,Name\nC1,Chest\nC1,Thorax\nC2,\nwhat,ever\n", {"C1": "Chest"}),
+        ("CUI,Name\nC2,Lung, left\n", {"C2": "Lung, left"}),
+        ("ID,Caption\nx,a chest\n", None),
+    ],
+)
+def test_names(write, text, names):
+    path = write(text)
+    if names is None:
+        with pytest.raises(FormatError, match="no column of CUIs"):
+            read_names(path)
+    else:
+        assert read_names(path) == names
+
+
+def test_captions_of_rocov2(write):
+    path = write('ID,Caption\na,"He said ""no"", and\nleft."\nb,Plain\n')
+    assert read_captions(path) == {"a": 'He said "no", and\nleft.', "b": "Plain"}
+
+
+def test_captions_of_roco_v1(write):
+    text = 'ROCO_1\t Axial CT, with a "mass"\nROCO_2\t"Open quote\nROCO_3\t A | B\n'
+    assert read_captions(write(text, "captions.txt")) == {
+        "ROCO_1": 'Axial CT, with a "mass"',
+        "ROCO_2": '"Open quote',
+        "ROCO_3": "A | B",
+    }
+
+
+def test_a_repeated_caption_is_an_error(write):
+    with pytest.raises(FormatError, match="line 3: the id 'a' is on line 2 already"):
+        read_captions(write("ID,Caption\na,x\na,y\n"))
+
+
+def test_column(write):
+    path = write('ID,split,"Patient, no."\na,train, p1 \nb,test\n')
+    assert read_column(str(path)) == {"a": "train", "b": "test"}
+    assert read_column(f"{path}:split") == {"a": "train", "b": "test"}
+    assert read_column(f"{path}:patient, NO.") == {"a": "p1", "b": ""}
+    with pytest.raises(FormatError, match="no column 'side'") as error:
+        read_column(f"{path}:side")
+    assert error.value.hint == "Its columns are: ID, split, Patient, no.."
+
+
+def test_column_by_name_takes_the_first_row_for_the_header(write):
+    path = write("scan,side\na,train\nb,test\n")
+    assert read_column(f"{path}:side") == {"a": "train", "b": "test"}
+
+
+def test_column_of_a_file_whose_name_has_a_colon(write):
+    assert read_column(str(write("ID,split\na,train\n", "x:y.csv"))) == {"a": "train"}
+
+
+def test_column_errors(write, tmp_path):
+    with pytest.raises(FormatError, match="one column only"):
+        read_column(str(write("ID\na\nb\n")))
+    with pytest.raises(FormatError, match="does not exist"):
+        read_column(str(tmp_path / "none.csv"))
+    with pytest.raises(FormatError, match="does not exist"):
+        read_column(f"{tmp_path / 'none.csv'}:split")
+
+
+@pytest.mark.parametrize("text", ["b\na\nc\n", "ID\nb\na\nc\n", "ID,CUIs\nb,C1\na,\nc,C2\n"])
+def test_ids(write, text):
+    assert read_ids(write(text)) == ["b", "a", "c"]
+
+
+def test_repeated_ids_are_an_error(write):
+    with pytest.raises(FormatError, match="line 3: the id 'b' is on line 1 already"):
+        read_ids(write("b\na\nb\n"))
+
+
+def zip_of(path: Path, members: dict[str, str]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in members.items():
+            archive.writestr(name, text)
+    return path
+
+
+def test_zip_with_one_csv(tmp_path):
+    members = {"__MACOSX/._submission.csv": "?", "submission.csv": "ID,CUIs\n" + BODY.format(",")}
+    assert read_concepts(zip_of(tmp_path / "run.zip", members)) == WANTED
+
+
+def test_zips_that_cannot_be_read(tmp_path, write, monkeypatch):
+    with pytest.raises(FormatError, match=r"holds 2 csv files \(found: a.csv, b.csv\)"):
+        read_rows(zip_of(tmp_path / "two.zip", {"a.csv": "a", "b.csv": "b"}))
+    with pytest.raises(FormatError, match=r"holds 0 csv files \(found: nothing\)"):
+        read_rows(zip_of(tmp_path / "none.zip", {}))
+    with pytest.raises(FormatError, match="not a readable zip"):
+        read_rows(write("a,C1\n", "text.zip"))
+    monkeypatch.setattr(tables, "MAX_BYTES", 2**20)
+    with pytest.raises(FormatError, match="more than 1 MiB"):
+        read_rows(zip_of(tmp_path / "bomb.zip", {"a.csv": " " * 2**21}))
+
+
+def test_large_files_are_read_whole(write):
+    path = write("ID,CUIs\n" + "".join(f"x{i},C{i};C1;C2\n" for i in range(80_000)))
+    assert len(read_concepts(path)) == 80_000
+
+
+@pytest.mark.parametrize(
+    "module", ["tables.formats", "tables.run", "score.evaluation", "score.stats"]
+)
+def test_imports_are_light(module):
+    heavy = {"torch", "faiss", "PIL", "numpy", "pandas", "matplotlib", "pyarrow"}
+    code = f"import sys, annotator.{module}; print(*sys.modules)"
+    root = Path(tables.__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, check=True)
+    assert not heavy & set(done.stdout.decode().split())

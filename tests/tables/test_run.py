@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import zipfile
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from annotator.errors import FormatError
+from annotator.tables.formats import read_concepts, read_rows, split_cuis
+from annotator.tables.run import FORMATS, Problem, read_ids, render_run, validate_run, zip_run
+
+ROWS = [("a", ["C1", "C2"]), ("b", []), ("c", ["C3"])]
+IDS = ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("year", "text"),
+    [
+        ("2019", "a\tC1;C2\nb\t\nc\tC3\n"),
+        ("2021", "a|C1;C2\nb|\nc|C3\n"),
+        ("2024", "a,C1;C2\nb,\nc,C3\n"),
+        ("2025", "ID,CUIs\na,C1;C2\nb,\nc,C3\n"),
+        ("2026", "ID,CUIs\na,C1;C2\nb,\nc,C3\n"),
+    ],
+)
+def test_render(year, text):
+    assert render_run(ROWS, year) == text
+
+
+ids = st.text(st.sampled_from("abXYZ019._- é"), min_size=1, max_size=8).map(
+    lambda text: f"i{text}".strip()  # the letter keeps it from being a header word such as `ID`
+)
+cuis = st.lists(st.from_regex(r"C[0-9]{7}", fullmatch=True), unique=True, max_size=5)
+
+
+@pytest.mark.parametrize("year", FORMATS)
+@given(rows=st.dictionaries(ids, cuis, min_size=1, max_size=8))
+def test_what_is_written_is_read_back(tmp_path_factory, year, rows):
+    path = tmp_path_factory.mktemp("run") / "run.csv"
+    text = render_run(rows.items(), year)
+    path.write_text(text, encoding="utf-8", newline="")
+    assert {row.id: list(split_cuis(row.cell)) for row in read_rows(path)} == rows
+    assert read_ids(path) == list(rows)
+    if year == "2026":
+        assert validate_run(path, list(rows)) == []
+        zip_run(text, path.with_suffix(".zip"))
+        assert validate_run(path.with_suffix(".zip"), list(rows)) == []
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([("", [])], "is empty"),
+        ([("a,b", [])], "comma"),
+        ([("a|b", [])], "comma"),
+        ([("a\tb", [])], "tab"),
+        ([('a"b', [])], "quote"),
+        ([(" a", [])], "outer white space"),
+        ([("a\n", [])], "outer white space"),
+        ([("a\nb", [])], "line end"),
+        ([("\ufeffa", [])], "unprintable"),
+        ([("a", []), ("a", [])], "'a' is repeated"),
+        ([("a", ["c1"])], "'c1' is not a CUI"),
+        ([("a", ["C1\n"])], "is not a CUI"),
+        ([("a", ["C1", "C1"])], "has a CUI twice"),
+        ([("a", [f"C{i}" for i in range(101)])], "has 101 CUIs"),
+    ],
+)
+def test_render_refuses(rows, message):
+    with pytest.raises(FormatError, match=message):
+        render_run(rows, "2019")
+
+
+def test_render_names_the_years_that_there_are():
+    with pytest.raises(FormatError, match="2018") as error:
+        render_run(ROWS, "2018")
+    assert "2019, 2021" in error.value.hint
+
+
+def test_zip_is_deterministic(tmp_path):
+    text = render_run(ROWS, "2025")
+    target = tmp_path / "run.zip"
+    assert zip_run(text, target) == zip_run(text) == target.read_bytes()
+    with zipfile.ZipFile(target) as archive:
+        assert archive.namelist() == ["submission.csv"]
+    assert read_concepts(target) == {"a": ("C1", "C2"), "b": (), "c": ("C3",)}
+
+
+def check(tmp_path, content: str | bytes, ids=IDS) -> list[tuple[int, str]]:
+    path = tmp_path / "run.csv"
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return [(problem.line, problem.message) for problem in validate_run(path, ids)]
+
+
+@pytest.mark.parametrize(
+    ("body", "line", "message"),
+    [
+        pytest.param("ID,CUIs\na,C1\n\nb,\nc,\n", 3, "the line is blank", id="blank"),
+        pytest.param("ID,CUIs\na,C1\nb,\nc,\n \t\n", 5, "the line is blank", id="white line"),
+        pytest.param("id,CUIs\na,\nb,\nc,\n", 1, "the header `ID,CUIs` is wanted", id="header"),
+        pytest.param("ID,CUIs \na,\nb,\nc,\n", 1, "the header `ID,CUIs` is wanted", id="header 2"),
+        pytest.param("ID,CUIs,\na,\nb,\nc,\n", 1, "the header `ID,CUIs` is wanted", id="header 3"),
+        pytest.param("a,\nb,\nc,\n", 1, "the header `ID,CUIs` is wanted", id="no header"),
+        pytest.param("ID,CUIs\na,C1,C2\nb,\nc,\n", 2, "3 columns where 2", id="three columns"),
+        pytest.param("ID,CUIs\na,\nb\nc,\n", 3, "1 columns where 2", id="id alone"),
+        pytest.param("ID,CUIs\na, C1\nb,\nc,\n", 2, "white space", id="space before CUIs"),
+        pytest.param("ID,CUIs\na,\nb ,\nc,\n", 3, "white space", id="space after id"),
+        pytest.param("ID,CUIs\na,\nb,\nc,\nb,\n", 5, "'b' is on line 3 already", id="repeated id"),
+        pytest.param("ID,CUIs\na,\nb,\nc,\nd,\n", 5, "'d' is not in the ground", id="unknown id"),
+        pytest.param("ID,CUIs\na,\nb,C1;\nc,\n", 3, "an empty part", id="trailing semicolon"),
+        pytest.param("ID,CUIs\na,c1\nb,\nc,\n", 2, "'c1' is not a CUI", id="lower case"),
+        pytest.param("ID,CUIs\na,C1 C2\nb,\nc,\n", 2, "'C1 C2' is not a CUI", id="space between"),
+        pytest.param("ID,CUIs\na,C1; C1\nb,\nc,\n", 2, "'C1' is there 2 times", id="repeated CUI"),
+        pytest.param(
+            "ID,CUIs\nb,\na,\nc,\n",
+            2,
+            "'b' stands where the ground truth has 'a' (2 rows",
+            id="order",
+        ),
+        pytest.param("ID,CUIs\na,\nc,\n", 0, "1 images are missing: b", id="missing"),
+        pytest.param('ID,CUIs\na,\nb,"\nc,\n', 3, "a quote is opened", id="open quote"),
+        pytest.param(b"ID,CUIs\na,\nb\xe9,\nc,\n", 3, "byte 0xe9", id="latin-1"),
+        pytest.param("\ufeffID,CUIs\na,\nb,\nc,\n", 1, "byte order mark", id="BOM"),
+        pytest.param(
+            "ID,CUIs\na," + ";".join(f"C{i}" for i in range(101)) + "\nb,\nc,\n",
+            2,
+            "101 CUIs where 100",
+            id="too many",
+        ),
+    ],
+)
+def test_one_problem_is_found_alone(tmp_path, body, line, message):
+    [(found_line, found)] = check(tmp_path, body)
+    assert found_line == line
+    assert message in found
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "ID,CUIs\na,C1;C2\nb,\nc,C3\n",
+        "ID,CUIs\r\na,C1;C2\r\nb,\r\nc,C3\r\n",
+        '"ID","CUIs"\n"a","C1; C2"\nb,""\nc,C3',
+        "ID,CUIs\na," + ";".join(f"C{i}" for i in range(100)) + "\nb,\nc,\n",
+    ],
+)
+def test_valid_runs(tmp_path, body):
+    assert check(tmp_path, body) == []
+
+
+def test_all_problems_come_in_the_order_of_lines(tmp_path):
+    found = check(tmp_path, "ID,CUIs\nc,C1;C1\n\nx,CO2\na, C3\n")
+    assert [line for line, _ in found] == [2, 2, 3, 4, 4, 5, 0]
+    assert found[-1][1] == "1 images are missing: b"
+
+
+def test_a_missing_image_does_not_put_the_later_ones_out_of_place(tmp_path):
+    ids = [f"x{i}" for i in range(10)]
+    body = "ID,CUIs\n" + "".join(f"{i},\n" for i in ids[1:])
+    assert check(tmp_path, body, ids) == [(0, "1 images are missing: x0")]
+
+
+def test_missing_images_have_examples(tmp_path):
+    assert check(tmp_path, "ID,CUIs\n", list("abcde")) == [
+        (0, "5 images are missing: a, b, c, ...")
+    ]
+
+
+def test_an_empty_file_has_no_header(tmp_path):
+    assert check(tmp_path, "", []) == [(1, "the header `ID,CUIs` is wanted here")]
+
+
+def test_a_zip_with_another_name_inside(tmp_path):
+    path = tmp_path / "run.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("folder/run.csv", render_run([("a", ["c1".upper()])], "2026"))
+    assert validate_run(path, ["a"]) == [
+        Problem(0, "the zip holds 'folder/run.csv'; it must hold 'submission.csv'")
+    ]
+
+
+def test_a_missing_run_is_an_error(tmp_path):
+    with pytest.raises(FormatError, match="does not exist"):
+        validate_run(tmp_path / "none.csv", IDS)

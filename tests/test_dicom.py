@@ -1,0 +1,583 @@
+from __future__ import annotations
+
+import io
+import struct
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
+from pydicom.sequence import Sequence
+from pydicom.uid import (
+    MPEG2MPML,
+    BasicTextSRStorage,
+    CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
+    EncapsulatedPDFStorage,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    JPEGLosslessSV1,
+    RLELossless,
+    generate_uid,
+)
+
+from annotator import dicom
+from annotator.dicom import looks_like_dicom
+from annotator.errors import ImageError
+from annotator.images import decode
+
+GREY = np.add.outer(np.arange(24) * 3, np.arange(32) * 5).astype(np.uint8)
+COLOUR = np.stack([GREY, GREY[::-1], GREY[:, ::-1]], axis=-1)
+DEEP = GREY.astype(np.int16) * 10 - 1000
+
+# pytest puts its own filters in the place of the module's; the last test here is about those.
+pytestmark = pytest.mark.filterwarnings(r"ignore:::pydicom\.", r"ignore:::PIL\.")
+
+
+def dataset(pixels: np.ndarray, **attributes: Any) -> Dataset:
+    """A CT image of [rows, columns], or [.., 3] with SamplesPerPixel=3, or [frames, ..]."""
+    ds = Dataset()
+    ds.SOPClassUID, ds.SOPInstanceUID = CTImageStorage, generate_uid(entropy_srcs=["test"])
+    ds.PatientName = "Secret^Name"
+    ds.Rows, ds.Columns = pixels.shape[:2]
+    ds.SamplesPerPixel = attributes.get("SamplesPerPixel", 1)
+    ds.PhotometricInterpretation = "RGB" if ds.SamplesPerPixel == 3 else "MONOCHROME2"
+    ds.BitsAllocated = ds.BitsStored = pixels.dtype.itemsize * 8
+    ds.HighBit = ds.BitsStored - 1
+    ds.PixelRepresentation = int(pixels.dtype.kind == "i")
+    if ds.SamplesPerPixel == 3:
+        ds.PlanarConfiguration = 0
+    for keyword, value in attributes.items():
+        setattr(ds, keyword, value)
+    if "NumberOfFrames" in ds:
+        ds.Rows, ds.Columns = pixels.shape[1:3]
+    if "PixelData" not in ds:
+        ds.PixelData = pixels.tobytes() + b"\0" * (pixels.nbytes % 2)
+        ds["PixelData"].VR = "OB" if ds.BitsAllocated == 8 else "OW"
+    return ds
+
+
+def save(ds: Dataset, syntax: str = ExplicitVRLittleEndian) -> bytes:
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = syntax
+    if syntax == RLELossless:
+        ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        ds.compress(RLELossless, generate_instance_uid=False)
+    ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID
+    ds.file_meta.MediaStorageSOPInstanceUID = ds.SOPInstanceUID
+    file = io.BytesIO()
+    pydicom.dcmwrite(file, ds, enforce_file_format=True)
+    return file.getvalue()
+
+
+def decode_one(data: bytes, **options: Any) -> np.ndarray:
+    (image,) = decode(data, **options)
+    assert image.mode in ("L", "RGB")
+    return np.asarray(image)
+
+
+def refusal(data: bytes, **options: Any) -> ImageError:
+    with pytest.raises(ImageError) as caught:
+        decode(data, **options)
+    assert caught.value.hint
+    assert "Secret" not in str(caught.value)
+    return caught.value
+
+
+def linear(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    return np.clip((values.astype(float) - low) * 255 / (high - low), 0, 255)
+
+
+# Grey values
+
+
+def test_8_bits_are_shown_as_they_are() -> None:
+    np.testing.assert_array_equal(decode_one(save(dataset(GREY))), GREY)
+
+
+def test_deeper_values_are_stretched_between_percentiles() -> None:
+    expected = linear(DEEP, *np.percentile(DEEP, (0.5, 99.5)))
+    np.testing.assert_allclose(decode_one(save(dataset(DEEP))), expected, atol=1)
+    rescaled = dataset(DEEP, RescaleSlope="2.5", RescaleIntercept="-1024")
+    np.testing.assert_allclose(decode_one(save(rescaled)), expected, atol=1)
+
+
+def test_padding_is_left_out_of_the_percentiles_and_black() -> None:
+    padded = DEEP.copy()
+    padded[:, :8] = -2000
+    expected = linear(DEEP, *np.percentile(DEEP[:, 8:], (0.5, 99.5)))
+    expected[:, :8] = 0
+    data = save(dataset(padded, PixelPaddingValue=-2000))
+    np.testing.assert_allclose(decode_one(data), expected, atol=1)
+    inverted = save(
+        dataset(padded, PixelPaddingValue=-2000, PhotometricInterpretation="MONOCHROME1")
+    )
+    expected[:, 8:] = 255 - expected[:, 8:]
+    np.testing.assert_allclose(decode_one(inverted), expected, atol=1)
+
+
+def test_padding_range_and_padding_written_as_unsigned() -> None:
+    padded = DEEP.copy()
+    padded[:, :4], padded[:, 4:8] = -2000, -1990
+    ranged = dataset(padded, PixelPaddingValue=-2000, PixelPaddingRangeLimit=-1990)
+    assert not decode_one(save(ranged))[:, :8].any()
+    unsigned = dataset(padded, PixelPaddingValue=-2000, PixelPaddingRangeLimit=-1990)
+    unsigned.add_new(0x00280120, "US", 65536 - 2000)
+    unsigned.add_new(0x00280121, "US", 65536 - 1990)
+    np.testing.assert_array_equal(decode_one(save(unsigned)), decode_one(save(ranged)))
+
+
+@pytest.mark.parametrize("slope", ["1", "2", "-1"])
+def test_linear_window(slope: str) -> None:
+    # PS3.3 C.11.2.1.2.1, on values after the rescale.
+    center, width = 40, 400
+    ds = dataset(DEEP, WindowCenter=center, WindowWidth=width)
+    ds.RescaleSlope, ds.RescaleIntercept = slope, "100"
+    values = DEEP * float(slope) + 100
+    expected = ((values - (center - 0.5)) / (width - 1) + 0.5) * 255
+    np.testing.assert_allclose(decode_one(save(ds)), np.clip(expected, 0, 255), atol=0.51)
+
+
+def test_other_window_functions() -> None:
+    ds = dataset(DEEP, WindowCenter=0, WindowWidth=500, VOILUTFunction="LINEAR_EXACT")
+    np.testing.assert_allclose(decode_one(save(ds)), linear(DEEP, -250, 250), atol=0.51)
+    ds.VOILUTFunction = "SIGMOID"
+    expected = 255 / (1 + np.exp(-4 * DEEP.astype(float) / 500))
+    np.testing.assert_allclose(decode_one(save(ds)), expected, atol=0.51)
+
+
+def test_the_first_of_several_windows_is_used() -> None:
+    first = dataset(DEEP, WindowCenter=0, WindowWidth=500)
+    several = dataset(DEEP, WindowCenter=[0, 900], WindowWidth=[500, 10])
+    np.testing.assert_array_equal(decode_one(save(several)), decode_one(save(first)))
+
+
+@pytest.mark.parametrize(
+    ("center", "width", "function"),
+    [("0", "0", "LINEAR"), ("0", "0.5", "LINEAR"), ("", "", "LINEAR"), ("0", "500", "CUSTOM")],
+)
+def test_an_unusable_window_is_left_out(center: str, width: str, function: str) -> None:
+    ds = dataset(DEEP, WindowCenter=center, WindowWidth=width, VOILUTFunction=function)
+    np.testing.assert_array_equal(decode_one(save(ds)), decode_one(save(dataset(DEEP))))
+
+
+def test_monochrome1_is_inverted() -> None:
+    for attributes in ({}, {"WindowCenter": 0, "WindowWidth": 800}):
+        plain = decode_one(save(dataset(DEEP, **attributes)))
+        inverted = dataset(DEEP, PhotometricInterpretation="MONOCHROME1", **attributes)
+        np.testing.assert_array_equal(decode_one(save(inverted)), 255 - plain)
+
+
+def lut(first: int, bits: int, values: list[int], vr: str = "US") -> Sequence:
+    item = Dataset()
+    item.add_new(0x00283002, "SS" if first < 0 else "US", [len(values), first, bits])
+    content: Any = np.array(values, "<u2").tobytes() if vr == "OW" else values
+    item.add_new(0x00283006, vr, content)
+    return Sequence([item])
+
+
+@pytest.mark.parametrize("vr", ["US", "OW"])
+@pytest.mark.parametrize("bits", [8, 12, 16])
+def test_voi_lut(vr: str, bits: int) -> None:
+    top = 2**bits - 1
+    values = [top * (99 - i) // 99 for i in range(100)]
+    ds = dataset(GREY.astype(np.uint16), VOILUTSequence=lut(50, bits, values, vr))
+    expected = np.array(values)[np.clip(GREY.astype(int) - 50, 0, 99)] * 255 / top
+    np.testing.assert_allclose(decode_one(save(ds)), expected, atol=1)
+
+
+def test_voi_lut_over_negative_rescaled_values_wins_over_a_window() -> None:
+    ds = dataset(DEEP, WindowCenter=0, WindowWidth=1)
+    ds.RescaleSlope, ds.RescaleIntercept = "0.5", "0"
+    ds.VOILUTSequence = lut(-500, 8, list(range(256)))
+    expected = np.clip(np.rint(DEEP * 0.5) + 500, 0, 255)
+    np.testing.assert_allclose(decode_one(save(ds)), expected, atol=1)
+
+
+def test_modality_lut() -> None:
+    # 12 bits per entry, which is then what the window applies to.
+    ds = dataset(GREY.astype(np.uint16), WindowCenter=2000, WindowWidth=4000)
+    ds.VOILUTFunction = "LINEAR_EXACT"
+    ds.ModalityLUTSequence = lut(0, 12, [16 * i for i in range(256)])
+    np.testing.assert_allclose(decode_one(save(ds)), linear(GREY * 16.0, 0, 4000), atol=0.51)
+
+
+def test_enhanced_objects_keep_them_in_functional_groups() -> None:
+    def groups(slope: str, center: int) -> Dataset:
+        item, rescale, window = Dataset(), Dataset(), Dataset()
+        rescale.RescaleSlope, rescale.RescaleIntercept = slope, "0"
+        window.WindowCenter, window.WindowWidth = center, 400
+        item.PixelValueTransformationSequence = Sequence([rescale])
+        item.FrameVOILUTSequence = Sequence([window])
+        return item
+
+    frames = np.stack([DEEP, DEEP, DEEP])
+    ds = dataset(frames, NumberOfFrames=3)
+    ds.PerFrameFunctionalGroupsSequence = Sequence([groups("1", c) for c in (-200, 0, 200)])
+    expected = [
+        decode_one(save(dataset(DEEP, WindowCenter=center, WindowWidth=400)))
+        for center in (-200, 0, 200)
+    ]
+    decoded = decode(save(ds), frames="all")
+    np.testing.assert_array_equal(np.stack([np.asarray(i) for i in decoded]), expected)
+    del ds.PerFrameFunctionalGroupsSequence
+    ds.SharedFunctionalGroupsSequence = Sequence([groups("1", 200)])
+    np.testing.assert_array_equal(decode_one(save(ds)), expected[2])
+
+
+def test_12_bits_stored_in_16_and_1_bit_per_pixel() -> None:
+    deep = GREY.astype(np.uint16) * 10
+    ds = dataset(deep, BitsStored=12, HighBit=11)
+    expected = linear(deep, *np.percentile(deep, (0.5, 99.5)))
+    np.testing.assert_allclose(decode_one(save(ds)), expected, atol=1)
+    bits = GREY > 100
+    packed = np.packbits(bits, bitorder="little")
+    segmentation = dataset(GREY, BitsAllocated=1, BitsStored=1, HighBit=0)
+    segmentation.PixelData = packed.tobytes()
+    np.testing.assert_array_equal(decode_one(save(segmentation)), bits * 255)
+
+
+def test_float_pixels() -> None:
+    ds = dataset(GREY, BitsAllocated=32)
+    del ds.PixelData, ds.BitsStored, ds.HighBit, ds.PixelRepresentation
+    values = GREY.astype(np.float32)
+    values[0, 0] = np.nan
+    ds.FloatPixelData = (values / 1000).tobytes()
+    expected = linear(GREY, *np.percentile(GREY.ravel()[1:], (0.5, 99.5)))
+    expected[0, 0] = 0
+    np.testing.assert_allclose(decode_one(save(ds)), expected, atol=1)
+
+
+# Colour
+
+
+def test_rgb_in_both_planar_configurations() -> None:
+    np.testing.assert_array_equal(decode_one(save(dataset(COLOUR, SamplesPerPixel=3))), COLOUR)
+    planes = np.ascontiguousarray(COLOUR.transpose(2, 0, 1))
+    ds = dataset(COLOUR, SamplesPerPixel=3, PlanarConfiguration=1, PixelData=planes.tobytes())
+    np.testing.assert_array_equal(decode_one(save(ds)), COLOUR)
+
+
+def test_rgb_of_16_bits() -> None:
+    ds = dataset(COLOUR.astype(np.uint16) * 16, SamplesPerPixel=3, BitsStored=12, HighBit=11)
+    np.testing.assert_array_equal(decode_one(save(ds)), COLOUR)
+
+
+@pytest.mark.parametrize("photometric", ["YBR_FULL", "YBR_FULL_422"])
+def test_ybr(photometric: str) -> None:
+    flat = np.full((4, 6, 3), (200, 40, 90), np.uint8)
+    ybr = np.asarray(Image.fromarray(flat).convert("YCbCr"))
+    content = ybr.tobytes()
+    if photometric == "YBR_FULL_422":  # two pixels: Y Y Cb Cr
+        y, cb, cr = ybr[0, 0]
+        content = bytes([y, y, cb, cr]) * 12
+    ds = dataset(flat, SamplesPerPixel=3, PhotometricInterpretation=photometric, PixelData=content)
+    np.testing.assert_allclose(decode_one(save(ds)), flat, atol=2)
+
+
+@pytest.mark.parametrize(("depth", "bits"), [(8, 8), (16, 16), (16, 8)])
+def test_palette(depth: int, bits: int) -> None:
+    pixels = np.array([[0, 1, 2], [2, 1, 7]], np.uint8)  # values past the end take the last entry
+    colours = np.array([[255, 0, 0], [0, 128, 0], [10, 20, 30]], np.uint16)
+    ds = dataset(pixels, PhotometricInterpretation="PALETTE COLOR")
+    entries = colours << (bits - 8)
+    for channel, name in enumerate(("Red", "Green", "Blue")):
+        setattr(ds, f"{name}PaletteColorLookupTableDescriptor", [3, 0, bits])
+        table = entries[:, channel].astype("<u2" if depth == 16 else np.uint8).tobytes()
+        setattr(ds, f"{name}PaletteColorLookupTableData", table)
+    if depth == 8:  # an even number of entries: DICOM values have an even length
+        for name in ("Red", "Green", "Blue"):
+            setattr(ds, f"{name}PaletteColorLookupTableDescriptor", [4, 0, bits])
+            keyword = f"{name}PaletteColorLookupTableData"
+            setattr(ds, keyword, getattr(ds, keyword) + getattr(ds, keyword)[-1:])
+    expected = colours[np.minimum(pixels, 2)]
+    np.testing.assert_array_equal(decode_one(save(ds)), expected)
+
+
+# Encodings
+
+
+@pytest.mark.parametrize(
+    "syntax",
+    [
+        ImplicitVRLittleEndian,
+        ExplicitVRLittleEndian,
+        ExplicitVRBigEndian,
+        DeflatedExplicitVRLittleEndian,
+        RLELossless,
+    ],
+)
+def test_transfer_syntaxes_give_the_same_pixels(syntax: str) -> None:
+    ds = dataset(DEEP, WindowCenter=0, WindowWidth=800)
+    expected = decode_one(save(ds))
+    if syntax == ExplicitVRBigEndian:
+        ds.PixelData = DEEP.astype(">i2").tobytes()
+    np.testing.assert_array_equal(decode_one(save(ds, syntax)), expected)
+
+
+def compressed(pixels: np.ndarray, format: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, format, **options)
+    return file.getvalue()
+
+
+def test_jpeg_and_jpeg_2000_frames() -> None:
+    ds = dataset(COLOUR, SamplesPerPixel=3, PhotometricInterpretation="YBR_FULL_422")
+    ds.PixelData = encapsulate([compressed(COLOUR, "JPEG", quality=95)])
+    decoded = decode_one(save(ds, JPEGBaseline8Bit))
+    assert np.abs(decoded.astype(int) - COLOUR).mean() < 4
+    ds = dataset(GREY, PixelData=encapsulate([compressed(GREY, "JPEG2000", no_jp2=True)]))
+    np.testing.assert_array_equal(decode_one(save(ds, JPEG2000Lossless)), GREY)
+
+
+def lossless_jpeg(ds: Dataset, folder: Path) -> bytes:
+    gdcm = pytest.importorskip("gdcm")
+    (folder / "native.dcm").write_bytes(save(ds))
+    reader = gdcm.ImageReader()
+    reader.SetFileName(str(folder / "native.dcm"))
+    assert reader.Read()
+    change = gdcm.ImageChangeTransferSyntax()
+    change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGLosslessProcess14_1))
+    change.SetInput(reader.GetImage())
+    assert change.Change()
+    writer = gdcm.ImageWriter()
+    writer.SetFileName(str(folder / "lossless.dcm"))
+    writer.SetFile(reader.GetFile())
+    writer.SetImage(change.GetOutput())
+    assert writer.Write()
+    return (folder / "lossless.dcm").read_bytes()
+
+
+def test_frames_that_only_gdcm_reads(tmp_path: Path) -> None:
+    frames = np.stack([DEEP, DEEP[::-1], DEEP[:, ::-1]])
+    ds = dataset(frames, NumberOfFrames=3, WindowCenter=0, WindowWidth=800)
+    expected = [np.asarray(image) for image in decode(save(ds), frames="all")]
+    data = lossless_jpeg(ds, tmp_path)
+    assert pydicom.dcmread(io.BytesIO(data)).file_meta.TransferSyntaxUID == JPEGLosslessSV1
+    decoded = [np.asarray(image) for image in decode(data, frames="all")]
+    np.testing.assert_array_equal(decoded, expected)
+    np.testing.assert_array_equal(decode_one(data), expected[1])
+
+
+def test_gdcm_does_not_take_the_process_down(tmp_path: Path) -> None:
+    data = bytearray(lossless_jpeg(dataset(DEEP), tmp_path))
+    data[data.index(b"\xff\xd8") + 6] = 0xFF  # the marker of a table: a segmentation fault
+    assert "cannot be decoded as JPEG Lossless" in refusal(bytes(data)).message
+
+
+@pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian])
+def test_files_without_preamble(syntax: str) -> None:
+    data = save(dataset(GREY), syntax)
+    np.testing.assert_array_equal(decode_one(data[132:]), GREY)  # from group 0002
+    (length,) = struct.unpack_from("<I", data, 140)
+    np.testing.assert_array_equal(decode_one(data[144 + length :]), GREY)  # from group 0008
+
+
+def test_big_endian_without_preamble() -> None:
+    data = save(dataset(DEEP, PixelData=DEEP.astype(">i2").tobytes()), ExplicitVRBigEndian)
+    (length,) = struct.unpack_from("<I", data, 140)
+    expected = decode_one(save(dataset(DEEP)))
+    np.testing.assert_array_equal(decode_one(data[144 + length :]), expected)
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, RLELossless])
+def test_frames_of_a_multi_frame_image(syntax: str) -> None:
+    frames = np.stack([GREY + np.uint8(i) for i in range(5)])
+    ds = dataset(frames, NumberOfFrames=5)
+    data = save(ds, syntax)
+    np.testing.assert_array_equal(decode_one(data), frames[2])
+    decoded = [np.asarray(image) for image in decode(data, frames="all")]
+    np.testing.assert_array_equal(decoded, frames)
+    decoded = [np.asarray(image) for image in decode(data, frames="all", max_frames=2)]
+    np.testing.assert_array_equal(decoded, frames[[1, 3]])
+
+
+@pytest.mark.parametrize(
+    ("head", "expected"),
+    [
+        (bytes(128) + b"DICM", True),
+        (bytes(132), False),
+        (b"", False),
+        (b"\x08\0\x05\0CS\x0a\0", True),
+        (b"\x08\0\x05\0\x0a\0\0\0", True),
+        (b"\x02\0\0\0UL\x04\0", True),
+        (b"\0\x08\0\x05CS\0\x0a", True),
+        (b"\x08\0\x05\0\x0b\0\0\0", False),  # an odd length
+        (b"\x08\0\x05\0ZZ\xff\xff", False),
+        (b"\x09\0\x05\0CS\x0a\0", False),
+        (b"RIFF....WAVE", False),
+    ],
+)
+def test_looks_like_dicom(head: bytes, expected: bool) -> None:
+    assert looks_like_dicom(head) is expected
+
+
+# Refusals
+
+
+def test_objects_without_an_image() -> None:
+    for sop_class, name in (
+        (BasicTextSRStorage, "Basic Text SR Storage"),
+        (EncapsulatedPDFStorage, "Encapsulated PDF Storage"),
+    ):
+        ds = dataset(GREY, SOPClassUID=sop_class)
+        for keyword in ("PixelData", "Rows", "Columns"):
+            delattr(ds, keyword)
+        assert refusal(save(ds)).message == f"DICOM without an image ({name})"
+    ds = dataset(GREY)
+    del ds.PixelData
+    assert refusal(save(ds)).message == "DICOM whose pixel data is missing or truncated"
+
+
+def test_wrong_lengths_and_counts() -> None:
+    truncated = "truncated DICOM: the pixel data is shorter than its header says"
+    assert refusal(save(dataset(GREY))[:-100]).message == truncated
+    assert refusal(save(dataset(GREY, Rows=25))).message == truncated
+    assert refusal(save(dataset(GREY[None], NumberOfFrames=1 << 30))).message == truncated
+    assert refusal(save(dataset(GREY, Rows=0))).message == "32 x 0 pixels is not an image"
+    negative = refusal(save(dataset(GREY[None], NumberOfFrames=-3)))
+    assert negative.message == "DICOM with a number of frames below 1"
+    longer = dataset(GREY, PixelData=GREY.tobytes() + bytes(10))
+    np.testing.assert_array_equal(decode_one(save(longer)), GREY)
+    lying = dataset(GREY, Rows=60000, Columns=60000)
+    assert refusal(save(lying)).message == "60000 x 60000 pixels is over the limit of 80000000"
+    assert refusal(save(dataset(GREY)), max_pixels=767).message.startswith("32 x 24 pixels")
+
+
+def test_syntaxes_that_cannot_be_read_are_named() -> None:
+    ds = dataset(GREY, PixelData=encapsulate([b"\xff\xd8\xff\xd9"]))
+    video = refusal(save(ds, MPEG2MPML))
+    assert video.message.startswith("unsupported DICOM transfer syntax MPEG2")
+    private = save(dataset(GREY)).replace(b"1.2.840.10008.1.2.1\0", b"1.2.999.10008.1.2.1\0")
+    assert refusal(private).message == "unsupported DICOM transfer syntax"
+    corrupt = refusal(save(ds, JPEGBaseline8Bit))
+    assert "JPEG Baseline (Process 1)" in corrupt.message
+    lossless = refusal(save(ds, JPEGLosslessSV1))
+    assert "JPEG Lossless" in lossless.message
+    assert 'pip install "annotator[dicom]"' in lossless.hint
+
+
+def test_an_unsupported_colour_space_is_refused() -> None:
+    ds = dataset(COLOUR, SamplesPerPixel=3, PhotometricInterpretation="YBR_PARTIAL_422")
+    refusal(save(ds))
+    ds.PhotometricInterpretation = "HSV"
+    assert "photometric interpretation" in refusal(save(ds)).message
+
+
+def test_deflated_bombs_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = save(dataset(np.zeros((2000, 2000), np.uint16)), DeflatedExplicitVRLittleEndian)
+    assert decode_one(data).shape == (2000, 2000)
+    monkeypatch.setattr(dicom, "_MAX_INFLATED", 8_000_000)
+    assert refusal(data).message == "deflated DICOM of more than 8000000 bytes"
+
+
+# Hostile input
+
+
+@cache
+def samples() -> dict[str, bytes]:
+    deep = dataset(DEEP, WindowCenter=0, WindowWidth=800, RescaleSlope="1", RescaleIntercept="5")
+    deep.VOILUTSequence = lut(0, 8, list(range(100)))
+    rle = dataset(np.stack([DEEP, DEEP + 1]), NumberOfFrames=2)
+    jpeg = dataset(GREY, PixelData=encapsulate([compressed(GREY, "JPEG")]))
+    return {
+        "explicit": save(deep),
+        "implicit": save(deep, ImplicitVRLittleEndian),
+        "no preamble": save(deep)[132:],
+        "deflated": save(deep, DeflatedExplicitVRLittleEndian),
+        "colour": save(dataset(COLOUR, SamplesPerPixel=3)),
+        "RLE": save(rle, RLELossless),
+        "JPEG": save(jpeg, JPEGBaseline8Bit),
+    }
+
+
+def check_image_or_refusal(data: bytes) -> None:
+    try:
+        images = decode(data, frames="all", max_frames=4, max_pixels=100_000)
+    except ImageError as error:
+        assert error.message and error.hint
+        assert "Secret" not in str(error)
+    else:
+        assert images
+        assert {image.mode for image in images} <= {"L", "RGB"}
+        assert all(0 < image.width * image.height <= 100_000 for image in images)
+
+
+@given(st.sampled_from([data[:n] for data in samples().values() for n in (132, 200)]), st.binary())
+@settings(deadline=None, max_examples=100)
+def test_random_bytes_are_refused_or_decoded(head: bytes, rest: bytes) -> None:
+    check_image_or_refusal(head + rest)
+
+
+@pytest.mark.parametrize("name", samples())
+@given(data=st.data())
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+def test_truncation_and_changed_bytes(name: str, data: st.DataObject) -> None:
+    good = samples()[name]
+    check_image_or_refusal(good[: data.draw(st.integers(0, len(good)))])
+    changed = bytearray(good)
+    for position in data.draw(st.lists(st.integers(0, len(good) - 1), min_size=1, max_size=3)):
+        changed[position] = data.draw(st.integers(0, 255))
+    check_image_or_refusal(bytes(changed))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", samples())
+def test_each_byte_of_the_header_changed(name: str) -> None:
+    good = samples()[name]
+    start = 0 if name == "no preamble" else 128
+    for position in range(start, min(len(good), start + 1000)):
+        for value in (0x00, 0x01, 0x7F, 0xFF, good[position] ^ 1):
+            changed = bytearray(good)
+            changed[position] = value
+            check_image_or_refusal(bytes(changed))
+
+
+def test_deep_nesting_is_refused_or_decoded() -> None:
+    item = b"\x08\0\x40\x11\xff\xff\xff\xff\xfe\xff\0\xe0\xff\xff\xff\xff"  # implicit VR sequence
+    check_image_or_refusal(b"\x08\0\x05\0\0\0\0\0" + item * 20_000)
+
+
+def test_threads_decode_the_same_as_one() -> None:
+    files = list(samples().values()) * 4
+    expected = [[image.tobytes() for image in decode(data, frames="all")] for data in files]
+    with ThreadPoolExecutor(8) as pool:
+        decoded = pool.map(lambda data: [i.tobytes() for i in decode(data, frames="all")], files)
+        assert list(decoded) == expected
+
+
+def test_nothing_is_printed_or_logged(tmp_path: Path) -> None:
+    # Something that pydicom reports: more pixel data than there should be.
+    path = tmp_path / "image"
+    path.write_bytes(save(dataset(GREY, PixelData=GREY.tobytes() + bytes(10))))
+    script = (
+        "import logging, pathlib, sys, warnings\n"
+        "logging.basicConfig(level=logging.WARNING)\n"
+        "from annotator.images import decode\n"
+        "data = pathlib.Path(sys.argv[1]).read_bytes()\n"
+        "decode(data)\n"
+        "if sys.argv[2:]:\n"
+        "    warnings.resetwarnings()\n"
+        "    logging.getLogger('pydicom').setLevel(logging.NOTSET)\n"
+        "    decode(data)\n"
+    )
+    # In a process of its own, since pytest swaps the filters; and once more without the filters,
+    # which shows that there is something to silence.
+    command = [sys.executable, "-c", script, str(path)]
+    silent = subprocess.run(command, capture_output=True, check=True)
+    assert silent.stderr == b""
+    loud = subprocess.run([*command, "loud"], capture_output=True, check=True)
+    assert b"WARNING:pydicom" in loud.stderr and b"UserWarning" in loud.stderr
