@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from annotator.collection import read_collection
     from annotator.embed.makers import make_embedder
     from annotator.errors import AnnotatorError
-    from annotator.score.evaluation import evaluate
+    from annotator.images.sources import find_images
     from annotator.pipeline import Annotation, Annotator
-    from annotator.sources import find_images
+    from annotator.score.evaluation import evaluate
     from annotator.vote.voting import Voting
 
 __version__ = "0.1.0"
@@ -28,7 +28,7 @@ _HOME = {
     "Voting": "annotator.vote.voting",
     "build_index": "annotator.build",
     "evaluate": "annotator.score.evaluation",
-    "find_images": "annotator.sources",
+    "find_images": "annotator.images.sources",
     "make_embedder": "annotator.embed.makers",
     "read_collection": "annotator.collection",
 }

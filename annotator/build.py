@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +17,7 @@ from annotator.embed.embedder import Embedder
 from annotator.embed.stream import embed_images
 from annotator.errors import AnnotatorError
 from annotator.progress import Progress, silent
+from annotator.record import to_record
 from annotator.vote.voting import Voting
 from index import VersionWriter
 
@@ -100,7 +101,10 @@ def build_index(
         for result in progress(results, total=len(collection.images), label="Embedding"):
             if result.vector is None:
                 if on_error == "fail":
-                    raise AnnotatorError(f"{result.ref.where}: {result.error}")
+                    raise AnnotatorError(
+                        f"{result.ref.where}: {result.error}.",
+                        "Put it right, or leave such images out with --on-error skip.",
+                    )
                 failed[result.ref.where] = result.error or ""
                 continue
             embedded, cached = embedded + (not result.cached), cached + result.cached
@@ -110,9 +114,10 @@ def build_index(
                 writer.add(np.stack(pending))
                 pending.clear()
         if not rows:
+            where, reason = next(iter(failed.items()), ("there are none", ""))
             raise AnnotatorError(
-                f"None of the {len(failed)} images could be used; the first: "
-                f"{next(iter(failed.items()), '')}."
+                f"None of the {len(failed)} images could be used; the first: {where}: {reason}.",
+                "Check the images with an image viewer.",
             )
         if pending:
             writer.add(np.stack(pending))
@@ -127,13 +132,7 @@ def build_index(
             concepts,
             names=collection.names,
             columns=columns,
-            about={
-                "embedder": {
-                    "name": embedder.name,
-                    "fingerprint": embedder.fingerprint.to_dict(),
-                },
-                "voting": asdict(voting or Voting()),
-            },
+            about=to_record(embedder.name, embedder.fingerprint, voting or Voting()),
         )
     vocabulary = {cui for row in concepts for cui in row}
     return Built(version, len(rows), len(vocabulary), embedded, cached, failed)

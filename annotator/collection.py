@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import contextlib
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from annotator.errors import AnnotatorError, ImageError
-from annotator.tables.formats import read_captions, read_column, read_concepts, read_names
-from annotator.sources import ImageRef, find_images, parquet_concepts
+from annotator.errors import AnnotatorError, FormatError, ImageError
+from annotator.images.sources import ImageRef, find_images, parquet_concepts
+from annotator.progress import Progress, silent
+from annotator.sample import write_sample
+from annotator.tables.formats import (
+    read_captions,
+    read_column,
+    read_concepts,
+    read_names,
+    split_cuis,
+)
+from annotator.tables.table import is_cui
 
 OnMismatch = Literal["skip", "fail"]
 OnDuplicate = Literal["fail", "first"]
@@ -90,7 +101,7 @@ def read_collection(
     """
     found = find_images(images, on_duplicate=on_duplicate)
     if concepts is None:
-        concepts_by_id, captions_by_id = parquet_concepts(images)
+        concepts_by_id, captions_by_id = _parquet_concepts(images)
     else:
         concepts_by_id, captions_by_id = read_concepts(concepts), {}
     if captions is not None:
@@ -125,6 +136,46 @@ def read_collection(
         duplicates=found.duplicates,
         ignored=found.ignored,
     )
+
+
+def _parquet_concepts(
+    images: str | Path | Sequence[str | Path],
+) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
+    """Concepts and captions of Parquet files, the CUIs as `read_concepts` gives those of tables."""
+    try:
+        raw, captions = parquet_concepts(images)
+    except FormatError:
+        raise
+    except AnnotatorError as error:
+        raise AnnotatorError(
+            f"There is no file of concepts, and no Parquet file in {images} that carries them.",
+            "Name the concepts file after the images.",
+        ) from error
+    concepts = {id_: split_cuis(";".join(cuis)) for id_, cuis in raw.items()}
+    for id_, cuis in concepts.items():
+        bad = next((cui for cui in cuis if not is_cui(cui)), None)
+        if bad is not None:
+            raise FormatError(
+                f"{images}, image {id_!r}: {bad!r} is not a CUI",
+                "A CUI is C and digits, such as C0817096.",
+            )
+    return concepts, captions
+
+
+@contextlib.contextmanager
+def sample_collection(*, progress: Progress = silent) -> Iterator[Collection]:
+    """The training side of the built-in phantoms, drawn into a folder that is removed after."""
+    with tempfile.TemporaryDirectory(prefix="annotator-sample-") as folder:
+        sample = write_sample(Path(folder) / "sample", progress=progress)
+        yield read_collection(
+            sample.images,
+            sample.concepts,
+            names=sample.concept_names,
+            captions=sample.captions,
+            groups=str(sample.patients),
+            split=str(sample.split),
+            only="train",
+        )
 
 
 def select_side(

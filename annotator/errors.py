@@ -26,3 +26,8 @@ class ImageError(AnnotatorError):
 
 class FormatError(AnnotatorError):
     """A table (concepts, run, names, captions, split) that cannot be read as what it should be."""
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, or its type where it has none."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

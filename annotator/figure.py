@@ -54,7 +54,9 @@ def draw(
         panel.axis("off")
     _picture(axes[0, 0], decode(image.read())[0], f"{annotation.image_id}\nto be annotated")
     _scores(axes[0, 1], annotation)
-    _text(axes[1, 0], [(f"{cui}  {_short(names.get(cui, ''))}", _CHOSEN) for cui in annotation.cuis])
+    _text(
+        axes[1, 0], [(f"{cui}  {_short(names.get(cui, ''))}", _CHOSEN) for cui in annotation.cuis]
+    )
     axes[1, 1].text(0, 1, f"expected F1\n{annotation.expected_f1:.2f}", va="top", fontsize=9)
     for column, neighbor in enumerate(shown, 2):
         title = f"{neighbor.image_id}\nsimilarity {neighbor.similarity:.3f}"

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from annotator.embed.fingerprint import Fingerprint
+from annotator.record import recorded_encoder, recorded_voting
 from index import IndexProblem, StoredIndex, open_index
 from index.backends import check_unit
-from index.store import check_files, read_manifest
+from index.manifest import check_files, read_manifest
 
 _PROBES = 100
 _ROWS_AT_ONCE = 8192
 
 
 def describe(stored: StoredIndex, directory: Path) -> dict[str, Any]:
-    """What `annotator info` shows, as plain JSON types."""
+    """What `annotator info` shows, as plain JSON types.
+
+    Raises:
+        AnnotatorError: The index does not say how it was built.
+    """
     manifest, labels = stored.manifest, stored.labels
-    about = manifest["about"]
+    encoder, fingerprint = recorded_encoder(stored)
     top = np.argsort(-labels.frequencies, kind="stable")[:10]
     return {
         "index": str(directory),
@@ -30,10 +35,10 @@ def describe(stored: StoredIndex, directory: Path) -> dict[str, Any]:
         "index_type": manifest["index_type"],
         "dim": manifest["dim"],
         "bytes": sum(file["bytes"] for file in manifest["files"].values()),
-        "embedder": about["embedder"]["name"],
-        "fingerprint": Fingerprint.from_dict(about["embedder"]["fingerprint"]).digest,
-        "precision": about["embedder"]["fingerprint"]["precision"],
-        "voting": about["voting"],
+        "embedder": encoder,
+        "fingerprint": fingerprint.digest,
+        "precision": fingerprint.precision,
+        "voting": asdict(recorded_voting(stored)),
         "columns": sorted(stored.columns),
         "most_frequent": [
             {

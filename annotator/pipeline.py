@@ -6,20 +6,21 @@ import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from annotator.embed.cache import EmbeddingCache
 from annotator.embed.embedder import Embedder
-from annotator.embed.fingerprint import Fingerprint
 from annotator.embed.makers import make_embedder
 from annotator.embed.stream import Embedded, embed_images
 from annotator.embed.torch_setup import Device, Precision
 from annotator.errors import AnnotatorError
+from annotator.images.pixels import Frames
+from annotator.images.sources import ImageRef
 from annotator.progress import Progress, silent
-from annotator.sources import ImageRef
+from annotator.record import recorded_encoder, recorded_voting
 from annotator.vote.voting import Voting
 from index import StoredIndex, open_index
 
@@ -100,16 +101,14 @@ class Annotator:
         voting: None for what the index was built with.
 
     Raises:
-        AnnotatorError: The embedder's vectors are not comparable with the index's; says what differs.
+        AnnotatorError: The embedder's vectors are not comparable with the index's; says what
+            differs.
     """
 
     def __init__(
         self, stored: StoredIndex, embedder: Embedder, voting: Voting | None = None
     ) -> None:
-        about = stored.manifest["about"]
-        differences = embedder.fingerprint.differences(
-            Fingerprint.from_dict(about["embedder"]["fingerprint"])
-        )
+        differences = embedder.fingerprint.differences(recorded_encoder(stored)[1])
         if differences:
             raise AnnotatorError(
                 "The index was built with another encoder or other settings than "
@@ -172,7 +171,11 @@ class Annotator:
     def annotate_vectors(
         self, image_ids: Sequence[str], vectors: NDArray[np.float32]
     ) -> list[Annotation]:
-        """Search, vote and decide for vectors float32[q, dim] of unit norm."""
+        """Search, vote and decide for vectors float32[q, dim] of unit norm.
+
+        Raises:
+            IndexProblem: The vectors have another length or are not of unit norm.
+        """
         neighbors = self.stored.index.search(vectors, self.voting.k)
         posterior, decisions = self.voting.decide(neighbors, self.stored.labels)
         ids, labels = self.stored.ids, self.stored.labels
@@ -228,16 +231,10 @@ def recorded_embedder(
     Raises:
         AnnotatorError: It cannot be loaded.
     """
-    about = stored.manifest["about"]["embedder"]
-    fingerprint = about["fingerprint"]
+    recorded, fingerprint = recorded_encoder(stored)
     return make_embedder(
-        name or about["name"],
+        name or recorded,
         device=device,
-        precision=precision or fingerprint["precision"],
-        frames=fingerprint["frames"],
+        precision=precision or cast(Precision, fingerprint.precision),
+        frames=cast(Frames, fingerprint.frames),
     )
-
-
-def recorded_voting(stored: StoredIndex) -> Voting:
-    """The voting parameters that an index records."""
-    return Voting(**stored.manifest["about"]["voting"])

@@ -22,7 +22,11 @@ def machine() -> dict[str, Any]:
     cpu = platform.processor()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        models = [line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line]
+        models = [
+            line.split(":")[1].strip()
+            for line in info.read_text().splitlines()
+            if "model name" in line
+        ]
         cpu = models[0] if models else cpu
     names = ("torch", "timm", "faiss-cpu", "faiss-gpu", "numpy", "pillow")
     return {

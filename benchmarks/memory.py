@@ -1,7 +1,7 @@
 """Peak memory of `annotator build-index` for collections of different sizes.
 
-    python benchmarks/memory.py                          on generated phantoms
-    python benchmarks/memory.py IMAGES --sizes 1000 10000
+python benchmarks/memory.py                          on generated phantoms
+python benchmarks/memory.py IMAGES --sizes 1000 10000
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from common import copies, save
 
 def main() -> None:
     """Parse, measure each size in a process of its own, report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("images", type=Path, nargs="?", help="a folder of images")
     parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 10000])
     options = parser.parse_args()
@@ -33,7 +35,9 @@ def main() -> None:
         for n in options.sizes:
             records.append(measure(images, Path(folder) / str(n), n))
             r = records[-1]
-            print(f"{n:7d} images: peak {r['peak_mib']:.0f} MiB, vectors {r['vectors_mib']:.0f} MiB")
+            print(
+                f"{n:7d} images: peak {r['peak_mib']:.0f} MiB, vectors {r['vectors_mib']:.0f} MiB"
+            )
     print(f"raw figures: {save('memory', records)}")
 
 
@@ -45,7 +49,14 @@ def measure(images: Path, folder: Path, n: int) -> dict[str, Any]:
     concepts.write_text("ID,CUIs\n" + "".join(f"{i},C0817096\n" for i in names))
     process = subprocess.Popen(
         [
-            *(sys.executable, "-m", "annotator", "build-index", str(folder / "images"), str(concepts)),
+            *(
+                sys.executable,
+                "-m",
+                "annotator",
+                "build-index",
+                str(folder / "images"),
+                str(concepts),
+            ),
             *("--index", str(folder / "index")),
         ],
         stderr=subprocess.DEVNULL,

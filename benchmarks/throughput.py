@@ -45,7 +45,9 @@ BATCH = 32
 
 def main() -> None:
     """Parse, prepare, time, report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("images", type=Path, nargs="?", help="a folder of images")
     parser.add_argument("--n", type=int, default=2000, help="images that annotate gets")
     parser.add_argument("--rounds", type=int, default=3)
@@ -74,7 +76,9 @@ def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     index = ["--index", str(folder / "index"), "--no-cache", "--device", options.device]
     name = ["--embedder", options.embedder]
     subprocess.run(
-        [*command, "build-index", str(few), str(concepts), *index, *name], check=True, stderr=subprocess.DEVNULL
+        [*command, "build-index", str(few), str(concepts), *index, *name],
+        check=True,
+        stderr=subprocess.DEVNULL,
     )
     embedder = make_embedder(options.embedder, device=options.device)
     batch = ready_batch(refs[:BATCH], embedder)
@@ -83,7 +87,9 @@ def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     for _ in range(options.rounds):
         if plain is not None:
             timed["plain"].append(rate(lambda: plain(refs[: 8 * BATCH]), 8 * BATCH))
-        timed["bare"].append(max(bare_one_caller(embedder, batch), bare_one_a_core(embedder, batch)))
+        timed["bare"].append(
+            max(bare_one_caller(embedder, batch), bare_one_a_core(embedder, batch))
+        )
         n, seconds, startup = annotate([*command, "annotate", str(folder / "images"), *index], refs)
         timed["annotate"].append(n / seconds)
         timed["annotate_warm"].append(n / (seconds - startup))
@@ -126,7 +132,9 @@ class PlainLoop:
             for ref in refs[start : start + BATCH]:
                 with Image.open(ref.where) as image:
                     square = image.convert("RGB").resize((224, 224), Image.Resampling.BICUBIC)
-                tensors.append(torch.from_numpy(np.array(square)).permute(2, 0, 1).float() / 127.5 - 1)
+                tensors.append(
+                    torch.from_numpy(np.array(square)).permute(2, 0, 1).float() / 127.5 - 1
+                )
             with torch.inference_mode():
                 self.model(torch.stack(tensors)).numpy()
 

@@ -21,7 +21,7 @@ FILES = ("vectors.npy", "labels.indptr.npy", "labels.indices.npy", "cuis.tsv", "
 VERSION = re.compile(r"v[0-9]{6,12}")
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 REBUILD = "Build the index again, or restore the folder from a copy."
-_POINTER = re.compile(rf"({VERSION.pattern}) ([0-9a-f]{{64}})\n?")
+_POINTER = re.compile(rf"({VERSION.pattern}) ([0-9a-f]{{64}})\n")
 
 
 def read_manifest(directory: Path) -> tuple[str, Mapping[str, Any]]:

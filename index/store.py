@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from index.backends import FlatIndex, VectorIndex, check_unit
+from index.backends import FlatIndex, VectorIndex, check_unit, import_faiss
 from index.errors import IndexProblem
 from index.labels import LabelTable
 from index.manifest import (
@@ -198,9 +198,12 @@ def open_index(directory: Path) -> StoredIndex:
     problems = check_files(folder, manifest)
     if problems:
         raise IndexProblem(f"{folder}: {problems[0]}", REBUILD)
+    import_faiss()  # that it is not there is no fault of the index
     try:
         return _read_version(folder, version, manifest)
-    except (ValueError, OSError) as error:  # files that were written wrong, or vanish meanwhile
+    except IndexProblem as problem:
+        raise IndexProblem(f"{folder}: {problem.message}", REBUILD) from problem
+    except (ValueError, EOFError, OSError) as error:  # written wrong, or removed meanwhile
         raise IndexProblem(f"{folder} cannot be read: {error}", REBUILD) from error
 
 
@@ -223,9 +226,8 @@ def _read_version(folder: Path, version: str, manifest: Mapping[str, Any]) -> St
     if wrong or vectors.shape[1:] != (manifest["dim"],):
         found = ", ".join(f"{count} {name}" for name, count in wrong.items())
         raise IndexProblem(
-            f"{folder}: {manifest['n']} rows of {manifest['dim']} dimensions were expected; there "
-            f"are {found or f'vectors of shape {vectors.shape}'}.",
-            REBUILD,
+            f"{manifest['n']} rows of {manifest['dim']} dimensions were expected; there are "
+            f"{found or f'vectors of shape {vectors.shape}'}."
         )
     return StoredIndex(
         version=version,

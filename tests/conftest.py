@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
     from annotator.embed.embedder import TorchEmbedder
+
+# Threads of OpenMP spin while they wait: on cores that others use too, tests would take several
+# times as long. Read once, when torch or FAISS is loaded.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")
@@ -32,6 +37,4 @@ def tiny_embedder() -> TorchEmbedder:
             parameter.normal_(std=0.3, generator=generator)
     half = (0.5, 0.5, 0.5)
     preprocess = Preprocess(32, "letterbox", "bicubic", half, half)
-    return TorchEmbedder(
-        "tiny", Encoder(model, preprocess, "tiny"), device="cpu", precision="fp32"
-    )
+    return TorchEmbedder("tiny", Encoder(model, preprocess, "tiny"), device="cpu", precision="fp32")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 import threading
+import time
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from annotator.errors import AnnotatorError
+
+_PATIENCE = 60.0  # seconds that another process may keep the file locked
 
 
 def content_key(data: bytes) -> bytes:
@@ -44,14 +47,9 @@ class EmbeddingCache:
         self._lock = threading.Lock()
         with self._explained():
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(path, timeout=60, check_same_thread=False)
+            self._db = sqlite3.connect(path, timeout=_PATIENCE, check_same_thread=False)
             try:
-                self._db.execute("PRAGMA journal_mode=WAL")
-                self._db.execute("PRAGMA synchronous=NORMAL")  # safe against a killed process
-                self._db.execute(
-                    "CREATE TABLE IF NOT EXISTS vectors (fingerprint BLOB, content BLOB, checksum "
-                    "INTEGER, vector BLOB, PRIMARY KEY (fingerprint, content)) WITHOUT ROWID"
-                )
+                _set_up(self._db)
             except sqlite3.Error:
                 self._db.close()
                 raise
@@ -92,6 +90,26 @@ class EmbeddingCache:
 
     def _explained(self) -> _Explained:
         return _Explained(self.path)
+
+
+def _set_up(database: sqlite3.Connection) -> None:
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            database.execute("PRAGMA journal_mode=WAL")
+            database.execute("PRAGMA synchronous=NORMAL")  # safe against a killed process
+            database.execute(
+                "CREATE TABLE IF NOT EXISTS vectors (fingerprint BLOB, content BLOB, "
+                "checksum INTEGER, vector BLOB, PRIMARY KEY (fingerprint, content)) WITHOUT ROWID"
+            )
+            return
+        except sqlite3.OperationalError as error:
+            # SQLite's own waiting does not cover the change to WAL: it fails at once if another
+            # process makes it at the same moment.
+            busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+            if not busy or time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
 
 
 class _Explained:

@@ -21,7 +21,7 @@ from annotator.errors import AnnotatorError
 if TYPE_CHECKING:
     from PIL import Image
 
-    from annotator.images import Frames
+    from annotator.images.decode import Frames
 
 
 class Embedder(Protocol):
@@ -151,7 +151,8 @@ class TorchEmbedder:
                 f"The encoder {self.name} returned a vector that is zero or not finite.",
                 "Its weights are damaged, or overflow in this precision: try --precision fp32.",
             )
-        return vectors / norms
+        unit: NDArray[np.float32] = vectors / norms
+        return unit
 
     def _forward(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         with torch.inference_mode():

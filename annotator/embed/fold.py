@@ -71,7 +71,7 @@ def fold_batchnorm(model: nn.Module, example: Tensor) -> int:
     with torch.inference_mode():
         change = torch.linalg.norm(model(example) - before) / torch.linalg.norm(before)
     if not change <= LARGEST_CHANGE:
-        for put_back in undo:
+        for put_back in reversed(undo):
             put_back()
         return 0
     return len(once)

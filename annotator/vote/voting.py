@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import get_args
 
 from annotator.vote.decide import Decider, Decision, decide
 from annotator.vote.posterior import Posterior, vote
@@ -21,14 +23,30 @@ class Voting:
         threshold: For "threshold": the least share of the votes.
         top_r: For "top-r": how many concepts; None for the neighbours' mean number.
         min_score: Concepts with a smaller share of the votes are dropped.
+
+    Raises:
+        ValueError: One of them is out of range.
     """
 
     k: int = 50
-    beta: float = 32.0
+    beta: float = 64.0
     decider: Decider = "expected-f1"
     threshold: float = 0.35
     top_r: int | None = None
     min_score: float = 0.0
+
+    def __post_init__(self) -> None:
+        ranges = {
+            "k": _is_number(self.k, int) and self.k >= 1,
+            "beta": _is_number(self.beta) and 0 <= self.beta < math.inf,
+            "decider": self.decider in get_args(Decider),
+            "threshold": _is_number(self.threshold) and 0 <= self.threshold <= 1,
+            "top_r": self.top_r is None or (_is_number(self.top_r, int) and self.top_r >= 0),
+            "min_score": _is_number(self.min_score) and 0 <= self.min_score <= 1,
+        }
+        for name, fits in ranges.items():
+            if not fits:
+                raise ValueError(f"{name} cannot be {getattr(self, name)!r}")
 
     def decide(self, neighbors: Neighbors, labels: LabelTable) -> tuple[Posterior, list[Decision]]:
         """Neighbours of q images to their posterior and q decisions."""
@@ -40,3 +58,7 @@ class Voting:
             top_r=self.top_r,
             min_score=self.min_score,
         )
+
+
+def _is_number(value: object, *kinds: type) -> bool:
+    return isinstance(value, kinds or (int, float)) and not isinstance(value, bool)

@@ -94,7 +94,5 @@ def test_interpolation_is_antialiased() -> None:
     """A fine checkerboard shrinks to its mean instead of to a moiré pattern."""
     checkerboard = (np.indices((512, 512)).sum(axis=0) % 2 * 255).astype(np.uint8)
     for interpolation in ("bicubic", "bilinear"):
-        pixels = Preprocess(32, "stretch", interpolation, HALF, HALF)(
-            Image.fromarray(checkerboard)
-        )
+        pixels = Preprocess(32, "stretch", interpolation, HALF, HALF)(Image.fromarray(checkerboard))
         np.testing.assert_allclose(pixels[2:-2, 2:-2].astype(float), 127.5, atol=2)

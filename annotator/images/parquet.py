@@ -16,7 +16,7 @@ from itertools import accumulate
 from typing import Any
 
 from annotator.errors import FormatError, ImageError
-from annotator.sources import MAX_BYTES, ImageRef, image_id, printable
+from annotator.images.sources import MAX_BYTES, ImageRef, image_id, printable
 
 _SLICE = 64
 _KEPT_ROWS = 256
@@ -40,7 +40,7 @@ def parquet_images(paths: Sequence[str]) -> list[ImageRef]:
 
 
 def read_concepts(paths: Sequence[str]) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
-    """Concepts and captions by image id; see `annotator.sources.parquet_concepts`."""
+    """Concepts and captions by image id; see `annotator.images.sources.parquet_concepts`."""
     from pyarrow import types
 
     concepts: dict[str, tuple[str, ...]] = {}

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from annotator import parquet, sources
 from annotator.errors import AnnotatorError, FormatError, ImageError
-from annotator.sources import find_images, image_id, parquet_concepts
+from annotator.images import parquet, sources
+from annotator.images.sources import find_images, image_id, parquet_concepts
 
 DICOM_START = bytes(128) + b"DICM"
 
@@ -225,7 +225,7 @@ def test_many_files_are_found_quickly(tmp_path: Path) -> None:
 
 def test_importing_is_cheap() -> None:
     script = (
-        "import sys; import annotator.sources; "
+        "import sys; import annotator.images.sources; "
         "print({'numpy', 'PIL', 'pydicom', 'pyarrow', 'torch', 'pandas'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=True)

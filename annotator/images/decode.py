@@ -15,9 +15,9 @@ from functools import cache
 import numpy as np
 from PIL import Image, ImageFile
 
-from annotator import dicom
 from annotator.errors import ImageError
-from annotator.pixels import (
+from annotator.images import dicom
+from annotator.images.pixels import (
     MAX_FRAMES,
     MAX_PIXELS,
     MAX_TOTAL_PIXELS,
@@ -83,7 +83,7 @@ def decode(
 
     The pictures are upright (EXIF orientation), in mode "L" where the file is grey and "RGB"
     otherwise. Alpha is composited on black, palettes are resolved, greys of more than 8 bits are
-    scaled by percentiles (`annotator.pixels.stretch`), DICOM is windowed (`annotator.dicom`).
+    scaled by percentiles (`pixels.stretch`), DICOM is windowed (`dicom.decode`).
     Safe to call from many threads; the same bytes always give the same pixels.
 
     Args:

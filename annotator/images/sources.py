@@ -97,7 +97,7 @@ def find_images(spec: Spec, *, on_duplicate: Literal["fail", "first"] = "fail") 
     files, tables, ignored = _expand(spec)
     refs = [ImageRef(image_id(path), printable(path), partial(_read_file, path)) for path in files]
     if tables:
-        from annotator.parquet import parquet_images
+        from annotator.images.parquet import parquet_images
 
         refs.extend(parquet_images(tables))
     if not refs:
@@ -132,7 +132,7 @@ def parquet_concepts(spec: Spec) -> tuple[dict[str, tuple[str, ...]], dict[str, 
         AnnotatorError: No Parquet file was found, or one cannot be read or has no lists of
             concepts in a column ``cui`` (FormatError).
     """
-    from annotator.parquet import read_concepts
+    from annotator.images.parquet import read_concepts
 
     _, tables, _ = _expand(spec)
     if not tables:
@@ -257,7 +257,7 @@ def _listed(path: str) -> Iterator[str]:
 
 
 def _starts_like_dicom(path: str) -> bool:
-    from annotator.dicom import looks_like_dicom
+    from annotator.images.dicom import looks_like_dicom
 
     try:
         if not os.path.isfile(path):  # a pipe would be waited for

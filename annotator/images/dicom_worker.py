@@ -1,4 +1,4 @@
-"""Decodes the frames of one DICOM file in a process of its own; see `annotator.dicom`.
+"""Decodes the frames of one DICOM file in a process of its own; see `annotator.images.dicom`.
 
 Run as a script: the file comes on the standard input, the frames' indices as arguments, and the
 stored values, [frames, rows, columns(, samples)], go to the standard output as .npy.

@@ -34,10 +34,10 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from annotator import dicom
-from annotator.dicom import looks_like_dicom
 from annotator.errors import ImageError
-from annotator.images import decode
+from annotator.images import dicom
+from annotator.images.decode import decode
+from annotator.images.dicom import looks_like_dicom
 
 GREY = np.add.outer(np.arange(24) * 3, np.arange(32) * 5).astype(np.uint8)
 COLOUR = np.stack([GREY, GREY[::-1], GREY[:, ::-1]], axis=-1)
@@ -482,6 +482,7 @@ def test_deflated_bombs_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert decode_one(data).shape == (2000, 2000)
     monkeypatch.setattr(dicom, "_MAX_INFLATED", 8_000_000)
     assert refusal(data).message == "deflated DICOM of more than 8000000 bytes"
+    assert refusal(data[132:]).message == "deflated DICOM of more than 8000000 bytes"
 
 
 # Hostile input
@@ -566,7 +567,7 @@ def test_nothing_is_printed_or_logged(tmp_path: Path) -> None:
     script = (
         "import logging, pathlib, sys, warnings\n"
         "logging.basicConfig(level=logging.WARNING)\n"
-        "from annotator.images import decode\n"
+        "from annotator.images.decode import decode\n"
         "data = pathlib.Path(sys.argv[1]).read_bytes()\n"
         "decode(data)\n"
         "if sys.argv[2:]:\n"

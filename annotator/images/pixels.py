@@ -13,6 +13,9 @@ Frames = Literal["middle", "all"]
 
 #: Largest width x height of one frame; below the size at which Pillow itself warns.
 MAX_PIXELS = 80_000_000
+#: Largest width or height: what JPEG and GIF can hold. Pictures of a few rows that are longer occur
+#: in hostile files alone, and take decoders up to a hundred times longer per pixel.
+MAX_SIDE = 65_535
 #: Most frames that one image gives with ``frames="all"``.
 MAX_FRAMES = 64
 #: Most pixels of all the frames of one image together.
@@ -28,10 +31,14 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
     """Refuse a frame that is empty or too large, from its header alone.
 
     Raises:
-        ImageError: Width or height is below 1, or ``width * height`` is over ``max_pixels``.
+        ImageError: Width or height is below 1, or ``width * height`` is over ``max_pixels``,
+            or one of the two over `MAX_SIDE`.
     """
     if width < 1 or height < 1:
         raise ImageError(f"{width} x {height} pixels is not an image", "Leave it out.")
+    if max(width, height) > MAX_SIDE:
+        message = f"{width} x {height} pixels is over the limit of {MAX_SIDE} for one side"
+        raise ImageError(message, SMALLER_HINT)
     if width * height > max_pixels:
         message = f"{width} x {height} pixels is over the limit of {max_pixels}"
         raise ImageError(message, SMALLER_HINT)

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from annotator.errors import ImageError
-from annotator.pixels import Frames, check_size, frame_indices, stretch, to_uint8
+from annotator.images.pixels import Frames, check_size, frame_indices, stretch, to_uint8
 
 # pydicom reports odd attributes with their values, which may identify a patient: here as warnings,
 # in `_silence_log` to its log. Both are set once, since a change for the length of a call would not
@@ -119,10 +119,8 @@ def _check_inflated_size(data: bytes) -> None:
     from pydicom.filereader import read_dataset
     from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-    if data[128:132] != b"DICM":
-        return
     file = io.BytesIO(data)
-    file.seek(132)
+    file.seek(132 if data[128:132] == b"DICM" else 0)
     meta = read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
     if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
         return

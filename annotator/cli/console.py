@@ -10,6 +10,8 @@ from pathlib import Path
 
 import click
 
+from annotator.errors import AnnotatorError
+
 EXIT_OK = 0
 EXIT_PROBLEM = 1  # the input or the index is wrong; validate or verify found something
 EXIT_USAGE = 2  # click's own
@@ -35,7 +37,11 @@ def say_failed(failed: Sequence[tuple[str, str]]) -> None:
 
 
 def write_result(data: str | bytes, output: Path | None) -> None:
-    """Write a finished result to stdout, or to a file that appears whole or not at all."""
+    """Write a finished result to stdout, or to a file that appears whole or not at all.
+
+    Raises:
+        AnnotatorError: The file cannot be written.
+    """
     raw = data.encode() if isinstance(data, str) else data
     if output is None:
         if isinstance(data, bytes) and sys.stdout.isatty():
@@ -43,12 +49,26 @@ def write_result(data: str | bytes, output: Path | None) -> None:
         sys.stdout.buffer.write(raw)
         sys.stdout.buffer.flush()
         return
-    handle, temporary = tempfile.mkstemp(dir=output.parent, prefix=f".{output.name}.")
+    try:
+        if output.exists() and not output.is_file():
+            output.write_bytes(raw)  # a device or a pipe is written to, never replaced
+        else:
+            _write_whole(raw, output.resolve())
+    except OSError as error:
+        raise AnnotatorError(
+            f"{output} cannot be written: {error.strerror}.",
+            "Check that its folder is there, may be written to and has space.",
+        ) from error
+
+
+def _write_whole(data: bytes, path: Path) -> None:
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = Path(name)
     try:
         with os.fdopen(handle, "wb") as file:
-            file.write(raw)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(output)
+            file.write(data)
+        temporary.chmod(0o644)
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise

@@ -1,0 +1,97 @@
+"""The command line: each command parses, calls, prints.
+
+What a command needs is imported inside it, so that `--help` is immediate and commands that score or
+check files never load torch.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from typing import Any
+
+import click
+
+from annotator import __version__
+from annotator.cli.annotate import annotate_command
+from annotator.cli.build import build_index_command, sample_command
+from annotator.cli.check import info_command, stats_command, verify_command
+from annotator.cli.console import EXIT_INTERRUPTED, EXIT_OK, EXIT_PROBLEM, say
+from annotator.cli.score import evaluate_command, validate_command
+from annotator.cli.show import show_command
+from annotator.errors import AnnotatorError
+from index.errors import IndexProblem
+
+EXIT_CODES = """\b
+Exit codes:
+  0    done
+  1    the input or the index is wrong, or a check found something
+  2    wrong usage
+  3    done, but some images could not be used (their rows have no CUIs)
+  130  interrupted with Ctrl-C; what was embedded is kept and not computed again"""
+
+
+class _Commands(click.Group):
+    """Commands return their exit code, and what the user can put right is never a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            code = super().invoke(ctx)
+        except (AnnotatorError, IndexProblem) as error:
+            say(f"Error: {error}")
+            code = EXIT_PROBLEM
+        except KeyboardInterrupt:
+            say("Interrupted.")
+            code = EXIT_INTERRUPTED
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise  # click ends quietly where nobody reads on
+            where = f"{error.filename}: " if error.filename else ""
+            say(f"Error: {where}{error.strerror or error}")
+            code = EXIT_PROBLEM
+        ctx.exit(code or EXIT_OK)
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=EXIT_CODES,
+)
+@click.version_option(__version__, prog_name="annotator")
+def cli() -> None:
+    """UMLS concepts for medical images, voted by the most similar labelled images.
+
+    Not for clinical use.
+
+    \b
+    annotator build-index train/ train_concepts.csv
+    annotator annotate test/ > run.csv
+    annotator evaluate run.csv test_concepts.csv
+    """
+
+
+for _command in (
+    build_index_command,
+    annotate_command,
+    evaluate_command,
+    validate_command,
+    info_command,
+    verify_command,
+    show_command,
+    stats_command,
+    sample_command,
+):
+    cli.add_command(_command)
+
+
+def main() -> None:
+    """The `annotator` command."""
+    try:
+        cli(prog_name="annotator")
+    finally:
+        try:
+            sys.stdout.flush()
+        except OSError:
+            # What could not be written was reported; Python would try again on its way out.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,90 @@
+"""`annotator info`, `annotator verify` and `annotator stats`: looking without changing anything."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from annotator.cli.console import EXIT_OK, EXIT_PROBLEM, say
+from annotator.cli.options import file_path, index_option, json_option, names_option
+
+
+@click.command("info")
+@index_option
+@json_option
+def info_command(directory: Path, as_json: bool) -> None:
+    """Show what the index holds and how it was built.
+
+    \b
+    annotator info --index concept-index
+    """
+    from annotator.inspect import describe
+    from index import open_index
+
+    facts = describe(open_index(directory), directory)
+    if as_json:
+        click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
+        return
+    most_frequent = facts.pop("most_frequent")
+    for key, value in facts.items():
+        click.echo(f"{key.replace('_', ' ')}: {_shown(value)}")
+    click.echo("most frequent:")
+    for row in most_frequent:
+        click.echo(f"  {row['images']:7d}  {row['cui']}  {row['name']}".rstrip())
+
+
+@click.command("verify")
+@index_option
+def verify_command(directory: Path) -> int:
+    """Check the index: checksums, counts, norms, and a probe search. Repairs nothing.
+
+    \b
+    annotator verify --index concept-index
+    """
+    from annotator.inspect import verify
+
+    problems = verify(directory)
+    for problem in problems:
+        click.echo(problem)
+    say(f"{directory}: {len(problems)} problems." if problems else f"{directory} is sound.")
+    return EXIT_PROBLEM if problems else EXIT_OK
+
+
+@click.command("stats")
+@click.argument("concepts", type=file_path())
+@names_option
+@click.option(
+    "--validation", type=file_path(), help="Another concepts file, compared with the first."
+)
+@click.option(
+    "--plot", type=file_path(dir_okay=False), help="Draw the distributions (.png, .svg or .pdf)."
+)
+def stats_command(
+    concepts: Path, names: Path | None, validation: Path | None, plot: Path | None
+) -> None:
+    """Explore a concepts file: how many, how frequent, how rare.
+
+    \b
+    annotator stats train_concepts.csv --names cui_mapping.csv --validation valid_concepts.csv
+    """
+    from annotator.score.stats import explore, plot_stats, render_stats
+    from annotator.tables.formats import read_concepts, read_names
+
+    stats = explore(
+        read_concepts(concepts),
+        read_names(names) if names else {},
+        read_concepts(validation) if validation else None,
+    )
+    click.echo(render_stats(stats))
+    if plot:
+        plot_stats(stats, plot)
+        say(f"Plot: {plot}")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {inner}" for key, inner in value.items())
+    return ", ".join(value) if isinstance(value, list) else str(value)

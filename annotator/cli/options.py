@@ -1,0 +1,118 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from annotator.vote.voting import Voting
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def file_path(**options: Any) -> click.Path:
+    """The type of a parameter that is a path; the readers of files say what is wrong with one."""
+    return click.Path(path_type=Path, **options)
+
+
+def together(*options: Decorator) -> Decorator:
+    """Several options as one decorator, in the order of `--help`."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+index_option = click.option(
+    "--index",
+    "directory",
+    envvar="ANNOTATOR_INDEX",
+    default="concept-index",
+    show_default=True,
+    type=file_path(),
+    help="Folder of the index (environment: ANNOTATOR_INDEX).",
+)
+
+names_option = click.option("--names", type=file_path(), help="Table with each CUI's name.")
+
+json_option = click.option("--json", "as_json", is_flag=True, help="As JSON.")
+
+side_options = together(
+    click.option("--split", metavar="FILE[:COLUMN]", help="Table with each image's side."),
+    click.option("--only", metavar="SIDE", help="The side to use, such as train."),
+)
+
+embedding_options = together(
+    click.option(
+        "--device",
+        type=click.Choice(["auto", "cpu", "cuda"]),
+        default="auto",
+        show_default=True,
+        help="Where the encoder runs.",
+    ),
+    click.option(
+        "--batch-size",
+        type=click.IntRange(1),
+        default=32,
+        show_default=True,
+        help="Images that the encoder takes at once.",
+    ),
+    click.option("--workers", type=click.IntRange(1), help="Threads (default: the cores)."),
+    click.option(
+        "--on-duplicate",
+        type=click.Choice(["fail", "first"]),
+        default="fail",
+        show_default=True,
+        help="What to do about two images with one id.",
+    ),
+    click.option(
+        "--on-error",
+        type=click.Choice(["skip", "fail"]),
+        default="skip",
+        show_default=True,
+        help="What to do about an image that cannot be used.",
+    ),
+    click.option("--no-cache", is_flag=True, help="Neither use nor keep computed vectors."),
+)
+
+voting_options = together(
+    click.option("--k", type=click.IntRange(1), help="Neighbours that vote."),
+    click.option("--beta", type=click.FloatRange(0), help="Sharpness of the kernel."),
+    click.option(
+        "--decider",
+        type=click.Choice(["expected-f1", "threshold", "top-r"]),
+        help="From votes to a set of concepts.",
+    ),
+    click.option("--threshold", type=click.FloatRange(0, 1), help="For --decider threshold."),
+    click.option("--top-r", type=click.IntRange(0), help="For --decider top-r."),
+    click.option("--min-score", type=click.FloatRange(0, 1), help="Drop weaker concepts."),
+)
+
+
+def voting_of(options: Mapping[str, Any], recorded: Voting | None = None) -> Voting:
+    """The recorded (or default) voting parameters, with what `voting_options` change.
+
+    Raises:
+        click.UsageError: They do not go together.
+    """
+    from dataclasses import replace
+
+    from annotator.vote.voting import Voting
+
+    names = ("k", "beta", "decider", "threshold", "top_r", "min_score")
+    changed = {name: options[name] for name in names if options[name] is not None}
+    try:
+        voting = replace(recorded or Voting(), **changed)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    for name, decider in (("threshold", "threshold"), ("top_r", "top-r")):
+        if name in changed and voting.decider != decider:
+            raise click.UsageError(f"--{name.replace('_', '-')} belongs to --decider {decider}.")
+    return voting

@@ -1,0 +1,1 @@
+"""The rows of the quality benchmark: ways from labelled images to the concepts of new ones."""

@@ -1,0 +1,80 @@
+"""The table of concepts: what goes in comes out, and nothing damaged gets in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from index import IndexProblem, LabelTable
+
+cui_sets = st.lists(st.lists(st.sampled_from(["C1", "C10", "C2", "C30", "C4"]), max_size=6))
+
+
+@given(cui_sets)
+def test_what_goes_in_comes_out(sets: list[list[str]]) -> None:
+    table = LabelTable.from_sets(sets)
+    assert len(table) == len(sets)
+    assert [table.row(i) for i in range(len(sets))] == [tuple(sorted(set(s))) for s in sets]
+    assert table.cuis == tuple(sorted({cui for s in sets for cui in s}))
+    assert table.sizes.tolist() == [len(set(s)) for s in sets]
+    assert table.frequencies.tolist() == [sum(cui in s for s in sets) for cui in table.cuis]
+
+
+@given(cui_sets)
+def test_its_parts_make_it_again(sets: list[list[str]]) -> None:
+    table = LabelTable.from_sets(sets)
+    again = LabelTable(table.indptr, table.indices, table.cuis)
+    assert [again.row(i) for i in range(len(again))] == [table.row(i) for i in range(len(table))]
+
+
+def table(
+    indptr: Sequence[int] = (0, 2, 2, 3),
+    indices: Sequence[int] = (0, 2, 1),
+    cuis: tuple[str, ...] = ("C1", "C2", "C3"),
+) -> LabelTable:
+    return LabelTable(np.array(indptr, np.int64), np.array(indices, np.int32), cuis)
+
+
+def test_the_table_that_the_damaged_ones_derive_from_is_sound() -> None:
+    assert [table().row(i) for i in range(3)] == [("C1", "C3"), (), ("C2",)]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"indptr": []}, "do not span"),
+        ({"indptr": [1, 2, 2, 3]}, "do not span"),
+        ({"indptr": [0, 2, 2, 2]}, "do not span"),
+        ({"indptr": [0, 2, 2, 4]}, "do not span"),
+        ({"indptr": [0, 3, 2, 3]}, "decrease"),
+        ({"indptr": [0, -1, 2, 3]}, "decrease"),
+        ({"indices": [0, 3, 1]}, "outside its vocabulary"),
+        ({"indices": [-1, 2, 1]}, "outside its vocabulary"),
+        ({"cuis": ("C1", "C2", "C2")}, "vocabulary is not ascending"),
+        ({"cuis": ("C2", "C1", "C3")}, "vocabulary is not ascending"),
+        ({"indices": [2, 0, 1]}, "concepts are not ascending"),
+        ({"indices": [1, 1, 1]}, "concepts are not ascending"),
+    ],
+)
+def test_damage_is_refused(change: dict[str, Sequence[int]], message: str) -> None:
+    with pytest.raises(IndexProblem, match=message):
+        table(**change)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("indptr", "indices"),
+    [
+        (np.array([0.0, 1.0]), np.array([0], np.int32)),
+        (np.array([0, 1], np.int32), np.array([0], np.int32)),
+        (np.array([0, 1]), np.array([0])),
+        (np.array([[0, 1]]), np.array([0], np.int32)),
+        (np.array([0, 1]), np.array([[0]], np.int32)),
+    ],
+)
+def test_other_arrays_are_refused(indptr: np.ndarray, indices: np.ndarray) -> None:
+    with pytest.raises(IndexProblem, match=r"int64\[n"):
+        LabelTable(indptr, indices, ("C1",))

@@ -1,0 +1,259 @@
+"""Damage to an index on disk: whatever it is, it is found, named, and never believed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from index import IndexProblem, VersionWriter, open_index
+
+N, DIM = 7, 5
+
+
+def build(directory: Path, seed: int = 0) -> None:
+    vectors = np.random.default_rng(seed).standard_normal((N, DIM))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    with VersionWriter(directory, DIM) as writer:
+        writer.add(vectors.astype(np.float32))
+        writer.publish(
+            [f"image-{i}" for i in range(N)],
+            [["C2", "C1"], [], ["C3"], ["C1"], ["C10", "C3"], ["C2"], []],
+            names={"C1": "Röntgen"},
+            columns={"captions": [f"caption {i}" for i in range(N)]},
+            about={"voting": {"k": 3}},
+        )
+
+
+def problem(directory: Path) -> str:
+    """What opening says; any other exception than IndexProblem fails the test."""
+    with pytest.raises(IndexProblem) as caught:
+        open_index(directory)
+    return str(caught.value)
+
+
+@pytest.fixture
+def built(tmp_path: Path) -> Path:
+    build(tmp_path / "index")
+    return tmp_path / "index"
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("pristine") / "index"
+    build(directory)
+    return directory
+
+
+PARTS = [
+    "manifest.json",
+    "vectors.npy",
+    "labels.indptr.npy",
+    "labels.indices.npy",
+    "cuis.tsv",
+    "ids.txt",
+    "captions.jsonl",
+]
+
+
+def place(directory: Path, name: str) -> Path:
+    return directory / name if name == "current" else directory / "v000001" / name
+
+
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(name=st.sampled_from([*PARTS, "current"]), where=st.floats(0, 1), bit=st.integers(0, 7))
+def test_any_flipped_bit_is_found(pristine: Path, name: str, where: float, bit: int) -> None:
+    path = place(pristine, name)
+    whole = path.read_bytes()
+    damaged = bytearray(whole)
+    damaged[int(where * (len(whole) - 1))] ^= 1 << bit
+    path.write_bytes(damaged)
+    try:
+        message = problem(pristine)
+    finally:
+        path.write_bytes(whole)
+    # A bit in the digest that `current` holds makes the manifest the one that does not fit.
+    assert name in message or (name == "current" and "manifest.json" in message)
+
+
+@pytest.mark.parametrize("name", [*PARTS, "current"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        Path.unlink,
+        lambda path: path.write_bytes(path.read_bytes()[:-1]),
+        lambda path: path.write_bytes(path.read_bytes() + b"\n"),
+        lambda path: path.write_bytes(b""),
+        lambda path: (path.unlink(), path.mkdir()),
+    ],
+    ids=["deleted", "truncated", "longer", "empty", "a folder"],
+)
+def test_any_damaged_file_is_named(built: Path, name: str, damage: Callable[[Path], None]) -> None:
+    damage(place(built, name))
+    assert name in problem(built)
+
+
+def test_two_swapped_files_are_found(built: Path) -> None:
+    a, b = (built / "v000001" / name for name in ("labels.indptr.npy", "labels.indices.npy"))
+    a.rename(built / "v000001" / "c")
+    b.rename(a)
+    (built / "v000001" / "c").rename(b)
+    assert "labels.ind" in problem(built)
+
+
+def test_files_of_another_version_are_found(built: Path) -> None:
+    build(built, seed=1)
+    shutil.copy(built / "v000001" / "vectors.npy", built / "v000002" / "vectors.npy")
+    assert "vectors.npy has changed" in problem(built)
+
+
+def test_an_extra_file_is_found(built: Path) -> None:
+    (built / "v000001" / "notes.txt").write_text("")
+    assert "notes.txt does not belong there" in problem(built)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"\xff\xfe\x00",
+        b"v000002 " + b"0" * 64,
+        b"../other " + b"0" * 64,
+        b"v000001",
+        b"v000001 abc",
+        b"/etc " + b"0" * 64,
+    ],
+)
+def test_a_garbled_pointer_is_found(built: Path, text: bytes) -> None:
+    (built / "current").write_bytes(text)
+    assert str(built / "current") in problem(built)
+
+
+def rewrite(directory: Path, change: Callable[[Any], Any]) -> None:
+    """Change the manifest and the digest that vouches for it, as somebody with ill intent would."""
+    path = directory / "v000001" / "manifest.json"
+    text = json.dumps(change(json.loads(path.read_text())))
+    path.write_text(text)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    (directory / "current").write_text(f"v000001 {digest}\n")
+
+
+def test_an_edited_manifest_is_found(built: Path) -> None:
+    path = built / "v000001" / "manifest.json"
+    path.write_text(path.read_text().replace('"k": 3', '"k": 4'))
+    assert "not the manifest that was published" in problem(built)
+
+
+def test_a_format_from_the_future_says_so(built: Path) -> None:
+    rewrite(built, lambda m: {"format": 99, "libraries": {"annotator": "7.0"}})
+    message = problem(built)
+    assert "format 99" in message and "newer one" in message and "7.0" in message
+
+
+def with_file(name: str, facts: Any) -> Callable[[Any], Any]:
+    return lambda m: m | {"files": m["files"] | {name: facts}}
+
+
+FACTS = {"bytes": 3, "sha256": hashlib.sha256(b"abc").hexdigest()}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: [],
+        lambda m: None,
+        lambda m: {},
+        lambda m: {"format": 2},
+        lambda m: m | {"format": "1"},
+        lambda m: m | {"format": True},
+        lambda m: m | {"n": "7"},
+        lambda m: m | {"n": 6},
+        lambda m: m | {"n": 0},
+        lambda m: m | {"n": 7.0},
+        lambda m: m | {"dim": -1},
+        lambda m: m | {"dim": 4},
+        lambda m: m | {"metric": "l2"},
+        lambda m: m | {"index_type": "hnsw"},
+        lambda m: m | {"about": []},
+        lambda m: m | {"libraries": None},
+        lambda m: m | {"columns": "captions"},
+        lambda m: m | {"columns": [["captions"]]},
+        lambda m: m | {"columns": []},
+        lambda m: m | {"columns": ["../../captions"]},
+        lambda m: m | {"files": []},
+        lambda m: m | {"files": {}},
+        lambda m: m | {"files": {k: v for k, v in m["files"].items() if k != "ids.txt"}},
+        with_file("../secret", FACTS),
+        with_file("/etc/passwd", FACTS),
+        with_file("ids.txt", []),
+        with_file("ids.txt", {"bytes": None, "sha256": None}),
+        with_file("ids.txt", {"bytes": 3, "sha256": 3}),
+        with_file("ids.txt", {"bytes": -1, "sha256": ""}),
+    ],
+)
+def test_a_manifest_with_wrong_entries_is_refused(
+    built: Path, change: Callable[[Any], Any]
+) -> None:
+    (built / "secret").write_text("abc")
+    rewrite(built, change)
+    assert str(built) in problem(built)
+
+
+def test_a_column_outside_the_folder_is_refused(built: Path) -> None:
+    (built / "secret.jsonl").write_text("abc")
+    rewrite(
+        built,
+        lambda m: (
+            m
+            | {"columns": [*m["columns"], "../secret"]}
+            | {"files": m["files"] | {"../secret.jsonl": FACTS}}
+        ),
+    )
+    assert "not a plain file name" in problem(built)
+
+
+def replace_file(directory: Path, name: str, data: bytes) -> None:
+    """Replace a file together with what the manifest says of it."""
+    (directory / "v000001" / name).write_bytes(data)
+    facts = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    rewrite(directory, with_file(name, facts))
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("vectors.npy", b"not a numpy file"),
+        ("vectors.npy", b""),
+        ("labels.indptr.npy", b"\x80\x04\x95pickle"),
+        ("cuis.tsv", b"C1\t\nC1\t\nC2\t\nC3\t\n"),
+        ("cuis.tsv", b"C1\n"),
+        ("cuis.tsv", b"\xff\t\n"),
+        ("ids.txt", b"a\nb\n"),
+        ("ids.txt", b"a\n" * N),
+        ("captions.jsonl", b"{\n" * N),
+        ("captions.jsonl", b'"x"\n'),
+    ],
+)
+def test_files_that_say_something_else_are_refused(built: Path, name: str, data: bytes) -> None:
+    replace_file(built, name, data)
+    assert str(built) in problem(built)
+
+
+def test_arrays_of_objects_are_never_unpickled(built: Path, tmp_path: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (Path.touch, (tmp_path / "sprung",))
+
+    np.save(tmp_path / "trap.npy", np.array([Trap()], dtype=object), allow_pickle=True)
+    replace_file(built, "labels.indices.npy", (tmp_path / "trap.npy").read_bytes())
+    assert "cannot be read" in problem(built)
+    assert not (tmp_path / "sprung").exists()

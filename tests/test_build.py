@@ -1,0 +1,199 @@
+"""From a collection to an index: what is in it, what a second build does, what failures cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from annotator.build import CACHE_FILE, Built, build_index
+from annotator.collection import Collection, read_collection
+from annotator.embed.embedder import TorchEmbedder
+from annotator.embed.stream import embed_images
+from annotator.errors import AnnotatorError
+from annotator.vote.voting import Voting
+from index import IndexProblem, open_index
+
+T = TypeVar("T")
+
+
+def draw(folder: Path, names: Sequence[str], seed: int = 0) -> None:
+    """Images of noise, each another one."""
+    folder.mkdir(exist_ok=True)
+    for i, name in enumerate(names):
+        noise = np.random.default_rng([seed, i]).integers(0, 256, (24, 24), np.uint8)
+        Image.fromarray(noise).save(folder / f"{name}.png")
+
+
+def collect(folder: Path, broken: Sequence[str] = ()) -> Collection:
+    """All images of the folder, each with a concept of its own and C0."""
+    for name in broken:
+        (folder / f"{name}.png").write_bytes(b"\x89PNG\r\n\x1a\nnot more")
+    names = sorted(path.stem for path in folder.glob("*.png"))
+    tables = {
+        "concepts": "ID,CUIs\n" + "".join(f"{name},C0;C{i + 1}\n" for i, name in enumerate(names)),
+        "captions": "ID,Caption\n" + "".join(f'{name},"of {name}, so"\n' for name in names[1:]),
+        "groups": "ID,patient\n" + "".join(f"{name},p{i // 2}\n" for i, name in enumerate(names)),
+        "names": "CUI,Name\nC0,zero\nC1,one\n",
+    }
+    paths = {}
+    for key, text in tables.items():
+        paths[key] = folder.parent / f"{key}.csv"
+        paths[key].write_text(text)
+    return read_collection(
+        folder,
+        paths["concepts"],
+        names=paths["names"],
+        captions=paths["captions"],
+        groups=str(paths["groups"]),
+    )
+
+
+@pytest.fixture
+def collection(tmp_path: Path) -> Collection:
+    draw(tmp_path / "images", [f"i{n:02d}" for n in range(20)])
+    return collect(tmp_path / "images")
+
+
+def vectors_of(collection: Collection, embedder: TorchEmbedder) -> np.ndarray:
+    results = list(embed_images(collection.images, embedder))
+    return np.stack([result.vector for result in results if result.vector is not None])
+
+
+def interrupt_after(n: int, items: Iterable[T]) -> Iterable[T]:
+    for position, item in enumerate(items):
+        if position == n:
+            raise KeyboardInterrupt
+        yield item
+
+
+def test_everything_is_in_the_index(
+    collection: Collection, tmp_path: Path, tiny_embedder: TorchEmbedder
+) -> None:
+    built = build_index(collection, tmp_path / "index", tiny_embedder, voting=Voting(k=7))
+    assert built == Built("v000001", 20, 21, 20, 0, {})
+    stored = open_index(tmp_path / "index")
+    assert list(stored.ids) == [ref.id for ref in collection.images]
+    rows = [stored.labels.row(i) for i in range(20)]
+    assert rows == [tuple(sorted(collection.concepts[id_])) for id_ in stored.ids]
+    assert stored.names == {"C0": "zero", "C1": "one"}
+    assert stored.columns["captions"][:2] == ("", "of i01, so")
+    assert stored.columns["groups"][:3] == ("p0", "p0", "p1")
+    about = stored.manifest["about"]
+    assert about["voting"]["k"] == 7
+    assert about["embedder"]["name"] == "tiny"
+    assert about["embedder"]["fingerprint"] == tiny_embedder.fingerprint.to_dict()
+    assert np.array_equal(
+        np.load(tmp_path / "index" / "v000001" / "vectors.npy"),
+        vectors_of(collection, tiny_embedder),
+    )
+
+
+def test_more_images_than_are_written_at_once(tmp_path: Path, tiny_embedder: TorchEmbedder) -> None:
+    draw(tmp_path / "images", [f"i{n:03d}" for n in range(300)])
+    collection = collect(tmp_path / "images")
+    build_index(collection, tmp_path / "index", tiny_embedder)
+    stored = open_index(tmp_path / "index")
+    vectors = vectors_of(collection, tiny_embedder)
+    assert stored.index.search(vectors, 1).rows[:, 0].tolist() == list(range(300))
+
+
+def test_a_second_build_embeds_nothing_and_publishes_nothing(
+    collection: Collection, tmp_path: Path, tiny_embedder: TorchEmbedder
+) -> None:
+    build_index(collection, tmp_path / "index", tiny_embedder)
+    again = build_index(collection, tmp_path / "index", tiny_embedder)
+    assert (again.version, again.embedded, again.cached) == ("v000001", 0, 20)
+
+
+def test_without_the_cache_everything_is_embedded_again(
+    collection: Collection, tmp_path: Path, tiny_embedder: TorchEmbedder
+) -> None:
+    for _ in range(2):
+        built = build_index(collection, tmp_path / "index", tiny_embedder, use_cache=False)
+        assert (built.version, built.embedded, built.cached) == ("v000001", 20, 0)
+    assert not (tmp_path / "index" / CACHE_FILE).exists()
+
+
+def test_ten_more_images_embed_ten(
+    collection: Collection, tmp_path: Path, tiny_embedder: TorchEmbedder
+) -> None:
+    build_index(collection, tmp_path / "index", tiny_embedder)
+    draw(tmp_path / "images", [f"j{n}" for n in range(10)], seed=1)
+    more = build_index(collect(tmp_path / "images"), tmp_path / "index", tiny_embedder)
+    assert (more.version, more.rows, more.embedded, more.cached) == ("v000002", 30, 10, 20)
+
+
+def test_an_interrupted_build_publishes_nothing_and_continues(
+    collection: Collection, tmp_path: Path, tiny_embedder: TorchEmbedder
+) -> None:
+    def interrupted(items: Iterable[T], *, total: int, label: str) -> Iterable[T]:
+        assert (total, label) == (20, "Embedding")
+        return interrupt_after(6, items)
+
+    directory = tmp_path / "index"
+    with pytest.raises(KeyboardInterrupt):
+        build_index(
+            collection, directory, tiny_embedder, batch_size=2, workers=1, progress=interrupted
+        )
+    with pytest.raises(IndexProblem, match="no file `current`"):
+        open_index(directory)
+    assert not list(directory.glob(".writing-*"))
+    built = build_index(collection, directory, tiny_embedder, batch_size=2, workers=1)
+    assert built.cached >= 6 and built.embedded == 20 - built.cached > 0
+    fresh = build_index(collection, tmp_path / "fresh", tiny_embedder)
+    assert fresh.embedded == 20
+    one, other = open_index(directory), open_index(tmp_path / "fresh")
+    assert (one.ids, one.columns) == (other.ids, other.columns)
+    assert one.labels.indices.tolist() == other.labels.indices.tolist()
+    # In fp32 the last bit of a vector depends on the size of the batch that it was embedded in.
+    vectors = [np.load(d / "v000001" / "vectors.npy") for d in (directory, tmp_path / "fresh")]
+    assert np.abs(vectors[0] - vectors[1]).max() < 1e-6
+
+
+def test_images_that_cannot_be_used_are_left_out(
+    collection: Collection, tmp_path: Path, tiny_embedder: TorchEmbedder
+) -> None:
+    collection = collect(tmp_path / "images", broken=["i03", "z"])
+    built = build_index(collection, tmp_path / "index", tiny_embedder)
+    assert built.rows == 19
+    assert [Path(where).stem for where in built.failed] == ["i03", "z"]
+    assert all("PNG" in reason for reason in built.failed.values())
+    stored = open_index(tmp_path / "index")
+    assert "i03" not in stored.ids and "z" not in stored.ids
+    row = stored.ids.index("i04")
+    assert set(stored.labels.row(row)) == set(collection.concepts["i04"])
+    assert stored.columns["captions"][row] == "of i04, so"
+
+
+def test_a_failure_can_be_fatal(
+    collection: Collection, tmp_path: Path, tiny_embedder: TorchEmbedder
+) -> None:
+    collection = collect(tmp_path / "images", broken=["i03"])
+    with pytest.raises(AnnotatorError, match=r"i03\.png: .*PNG"):
+        build_index(collection, tmp_path / "index", tiny_embedder, on_error="fail")
+    with pytest.raises(IndexProblem):
+        open_index(tmp_path / "index")
+
+
+def test_a_collection_without_a_usable_image_is_refused(
+    tmp_path: Path, tiny_embedder: TorchEmbedder
+) -> None:
+    (tmp_path / "images").mkdir()
+    collection = collect(tmp_path / "images", broken=["a", "b"])
+    with pytest.raises(AnnotatorError, match=r"None of the 2 images could be used.*a\.png"):
+        build_index(collection, tmp_path / "index", tiny_embedder)
+
+
+def test_a_folder_of_other_files_is_refused_before_the_work(
+    collection: Collection, tmp_path: Path, tiny_embedder: TorchEmbedder
+) -> None:
+    def unwanted(items: Iterable[T], *, total: int, label: str) -> Iterable[T]:
+        raise AssertionError("images were embedded")
+
+    with pytest.raises(IndexProblem, match="not an index and not empty"):
+        build_index(collection, tmp_path / "images", tiny_embedder, progress=unwanted)

@@ -1,0 +1,110 @@
+"""What `info` says of an index, and what `verify` finds wrong with one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from annotator.embed.fingerprint import Fingerprint
+from annotator.errors import AnnotatorError
+from annotator.inspect import describe, verify
+from annotator.record import to_record
+from annotator.vote.voting import Voting
+from index import VersionWriter, open_index
+
+N, DIM = 150, 8
+FINGERPRINT = Fingerprint("net", "sha256:0", {"size": 32}, "fp32", "middle", DIM)
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    vectors = np.random.default_rng(0).standard_normal((N, DIM))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors[7] = vectors[3]  # a copy finds its original, which is no problem
+    with VersionWriter(tmp_path / "index", DIM) as writer:
+        writer.add(vectors.astype(np.float32))
+        writer.publish(
+            [f"i{n}" for n in range(N)],
+            [["C1", "C2"] if n % 2 else ["C2"] for n in range(N)],
+            names={"C2": "two"},
+            columns={"captions": [""] * N},
+            about=to_record("net", FINGERPRINT, Voting(k=9)),
+        )
+    return tmp_path / "index"
+
+
+def test_the_facts(directory: Path) -> None:
+    facts = describe(open_index(directory), directory)
+    assert facts["version"] == "v000001"
+    assert (facts["images"], facts["concepts"], facts["dim"]) == (N, 2, DIM)
+    assert facts["concepts_per_image"] == 1.5
+    assert facts["embedder"] == "net" and facts["fingerprint"] == FINGERPRINT.digest
+    assert facts["voting"]["k"] == 9 and facts["columns"] == ["captions"]
+    assert facts["most_frequent"] == [
+        {"cui": "C2", "name": "two", "images": N},
+        {"cui": "C1", "name": "", "images": N // 2},
+    ]
+    files = [p for p in (directory / "v000001").iterdir() if p.name != "manifest.json"]
+    assert facts["bytes"] == sum(path.stat().st_size for path in files)
+    assert json.loads(json.dumps(facts)) == facts
+
+
+def test_an_index_of_something_else_has_no_facts(tmp_path: Path) -> None:
+    with VersionWriter(tmp_path, 2) as writer:
+        writer.add(np.array([[1, 0]], np.float32))
+        writer.publish(["a"], [[]], names={}, columns={}, about={})
+    with pytest.raises(AnnotatorError, match="does not say with which encoder"):
+        describe(open_index(tmp_path), tmp_path)
+    assert verify(tmp_path) == []
+
+
+def test_a_sound_index(directory: Path) -> None:
+    assert verify(directory) == []
+
+
+def test_all_damaged_files_are_named(directory: Path) -> None:
+    version = directory / "v000001"
+    (version / "ids.txt").unlink()
+    (version / "captions.jsonl").write_text("")
+    (version / "notes").write_text("")
+    data = bytearray((version / "vectors.npy").read_bytes())
+    data[500] ^= 1
+    (version / "vectors.npy").write_bytes(data)
+    problems = verify(directory)
+    assert len(problems) == 4
+    for name, problem in (
+        ("captions.jsonl has 0 bytes", problems[0]),
+        ("ids.txt is missing", problems[1]),
+        ("vectors.npy has changed", problems[2]),
+        ("notes does not belong", problems[3]),
+    ):
+        assert problem.startswith(f"v000001/{name}")
+
+
+def test_places_without_an_index(tmp_path: Path) -> None:
+    (problem,) = verify(tmp_path / "nowhere")
+    assert "nowhere does not exist" in problem
+    (problem,) = verify(tmp_path)
+    assert "is no index" in problem
+
+
+def test_a_damaged_manifest_is_named(directory: Path) -> None:
+    (directory / "v000001" / "manifest.json").write_text("{}")
+    (problem,) = verify(directory)
+    assert "manifest.json is not the manifest that was published" in problem
+
+
+def test_vectors_that_were_published_wrong_are_found(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As a faulty writer would: everything fits together, but one vector is not of unit norm.
+    with monkeypatch.context() as patch:
+        patch.setattr("index.store.check_unit", lambda *_: None)
+        with VersionWriter(directory, 2) as writer:
+            writer.add(np.array([[1, 0], [3, 4]], np.float32))
+            writer.publish(["a", "b"], [[], []], names={}, columns={}, about={})
+    (problem,) = verify(directory)
+    assert "row 1 has norm 5" in problem
