@@ -53,7 +53,7 @@ def build_index(
     embedder: Embedder,
     *,
     voting: Voting | None = None,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     workers: int | None = None,
     use_cache: bool = True,
     on_error: OnError = "skip",
@@ -69,7 +69,7 @@ def build_index(
         directory: The index; created, or given a new version.
         embedder: Makes the vectors; its fingerprint is recorded.
         voting: What `Annotator` uses by default with this index.
-        batch_size: Images that the encoder takes at once.
+        batch_size: Images that the encoder takes at once; None for what suits it.
         workers: Threads; None for the number of cores.
         use_cache: Look vectors up in, and add them to, `embeddings.sqlite` in `directory`.
         on_error: "skip" leaves out images that cannot be used; "fail" stops at the first.

@@ -21,8 +21,9 @@ from annotator.images.pixels import Frames
 from annotator.images.sources import ImageRef
 from annotator.progress import Progress, silent
 from annotator.record import recorded_encoder, recorded_voting
+from annotator.vote.posterior import Posterior
 from annotator.vote.voting import Voting
-from index import StoredIndex, open_index
+from index import Neighbors, StoredIndex, open_index
 
 _SEARCHED_AT_ONCE = 256
 
@@ -143,8 +144,9 @@ class Annotator:
         refs: Sequence[ImageRef],
         *,
         cache: EmbeddingCache | None = None,
-        batch_size: int = 32,
+        batch_size: int | None = None,
         workers: int | None = None,
+        with_neighbors: bool = True,
         progress: Progress = silent,
     ) -> Iterator[Annotation]:
         """Annotate `refs`, yielding in their order; an unusable image yields its error.
@@ -152,8 +154,9 @@ class Annotator:
         Args:
             refs: From `find_images`.
             cache: Where vectors are looked up and kept.
-            batch_size: Images that the encoder takes at once.
+            batch_size: Images that the encoder takes at once; None for what suits it.
             workers: Threads; None for the number of cores.
+            with_neighbors: Say which cases voted; False saves a little time and memory.
             progress: Told about every image.
         """
         results = embed_images(
@@ -164,12 +167,16 @@ class Annotator:
             for result in progress(results, total=len(refs), label="Annotating"):
                 block.append(result)
                 if len(block) == _SEARCHED_AT_ONCE:
-                    yield from self._annotate_block(block)
+                    yield from self._annotate_block(block, with_neighbors)
                     block = []
-            yield from self._annotate_block(block)
+            yield from self._annotate_block(block, with_neighbors)
 
     def annotate_vectors(
-        self, image_ids: Sequence[str], vectors: NDArray[np.float32]
+        self,
+        image_ids: Sequence[str],
+        vectors: NDArray[np.float32],
+        *,
+        with_neighbors: bool = True,
     ) -> list[Annotation]:
         """Search, vote and decide for vectors float32[q, dim] of unit norm.
 
@@ -178,38 +185,41 @@ class Annotator:
         """
         neighbors = self.stored.index.search(vectors, self.voting.k)
         posterior, decisions = self.voting.decide(neighbors, self.stored.labels)
-        ids, labels = self.stored.ids, self.stored.labels
-        captions = self.stored.columns.get("captions")
         return [
             Annotation(
                 image_id=image_id,
                 cuis=decision.cuis,
                 scores=tuple(decision.scores.tolist()),
                 expected_f1=decision.expected_f1,
-                neighbors=tuple(
-                    Neighbor(
-                        ids[row],
-                        similarity,
-                        weight,
-                        labels.row(row),
-                        captions[row] if captions else "",
-                    )
-                    for row, similarity, weight in zip(
-                        posterior.rows[i].tolist(),
-                        neighbors.similarities[i].tolist(),
-                        posterior.weights[i].tolist(),
-                        strict=False,
-                    )
-                ),
+                neighbors=self._voters(neighbors, posterior, i) if with_neighbors else (),
             )
             for i, (image_id, decision) in enumerate(zip(image_ids, decisions, strict=True))
         ]
 
-    def _annotate_block(self, block: Sequence[Embedded]) -> Iterable[Annotation]:
-        usable = [(r.ref.id, r.vector) for r in block if r.vector is not None]
+    def _voters(self, found: Neighbors, posterior: Posterior, i: int) -> tuple[Neighbor, ...]:
+        """The neighbours of query i that voted."""
+        ids, labels = self.stored.ids, self.stored.labels
+        captions = self.stored.columns.get("captions")
+        return tuple(
+            Neighbor(
+                ids[row], similarity, weight, labels.row(row), captions[row] if captions else ""
+            )
+            for row, similarity, weight in zip(
+                posterior.rows[i].tolist(),
+                found.similarities[i].tolist(),
+                posterior.weights[i].tolist(),
+                strict=False,  # the index may have found more than vote
+            )
+        )
+
+    def _annotate_block(
+        self, block: Sequence[Embedded], with_neighbors: bool
+    ) -> Iterable[Annotation]:
+        ids = [r.ref.id for r in block if r.vector is not None]
+        vectors = [r.vector for r in block if r.vector is not None]
         good = iter(
-            self.annotate_vectors([id_ for id_, _ in usable], np.stack([v for _, v in usable]))
-            if usable
+            self.annotate_vectors(ids, np.stack(vectors), with_neighbors=with_neighbors)
+            if vectors
             else ()
         )
         for result in block:

@@ -24,13 +24,14 @@ import datetime
 import json
 import sys
 from collections import Counter
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from common import RESULTS, machine
 from quality_rows.cost import Ledger
-from quality_rows.curves import learning_curves
-from quality_rows.data import Data, embed_side, number_groups
+from quality_rows.curves import learning_curves, split_sources
+from quality_rows.data import Data, embed_side, known_group, number_groups
 from quality_rows.measure import Truth, run_row
 from quality_rows.registry import ROWS, Settings
 from quality_rows.report import markdown, plot_bars, plot_curves
@@ -60,23 +61,24 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     unknown = [name for name in names if name not in ROWS]
     if unknown:
         raise AnnotatorError(f"There is no row {unknown[0]!r}.", f"There are: {', '.join(ROWS)}.")
+    if options.split is None and options.test_images is None:
+        raise AnnotatorError("Which images are the test side?", "Give --split, or --test-images.")
     sides = [_read(options, test=False), _read(options, test=True)]
     shared = {ref.id for ref in sides[0].images} & {ref.id for ref in sides[1].images}
     if shared:
         raise AnnotatorError(f"{len(shared)} images are on both sides, such as {min(shared)!r}.")
     settings = Settings(options.work, options.embedder, options.epochs)
     train, test, truth = load(sides[0], sides[1], settings, options)
+    wanted = options.curves.split(",") if options.curves else []
+    by_source = split_sources(wanted, train, test, truth, _sources(options))
     record = _describe(options, sides, train, truth)
     for name in names:
         row = run_row(ROWS[name](settings), train, test, truth)
         record["rows"].append({"key": name, **row})
         print(f"{row['name']:40s} {row['f1']:.4f}  {row['chosen']}", file=sys.stderr)
         save(record, options.results, options.name)
-    if options.curves:
-        sources = read_column(options.by)
-        record["curves"] = learning_curves(
-            options.curves.split(","), train, test, truth, sources, settings
-        )
+    if by_source:
+        record["curves"] = learning_curves(by_source, settings)
         save(record, options.results, options.name)
     print(markdown(record))
     return record
@@ -105,7 +107,7 @@ def load(
         data.append(Data(pictures, groups, labels if side == "training" else None, ledger))
     truth = Truth(
         {ref.id: frozenset(test.concepts[ref.id]) for ref in test.images},
-        read_column(options.by) if options.by else {},
+        _sources(options),
     )
     return data[0], data[1], truth
 
@@ -126,8 +128,6 @@ def save(record: dict[str, Any], folder: Path, name: str) -> None:
 
 def _read(options: argparse.Namespace, *, test: bool) -> Collection:
     apart = test and options.test_images is not None
-    if not apart and options.split is None and test:
-        raise AnnotatorError("Which images are the test side?", "Give --split, or --test-images.")
     side = options.test if test else options.train
     collection = read_collection(
         options.test_images if apart else options.images,
@@ -141,19 +141,26 @@ def _read(options: argparse.Namespace, *, test: bool) -> Collection:
     return collection
 
 
+def _sources(options: argparse.Namespace) -> dict[str, str]:
+    return read_column(options.by) if options.by else {}
+
+
 def _describe(
     options: argparse.Namespace, sides: list[Collection], train: Data, truth: Truth
 ) -> dict[str, Any]:
     known = {cui for labels in train.labels for cui in labels}
     wanted = Counter(cui for labels in truth.labels.values() for cui in labels)
     unseen = {cui: n for cui, n in wanted.items() if cui not in known}
-    groups = [{side.groups.get(ref.id, "") for ref in side.images} - {""} for side in sides]
+    groups = [
+        {known_group(side.groups.get(ref.id, "")) for ref in side.images} - {""} for side in sides
+    ]
     if groups[0] & groups[1]:
         common = len(groups[0] & groups[1])
         print(f"Caution: {common} groups have images on both sides.", file=sys.stderr)
     return {
         "when": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "machine": machine(),
+        "versions": {name: version(name) for name in ("scikit-learn", "scikit-image", "scipy")},
         "embedder": options.embedder,
         "epochs": options.epochs,
         "collection": {

@@ -20,6 +20,7 @@ from annotator.cli.check import info_command, stats_command, verify_command
 from annotator.cli.console import EXIT_INTERRUPTED, EXIT_OK, EXIT_PROBLEM, say
 from annotator.cli.score import evaluate_command, validate_command
 from annotator.cli.show import show_command
+from annotator.embed.allocator import keep_freed_memory
 from annotator.errors import AnnotatorError
 from index.errors import IndexProblem
 
@@ -87,6 +88,7 @@ for _command in (
 
 def main() -> None:
     """The `annotator` command."""
+    keep_freed_memory()
     try:
         cli(prog_name="annotator")
     finally:

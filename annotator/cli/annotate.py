@@ -107,6 +107,7 @@ def annotate_command(images: str, directory: Path, year: str, **options: Any) ->
             cache=cache,
             batch_size=options["batch_size"],
             workers=options["workers"],
+            with_neighbors=options["explain"],
             progress=bar,
         ):
             if annotation.error is not None:

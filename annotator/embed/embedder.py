@@ -12,10 +12,16 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from annotator.embed.allocator import keep_freed_memory
 from annotator.embed.fingerprint import Fingerprint, weights_digest
 from annotator.embed.fold import fold_batchnorm
 from annotator.embed.preprocess import DECODER_VERSION, Preprocess
-from annotator.embed.torch_setup import Device, Precision, choose_device, choose_precision
+from annotator.embed.torch_setup import (
+    Device,
+    Precision,
+    choose_device,
+    choose_precision,
+)
 from annotator.errors import AnnotatorError
 
 if TYPE_CHECKING:
@@ -33,6 +39,7 @@ class Embedder(Protocol):
         fingerprint: What its vectors depend on.
         frames: Which frames of a multi-frame image it wants.
         image_size: The smallest side in pixels that an image may be decoded to.
+        batch_size: How many images it encodes fastest at once.
     """
 
     name: str
@@ -40,6 +47,7 @@ class Embedder(Protocol):
     fingerprint: Fingerprint
     frames: Frames
     image_size: int
+    batch_size: int
 
     def prepare(self, frames: Sequence[Image.Image]) -> NDArray[np.uint8]:
         """Decoded frames of one image to uint8[frames, size, size, 3]. Thread-safe."""
@@ -94,6 +102,10 @@ class TorchEmbedder:
         self.name = name
         self.device = choose_device(device)
         self.frames: Frames = frames
+        # On a CPU small batches stay in its caches; a GPU is busy only with large ones.
+        self.batch_size = 128 if self.device.type == "cuda" else 16
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self._preprocess = encoder.preprocess
         self.image_size = encoder.preprocess.size
         chosen = choose_precision(precision, self.device)
@@ -125,7 +137,8 @@ class TorchEmbedder:
 
     def prepare(self, frames: Sequence[Image.Image]) -> NDArray[np.uint8]:
         """Decoded frames of one image to uint8[frames, size, size, 3]."""
-        return np.stack([self._preprocess(frame) for frame in frames])
+        pixels = [self._preprocess(frame) for frame in frames]
+        return pixels[0][None] if len(pixels) == 1 else np.stack(pixels)
 
     def embed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """uint8[n, size, size, 3] to float32[n, dim], each row of unit norm.

@@ -42,11 +42,7 @@ class Preprocess:
         A grey image is resized as grey and its channel repeated afterwards: the same bytes as
         resizing three equal channels, at a third of the work.
         """
-        resized = self._fit(image)
-        pixels = np.asarray(resized)
-        if pixels.ndim == 2:
-            pixels = np.repeat(pixels[:, :, None], 3, axis=2)
-        return pixels
+        return np.asarray(self._fit(image).convert("RGB"))
 
     def _fit(self, image: Image.Image) -> Image.Image:
         resample, size = _FILTERS[self.interpolation], self.size

@@ -48,7 +48,7 @@ def embed_images(
     embedder: Embedder,
     *,
     cache: EmbeddingCache | None = None,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     workers: int | None = None,
 ) -> Generator[Embedded, None, None]:
     """Embed `refs`, yielding in their order.
@@ -65,7 +65,7 @@ def embed_images(
         refs: What to embed.
         embedder: Used from several threads.
         cache: Where vectors are looked up and kept, or None.
-        batch_size: Images that the encoder takes at once.
+        batch_size: Images that the encoder takes at once; None for what suits it.
         workers: Threads; None for the number of cores, 16 at most.
 
     Raises:
@@ -73,6 +73,7 @@ def embed_images(
     """
     workers = workers or min(cpu_count(), MOST_WORKERS)
     # A short list is spread over all workers instead of filling the first one's batch.
+    batch_size = batch_size or embedder.batch_size
     size = max(1, min(batch_size, -(-len(refs) // workers)))
     batches = iter([refs[i : i + size] for i in range(0, len(refs), size)])
     waiting: deque[Future[list[Embedded]]] = deque()

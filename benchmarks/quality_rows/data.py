@@ -25,6 +25,7 @@ from quality_rows.cost import Cost, Ledger
 T = TypeVar("T")
 LabelSet = frozenset[str]
 
+_TIMED = 256  # images
 _MISSING = frozenset({"", "na", "n/a", "nan", "none", "null"})
 
 
@@ -183,20 +184,28 @@ class Data:
         return value  # type: ignore[no-any-return]
 
 
+def known_group(name: str) -> str:
+    """A group's name, or an empty string for the usual words for "not known".
+
+    Taking all images without a patient id for one patient would leave most of a collection out at
+    once.
+    """
+    name = name.strip()
+    return "" if name.casefold() in _MISSING else name
+
+
 def number_groups(ids: Sequence[str], groups: Mapping[str, str]) -> NDArray[np.int64]:
     """int64[n]: a number for each group; an image without a known group is one of its own.
 
     Args:
         ids: n image ids.
-        groups: Group by id. Empty values and the usual words for "not known" are no group: merging
-            all images without a patient id would leave most of a collection out at once.
+        groups: Group by id; see `known_group`.
     """
     numbers: dict[tuple[bool, str], int] = {}
     keys = []
     for id_ in ids:
-        name = groups.get(id_, "").strip()
-        known = name.casefold() not in _MISSING
-        keys.append((known, name if known else id_))
+        name = known_group(groups.get(id_, ""))
+        keys.append((bool(name), name or id_))
     return np.array([numbers.setdefault(key, len(numbers)) for key in keys], np.int64)
 
 
@@ -221,12 +230,12 @@ def embed_side(
     if path.exists():
         record = json.loads(path.read_text())
         fresh, spent = record["images"], Cost(record["seconds"], record["cpu_seconds"])
-    # Without a record of the cost, vectors that are known are computed again.
-    if fresh == 0:
-        stored.unlink(missing_ok=True)
     with EmbeddingCache(stored, fingerprint) as cache:
         results = list(bar(embed_images(refs, embedder, cache=cache), total=len(refs), label=label))
     computed = sum(not r.cached and r.vector is not None for r in results)
+    if fresh + computed == 0:  # all known from a run that was stopped before it noted the cost
+        start = Cost.now()
+        computed = len(list(embed_images(refs[:_TIMED], embedder)))
     if computed:
         fresh, spent = fresh + computed, spent + (Cost.now() - start)
         path.write_text(json.dumps({"images": fresh, **vars(spent)}))

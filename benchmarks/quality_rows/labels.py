@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix  # type: ignore[import-untyped]
 
+from annotator.errors import AnnotatorError
 from quality_rows.data import LabelSet
 
 FOLDS = 5
@@ -74,13 +75,18 @@ def group_folds(
     """Training and held-out rows of each fold; no group is on both sides.
 
     Args:
-        groups: int64[n], of at least two groups.
+        groups: int64[n].
         folds: At most; fewer where there are fewer groups.
         seed: Of the assignment.
+
+    Raises:
+        AnnotatorError: All images are of one group.
     """
     from sklearn.model_selection import GroupKFold
 
     n_splits = min(folds, len(np.unique(groups)))
+    if n_splits == 1:
+        raise AnnotatorError("All training images are of one group: nothing can be tuned on them.")
     splitter = GroupKFold(n_splits=n_splits, shuffle=True, random_state=seed)
     yield from splitter.split(groups, groups=groups)
 

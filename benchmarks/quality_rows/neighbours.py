@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix  # type: ignore[import-untyped]
 
+from annotator.errors import AnnotatorError
 from index import FlatIndex, Neighbors
 from quality_rows.data import Data
 from quality_rows.labels import Vocabulary, f1_of_rows
@@ -134,12 +135,12 @@ def foreign_neighbours(
         rows: int64[q].
 
     Raises:
-        ValueError: All images are of one group.
+        AnnotatorError: All images are of one group.
     """
     sizes = np.unique(groups, return_counts=True)[1]
     available = len(groups) - int(sizes.max())
     if available == 0:
-        raise ValueError("all training images belong to one group: nothing can be tuned")
+        raise AnnotatorError("All training images are of one group: nothing can be tuned on them.")
     k = min(k, available)
     index = FlatIndex(vectors)
     parts = []

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,9 @@ class Ours:
         self.name = name
         self.chosen: dict[str, Any] = {}
         self._embedder = embedder
-        self._folder = tempfile.TemporaryDirectory(prefix="annotator-quality-")
+        folder = Path(tempfile.mkdtemp(prefix="annotator-quality-"))
+        self._index = folder / "index"
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
 
     def fit(self, train: Data) -> None:
         """Build the index."""
@@ -51,7 +55,3 @@ class Ours:
         annotator = Annotator.open(self._index)
         self.chosen = dict(annotator.stored.manifest["about"]["voting"])
         return [set(a.cuis) for a in annotator.annotate(test.images, progress=bar)]
-
-    @property
-    def _index(self) -> Path:
-        return Path(self._folder.name) / "index"

@@ -83,8 +83,8 @@ def plot_curves(curves: Sequence[dict[str, Any]], path: Path) -> None:
     panels = figure.subplots(1, len(sources), squeeze=False)[0]
     for axes, source in zip(panels, sources, strict=True):
         here = [point for point in curves if point["source"] == source]
-        for colour, row in zip(_COLOURS, dict.fromkeys(p["row"] for p in here), strict=False):
-            points = [p for p in here if p["row"] == row]
+        for colour, row in zip(_COLOURS, dict.fromkeys(p["key"] for p in here), strict=False):
+            points = [p for p in here if p["key"] == row]
             x = [sum(p["training_images"]) / len(p["training_images"]) for p in points]
             y = [sum(p["f1"]) / len(p["f1"]) for p in points]
             ends = [bootstrap_interval(p["image_f1"]) for p in points]
