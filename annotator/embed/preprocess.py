@@ -42,7 +42,7 @@ class Preprocess:
         A grey image is resized as grey and its channel repeated afterwards: the same bytes as
         resizing three equal channels, at a third of the work.
         """
-        return np.asarray(self._fit(image).convert("RGB"))
+        return np.array(self._fit(image).convert("RGB"))
 
     def _fit(self, image: Image.Image) -> Image.Image:
         resample, size = _FILTERS[self.interpolation], self.size

@@ -75,6 +75,7 @@ class Watched:
         self.name, self.dim = embedder.name, embedder.dim
         self.fingerprint, self.frames = embedder.fingerprint, embedder.frames
         self.image_size, self.prepare = embedder.image_size, embedder.prepare
+        self.batch_size = embedder.batch_size
         self._embed, self._before = embedder.embed, before
         self.batches: list[int] = []
 

@@ -301,7 +301,8 @@ def test_parquet_read_forward_decodes_each_row_once(
     monkeypatch.setattr(pq.ParquetFile, "iter_batches", counting)
     refs = find_images(tables).images
     with ThreadPoolExecutor(4) as pool:
-        list(pool.map(lambda ref: ref.read(), refs))
+        for start in range(0, len(refs), 64):  # nobody runs further ahead than a few batches
+            list(pool.map(lambda ref: ref.read(), refs[start : start + 64]))
     assert decoded == len(KEYS)
 
 
