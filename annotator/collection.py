@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from annotator.errors import AnnotatorError, FormatError, ImageError
-from annotator.images.sources import ImageRef, find_images, parquet_concepts
+from annotator.images.ref import ImageRef
+from annotator.images.sources import find_images, parquet_concepts
 from annotator.progress import Progress, silent
 from annotator.sample import write_sample
 from annotator.tables.formats import (

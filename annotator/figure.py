@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from annotator.errors import ImageError
 from annotator.images.decode import decode
-from annotator.images.sources import ImageRef
+from annotator.images.ref import ImageRef
 from annotator.pipeline import Annotation, Neighbor
 
 if TYPE_CHECKING:

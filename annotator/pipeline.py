@@ -18,7 +18,7 @@ from annotator.embed.stream import Embedded, embed_images
 from annotator.embed.torch_setup import Device, Precision
 from annotator.errors import AnnotatorError
 from annotator.images.pixels import Frames
-from annotator.images.sources import ImageRef
+from annotator.images.ref import ImageRef
 from annotator.progress import Progress, silent
 from annotator.record import recorded_encoder, recorded_voting
 from annotator.vote.posterior import Posterior

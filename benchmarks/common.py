@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from annotator.images.sources import ImageRef, find_images
+from annotator.images.ref import ImageRef
+from annotator.images.sources import find_images
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -38,7 +38,8 @@ from annotator.embed.makers import make_embedder
 from annotator.embed.stream import cpu_count
 from annotator.embed.torch_setup import make_torchvision_importable, threads_per_operation
 from annotator.images.decode import decode
-from annotator.images.sources import ImageRef, find_images
+from annotator.images.ref import ImageRef
+from annotator.images.sources import find_images
 
 BATCH = 32  # of the plain loop
 

@@ -20,7 +20,6 @@ from annotator.cli.check import info_command, stats_command, verify_command
 from annotator.cli.console import EXIT_INTERRUPTED, EXIT_OK, EXIT_PROBLEM, say
 from annotator.cli.score import evaluate_command, validate_command
 from annotator.cli.show import show_command
-from annotator.embed.allocator import keep_freed_memory
 from annotator.errors import AnnotatorError
 from index.errors import IndexProblem
 
@@ -88,7 +87,9 @@ for _command in (
 
 def main() -> None:
     """The `annotator` command."""
-    keep_freed_memory()
+    from annotator.embed.allocator import keep_freed_memory
+
+    keep_freed_memory()  # before numpy and torch start threads
     try:
         cli(prog_name="annotator")
     finally:

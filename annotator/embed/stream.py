@@ -16,7 +16,7 @@ from annotator.embed.embedder import Embedder
 from annotator.embed.torch_setup import threads_per_operation
 from annotator.errors import ImageError
 from annotator.images.decode import decode
-from annotator.images.sources import ImageRef
+from annotator.images.ref import ImageRef
 
 MOST_WORKERS = 16
 

@@ -16,7 +16,7 @@ from itertools import accumulate
 from typing import Any
 
 from annotator.errors import FormatError, ImageError
-from annotator.images.sources import MAX_BYTES, ImageRef, image_id, printable
+from annotator.images.ref import MAX_BYTES, ImageRef, image_id, printable
 
 _SLICE = 64
 _KEPT_ROWS = 256

@@ -6,48 +6,25 @@ cannot be read never costs the others.
 
 # os.path rather than pathlib: Path objects of 80,000 names take a second, and Path.exists raises
 # where a folder may not be entered.
-# ruff: noqa: PTH110, PTH111, PTH112, PTH113, PTH116, PTH118, PTH119, PTH120, PTH122, PTH123, PTH207
+# ruff: noqa: PTH110, PTH111, PTH112, PTH113, PTH116, PTH118, PTH120, PTH122, PTH123, PTH207
 
 from __future__ import annotations
 
 import glob
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from annotator.errors import AnnotatorError, ImageError
+from annotator.images.ref import IMAGE_EXTENSIONS, MAX_BYTES, ImageRef, image_id, printable
 
-#: Largest image file that is read, in bytes.
-MAX_BYTES = 1 << 30
-
-IMAGE_EXTENSIONS = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".tif", ".tiff", ".bmp", ".dib"}
-    | {".webp", ".gif", ".dcm", ".dicom", ".ima"}
-)
 _LIST_EXTENSIONS = frozenset({".txt", ".lst"})
 
 Spec = str | Path | Sequence[str | Path]
-
-
-@dataclass(frozen=True, slots=True)
-class ImageRef:
-    """One image that has not been read yet.
-
-    Attributes:
-        id: The file name without its image extension, or a table's image id.
-        where: The file's path or "file.parquet row 12", for messages; always printable.
-        read: Returns the encoded image, and may be called from any thread. Raises ImageError for
-            a file that is missing, unreadable, not a file or over `MAX_BYTES`; its message does
-            not repeat ``where``.
-    """
-
-    id: str
-    where: str
-    read: Callable[[], bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,21 +115,6 @@ def parquet_concepts(spec: Spec) -> tuple[dict[str, tuple[str, ...]], dict[str, 
     if not tables:
         raise AnnotatorError(f"no Parquet file found in {_shown(spec)}", "Check the path.")
     return read_concepts(tables)
-
-
-def image_id(name: str) -> str:
-    """The image id of a path or file name: its last part, less an image extension.
-
-    Only the extension of an image format is one: the dots of a DICOM UID stay.
-    """
-    name = os.path.basename(name)
-    stem, extension = os.path.splitext(name)
-    return printable(stem if extension.lower() in IMAGE_EXTENSIONS else name)
-
-
-def printable(path: str) -> str:
-    r"""A path as text that can be written as UTF-8: bytes that are not become ``\xNN``."""
-    return path if path.isascii() else os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _read_file(path: str) -> bytes:

@@ -9,15 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from annotator.errors import FormatError
-from annotator.score.report import render
 from annotator.score.scorers import Scored, Scorer, mean, score, score_secondary
 from annotator.tables.formats import read_column
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
-
-__all__ = ["ConceptScore", "Evaluation", "Score", "bootstrap_interval", "evaluate", "render"]
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from annotator.embed.makers import make_embedder
 from annotator.embed.stream import cpu_count, embed_images
 from annotator.errors import AnnotatorError
 from annotator.images.decode import decode
-from annotator.images.sources import ImageRef
+from annotator.images.ref import ImageRef
 from annotator.progress import bar
 from quality_rows.cost import Cost, Ledger
 

@@ -21,7 +21,7 @@ from annotator.embed.preprocess import Preprocess
 from annotator.embed.stream import Embedded, cpu_count, embed_images
 from annotator.errors import AnnotatorError, ImageError
 from annotator.images.decode import decode
-from annotator.images.sources import ImageRef
+from annotator.images.ref import ImageRef
 
 HALF = (0.5, 0.5, 0.5)
 

@@ -15,7 +15,8 @@ import pytest
 
 from annotator.errors import AnnotatorError, FormatError, ImageError
 from annotator.images import parquet, sources
-from annotator.images.sources import find_images, image_id, parquet_concepts
+from annotator.images.ref import image_id
+from annotator.images.sources import find_images, parquet_concepts
 
 DICOM_START = bytes(128) + b"DICM"
 

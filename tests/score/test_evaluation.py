@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
 from annotator.errors import FormatError
-from annotator.score.evaluation import bootstrap_interval, evaluate, render
+from annotator.score.evaluation import bootstrap_interval, evaluate
+from annotator.score.report import render
 from annotator.score.scorers import SECONDARY_CUIS, image_f1, mean, score
 from annotator.tables.run import FORMATS, render_run, zip_run
 
