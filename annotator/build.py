@@ -18,8 +18,9 @@ from annotator.embed.stream import embed_images
 from annotator.errors import AnnotatorError
 from annotator.progress import Progress, silent
 from annotator.record import to_record
+from annotator.tune import Tuned, tune
 from annotator.vote.voting import Voting
-from index import VersionWriter
+from index import FlatIndex, VersionWriter
 
 CACHE_FILE = "embeddings.sqlite"
 OnError = Literal["skip", "fail"]
@@ -37,6 +38,7 @@ class Built:
         embedded: Images that went through the encoder.
         cached: Images whose vectors were known before.
         failed: Reason by place of each image that could not be used.
+        tuned: What was chosen for voting and how good it is, or None if nothing was tuned.
     """
 
     version: str
@@ -45,6 +47,7 @@ class Built:
     embedded: int
     cached: int
     failed: Mapping[str, str]
+    tuned: Tuned | None
 
 
 def build_index(
@@ -53,6 +56,7 @@ def build_index(
     embedder: Embedder,
     *,
     voting: Voting | None = None,
+    tuning: bool = True,
     batch_size: int | None = None,
     workers: int | None = None,
     use_cache: bool = True,
@@ -69,6 +73,8 @@ def build_index(
         directory: The index; created, or given a new version.
         embedder: Makes the vectors; its fingerprint is recorded.
         voting: What `Annotator` uses by default with this index.
+        tuning: Choose k and beta by leave-one-group-out instead (`tune`), if there are images
+            enough.
         batch_size: Images that the encoder takes at once; None for what suits it.
         workers: Threads; None for the number of cores.
         use_cache: Look vectors up in, and add them to, `embeddings.sqlite` in `directory`.
@@ -127,12 +133,22 @@ def build_index(
             for name, texts in (("captions", collection.captions), ("groups", collection.groups))
             if texts
         }
+        voting, tuned = voting or Voting(), None
+        if tuning:
+            groups = [collection.groups.get(id_, "") for id_ in rows]
+            vectors = writer.vectors()
+            tuned = tune(
+                FlatIndex(vectors), vectors, concepts, groups, voting=voting, progress=progress
+            )
+            voting = tuned.voting if tuned else voting
         version = writer.publish(
             rows,
             concepts,
             names=collection.names,
             columns=columns,
-            about=to_record(embedder.name, embedder.fingerprint, voting or Voting()),
+            about=to_record(
+                embedder.name, embedder.fingerprint, voting, tuned.to_dict() if tuned else None
+            ),
         )
     vocabulary = {cui for row in concepts for cui in row}
-    return Built(version, len(rows), len(vocabulary), embedded, cached, failed)
+    return Built(version, len(rows), len(vocabulary), embedded, cached, failed, tuned)

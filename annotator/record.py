@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -11,11 +12,17 @@ from annotator.vote.voting import Voting
 from index import StoredIndex
 
 
-def to_record(embedder: str, fingerprint: Fingerprint, voting: Voting) -> dict[str, Any]:
-    """What a build leaves in `manifest["about"]`, as JSON types."""
+def to_record(
+    embedder: str,
+    fingerprint: Fingerprint,
+    voting: Voting,
+    tuning: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """What a build leaves in `manifest["about"]`, as JSON types; `tuning` if voting was tuned."""
     return {
         "embedder": {"name": embedder, "fingerprint": fingerprint.to_dict()},
         "voting": asdict(voting),
+        "tuning": tuning,
     }
 
 

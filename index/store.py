@@ -114,6 +114,14 @@ class VersionWriter:
         self._vectors.write(np.ascontiguousarray(vectors, dtype="<f4").tobytes())
         self._n += len(vectors)
 
+    def vectors(self) -> NDArray[np.float32]:
+        """float32[n, dim]: the rows added so far, mapped read-only from disk."""
+        self._vectors.flush()
+        if not self._n:
+            return np.zeros((0, self._dim), np.float32)
+        path, offset = self._folder / "vectors.npy", len(_npy_header(0, self._dim))
+        return np.memmap(path, "<f4", "r", offset, (self._n, self._dim))
+
     def publish(
         self,
         ids: Sequence[str],

@@ -75,7 +75,7 @@ def test_everything_is_in_the_index(
     collection: Collection, tmp_path: Path, tiny_embedder: TorchEmbedder
 ) -> None:
     built = build_index(collection, tmp_path / "index", tiny_embedder, voting=Voting(k=7))
-    assert built == Built("v000001", 20, 21, 20, 0, {})
+    assert built == Built("v000001", 20, 21, 20, 0, {}, None)
     stored = open_index(tmp_path / "index")
     assert list(stored.ids) == [ref.id for ref in collection.images]
     rows = [stored.labels.row(i) for i in range(20)]

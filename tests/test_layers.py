@@ -23,7 +23,7 @@ LAYERS = (
     {"progress", "tables", "images", "vote"},
     {"score", "embed", "sample"},
     {"record"},
-    {"collection", "inspect"},
+    {"collection", "inspect", "tune"},
     {"build", "pipeline"},
     {"figure"},
     {"cli"},

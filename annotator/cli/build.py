@@ -57,6 +57,9 @@ from annotator.cli.options import (
     show_default=True,
     help="About ids without an image and images without an id.",
 )
+@click.option(
+    "--no-tune", is_flag=True, help="Keep k and beta as they are (giving one of them does, too)."
+)
 @voting_options
 @embedding_options
 def build_index_command(
@@ -109,6 +112,7 @@ def build_index_command(
                 frames=options["frames"],
             ),
             voting=voting,
+            tuning=not options["no_tune"] and options["k"] is None and options["beta"] is None,
             batch_size=options["batch_size"],
             workers=options["workers"],
             use_cache=not options["no_cache"],
@@ -116,6 +120,12 @@ def build_index_command(
             progress=bar,
         )
     say_failed(list(built.failed.items()))
+    if built.tuned:
+        tuned, (low, high) = built.tuned, built.tuned.interval
+        say(
+            f"Voting tuned by leave-one-group-out: k {tuned.voting.k}, beta {tuned.voting.beta:g}; "
+            f"F1 {tuned.f1:.4f} ({low:.3f} to {high:.3f}) on {tuned.images} images."
+        )
     say(
         f"{directory}: version {built.version}, {built.rows} images, {built.concepts} concepts "
         f"({built.embedded} embedded, {built.cached} known before)."
