@@ -22,6 +22,7 @@ from typing import Any, get_args
 import numpy as np
 from common import save
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from annotator.collection import Collection, read_collection
 from annotator.embed.embedder import Encoder, TorchEmbedder
@@ -56,7 +57,8 @@ def main() -> None:
         only=options.only,
         groups=options.groups,
     )
-    ways = [("stages", resize) for resize in get_args(Resize)] + [("head", "letterbox")]
+    ways = [("both", resize) for resize in get_args(Resize)]
+    ways += [("stages", "letterbox"), ("head", "letterbox")]
     records = []
     for pooled, resize in ways:
         records += try_votings(collection, pooled, resize)
@@ -76,6 +78,8 @@ def main() -> None:
 def try_votings(collection: Collection, pooled: str, resize: Resize) -> list[dict[str, Any]]:
     """Mean leave-one-group-out F1 for each k and beta."""
     encoder = packaged()
+    if pooled == "stages":  # without the head
+        encoder = dataclasses.replace(encoder, model=Part(encoder.model, slice(0, 744)))
     if pooled == "head":  # the last layer's mean, as most use such a network
         network = packaged_network()
         network.reset_classifier(0)
@@ -102,6 +106,19 @@ def try_votings(collection: Collection, pooled: str, resize: Resize) -> list[dic
             {"pooled": pooled, "resize": resize, "k": k, "beta": beta, "f1": f1, "images": len(ids)}
         )
     return records
+
+
+class Part(nn.Module):
+    """Some of the numbers of an encoder's vectors."""
+
+    def __init__(self, model: nn.Module, part: slice) -> None:
+        super().__init__()
+        self.model, self.part = model, part
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """float[n, 3, size, size] to float32[n, part]."""
+        vectors: Tensor = self.model(pixels)
+        return vectors[:, self.part]
 
 
 def without_own_group(vectors: NDArray[np.float32], groups: list[str]) -> Neighbors:

@@ -20,11 +20,11 @@ from annotator.errors import AnnotatorError
 
 def test_packaged_network_is_the_default() -> None:
     embedder = make_embedder(device="cpu", precision="fp32")
-    assert (embedder.name, embedder.dim, embedder.image_size) == (DEFAULT, 744, 224)
+    assert (embedder.name, embedder.dim, embedder.image_size) == (DEFAULT, 2024, 224)
     assert embedder.frames == "middle"
     assert embedder.fingerprint.to_dict() == {
-        "architecture": "timm tf_efficientnet_lite0, means of stages 2 to 6",
-        "weights": "sha256:a5e344f3f7d7da19f2b420c20e64722248d5c61a893180b053df7b87e04fb7a1",
+        "architecture": "timm tf_efficientnet_lite0, means of stages 2 to 6 and of the head",
+        "weights": "sha256:e5e00bb7356688310a0f657b2126f4733adadb46c7ac0907e0234411f16a689f",
         "preprocess": {
             "size": 224,
             "resize": "letterbox",
@@ -35,7 +35,7 @@ def test_packaged_network_is_the_default() -> None:
         },
         "precision": "fp32",
         "frames": "middle",
-        "dim": 744,
+        "dim": 2024,
     }
 
 
@@ -112,10 +112,10 @@ def test_stages_are_pooled_each_to_unit_norm() -> None:
         block.register_forward_hook(lambda _module, _args, output: seen.append(output))
     x = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 3, 64, 64))).float()
     with torch.inference_mode():
-        network(x)  # the whole network, head and classifier included
-        stages = [output.mean(dim=(2, 3)) for output in seen[2:]]
+        head = network.forward_features(x)  # timm's own way through the same layers
+        stages = [output.mean(dim=(2, 3)) for output in [*seen[2:], head]]
         vectors = StagePooling(network)(x)
-    widths = [40, 80, 112, 192, 320]
+    widths = [40, 80, 112, 192, 320, 1280]
     assert vectors.shape == (2, sum(widths)) and vectors.dtype == torch.float32
     for block, stage in zip(vectors.split(widths, dim=1), stages, strict=True):
         expected = stage / stage.norm(dim=1, keepdim=True)
