@@ -246,7 +246,13 @@ def test_an_interrupted_build_ends_quickly_and_continues(tmp_path: Path) -> None
         "--index", tmp_path / "index", "--batch-size", 4, "--workers", 1,
     )  # fmt: skip
     with subprocess.Popen(
-        arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+        arguments,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        # A job that a script put into the background ignores SIGINT, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as build:
         deadline = time.monotonic() + 120
         while known(tmp_path / "index" / "embeddings.sqlite") < 8:

@@ -174,6 +174,8 @@ def test_closing_early_keeps_what_was_done_and_does_no_more(
         for _ in range(7):
             next(results)
         # Two batches are done, two are under way and one waits: that one is given up.
+        while not {10, 15} <= set(read):
+            time.sleep(0.01)
         timer = threading.Timer(0.3, gate.set)
         timer.start()
         results.close()
