@@ -1,11 +1,15 @@
 """The CNN of the MQ-CSIRO paper (ImageCLEF 2019), trained to its description.
 
-Input 400 x 400 x 3 in 0..1; four blocks of convolution (16, 32, 64, 128 feature maps; 5 x 5, then
-3 x 3), ReLU, 2 x 2 max-pooling and dropout 0.25; flatten; one sigmoid for each concept; binary
+Input 400 x 400 x 3; four blocks of convolution (16, 32, 64, 128 feature maps; 5 x 5, then 3 x 3),
+ReLU, 2 x 2 max-pooling and dropout 0.25; flatten; one sigmoid for each concept; binary
 cross-entropy; Adam with learning rate 1e-4, divided by 1 + 1e-6 * step; batches of 32; 10 epochs.
-What the paper leaves open is as Keras does it by default: no padding, Glorot's uniform
-initialisation. Images are stretched to squares. Where the hardware multiplies bf16 natively,
-convolutions run in it, which only makes the CNN cheaper.
+
+Where the paper leaves things open, what makes the stronger opponent is taken: inputs less the mean
+over the deviation of the training pixels, and PyTorch's initialisation. (On a held-out seventh of
+the groups of a training side, after four epochs at 200 px, the cross-entropy was 0.12; with
+Glorot's initialisation 0.16, with inputs in 0..1 0.16, with both 0.20.) Images are stretched to
+squares, convolutions are not padded and run in bf16 where the hardware multiplies it natively,
+which only makes the CNN cheaper.
 
 Both rows train on the whole training side, as the paper does. The second row's threshold is the one
 with the highest F1 on the predictions for the training images themselves, made without dropout: no
@@ -34,6 +38,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 PAPERS_THRESHOLD = 0.1
+_SCALED_BY = 256
+_VERSION = 1  # of the training; another one does not continue from kept epochs
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,22 @@ class Recipe:
     decay: float = 1e-6
     batch: int = 32
     seed: int = 0
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Mean and deviation of the pixels, one for all channels, since most images are grey."""
+
+    mean: float
+    deviation: float
+
+    @classmethod
+    def of(cls, train: Data, size: int) -> Scale:
+        """Over up to 256 training images."""
+        rows = np.sort(np.random.default_rng(0).permutation(len(train))[:_SCALED_BY])
+        sums = [(p.sum(), (p**2).sum()) for p in (_one(train, size, row) for row in rows)]
+        mean, square = np.sum(sums, axis=0) / (len(rows) * size * size * 3)
+        return cls(float(mean), float(np.sqrt(max(square - mean**2, 1.0))))
 
 
 class Cnn:
@@ -70,17 +92,18 @@ class Cnn:
         self._vocabulary = Vocabulary(train.labels)
         truth = self._vocabulary.matrix(train.labels).toarray() > 0
         labels = [sorted(row) for row in train.labels]
-        key = digest(asdict(self._recipe), train.ids, labels)
+        key = digest(_VERSION, asdict(self._recipe), train.ids, labels)
         path = self._folder / f"cnn-{key}.pt"
-        self._model = trained(train, truth.astype(np.float32), self._recipe, path)
+        self._scale = Scale.of(train, self._recipe.size)
+        self._model = trained(train, truth.astype(np.float32), self._recipe, self._scale, path)
         self.chosen |= {"epochs": self._recipe.epochs}
         if self._tuned:
-            seen = predict(self._model, train, self._recipe)
+            seen = predict(self._model, train, self._recipe, self._scale)
             self.chosen["threshold"] = best_threshold(truth, seen)
 
     def predict(self, test: Data) -> list[set[str]]:
         """The concepts that reach the threshold."""
-        probabilities = predict(self._model, test, self._recipe)
+        probabilities = predict(self._model, test, self._recipe, self._scale)
         return self._vocabulary.sets(probabilities >= self.chosen["threshold"])
 
 
@@ -96,14 +119,12 @@ def network(concepts: int, recipe: Recipe) -> nn.Sequential:
         layers += [nn.Dropout(recipe.dropout)]
         before, size = maps, (size - kernel + 1) // 2
     layers += [nn.Flatten(), nn.Linear(before * size * size, concepts)]
-    for layer in layers:
-        if isinstance(layer, nn.Conv2d | nn.Linear):
-            nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
     return nn.Sequential(*layers)
 
 
-def trained(train: Data, truth: NDArray[np.float32], recipe: Recipe, path: Path) -> nn.Sequential:
+def trained(
+    train: Data, truth: NDArray[np.float32], recipe: Recipe, scale: Scale, path: Path
+) -> nn.Sequential:
     """Train for the recipe's epochs, from where the file `path` has it.
 
     Every epoch has its own seed, so an interrupted training ends in the same weights as one that
@@ -111,7 +132,6 @@ def trained(train: Data, truth: NDArray[np.float32], recipe: Recipe, path: Path)
     """
     import torch
 
-    train.pixels(recipe.size, np.arange(1))  # decoded before an epoch is timed
     device = _device()
     with torch.random.fork_rng():
         torch.manual_seed(recipe.seed)
@@ -128,7 +148,7 @@ def trained(train: Data, truth: NDArray[np.float32], recipe: Recipe, path: Path)
         train.ledger.charge(str(path), before)
     for epoch in range(epochs_done, recipe.epochs):
         start = Cost.now()
-        _one_epoch(model, optimizer, train, truth, recipe, epoch)
+        _one_epoch(model, optimizer, train, truth, recipe, scale, epoch)
         before += Cost.now() - start
         path.parent.mkdir(parents=True, exist_ok=True)
         whole = path.with_suffix(".partial")
@@ -145,7 +165,7 @@ def trained(train: Data, truth: NDArray[np.float32], recipe: Recipe, path: Path)
     return model
 
 
-def predict(model: nn.Sequential, data: Data, recipe: Recipe) -> NDArray[np.float32]:
+def predict(model: nn.Sequential, data: Data, recipe: Recipe, scale: Scale) -> NDArray[np.float32]:
     """float32[n, concepts]: probabilities, without dropout."""
     import torch
 
@@ -155,7 +175,7 @@ def predict(model: nn.Sequential, data: Data, recipe: Recipe) -> NDArray[np.floa
         for start in range(0, len(data), recipe.batch):
             rows = np.arange(start, min(start + recipe.batch, len(data)))
             with _bf16():
-                logits = model(_batch(data, rows, recipe))
+                logits = model(_batch(data, rows, recipe, scale))
             parts.append(torch.sigmoid(logits.float()).cpu().numpy())
     return np.concatenate(parts)
 
@@ -166,6 +186,7 @@ def _one_epoch(
     train: Data,
     truth: NDArray[np.float32],
     recipe: Recipe,
+    scale: Scale,
     epoch: int,
 ) -> None:
     import torch
@@ -183,7 +204,7 @@ def _one_epoch(
             for group in optimizer.param_groups:
                 group["lr"] = recipe.learning_rate / (1 + recipe.decay * step)
             with _bf16():
-                logits = model(_batch(train, rows, recipe))
+                logits = model(_batch(train, rows, recipe, scale))
             wanted = torch.from_numpy(truth[rows]).to(logits.device)
             loss = binary_cross_entropy_with_logits(logits.float(), wanted)
             optimizer.zero_grad()
@@ -191,12 +212,16 @@ def _one_epoch(
             optimizer.step()
 
 
-def _batch(data: Data, rows: NDArray[np.int64], recipe: Recipe) -> torch.Tensor:
+def _batch(data: Data, rows: NDArray[np.int64], recipe: Recipe, scale: Scale) -> torch.Tensor:
     import torch
 
     pixels = torch.from_numpy(data.pixels(recipe.size, rows)).to(_device())
     # The memory of n, size, size, 3 seen as n, 3, size, size is what channels-last means.
-    return pixels.permute(0, 3, 1, 2).float() / 255
+    return (pixels.permute(0, 3, 1, 2).float() - scale.mean) / scale.deviation
+
+
+def _one(data: Data, size: int, row: int) -> NDArray[np.float64]:
+    return data.pixels(size, np.array([row])).astype(np.float64)
 
 
 def _device() -> torch.device:

@@ -230,15 +230,24 @@ def test_the_paper_s_network_has_the_paper_s_layers():
     ]
 
 
+def test_inputs_are_scaled_by_the_training_pixels(sides):
+    train, _, _ = sides
+    scale = cnn.Scale.of(train, 48)
+    pixels = train.pixels(48, np.arange(len(train)))
+    assert scale.mean == pytest.approx(pixels.mean())
+    assert scale.deviation == pytest.approx(pixels.std())
+
+
 def test_a_cnn_that_was_interrupted_ends_like_one_that_was_not(sides, tmp_path):
     import torch
 
     train, _, _ = sides
     truth = Vocabulary(train.labels).matrix(train.labels).toarray()
-    whole = cnn.trained(train, truth, TINY, tmp_path / "whole.pt")
+    scale = cnn.Scale.of(train, TINY.size)
+    whole = cnn.trained(train, truth, TINY, scale, tmp_path / "whole.pt")
     first = cnn.Recipe(**{**vars(TINY), "epochs": 1})
-    cnn.trained(train, truth, first, tmp_path / "parts.pt")
-    continued = cnn.trained(train, truth, TINY, tmp_path / "parts.pt")
+    cnn.trained(train, truth, first, scale, tmp_path / "parts.pt")
+    continued = cnn.trained(train, truth, TINY, scale, tmp_path / "parts.pt")
     for a, b in zip(whole.parameters(), continued.parameters(), strict=True):
         assert torch.equal(a, b)
 
@@ -255,7 +264,7 @@ def test_both_cnn_rows_are_one_training_and_both_are_charged(sides, tmp_path):
     assert second.seconds > 0.5 * first.seconds
     assert paper.chosen["threshold"] == 0.1
     truth = Vocabulary(train.labels).matrix(train.labels).toarray() > 0
-    seen = cnn.predict(tuned._model, train, TINY)
+    seen = cnn.predict(tuned._model, train, TINY, tuned._scale)
     f1 = {t: f1_of_rows(truth, seen >= t).mean() for t in (0.1, tuned.chosen["threshold"])}
     assert f1[tuned.chosen["threshold"]] == max(f1.values())
     assert len(tuned.predict(test)) == len(test)
