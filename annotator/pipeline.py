@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from annotator.adapt.projection import Projection
 from annotator.embed.cache import EmbeddingCache
 from annotator.embed.embedder import Embedder
 from annotator.embed.makers import make_embedder
@@ -20,10 +21,11 @@ from annotator.errors import AnnotatorError
 from annotator.images.pixels import Frames
 from annotator.images.ref import ImageRef
 from annotator.progress import Progress, silent
-from annotator.record import recorded_encoder, recorded_voting
+from annotator.record import recorded_encoder, recorded_nearest, recorded_voting
 from annotator.vote.posterior import Posterior
 from annotator.vote.voting import Voting
 from index import Neighbors, StoredIndex, open_index
+from index.backends import check_unit
 
 _SEARCHED_AT_ONCE = 256
 
@@ -56,6 +58,9 @@ class Annotation:
         cuis: Its concepts, highest score first.
         scores: Each one's share of the neighbours' votes, 0..1.
         expected_f1: The F1 to be expected of these concepts, 0..1.
+        familiarity: The share of the index's images that are less similar to their nearest case of
+            another patient than this image is to its nearest; 0..1. Near 0 the image is out of
+            distribution: it resembles nothing in the index. None where the index was not tuned.
         neighbors: The neighbours that voted, most similar first.
         error: Why the image could not be used (then the rest is empty), or None.
     """
@@ -65,6 +70,7 @@ class Annotation:
     scores: tuple[float, ...]
     expected_f1: float
     neighbors: tuple[Neighbor, ...]
+    familiarity: float | None = None
     error: str | None = None
 
     def to_dict(self, names: Mapping[str, str], *, explain: bool = False) -> dict[str, Any]:
@@ -76,6 +82,7 @@ class Annotation:
                 for cui, score in zip(self.cuis, self.scores, strict=True)
             ],
             "expected_f1": round(self.expected_f1, 6),
+            "familiarity": None if self.familiarity is None else round(self.familiarity, 4),
         }
         if explain:
             fields["neighbors"] = [
@@ -120,6 +127,8 @@ class Annotator:
         self.stored = stored
         self.embedder = embedder
         self.voting = voting or recorded_voting(stored)
+        self._projection = Projection.from_arrays(stored.arrays)
+        self._nearest = recorded_nearest(stored)
 
     @classmethod
     def open(
@@ -183,21 +192,53 @@ class Annotator:
         Raises:
             IndexProblem: The vectors have another length or are not of unit norm.
         """
-        neighbors = self.stored.index.search(vectors, self.voting.k)
-        posterior, decisions = self.voting.decide(neighbors, self.stored.labels)
+        return self.decide(image_ids, self.search(vectors), with_neighbors=with_neighbors)
+
+    def search(self, vectors: NDArray[np.float32], k: int | None = None) -> Neighbors:
+        """The k nearest rows (None for `voting.k`) of the encoder's vectors float32[q, dim].
+
+        Raises:
+            IndexProblem: The vectors have another length or are not of unit norm.
+        """
+        if self._projection is not None:
+            check_unit(vectors, self._projection.dim, "queries")
+            vectors = self._projection.apply(vectors)
+        return self.stored.index.search(vectors, k or self.voting.k)
+
+    def decide(
+        self,
+        image_ids: Sequence[str],
+        neighbors: Neighbors,
+        *,
+        voting: Voting | None = None,
+        with_neighbors: bool = True,
+    ) -> list[Annotation]:
+        """Let what `search` found vote, with `voting` (None for the annotator's own)."""
+        voting = voting or self.voting
+        posterior, decisions = voting.decide(neighbors, self.stored.labels)
         return [
             Annotation(
                 image_id=image_id,
                 cuis=decision.cuis,
                 scores=tuple(decision.scores.tolist()),
                 expected_f1=decision.expected_f1,
-                neighbors=self._voters(neighbors, posterior, i) if with_neighbors else (),
+                neighbors=self._voters(neighbors, posterior, i, voting.k) if with_neighbors else (),
+                familiarity=self._familiarity(neighbors.similarities[i]),
             )
             for i, (image_id, decision) in enumerate(zip(image_ids, decisions, strict=True))
         ]
 
-    def _voters(self, found: Neighbors, posterior: Posterior, i: int) -> tuple[Neighbor, ...]:
-        """The neighbours of query i that voted."""
+    def _familiarity(self, similarities: NDArray[np.float32]) -> float | None:
+        """Where the nearest similarity lies among those of the index's own images."""
+        if self._nearest is None:
+            return None
+        share = np.linspace(0, 1, len(self._nearest))
+        return float(np.interp(similarities[0], self._nearest, share))
+
+    def _voters(
+        self, found: Neighbors, posterior: Posterior, i: int, k: int
+    ) -> tuple[Neighbor, ...]:
+        """The neighbours of query i that voted; what follows them is the prior."""
         ids, labels = self.stored.ids, self.stored.labels
         captions = self.stored.columns.get("captions")
         return tuple(
@@ -205,10 +246,10 @@ class Annotator:
                 ids[row], similarity, weight, labels.row(row), captions[row] if captions else ""
             )
             for row, similarity, weight in zip(
-                posterior.rows[i].tolist(),
-                found.similarities[i].tolist(),
-                posterior.weights[i].tolist(),
-                strict=False,  # the index may have found more than vote
+                posterior.rows[i, :k].tolist(),
+                found.similarities[i, :k].tolist(),
+                posterior.weights[i, :k].tolist(),
+                strict=False,  # fewer may have been found than may vote
             )
         )
 

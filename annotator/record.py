@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from annotator.embed.fingerprint import Fingerprint
 from annotator.errors import AnnotatorError
 from annotator.vote.voting import Voting
@@ -16,14 +19,32 @@ def to_record(
     embedder: str,
     fingerprint: Fingerprint,
     voting: Voting,
+    *,
+    adaptation: Mapping[str, Any] | None = None,
     tuning: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """What a build leaves in `manifest["about"]`, as JSON types; `tuning` if voting was tuned."""
+    """What a build leaves in `manifest["about"]`, as JSON types.
+
+    Args:
+        embedder: Name of the encoder.
+        fingerprint: Of the encoder.
+        voting: What annotates by default.
+        adaptation: How the projection was chosen, if there is one.
+        tuning: How `voting` was chosen, if it was.
+    """
     return {
         "embedder": {"name": embedder, "fingerprint": fingerprint.to_dict()},
+        "adaptation": adaptation,
         "voting": asdict(voting),
         "tuning": tuning,
     }
+
+
+def with_tuning(
+    about: Mapping[str, Any], voting: Voting, tuning: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A record with other voting parameters."""
+    return {**about, "voting": asdict(voting), "tuning": tuning}
 
 
 def recorded_encoder(stored: StoredIndex) -> tuple[str, Fingerprint]:
@@ -49,6 +70,23 @@ def recorded_voting(stored: StoredIndex) -> Voting:
         return Voting(**stored.manifest["about"]["voting"])
     except (KeyError, TypeError, ValueError) as error:
         raise _not_recorded("voting parameters") from error
+
+
+def recorded_nearest(stored: StoredIndex) -> NDArray[np.float64] | None:
+    """float64[m], ascending: quantiles of how similar an image is to its nearest case of another
+    patient, or None where the index was not tuned.
+    """
+    tuning = stored.manifest["about"].get("tuning")
+    nearest = tuning.get("nearest") if isinstance(tuning, dict) else None
+    if nearest is None:
+        return None
+    try:
+        quantiles = np.asarray(nearest, np.float64)
+    except (TypeError, ValueError) as error:
+        raise _not_recorded("familiarity") from error
+    if quantiles.ndim != 1 or len(quantiles) < 2 or not np.all(np.diff(quantiles) >= 0):
+        raise _not_recorded("familiarity")
+    return quantiles
 
 
 def _not_recorded(what: str) -> AnnotatorError:

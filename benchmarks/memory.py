@@ -46,7 +46,9 @@ def measure(images: Path, folder: Path, n: int) -> dict[str, Any]:
     copies(images, folder / "images", n)
     concepts = folder / "concepts.csv"
     names = sorted(path.stem for path in (folder / "images").iterdir())
-    concepts.write_text("ID,CUIs\n" + "".join(f"{i},C0817096\n" for i in names))
+    concepts.write_text(
+        "ID,CUIs\n" + "".join(f"{id_},C{i % 50:07d}\n" for i, id_ in enumerate(names))
+    )
     process = subprocess.Popen(
         [
             *(

@@ -15,7 +15,7 @@ from typing import Any
 from index.backends import FlatIndex
 from index.errors import IndexProblem
 
-FORMAT = 1
+FORMAT = 2  # 1 had no arrays
 METRIC = "cosine"
 FILES = ("vectors.npy", "labels.indptr.npy", "labels.indices.npy", "cuis.tsv", "ids.txt")
 VERSION = re.compile(r"v[0-9]{6,12}")
@@ -106,10 +106,13 @@ def _fault(manifest: Any) -> str:
     for key in ("about", "libraries", "files"):
         if not isinstance(manifest.get(key), dict):
             return f"its {key} is not a JSON object"
-    columns, files = manifest.get("columns"), manifest["files"]
-    if not isinstance(columns, list) or not all(isinstance(name, str) for name in columns):
-        return "its columns are not a list of names"
-    wanted = {*FILES, *(f"{name}.jsonl" for name in columns)}
+    columns, arrays = manifest.get("columns"), manifest.get("arrays", [])
+    files = manifest["files"]
+    for what, names in (("columns", columns), ("arrays", arrays)):
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            return f"its {what} are not a list of names"
+    assert columns is not None
+    wanted = {*FILES, *(f"{n}.jsonl" for n in columns), *(f"{n}.npy" for n in arrays)}
     if files.keys() != wanted:
         return f"it lists files other than {', '.join(sorted(wanted))}"
     for name, facts in files.items():

@@ -7,6 +7,7 @@
     DIR/v000001/cuis.tsv        the vocabulary in order, one "CUI<TAB>name" a line
     DIR/v000001/ids.txt         one image id a line, in row order
     DIR/v000001/COLUMN.jsonl    further text of each row, if given: captions, groups
+    DIR/v000001/ARRAY.npy       further arrays, if given; memory-mapped by readers
 
 A version is written into a temporary folder, synced, renamed, and only then named by `current`,
 which is replaced atomically. A reader keeps the version that it opened. Nothing is ever pickled.
@@ -15,11 +16,7 @@ which is replaced atomically. A reader keeps the version that it opened. Nothing
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import hashlib
-import importlib.metadata
 import json
-import os
 import re
 import shutil
 import tempfile
@@ -35,16 +32,19 @@ from index.backends import FlatIndex, VectorIndex, check_unit, import_faiss
 from index.errors import IndexProblem
 from index.labels import LabelTable
 from index.manifest import (
+    FILES,
     FORMAT,
     METRIC,
     PLAIN_NAME,
     REBUILD,
-    VERSION,
     check_files,
     describe_file,
     read_manifest,
 )
+from index.publish import only_writer, publish
 
+# All small pictures in a row, and where each one ends: uint8[bytes] and int64[n].
+THUMBNAILS, THUMBNAIL_ENDS = "thumbnails", "thumbnails.ends"
 _UNWRITABLE = re.compile(r"[\t\r\n\ud800-\udfff]")  # in a line of a UTF-8 file with tabs
 
 
@@ -59,6 +59,7 @@ class StoredIndex:
         labels: CUIs of each row.
         names: Name of each CUI that has one.
         columns: Further text of each row by column name ("captions", "groups").
+        arrays: Further arrays by name, mapped read-only.
         manifest: The manifest as read; `manifest["about"]` is what the builder put there.
     """
 
@@ -68,7 +69,21 @@ class StoredIndex:
     labels: LabelTable
     names: Mapping[str, str]
     columns: Mapping[str, tuple[str, ...]]
+    arrays: Mapping[str, NDArray[Any]]
     manifest: Mapping[str, Any]
+
+    @property
+    def has_thumbnails(self) -> bool:
+        """Whether its rows have small pictures."""
+        return THUMBNAIL_ENDS in self.arrays
+
+    def thumbnail(self, row: int) -> bytes | None:
+        """The small picture of a row, a JPEG; None where there is none."""
+        if not self.has_thumbnails:
+            return None
+        ends = self.arrays[THUMBNAIL_ENDS]
+        start = int(ends[row - 1]) if row else 0
+        return self.arrays[THUMBNAILS][start : int(ends[row])].tobytes() or None
 
 
 class VersionWriter:
@@ -79,15 +94,14 @@ class VersionWriter:
 
     Args:
         directory: The index; created if it is not there.
-        dim: Length of the vectors.
 
     Raises:
         IndexProblem: Another process is writing to this index, or the folder is something else.
     """
 
-    def __init__(self, directory: Path, dim: int) -> None:
+    def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._dim = dim
+        self._dim: int | None = None
         self._n = 0
 
     def __enter__(self) -> VersionWriter:
@@ -95,13 +109,13 @@ class VersionWriter:
         self.directory.mkdir(parents=True, exist_ok=True)
         self._stack = contextlib.ExitStack()
         with contextlib.ExitStack() as stack:
-            stack.enter_context(_only_writer(self.directory))
+            stack.enter_context(only_writer(self.directory))
             for stale in self.directory.glob(".writing-*"):
                 shutil.rmtree(stale, ignore_errors=True)  # left by a writer that was killed
             self._folder = Path(tempfile.mkdtemp(prefix=".writing-", dir=self.directory))
             stack.callback(shutil.rmtree, self._folder, ignore_errors=True)
             self._vectors = stack.enter_context((self._folder / "vectors.npy").open("wb"))
-            self._vectors.write(_npy_header(0, self._dim))
+            self._vectors.write(_npy_header(0, 0))
             self._stack = stack.pop_all()
         return self
 
@@ -109,18 +123,11 @@ class VersionWriter:
         self._stack.close()
 
     def add(self, vectors: NDArray[np.float32]) -> None:
-        """Append float32[m, dim] of unit norm to the rows."""
+        """Append float32[m, dim] of unit norm to the rows; the first ones say what dim is."""
         check_unit(vectors, self._dim, "vectors")
+        self._dim = vectors.shape[1]
         self._vectors.write(np.ascontiguousarray(vectors, dtype="<f4").tobytes())
         self._n += len(vectors)
-
-    def vectors(self) -> NDArray[np.float32]:
-        """float32[n, dim]: the rows added so far, mapped read-only from disk."""
-        self._vectors.flush()
-        if not self._n:
-            return np.zeros((0, self._dim), np.float32)
-        path, offset = self._folder / "vectors.npy", len(_npy_header(0, self._dim))
-        return np.memmap(path, "<f4", "r", offset, (self._n, self._dim))
 
     def publish(
         self,
@@ -130,6 +137,7 @@ class VersionWriter:
         names: Mapping[str, str],
         columns: Mapping[str, Sequence[str]],
         about: Mapping[str, Any],
+        arrays: Mapping[str, NDArray[Any]] | None = None,
     ) -> str:
         """Complete the version and make it the current one.
 
@@ -143,6 +151,7 @@ class VersionWriter:
             names: Names of CUIs; those of other CUIs are left out.
             columns: Further text of each row by column name.
             about: Whatever the builder wants to find again, as JSON types.
+            arrays: Further arrays to find again, by name.
 
         Returns:
             The name of the current version.
@@ -151,11 +160,12 @@ class VersionWriter:
             IndexProblem: There are no rows, the parts do not have one entry a row, ids repeat, or
                 an id or CUI holds a tab or a line break.
         """
-        _check_rows(self._n, ids, concepts, columns)
+        arrays = arrays or {}
+        _check_rows(self._n, ids, concepts, columns, arrays)
         labels = LabelTable.from_sets(concepts)
         folder = self._folder
         self._vectors.seek(0)
-        self._vectors.write(_npy_header(self._n, self._dim))
+        self._vectors.write(_npy_header(self._n, self._dim or 0))
         self._vectors.flush()
         np.save(folder / "labels.indptr.npy", labels.indptr, allow_pickle=False)
         np.save(folder / "labels.indices.npy", labels.indices, allow_pickle=False)
@@ -165,6 +175,8 @@ class VersionWriter:
         _write_lines(folder / "ids.txt", ids)
         for name, column in columns.items():
             _write_lines(folder / f"{name}.jsonl", (json.dumps(text) for text in column))
+        for name, array in arrays.items():
+            np.save(folder / f"{name}.npy", array, allow_pickle=False)
         content = {
             "format": FORMAT,
             "n": self._n,
@@ -172,27 +184,11 @@ class VersionWriter:
             "metric": METRIC,
             "index_type": FlatIndex.kind,
             "columns": sorted(columns),
+            "arrays": sorted(arrays),
             "about": json.loads(json.dumps(about)),
             "files": {path.name: describe_file(path) for path in sorted(folder.iterdir())},
         }
-        before = _sound_version(self.directory)
-        if before is not None and content.items() <= before[1].items():
-            return before[0]
-        version = _next_version(self.directory)
-        manifest = content | {"version": version, "libraries": _libraries()}
-        text = json.dumps(manifest, indent=2, sort_keys=True) + "\n"
-        (folder / "manifest.json").write_text(text, encoding="utf-8")
-        for path in folder.iterdir():
-            _sync(path)
-        _sync(folder)
-        folder.chmod(0o755)
-        folder.rename(self.directory / version)
-        _sync(self.directory)
-        _replace_text(
-            self.directory / "current", f"{version} {hashlib.sha256(text.encode()).hexdigest()}\n"
-        )
-        _remove_versions(self.directory, but={version, before[0] if before else version})
-        return version
+        return publish(self.directory, folder, content)
 
 
 def open_index(directory: Path) -> StoredIndex:
@@ -228,6 +224,11 @@ def _read_version(folder: Path, version: str, manifest: Mapping[str, Any]) -> St
         name: tuple(str(json.loads(line)) for line in _read_lines(folder / f"{name}.jsonl"))
         for name in manifest["columns"]
     }
+    arrays = {
+        name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+        for name in manifest.get("arrays", ())
+    }
+    _check_thumbnails(arrays, manifest["n"])
     counts = {"vectors": len(vectors), "labels": len(labels), "ids": len(set(ids))}
     counts |= {name: len(column) for name, column in columns.items()}
     wrong = {name: count for name, count in counts.items() if count != manifest["n"]}
@@ -244,17 +245,26 @@ def _read_version(folder: Path, version: str, manifest: Mapping[str, Any]) -> St
         labels=labels,
         names={cui: name for cui, _, name in lines if name},
         columns=columns,
+        arrays=arrays,
         manifest=manifest,
     )
 
 
-def _sound_version(directory: Path) -> tuple[str, Mapping[str, Any]] | None:
-    """Name and manifest of the current version, if there is one and its files are whole."""
-    try:
-        version, manifest = read_manifest(directory)
-    except IndexProblem:
-        return None
-    return None if check_files(directory / version, manifest) else (version, manifest)
+def _check_thumbnails(arrays: Mapping[str, NDArray[Any]], n: int) -> None:
+    ends = arrays.get(THUMBNAIL_ENDS)
+    if ends is None:
+        return
+    pictures = arrays.get(THUMBNAILS)
+    fits = (
+        pictures is not None
+        and (pictures.dtype, pictures.ndim) == (np.dtype(np.uint8), 1)
+        and (ends.dtype, ends.shape) == (np.dtype(np.int64), (n,))
+        and int(ends[0]) >= 0
+        and not np.any(np.diff(ends) < 0)
+        and int(ends[-1]) == len(pictures)
+    )
+    if not fits:
+        raise IndexProblem("The small pictures do not fit the rows.")
 
 
 def _check_rows(
@@ -262,6 +272,7 @@ def _check_rows(
     ids: Sequence[str],
     concepts: Sequence[Sequence[str]],
     columns: Mapping[str, Sequence[str]],
+    arrays: Mapping[str, NDArray[Any]],
 ) -> None:
     if n == 0:
         raise IndexProblem("An index needs at least one vector.")
@@ -274,9 +285,10 @@ def _check_rows(
         bad = next((text for text in texts if _UNWRITABLE.search(text)), None)
         if bad is not None:
             raise IndexProblem(f"The {what} {bad!r} holds a tab, a line break or a half character.")
-    for name in columns:
-        if PLAIN_NAME.fullmatch(name) is None:
-            raise IndexProblem(f"{name!r} cannot be the name of a column.")
+    taken = {name.removesuffix(".npy") for name in FILES}
+    for name in (*columns, *arrays):
+        if PLAIN_NAME.fullmatch(f"{name}.jsonl") is None or name in taken:
+            raise IndexProblem(f"{name!r} cannot be the name of a column or an array.")
 
 
 def _refuse_foreign_folder(directory: Path) -> None:
@@ -291,43 +303,6 @@ def _refuse_foreign_folder(directory: Path) -> None:
                 f"{directory} is not an index and not empty (it holds {others[0]}).",
                 "Give an empty or a new folder with --index.",
             )
-
-
-@contextlib.contextmanager
-def _only_writer(directory: Path) -> Iterator[None]:
-    with (directory / "lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise IndexProblem(
-                f"Another process is writing to {directory}.",
-                "Wait for it, or choose another --index.",
-            ) from error
-        yield
-
-
-def _versions(directory: Path) -> list[Path]:
-    return [path for path in directory.iterdir() if VERSION.fullmatch(path.name)]
-
-
-def _next_version(directory: Path) -> str:
-    newest = max((int(path.name[1:]) for path in _versions(directory)), default=0)
-    return f"v{newest + 1:06d}"
-
-
-def _remove_versions(directory: Path, but: set[str]) -> None:
-    for path in _versions(directory):
-        if path.name not in but:
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _libraries() -> dict[str, str]:
-    """Versions of what wrote the index; without those that run from a plain source folder."""
-    versions = {}
-    for name in ("annotator", "numpy"):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            versions[name] = importlib.metadata.version(name)
-    return versions
 
 
 def _npy_header(n: int, dim: int) -> bytes:
@@ -347,19 +322,3 @@ def _write_lines(path: Path, lines: Iterator[str] | Sequence[str]) -> None:
 
 def _read_lines(path: Path) -> list[str]:
     return path.read_bytes().decode("utf-8").split("\n")[:-1]
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _replace_text(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(text, encoding="utf-8")
-    _sync(temporary)
-    temporary.replace(path)
-    _sync(path.parent)

@@ -58,7 +58,7 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def index(tmp_path: Path) -> Path:
     """An index whose encoder cannot be made."""
     fingerprint = Fingerprint("net", "sha256:0", {"size": 32}, "fp32", "middle", 3)
-    with VersionWriter(tmp_path / "index", 3) as writer:
+    with VersionWriter(tmp_path / "index") as writer:
         writer.add(np.eye(3, dtype=np.float32))
         writer.publish(
             ["a", "b", "c"],
@@ -122,6 +122,13 @@ def test_version() -> None:
         ("annotate", "x", "--format", "jsonl", "--zip"),
         ("build-index", "x", "y", "--beta", "nan"),
         ("build-index", "x", "y", "--top-r", "3"),
+        ("build-index", "x", "y", "--prior", "-1"),
+        ("build-index", "x", "y", "--kernel", "gauss"),
+        ("build-index", "x", "y", "--adaptation", "all"),
+        ("tune", "--k", "0"),
+        ("tune", "--beta", "nan"),
+        ("tune", "--threshold", "0.4"),
+        ("tune", "images"),
         ("build-index", "x", "y", "--decider", "top-r", "--threshold", "0.5"),
         ("validate", "run.csv"),
         ("sample", "x", "--n", "1"),
@@ -274,7 +281,7 @@ def test_a_truncated_index(index: Path, images: Path) -> None:
 
 def test_places_without_an_index(tmp_path: Path, images: Path) -> None:
     nowhere = tmp_path / "nowhere"
-    for arguments in (("info",), ("annotate", images), ("show", images / "i0.png")):
+    for arguments in (("info",), ("tune",), ("annotate", images), ("show", images / "i0.png")):
         message = problem(invoke(*arguments, "--index", nowhere))
         assert "does not exist" in message and "annotator build-index" in message
     assert "is no index" in problem(invoke("info", "--index", images))
@@ -283,6 +290,70 @@ def test_places_without_an_index(tmp_path: Path, images: Path) -> None:
 
 def test_an_index_of_an_unknown_encoder(index: Path, images: Path) -> None:
     assert "Unknown encoder 'unknown-net'" in problem(invoke("annotate", images, "--index", index))
+
+
+# tune
+
+
+def test_tune(tuned_index: Path) -> None:
+    result = invoke("tune", "--index", tuned_index, "--k", 7, "--decider", "threshold")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "Voting tuned with other patients' images: k 7, " in result.stderr
+    assert "on 120 images." in result.stderr
+    assert result.stderr.endswith(f"{tuned_index}: version v000002.\n")
+    facts = json.loads(invoke("info", "--index", tuned_index, "--json").stdout)
+    assert facts["version"] == "v000002" and facts["voting"]["k"] == 7
+    assert facts["voting"]["decider"] == "threshold"
+    assert invoke("verify", "--index", tuned_index).exit_code == 0
+
+
+def test_tune_as_json(tuned_index: Path) -> None:
+    result = invoke("tune", "--index", tuned_index, "--json", "--kernel", "rank")
+    assert result.exit_code == 0
+    facts = json.loads(result.stdout)
+    assert facts["version"] == "v000002" and facts["images"] == 120
+    assert facts["voting"]["kernel"] == "rank"
+    assert {tried["kernel"] for tried in facts["grid"]} == {"rank"}
+    assert facts["f1"] == pytest.approx(max(tried["f1"] for tried in facts["grid"]), abs=1e-6)
+    again = invoke("tune", "--index", tuned_index, "--json", "--kernel", "rank")
+    assert again.stdout_bytes == result.stdout_bytes
+
+
+def test_everything_that_is_given_to_tune_stays(tuned_index: Path) -> None:
+    given = {
+        "k": 3, "kernel": "exponential", "beta": 5.0, "prior": 0.2, "decider": "top-r",
+        "top_r": 2, "min_score": 0.1,
+    }  # fmt: skip
+    options = [str(part) for n, v in given.items() for part in (f"--{n.replace('_', '-')}", v)]
+    facts = json.loads(invoke("tune", "--index", tuned_index, "--json", *options).stdout)
+    assert {name: facts["voting"][name] for name in given} == given
+    assert facts["grid"] == []
+
+
+def test_what_cannot_be_tuned(tmp_path: Path, index: Path, images: Path, tuned_index: Path) -> None:
+    assert "does not exist" in problem(invoke("tune", "--index", tmp_path / "nowhere"))
+    assert "is no index" in problem(invoke("tune", "--index", images))
+    without_lists = problem(invoke("tune", "--index", index, "--json"))
+    assert "keeps no neighbour lists to tune on" in without_lists
+    assert "build it again" in without_lists
+    with VersionWriter(tuned_index):
+        message = problem(invoke("tune", "--index", tuned_index, "--k", "3", "--json"))
+    assert "Another process is writing" in message
+    path = tuned_index / "v000001" / "tuning.rows.npy"
+    path.write_bytes(path.read_bytes()[:-4])
+    assert "tuning.rows.npy has" in problem(invoke("tune", "--index", tuned_index))
+
+
+def test_tune_through_the_real_command(tuned_index: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "annotator", "tune", "--k", "7"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"ANNOTATOR_INDEX": str(tuned_index)},
+    )
+    assert (result.returncode, result.stdout) == (0, ""), result.stderr
+    assert "k 7, " in result.stderr and "version v000002" in result.stderr
 
 
 # Inputs and outputs that are not there

@@ -24,7 +24,7 @@ def directory(tmp_path: Path) -> Path:
     vectors = np.random.default_rng(0).standard_normal((N, DIM))
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     vectors[7] = vectors[3]  # a copy finds its original, which is no problem
-    with VersionWriter(tmp_path / "index", DIM) as writer:
+    with VersionWriter(tmp_path / "index") as writer:
         writer.add(vectors.astype(np.float32))
         writer.publish(
             [f"i{n}" for n in range(N)],
@@ -53,7 +53,7 @@ def test_the_facts(directory: Path) -> None:
 
 
 def test_an_index_of_something_else_has_no_facts(tmp_path: Path) -> None:
-    with VersionWriter(tmp_path, 2) as writer:
+    with VersionWriter(tmp_path) as writer:
         writer.add(np.array([[1, 0]], np.float32))
         writer.publish(["a"], [[]], names={}, columns={}, about={})
     with pytest.raises(AnnotatorError, match="does not say with which encoder"):
@@ -103,7 +103,7 @@ def test_vectors_that_were_published_wrong_are_found(
     # As a faulty writer would: everything fits together, but one vector is not of unit norm.
     with monkeypatch.context() as patch:
         patch.setattr("index.store.check_unit", lambda *_: None)
-        with VersionWriter(directory, 2) as writer:
+        with VersionWriter(directory) as writer:
             writer.add(np.array([[1, 0], [3, 4]], np.float32))
             writer.publish(["a", "b"], [[], []], names={}, columns={}, about={})
     (problem,) = verify(directory)

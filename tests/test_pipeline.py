@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from annotator.adapt.projection import ARRAYS, Projection
 from annotator.build import build_index
-from annotator.collection import in_order_of, read_collection
+from annotator.collection import Collection, in_order_of, read_collection
 from annotator.embed.embedder import TorchEmbedder
 from annotator.embed.stream import embed_images
 from annotator.errors import AnnotatorError
 from annotator.images.sources import find_images
 from annotator.pipeline import Annotation, Annotator, recorded_embedder
+from annotator.record import recorded_nearest
 from annotator.vote.voting import Voting
-from index import IndexProblem, VersionWriter, open_index
+from index import IndexProblem, Neighbors, VersionWriter, open_index
 
 CONCEPTS = ["C1;C2", "C1", "", "C3", "C2;C3;C4", "C1", "C5", "C2", "C1;C2", "C4"]
 
@@ -43,7 +46,8 @@ def place(tmp_path_factory: pytest.TempPathFactory, tiny_embedder: TorchEmbedder
         names=folder / "names.csv",
         captions=folder / "captions.csv",
     )
-    build_index(collection, folder / "index", tiny_embedder, voting=Voting(k=4, beta=5.0))
+    voting = Voting(k=4, beta=5.0)
+    build_index(collection, folder / "index", tiny_embedder, voting=voting, fixed=["beta"])
     return folder
 
 
@@ -127,14 +131,163 @@ def test_the_recorded_voting_is_the_default(place: Path, tiny_embedder: TorchEmb
 def test_as_json(place: Path, annotator: Annotator) -> None:
     (annotation,) = annotator.annotate(find_images(place / "train" / "train1.png").images)
     plain = annotation.to_dict({"C1": "one"})
-    assert set(plain) == {"id", "concepts", "expected_f1"}
+    assert set(plain) == {"id", "concepts", "expected_f1", "familiarity"}
     assert {c["cui"]: c["name"] for c in plain["concepts"]}.get("C1", "one") == "one"
     explained = annotation.to_dict({}, explain=True)
     assert len(explained["neighbors"]) == 4
     assert explained["neighbors"][0]["id"] == "train1"
     assert json.loads(json.dumps(explained)) == explained
+    familiar = dataclasses.replace(annotation, familiarity=1 / 3)
+    assert (plain["familiarity"], familiar.to_dict({})["familiarity"]) == (None, 0.3333)
     failed = dataclasses.replace(annotation, error="broken")
     assert failed.to_dict({})["error"] == "broken"
+
+
+# An index whose vectors were fitted to its images
+
+
+@pytest.fixture
+def tuned(tuned_index: Path, tiny_embedder: TorchEmbedder) -> Annotator:
+    return Annotator.open(tuned_index, embedder=tiny_embedder)
+
+
+@pytest.fixture(scope="module")
+def others(
+    tmp_path_factory: pytest.TempPathFactory, draw_pattern: Callable[[Path, int, int], None]
+) -> Path:
+    """Images of the patterns that no index holds, and noise."""
+    folder = tmp_path_factory.mktemp("others")
+    for side in ("patterns", "noise"):
+        (folder / side).mkdir()
+    for i in range(24):
+        draw_pattern(folder / "patterns" / f"pattern{i:02d}.png", i % 3, 1000 + i)
+        noise = np.random.default_rng(i).integers(0, 256, (32, 40), np.uint8)
+        Image.fromarray(noise).save(folder / "noise" / f"noise{i:02d}.png")
+    return folder
+
+
+def encode(folder: Path, annotator: Annotator) -> np.ndarray:
+    results = embed_images(find_images(folder).images, annotator.embedder)
+    return np.stack([np.asarray(result.vector) for result in results])
+
+
+def test_neighbours_are_those_of_projected_vectors(
+    tuned: Annotator, tuned_index: Path, patterns: Collection, others: Path
+) -> None:
+    """The index holds the projected vectors; a query goes through the same projection."""
+    projection = Projection.from_arrays(tuned.stored.arrays)
+    assert projection is not None
+    train = np.stack([np.asarray(r.vector) for r in embed_images(patterns.images, tuned.embedder)])
+    held = np.load(tuned_index / "v000001" / "vectors.npy")
+    assert held == pytest.approx(projection.apply(train), abs=1e-5)
+    queries = encode(others / "patterns", tuned)
+    similarities = projection.apply(queries).astype(np.float64) @ held.T
+    expected = np.argsort(-similarities, axis=1)[:, :7]
+    found = tuned.search(queries, 7)
+    assert np.array_equal(found.rows, expected)
+    assert found.similarities == pytest.approx(
+        np.take_along_axis(similarities, expected, 1), abs=1e-6
+    )
+    assert not np.array_equal(expected, np.argsort(-(queries @ train.T), axis=1)[:, :7])
+    assert tuned.search(queries).rows.shape[1] == tuned.voting.k
+    annotations = tuned.annotate_vectors([str(i) for i in range(len(queries))], queries)
+    for annotation, rows in zip(annotations, found.rows, strict=True):
+        ids = [n.image_id for n in annotation.neighbors[:5]]
+        assert ids == [tuned.stored.ids[row] for row in rows[:5]]
+
+
+def test_it_finds_the_concepts_of_new_images(tuned: Annotator, others: Path) -> None:
+    annotations = list(tuned.annotate(find_images(others / "patterns").images))
+    right = [f"C{i % 3}" in a.cuis for i, a in enumerate(annotations)]
+    assert len(right) == 24 and np.mean(right) > 0.9
+
+
+def test_queries_that_cannot_be_projected_are_refused(tuned: Annotator) -> None:
+    with pytest.raises(IndexProblem, match="queries have 3 dimensions, the index has 16"):
+        tuned.search(np.array([[1, 0, 0]], np.float32))
+    with pytest.raises(IndexProblem, match="unit norm"):
+        tuned.search(np.full((1, 16), 0.5, np.float32))
+    held = tuned.stored.index.dim
+    assert held != 16
+    with pytest.raises(IndexProblem, match=f"have {held} dimensions"):
+        tuned.search(np.eye(held, dtype=np.float32)[:1])
+
+
+def test_the_batch_leaves_no_trace_in_neighbours(tuned: Annotator, others: Path) -> None:
+    queries = encode(others / "noise", tuned)
+    together = tuned.search(queries, 20)
+    for i in range(len(queries)):
+        alone = tuned.search(queries[i : i + 1], 20)
+        assert np.array_equal(alone.rows[0], together.rows[i])
+        assert np.array_equal(alone.similarities[0], together.similarities[i])
+
+
+def test_familiarity(tuned: Annotator, patterns: Collection, others: Path) -> None:
+    """A new image of a known kind lies in the midst of the index's own, noise below them all."""
+
+    def familiarity(folder: Path) -> list[float]:
+        found = [a.familiarity for a in tuned.annotate(find_images(folder).images)]
+        return [f for f in found if f is not None]
+
+    known, noise = familiarity(others / "patterns"), familiarity(others / "noise")
+    assert len(known) == len(noise) == 24
+    assert 0.3 < np.median(known) < 0.9 and np.median(noise) < 0.05
+    own = list(tuned.annotate(patterns.images[:5]))
+    assert [a.familiarity for a in own] == [1.0] * 5  # each finds itself
+
+
+def test_familiarity_is_a_share_of_the_index(tuned: Annotator) -> None:
+    quantiles = recorded_nearest(tuned.stored)
+    assert quantiles is not None
+    rows = np.zeros((len(quantiles), 1), np.int64)
+    similarities = quantiles.astype(np.float32)[:, None]
+    ids = [str(i) for i in range(len(quantiles))]
+    found = tuned.decide(ids, Neighbors(rows, similarities))
+    shares = [a.familiarity for a in found]
+    assert shares == pytest.approx(np.linspace(0, 1, len(quantiles)), abs=0.02)
+    assert shares == sorted(shares)  # type: ignore[type-var]
+    for similarity, share in ((-1.0, 0.0), (1.0, 1.0)):
+        (one,) = tuned.decide(["x"], Neighbors(rows[:1], np.array([[similarity]], np.float32)))
+        assert one.familiarity == share
+
+
+def test_an_index_that_was_not_tuned_knows_no_familiarity(
+    place: Path, annotator: Annotator
+) -> None:
+    (annotation,) = annotator.annotate(find_images(place / "test" / "test0.png").images)
+    assert annotation.familiarity is None
+
+
+def test_other_voting_for_the_same_neighbours(tuned: Annotator, others: Path) -> None:
+    found = tuned.search(encode(others / "patterns", tuned), 30)
+    ids = [str(i) for i in range(len(found.rows))]
+    one = tuned.decide(ids, found, voting=Voting(k=1, beta=1.0), with_neighbors=False)
+    assert all(a.neighbors == () for a in one)
+    labels = tuned.stored.labels
+    assert [set(a.cuis) for a in one] == [set(labels.row(row)) for row in found.rows[:, 0]]
+    default = tuned.decide(ids, found)
+    assert [len(a.neighbors) for a in default] == [min(30, tuned.voting.k)] * len(ids)
+
+
+def test_the_prior_is_no_neighbour(tuned: Annotator, others: Path) -> None:
+    """Its rows have a share of the vote but are not shown as similar cases."""
+    found = tuned.search(encode(others / "patterns", tuned), 5)
+    ids = [str(i) for i in range(len(found.rows))]
+    for k in (3, 5, 9):  # 9: more than were found
+        voting = Voting(k=k, beta=4.0, prior=2.0, typical=0.9)
+        for annotation, rows in zip(
+            tuned.decide(ids, found, voting=voting), found.rows, strict=True
+        ):
+            assert [n.image_id for n in annotation.neighbors] == [
+                tuned.stored.ids[row] for row in rows[:k]
+            ]
+            assert 0 < sum(n.weight for n in annotation.neighbors) < 0.9
+
+
+def test_a_damaged_projection_is_refused(tuned: Annotator, tiny_embedder: TorchEmbedder) -> None:
+    arrays = {name: a for name, a in tuned.stored.arrays.items() if name != f"{ARRAYS}matrix"}
+    with pytest.raises(AnnotatorError, match="projection is damaged"):
+        Annotator(dataclasses.replace(tuned.stored, arrays=arrays), tiny_embedder)
 
 
 def test_another_encoder_is_refused_and_the_difference_named(
@@ -167,7 +320,7 @@ def test_an_encoder_that_cannot_be_made_is_named(place: Path) -> None:
 
 @pytest.mark.slow
 def test_the_recorded_encoder_is_made_with_its_settings(tmp_path: Path) -> None:
-    with VersionWriter(tmp_path, 2) as writer:
+    with VersionWriter(tmp_path) as writer:
         writer.add(np.array([[1, 0]], np.float32))
         recorded = {
             "architecture": "", "weights": "", "preprocess": {}, "precision": "bf16",
@@ -195,7 +348,7 @@ def test_the_recorded_encoder_is_made_with_its_settings(tmp_path: Path) -> None:
 def test_an_index_that_does_not_name_its_encoder_is_refused(
     tmp_path: Path, tiny_embedder: TorchEmbedder, about: dict[str, object]
 ) -> None:
-    with VersionWriter(tmp_path, 2) as writer:
+    with VersionWriter(tmp_path) as writer:
         writer.add(np.array([[1, 0]], np.float32))
         writer.publish(["a"], [[]], names={}, columns={}, about=about)
     with pytest.raises(AnnotatorError, match=r"which encoder|fingerprint lacks"):

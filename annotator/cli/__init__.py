@@ -19,7 +19,9 @@ from annotator.cli.build import build_index_command, sample_command
 from annotator.cli.check import info_command, stats_command, verify_command
 from annotator.cli.console import EXIT_INTERRUPTED, EXIT_OK, EXIT_PROBLEM, say
 from annotator.cli.score import evaluate_command, validate_command
+from annotator.cli.serve import serve_command
 from annotator.cli.show import show_command
+from annotator.cli.tune import tune_command
 from annotator.errors import AnnotatorError
 from index.errors import IndexProblem
 
@@ -73,11 +75,13 @@ def cli() -> None:
 
 for _command in (
     build_index_command,
+    tune_command,
     annotate_command,
     evaluate_command,
     validate_command,
     info_command,
     verify_command,
+    serve_command,
     show_command,
     stats_command,
     sample_command,

@@ -12,12 +12,14 @@ from annotator.cli.console import EXIT_OK, EXIT_PARTIAL, say, say_failed
 from annotator.cli.options import (
     embedding_options,
     file_path,
+    given_voting,
     index_option,
     names_option,
     side_options,
     voting_of,
     voting_options,
 )
+from annotator.cli.tune import say_tuned
 
 
 @click.command("build-index")
@@ -29,8 +31,9 @@ from annotator.cli.options import (
     default="efficientnet-lite0",
     show_default=True,
     metavar="NAME",
-    help="The encoder: efficientnet-lite0, timm:MODEL[@FILE], open_clip:MODEL@PRETRAINED, "
-    "hf-hub:ORG/MODEL, local-dir:FOLDER or a .safetensors file.",
+    help="The encoder: efficientnet-lite0[@SIZE], -lite1, -lite2, timm:MODEL[@FILE], "
+    "open_clip:MODEL@PRETRAINED, hf-hub:ORG/MODEL, local-dir:FOLDER, a .safetensors file, "
+    "or several joined by +.",
 )
 @click.option(
     "--precision",
@@ -58,7 +61,20 @@ from annotator.cli.options import (
     help="About ids without an image and images without an id.",
 )
 @click.option(
-    "--no-tune", is_flag=True, help="Keep k and beta as they are (giving one of them does, too)."
+    "--no-tune",
+    is_flag=True,
+    help="Keep the voting parameters as they are (those that are given always stay).",
+)
+@click.option(
+    "--adaptation",
+    type=click.Choice(["auto", "looks", "none"]),
+    default="auto",
+    show_default=True,
+    help="Fit the vectors to the collection: auto learns from the concepts if that helps, looks "
+    "does not, none keeps the encoder's vectors.",
+)
+@click.option(
+    "--thumbnails", is_flag=True, help="Keep small pictures of the images, for the service's page."
 )
 @voting_options
 @embedding_options
@@ -112,20 +128,22 @@ def build_index_command(
                 frames=options["frames"],
             ),
             voting=voting,
-            tuning=not options["no_tune"] and options["k"] is None and options["beta"] is None,
+            adaptation=options["adaptation"],
+            tuning=not options["no_tune"],
+            fixed=given_voting(options),
             batch_size=options["batch_size"],
             workers=options["workers"],
             use_cache=not options["no_cache"],
+            thumbnails=options["thumbnails"],
             on_error=options["on_error"],
             progress=bar,
         )
     say_failed(list(built.failed.items()))
-    if built.tuned:
-        tuned, (low, high) = built.tuned, built.tuned.interval
-        say(
-            f"Voting tuned by leave-one-group-out: k {tuned.voting.k}, beta {tuned.voting.beta:g}; "
-            f"F1 {tuned.f1:.4f} ({low:.3f} to {high:.3f}) on {tuned.images} images."
-        )
+    if built.choice.projection is not None and built.choice.penalty is not None:
+        penalty = f"{built.choice.penalty:g}"
+        say(f"Projection fitted to the concepts (ridge regression, penalty {penalty}).")
+    if built.choice.tuned is not None:
+        say_tuned(built.choice.tuned)
     say(
         f"{directory}: version {built.version}, {built.rows} images, {built.concepts} concepts "
         f"({built.embedded} embedded, {built.cached} known before)."

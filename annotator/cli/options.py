@@ -82,7 +82,17 @@ embedding_options = together(
 
 voting_options = together(
     click.option("--k", type=click.IntRange(1), help="Neighbours that vote."),
+    click.option(
+        "--kernel",
+        type=click.Choice(["exponential", "inverse", "rank", "uniform"]),
+        help="How a neighbour's weight falls with its distance or rank.",
+    ),
     click.option("--beta", type=click.FloatRange(0), help="Sharpness of the kernel."),
+    click.option(
+        "--prior",
+        type=click.FloatRange(0),
+        help="Weight of all training images against so many typical neighbours.",
+    ),
     click.option(
         "--decider",
         type=click.Choice(["expected-f1", "threshold", "top-r"]),
@@ -92,6 +102,12 @@ voting_options = together(
     click.option("--top-r", type=click.IntRange(0), help="For --decider top-r."),
     click.option("--min-score", type=click.FloatRange(0, 1), help="Drop weaker concepts."),
 )
+
+
+def given_voting(options: Mapping[str, Any]) -> list[str]:
+    """Those of `voting_options` that were given."""
+    names = ("k", "kernel", "beta", "prior", "decider", "threshold", "top_r", "min_score")
+    return [name for name in names if options[name] is not None]
 
 
 def voting_of(options: Mapping[str, Any], recorded: Voting | None = None) -> Voting:
@@ -104,8 +120,7 @@ def voting_of(options: Mapping[str, Any], recorded: Voting | None = None) -> Vot
 
     from annotator.vote.voting import Voting
 
-    names = ("k", "beta", "decider", "threshold", "top_r", "min_score")
-    changed = {name: options[name] for name in names if options[name] is not None}
+    changed = {name: options[name] for name in given_voting(options)}
     try:
         voting = replace(recorded or Voting(), **changed)
     except ValueError as error:

@@ -36,6 +36,7 @@ class Embedder(Protocol):
     Attributes:
         name: The string that chose it, such as "timm:resnet50".
         dim: Length of its vectors.
+        blocks: Lengths of the parts of a vector that count the same, in order; they add up to dim.
         fingerprint: What its vectors depend on.
         frames: Which frames of a multi-frame image it wants.
         image_size: The smallest side in pixels that an image may be decoded to.
@@ -44,6 +45,7 @@ class Embedder(Protocol):
 
     name: str
     dim: int
+    blocks: tuple[int, ...]
     fingerprint: Fingerprint
     frames: Frames
     image_size: int
@@ -66,11 +68,13 @@ class Encoder:
         model: float32[n, 3, size, size] to float32[n, dim].
         preprocess: How it wants its input.
         architecture: For the fingerprint.
+        blocks: Lengths of the parts of a vector that count the same; None for one part.
     """
 
     model: nn.Module
     preprocess: Preprocess
     architecture: str
+    blocks: tuple[int, ...] | None = None
 
 
 class TorchEmbedder:
@@ -115,6 +119,7 @@ class TorchEmbedder:
         seeded = torch.Generator().manual_seed(0)
         example = torch.rand(1, 3, self.image_size, self.image_size, generator=seeded)
         self.dim = _vector_length(name, model, example)
+        self.blocks = encoder.blocks or (self.dim,)
         fold_batchnorm(model, example)
         model = model.to(device=self.device, dtype=self._dtype)
         self._model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

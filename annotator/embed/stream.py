@@ -112,7 +112,7 @@ def _embed_batch(
         except MemoryError:
             results[position] = Embedded(ref, None, error="not enough memory to decode it")
     if fresh:
-        vectors = _mean_of_frames(pixels, embedder, batch_size)
+        vectors = embed_frames(pixels, embedder, batch_size)
         if cache is not None:
             cache.put([(key, v) for (_, key), v in zip(fresh, vectors, strict=True)])
         for (position, _), vector in zip(fresh, vectors, strict=True):
@@ -120,10 +120,19 @@ def _embed_batch(
     return [results[position] for position in range(len(refs))]
 
 
-def _mean_of_frames(
-    pixels: list[NDArray[np.uint8]], embedder: Embedder, batch_size: int
+def embed_frames(
+    pixels: Sequence[NDArray[np.uint8]], embedder: Embedder, batch_size: int
 ) -> NDArray[np.float32]:
-    """One unit vector an image: that of its frame, or the normalised mean of its frames."""
+    """One unit vector an image: that of its frame, or the normalised mean of its frames.
+
+    Args:
+        pixels: What `embedder.prepare` made of each image; at least one.
+        embedder: Encodes them.
+        batch_size: Frames that the encoder takes at once.
+
+    Returns:
+        float32[len(pixels), dim].
+    """
     frames = np.concatenate(pixels)
     vectors = np.concatenate(
         [embedder.embed(frames[i : i + batch_size]) for i in range(0, len(frames), batch_size)]

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from index import LabelTable, Neighbors
+
+Kernel = Literal["exponential", "inverse", "rank", "uniform"]
+
+_PRIOR_SAMPLE = 64  # rows whose label sets stand for the prior
+_LEAST_DISTANCE = 1e-3  # what float32 tells from 0
+_MOST_LOG = 600.0  # more would overflow
 
 
 @dataclass(frozen=True)
@@ -15,7 +22,7 @@ class Posterior:
     """For each image, a discrete distribution over its neighbours' label sets.
 
     Attributes:
-        rows: int64[q, k], index rows of the neighbours, most similar first.
+        rows: int64[q, k], index rows of the neighbours, most similar first, then of the prior.
         weights: float64[q, k], non-negative, each row sums to 1 (all zero if there are none).
         labels: The label sets of the index rows.
     """
@@ -58,29 +65,88 @@ class Votes:
         return shares.astype(np.float64, copy=False)  # int64 where there is no vote
 
 
-def vote(neighbors: Neighbors, labels: LabelTable, *, k: int, beta: float) -> Posterior:
-    """Weigh the k nearest neighbours by exp(beta * similarity), normalised.
+def vote(
+    neighbors: Neighbors,
+    labels: LabelTable,
+    *,
+    k: int,
+    beta: float,
+    kernel: Kernel = "exponential",
+    prior: float = 0.0,
+    typical: float = 1.0,
+) -> Posterior:
+    """Weigh the k nearest neighbours by a kernel, normalised, and by the prior.
 
-    The kernel is that of a Nadaraya-Watson estimate on the unit sphere (von Mises-Fisher): with
-    beta 0 every neighbour counts the same, with a large beta the nearest alone decides.
+    With s the cosine similarity, d = sqrt(2 - 2s) the distance and r = 0, 1, ... the rank, a
+    neighbour's weight is
+
+    - "exponential": exp(beta * s) (Nadaraya-Watson on the unit sphere, von Mises-Fisher);
+    - "inverse": d ** -beta (Dudani 1976 with beta 1);
+    - "rank": (1 - r / k) ** beta;
+    - "uniform": 1.
+
+    With beta 0 every neighbour counts the same, with a large beta the nearest alone decides.
+
+    An image that resembles nothing has neighbours that mean little. So the label sets of a fixed
+    sample of the index, which stands for the prior, get the share prior / (prior + W) of the vote,
+    where W sums the neighbours' weights in units of that of a neighbour as similar as `typical`:
+    `prior` is the weight of so many typical neighbours.
 
     Args:
-        neighbors: At least k of them, or all that the index has.
+        neighbors: At least k of them, or all that the index has; a similarity of -inf is no vote
+            (at least one of an image must have one).
         labels: Label sets of the index rows.
         k: How many neighbours vote, at least 1.
-        beta: Sharpness of the kernel, per unit of cosine similarity, at least 0.
+        beta: Sharpness of the kernel, at least 0.
+        kernel: Its kind.
+        prior: Weight of the prior, at least 0.
+        typical: Similarity of a typical image to its nearest neighbour.
 
     Raises:
-        ValueError: k or beta out of range.
+        ValueError: A parameter is out of range.
     """
-    if k < 1 or not 0 <= beta < np.inf:
-        raise ValueError(f"k must be at least 1 and beta finite and not negative: {k=}, {beta=}")
+    if k < 1 or not 0 <= beta < np.inf or not 0 <= prior < np.inf:
+        raise ValueError(
+            f"k must be at least 1, beta and prior at least 0: {k=}, {beta=}, {prior=}"
+        )
     rows = neighbors.rows[:, :k]
     similarities = neighbors.similarities[:, :k].astype(np.float64)
     if rows.shape[1] == 0:
         return Posterior(rows, similarities, labels)
-    weights = np.exp(beta * (similarities - similarities.max(axis=1, keepdims=True)))
-    return Posterior(rows, weights / weights.sum(axis=1, keepdims=True), labels)
+    logs = _log_weights(similarities, kernel, beta, k)
+    largest = logs.max(axis=1, keepdims=True)
+    weights = np.exp(logs - largest)
+    total = weights.sum(axis=1, keepdims=True)
+    weights /= total
+    if prior > 0:
+        unit = _log_weights(np.array([[typical]]), kernel, beta, k)
+        mass = np.exp(np.minimum(largest - unit, _MOST_LOG)) * total
+        share = prior / (prior + mass)
+        sample = np.linspace(0, len(labels) - 1, min(_PRIOR_SAMPLE, len(labels))).astype(np.int64)
+        rows = np.hstack([rows, np.broadcast_to(sample, (len(rows), len(sample)))])
+        added = np.broadcast_to(share / len(sample), (len(rows), len(sample)))
+        weights = np.hstack([weights * (1 - share), added])
+    return Posterior(rows, weights, labels)
+
+
+def _log_weights(
+    similarities: NDArray[np.float64], kernel: Kernel, beta: float, k: int
+) -> NDArray[np.float64]:
+    """float64[q, k]: the logarithm of each neighbour's weight, before anything is normalised."""
+    if kernel == "exponential":
+        logs = beta * np.maximum(similarities, -1.0)
+    elif kernel == "inverse":
+        distance = np.sqrt(np.maximum(2 - 2 * np.maximum(similarities, -1.0), 0.0))
+        logs = -beta * np.log(np.maximum(distance, _LEAST_DISTANCE))
+    elif kernel == "rank":
+        logs = np.broadcast_to(
+            beta * np.log1p(-np.arange(similarities.shape[1]) / k), similarities.shape
+        )
+    elif kernel == "uniform":
+        logs = np.zeros_like(similarities)
+    else:
+        raise ValueError(f"unknown kernel {kernel!r}; one of {', '.join(get_args(Kernel))}")
+    return np.where(np.isfinite(similarities), logs, -np.inf)
 
 
 def cast(posterior: Posterior) -> Votes:

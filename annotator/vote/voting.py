@@ -7,18 +7,22 @@ from dataclasses import dataclass
 from typing import get_args
 
 from annotator.vote.decide import Decider, Decision, decide
-from annotator.vote.posterior import Posterior, vote
+from annotator.vote.posterior import Kernel, Posterior, vote
 from index import LabelTable, Neighbors
 
 
 @dataclass(frozen=True)
 class Voting:
-    """How neighbours become concepts. The defaults were chosen by leave-one-group-out on the
-    training side of a mixed set of radiological images (docs/encoder.md).
+    """How neighbours become concepts. The defaults suit projected vectors of a mixed set of
+    radiological images (docs/accuracy.md); vectors as encoders make them are closer together and
+    want a larger beta.
 
     Attributes:
         k: Neighbours that vote.
-        beta: Sharpness of the kernel exp(beta * similarity).
+        beta: Sharpness of the kernel.
+        kernel: "exponential", "inverse", "rank" or "uniform" (`posterior.vote`).
+        prior: Weight of the prior, in typical neighbours.
+        typical: Similarity of a typical image to its nearest neighbour; what `prior` counts in.
         decider: "expected-f1", "threshold" or "top-r".
         threshold: For "threshold": the least share of the votes.
         top_r: For "top-r": how many concepts; None for the neighbours' mean number.
@@ -29,7 +33,10 @@ class Voting:
     """
 
     k: int = 50
-    beta: float = 64.0
+    beta: float = 12.0
+    kernel: Kernel = "exponential"
+    prior: float = 0.0
+    typical: float = 1.0
     decider: Decider = "expected-f1"
     threshold: float = 0.35
     top_r: int | None = None
@@ -39,6 +46,9 @@ class Voting:
         ranges = {
             "k": _is_number(self.k, int) and self.k >= 1,
             "beta": _is_number(self.beta) and 0 <= self.beta < math.inf,
+            "kernel": self.kernel in get_args(Kernel),
+            "prior": _is_number(self.prior) and 0 <= self.prior < math.inf,
+            "typical": _is_number(self.typical) and -1 <= self.typical <= 1 + 1e-6,
             "decider": self.decider in get_args(Decider),
             "threshold": _is_number(self.threshold) and 0 <= self.threshold <= 1,
             "top_r": self.top_r is None or (_is_number(self.top_r, int) and self.top_r >= 0),
@@ -50,7 +60,15 @@ class Voting:
 
     def decide(self, neighbors: Neighbors, labels: LabelTable) -> tuple[Posterior, list[Decision]]:
         """Neighbours of q images to their posterior and q decisions."""
-        posterior = vote(neighbors, labels, k=self.k, beta=self.beta)
+        posterior = vote(
+            neighbors,
+            labels,
+            k=self.k,
+            beta=self.beta,
+            kernel=self.kernel,
+            prior=self.prior,
+            typical=self.typical,
+        )
         return posterior, decide(
             posterior,
             self.decider,

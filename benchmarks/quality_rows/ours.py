@@ -5,15 +5,25 @@ from __future__ import annotations
 import shutil
 import tempfile
 import weakref
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from annotator.build import build_index
 from annotator.collection import Collection
-from annotator.embed.makers import make_embedder
+from annotator.embed.embedder import Embedder, TorchEmbedder
+from annotator.embed.makers import DEFAULT, make_embedder
+from annotator.embed.packaged import packaged, packaged_network
 from annotator.pipeline import Annotator
 from annotator.progress import bar
+from annotator.record import recorded_voting
+from annotator.vote.voting import Voting
+from index import open_index
 from quality_rows.data import Data
+
+# One encoder more, and each at one more size: what can be had without a download.
+SEVERAL = "+".join(f"efficientnet-lite{i}{size}" for i in (0, 1) for size in ("", "@320"))
 
 
 class Ours:
@@ -21,13 +31,14 @@ class Ours:
 
     Args:
         name: For the table.
-        embedder: As for `--embedder`.
+        embedder: Makes the encoder.
+        changes: Parameters of `build_index` other than its own.
     """
 
-    def __init__(self, name: str, embedder: str) -> None:
+    def __init__(self, name: str, embedder: Callable[[], Embedder], **changes: Any) -> None:
         self.name = name
         self.chosen: dict[str, Any] = {}
-        self._embedder = embedder
+        self._embedder, self._changes = embedder, changes
         folder = Path(tempfile.mkdtemp(prefix="annotator-quality-"))
         self._index = folder / "index"
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
@@ -47,11 +58,49 @@ class Ours:
             duplicates={},
             ignored=(),
         )
-        embedder = make_embedder(self._embedder)
-        build_index(collection, self._index, embedder, use_cache=False, progress=bar)
+        embedder = self._embedder()
+        build_index(
+            collection, self._index, embedder, use_cache=False, progress=bar, **self._changes
+        )
 
     def predict(self, test: Data) -> list[set[str]]:
         """Open the index and annotate."""
-        annotator = Annotator.open(self._index)
-        self.chosen = dict(annotator.stored.manifest["about"]["voting"])
-        return [set(a.cuis) for a in annotator.annotate(test.images, progress=bar)]
+        annotator = Annotator(open_index(self._index), self._embedder())
+        about = annotator.stored.manifest["about"]
+        self.chosen = {**about["voting"], "adaptation": about["adaptation"]}
+        if about["tuning"]:
+            self.chosen["f1_on_training_side"] = round(about["tuning"]["f1"], 4)
+            self.chosen["interval_on_training_side"] = about["tuning"]["interval"]
+        annotations = annotator.annotate(test.images, with_neighbors=False, progress=bar)
+        return [set(a.cuis) for a in annotations]
+
+
+class Nearest(Ours):
+    """Ours with the nearest case's concepts instead of a vote."""
+
+    def predict(self, test: Data) -> list[set[str]]:
+        """Open the index and take the nearest case."""
+        stored = open_index(self._index)
+        voting = replace(recorded_voting(stored), k=1, prior=0.0)
+        annotator = Annotator(stored, self._embedder(), voting)
+        self.chosen = {"k": 1, "adaptation": stored.manifest["about"]["adaptation"]}
+        annotations = annotator.annotate(test.images, with_neighbors=False, progress=bar)
+        return [set(a.cuis) for a in annotations]
+
+
+def named(embedder: str) -> Callable[[], Embedder]:
+    """Makes the encoder of that name."""
+    return lambda: make_embedder(embedder)
+
+
+def head_alone() -> Embedder:
+    """The default encoder without its stages: its last layer, as most use such a network."""
+    network = packaged_network(DEFAULT)
+    network.reset_classifier(0)
+    encoder = replace(packaged(DEFAULT), model=network, architecture="head", blocks=None)
+    return TorchEmbedder("head alone", encoder)
+
+
+def fixed(**parameters: Any) -> dict[str, Any]:
+    """For `build_index`: these voting parameters, and all others tuned."""
+    return {"voting": Voting(**parameters), "fixed": tuple(parameters)}

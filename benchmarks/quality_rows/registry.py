@@ -10,7 +10,7 @@ from quality_rows import multilabel_knn, published
 from quality_rows.cnn import Cnn, Recipe
 from quality_rows.data import Row
 from quality_rows.logistic import Logistic
-from quality_rows.ours import Ours
+from quality_rows.ours import SEVERAL, Nearest, Ours, fixed, head_alone, named
 from quality_rows.topics import Topics
 from quality_rows.visual import VisualWords
 
@@ -49,5 +49,18 @@ ROWS: dict[str, Maker] = {
     "cnn-tuned": lambda s: Cnn(s.work, tuned=True, recipe=Recipe(s.epochs)),
     "logistic": lambda _: Logistic(expected_f1=False),
     "logistic-expected-f1": lambda _: Logistic(expected_f1=True),
-    "ours": lambda s: Ours("ours, default", s.embedder),
+    "ours": lambda s: Ours("ours", named(s.embedder)),
+    "ours-several": lambda _: Ours("ours, two encoders, two sizes", named(SEVERAL)),
+    "ours-untuned": lambda s: Ours("ours, not tuned", named(s.embedder), tuning=False),
+    "ours-head": lambda _: Ours("ours without the stages", head_alone),
+    "ours-looks": lambda s: Ours("ours without concepts", named(s.embedder), adaptation="looks"),
+    "ours-raw": lambda s: Ours("ours without projection", named(s.embedder), adaptation="none"),
+    "ours-uniform": lambda s: Ours(
+        "ours without kernel", named(s.embedder), **fixed(kernel="uniform")
+    ),
+    "ours-no-prior": lambda s: Ours("ours without prior", named(s.embedder), **fixed(prior=0.0)),
+    "ours-threshold": lambda s: Ours(
+        "ours without expected F1", named(s.embedder), **fixed(decider="threshold")
+    ),
+    "ours-nearest": lambda s: Nearest("ours without vote (nearest)", named(s.embedder)),
 }

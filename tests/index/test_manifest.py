@@ -22,7 +22,7 @@ N, DIM = 7, 5
 def build(directory: Path, seed: int = 0) -> None:
     vectors = np.random.default_rng(seed).standard_normal((N, DIM))
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    with VersionWriter(directory, DIM) as writer:
+    with VersionWriter(directory) as writer:
         writer.add(vectors.astype(np.float32))
         writer.publish(
             [f"image-{i}" for i in range(N)],
@@ -30,6 +30,7 @@ def build(directory: Path, seed: int = 0) -> None:
             names={"C1": "Röntgen"},
             columns={"captions": [f"caption {i}" for i in range(N)]},
             about={"voting": {"k": 3}},
+            arrays={"map": np.arange(6, dtype=np.float32).reshape(2, 3)},
         )
 
 
@@ -61,6 +62,7 @@ PARTS = [
     "cuis.tsv",
     "ids.txt",
     "captions.jsonl",
+    "map.npy",
 ]
 
 
@@ -208,6 +210,25 @@ def test_a_manifest_with_wrong_entries_is_refused(
     assert str(built) in problem(built)
 
 
+@pytest.mark.parametrize("arrays", [None, "map", [3], ["map", "map2"], [], {"map": 1}])
+def test_arrays_that_are_no_list_of_its_files_are_refused(built: Path, arrays: object) -> None:
+    rewrite(built, lambda m: m | {"arrays": arrays})
+    assert "arrays are not a list" in problem(built) or "lists files other" in problem(built)
+
+
+def test_an_array_outside_the_folder_is_refused(built: Path) -> None:
+    np.save(built / "secret.npy", np.zeros(3))
+    rewrite(
+        built,
+        lambda m: (
+            m
+            | {"arrays": [*m["arrays"], "../secret"]}
+            | {"files": m["files"] | {"../secret.npy": FACTS}}
+        ),
+    )
+    assert "not a plain file name" in problem(built)
+
+
 def test_a_column_outside_the_folder_is_refused(built: Path) -> None:
     (built / "secret.jsonl").write_text("abc")
     rewrite(
@@ -241,6 +262,9 @@ def replace_file(directory: Path, name: str, data: bytes) -> None:
         ("ids.txt", b"a\n" * N),
         ("captions.jsonl", b"{\n" * N),
         ("captions.jsonl", b'"x"\n'),
+        ("map.npy", b"not a numpy file"),
+        ("map.npy", b""),
+        ("map.npy", b"\x80\x04\x95pickle"),
     ],
 )
 def test_files_that_say_something_else_are_refused(built: Path, name: str, data: bytes) -> None:
@@ -254,6 +278,10 @@ def test_arrays_of_objects_are_never_unpickled(built: Path, tmp_path: Path) -> N
             return (Path.touch, (tmp_path / "sprung",))
 
     np.save(tmp_path / "trap.npy", np.array([Trap()], dtype=object), allow_pickle=True)
-    replace_file(built, "labels.indices.npy", (tmp_path / "trap.npy").read_bytes())
-    assert "cannot be read" in problem(built)
-    assert not (tmp_path / "sprung").exists()
+    for name in ("labels.indices.npy", "map.npy"):
+        whole = (built / "v000001" / name).read_bytes()
+        replace_file(built, name, (tmp_path / "trap.npy").read_bytes())
+        assert "cannot be read" in problem(built)
+        assert not (tmp_path / "sprung").exists()
+        replace_file(built, name, whole)
+    assert open_index(built).arrays["map"].shape == (2, 3)

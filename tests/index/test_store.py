@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 import signal
 import subprocess
@@ -14,13 +16,18 @@ import numpy as np
 import pytest
 
 from index import FlatIndex, IndexProblem, VersionWriter, open_index
-from index.manifest import read_manifest
+from index.manifest import FORMAT, read_manifest
 
 N, DIM = 7, 5
 IDS = [f"image-{i}" for i in range(N)]
 CONCEPTS = [["C2", "C1"], [], ["C3"], ["C1"], ["C10", "C3"], ["C2"], []]
 NAMES = {"C1": "Röntgen", "C3": "two\nlines\tand a tab", "C9": "not in the index"}
 COLUMNS = {"captions": [f"caption {i}\nsecond line, “quoted”" for i in range(N)]}
+ARRAYS: dict[str, np.ndarray] = {
+    "map.matrix": np.arange(6, dtype=np.float32).reshape(2, 3),
+    "rows": np.array([[3, 1], [2, 0]], np.int32),
+    "nothing": np.zeros((0, 4)),
+}
 ABOUT = {"embedder": {"name": "e", "sizes": [1, 2]}, "voting": {"k": 3}}
 
 
@@ -31,7 +38,7 @@ def unit(n: int = N, seed: int = 0) -> np.ndarray:
 
 
 def build(directory: Path, seed: int = 0, **changes: Any) -> str:
-    with VersionWriter(directory, DIM) as writer:
+    with VersionWriter(directory) as writer:
         writer.add(unit(seed=seed)[:4])
         writer.add(unit(seed=seed)[4:])
         parts: dict[str, Any] = {
@@ -40,6 +47,7 @@ def build(directory: Path, seed: int = 0, **changes: Any) -> str:
             "names": NAMES,
             "columns": COLUMNS,
             "about": ABOUT,
+            "arrays": ARRAYS,
         } | changes
         return writer.publish(**parts)
 
@@ -75,6 +83,36 @@ def test_what_was_published_is_opened(built: Path) -> None:
     assert np.array_equal(found.similarities, expected.similarities)
 
 
+def test_arrays_come_back_mapped_read_only(built: Path) -> None:
+    arrays = open_index(built).arrays
+    assert arrays.keys() == ARRAYS.keys()
+    for name, array in ARRAYS.items():
+        assert np.array_equal(arrays[name], array) and arrays[name].dtype == array.dtype
+        assert isinstance(arrays[name], np.memmap) and not arrays[name].flags.writeable
+        assert np.array_equal(np.load(built / "v000001" / f"{name}.npy"), array)
+    with pytest.raises(ValueError, match="read-only"):
+        arrays["rows"][0, 0] = 9
+    assert build(built, arrays={}) == "v000002"
+    assert open_index(built).arrays == {}
+
+
+def test_an_index_of_format_1_opens(built: Path) -> None:
+    """Format 1 had no arrays, and its manifest no entry for them."""
+    build(built, arrays={}, columns={})
+    folder = built / "v000002"
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest.pop("arrays") == []
+    text = json.dumps(manifest | {"format": 1})
+    (folder / "manifest.json").write_text(text)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    (built / "current").write_text(f"v000002 {digest}\n")
+    stored = open_index(built)
+    assert stored.ids == tuple(IDS) and stored.arrays == {}
+    assert stored.manifest["format"] == 1
+    assert build(built, arrays={}, columns={}) == "v000003"  # written in today's format
+    assert open_index(built).manifest["format"] == FORMAT > 1
+
+
 def test_the_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
     build(tmp_path / "a")
     build(tmp_path / "b")
@@ -94,7 +132,7 @@ def test_ids_may_be_any_printable_text(tmp_path: Path) -> None:
 
 def test_nothing_is_visible_before_publishing_and_after_an_exception(built: Path) -> None:
     before = files(built)
-    with pytest.raises(KeyboardInterrupt), VersionWriter(built, DIM) as writer:
+    with pytest.raises(KeyboardInterrupt), VersionWriter(built) as writer:
         writer.add(unit(seed=1))
         assert open_index(built).version == "v000001"
         raise KeyboardInterrupt
@@ -103,7 +141,7 @@ def test_nothing_is_visible_before_publishing_and_after_an_exception(built: Path
 
 
 def test_a_first_build_that_fails_leaves_no_index(tmp_path: Path) -> None:
-    with pytest.raises(IndexProblem), VersionWriter(tmp_path / "index", DIM) as writer:
+    with pytest.raises(IndexProblem), VersionWriter(tmp_path / "index") as writer:
         writer.add(unit() * 2)
     assert "has no file `current`" in problem(tmp_path / "index")
     assert build(tmp_path / "index") == "v000001"
@@ -111,13 +149,13 @@ def test_a_first_build_that_fails_leaves_no_index(tmp_path: Path) -> None:
 
 def test_leaving_without_publishing_writes_nothing(built: Path) -> None:
     before = files(built)
-    with VersionWriter(built, DIM) as writer:
+    with VersionWriter(built) as writer:
         writer.add(unit(seed=1))
     assert files(built) == before
 
 
 def test_one_writer_at_a_time_while_readers_read(built: Path) -> None:
-    with VersionWriter(built, DIM):
+    with VersionWriter(built):
         with pytest.raises(IndexProblem, match="Another process is writing"):
             build(built)
         assert open_index(built).ids == tuple(IDS)
@@ -159,6 +197,9 @@ def test_what_is_there_already_is_not_published_again(built: Path) -> None:
         {"columns": {}},
         {"columns": COLUMNS | {"groups": ["p"] * N}},
         {"about": ABOUT | {"voting": {"k": 4}}},
+        {"arrays": {}},
+        {"arrays": ARRAYS | {"rows": np.array([[3, 1], [2, 1]], np.int32)}},
+        {"arrays": ARRAYS | {"rows": np.array([[3, 1], [2, 0]], np.int64)}},
     ],
 )
 def test_whatever_differs_is_a_new_version(built: Path, change: dict[str, Any]) -> None:
@@ -183,6 +224,10 @@ def test_what_is_there_but_damaged_is_published_again(built: Path) -> None:
         ({"ids": ["a\udc80", *IDS[1:]]}, "image id"),
         ({"concepts": [["C1\tname"], *CONCEPTS[1:]]}, "CUI 'C1\\\\tname'"),
         ({"columns": {"../captions": IDS}}, "name of a column"),
+        *(
+            ({"arrays": {name: np.zeros(3)}}, "name of a column or an array")
+            for name in ("../x", "a/b", "", ".x", "a b", "é", "x" * 96, "vectors", "labels.indptr")
+        ),
     ],
 )
 def test_parts_that_do_not_fit_are_refused(
@@ -192,10 +237,23 @@ def test_parts_that_do_not_fit_are_refused(
         build(tmp_path / "index", **change)
 
 
+def test_the_longest_name_can_be_opened(tmp_path: Path) -> None:
+    name = "x" * 94
+    build(tmp_path, arrays={name: np.ones(2)}, columns={name: IDS})
+    stored = open_index(tmp_path)
+    assert stored.arrays[name].tolist() == [1, 1] and stored.columns[name] == tuple(IDS)
+
+
+def test_arrays_of_objects_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="allow_pickle"):
+        build(tmp_path, arrays={"objects": np.array([{}], object)})
+    assert "has no file `current`" in problem(tmp_path)
+
+
 def test_an_index_without_rows_is_refused(tmp_path: Path) -> None:
     with (
         pytest.raises(IndexProblem, match="at least one vector"),
-        VersionWriter(tmp_path, DIM) as writer,
+        VersionWriter(tmp_path) as writer,
     ):
         writer.publish([], [], names={}, columns={}, about={})
 
@@ -204,7 +262,7 @@ def test_an_index_without_rows_is_refused(tmp_path: Path) -> None:
     "vectors", [unit() * 1.01, unit() * np.nan, unit()[:, 1:], unit().astype(np.float64)]
 )
 def test_vectors_that_cannot_be_compared_are_refused(tmp_path: Path, vectors: np.ndarray) -> None:
-    with VersionWriter(tmp_path, DIM) as writer, pytest.raises(IndexProblem):
+    with VersionWriter(tmp_path) as writer, pytest.raises(IndexProblem):
         writer.add(vectors)
 
 

@@ -27,6 +27,9 @@ NEIGHBORS = Neighbors(
         Voting(),
         Voting(k=1),
         Voting(k=3, beta=0.0),
+        Voting(beta=1.0, kernel="inverse"),
+        Voting(beta=2.0, kernel="rank", k=4),
+        Voting(beta=1.0, prior=0.5, typical=0.8),
         Voting(beta=1.0, min_score=0.3),
         Voting(beta=1.0, decider="threshold", threshold=0.5),
         Voting(beta=1.0, decider="top-r"),
@@ -35,7 +38,16 @@ NEIGHBORS = Neighbors(
 )
 def test_parameters_are_passed_on(voting: Voting) -> None:
     posterior, decisions = voting.decide(NEIGHBORS, LABELS)
-    expected = vote(NEIGHBORS, LABELS, k=voting.k, beta=voting.beta)
+    expected = vote(
+        NEIGHBORS,
+        LABELS,
+        k=voting.k,
+        beta=voting.beta,
+        kernel=voting.kernel,
+        prior=voting.prior,
+        typical=voting.typical,
+    )
+    assert np.array_equal(posterior.rows, expected.rows)
     assert np.array_equal(posterior.weights, expected.weights)
     by_hand = decide(
         expected,
@@ -54,6 +66,11 @@ def test_each_parameter_changes_the_outcome() -> None:
     plain = {"beta": 1.0}
     assert cuis(k=1) == [("A",), ("B", "D")]
     assert cuis(**plain) != cuis(beta=1000.0)
+    sharp = {"beta": 8.0}
+    assert cuis(**sharp, kernel="rank") != cuis(**sharp, kernel="uniform")
+    assert cuis(k=1, beta=9.0) != cuis(k=1, beta=9.0, prior=3.0)
+    prior = {"k": 1, "beta": 9.0, "prior": 3.0}
+    assert cuis(**prior) != cuis(**prior, typical=0.1)
     assert cuis(**plain) != cuis(**plain, min_score=0.5)
     assert cuis(**plain, decider="top-r", top_r=1) == [("B",), ("B",)]
     assert cuis(**plain, decider="top-r", top_r=0) == [(), ()]
@@ -62,7 +79,7 @@ def test_each_parameter_changes_the_outcome() -> None:
 
 
 def test_parameters_survive_json() -> None:
-    voting = Voting(k=7, decider="top-r", top_r=3)
+    voting = Voting(k=7, kernel="rank", prior=0.3, typical=0.7, decider="top-r", top_r=3)
     assert Voting(**json.loads(json.dumps(asdict(voting)))) == voting
 
 
@@ -76,6 +93,12 @@ def test_parameters_survive_json() -> None:
         ("beta", -1.0),
         ("beta", float("nan")),
         ("beta", float("inf")),
+        ("kernel", "gauss"),
+        ("kernel", None),
+        ("prior", -0.1),
+        ("prior", float("inf")),
+        ("typical", 1.1),
+        ("typical", float("nan")),
         ("decider", "best"),
         ("threshold", 1.5),
         ("threshold", None),

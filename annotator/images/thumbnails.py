@@ -1,0 +1,49 @@
+"""Small pictures of images, for people to look at."""
+
+from __future__ import annotations
+
+import io
+from collections import deque
+from collections.abc import Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+from PIL import Image
+
+from annotator.errors import ImageError
+from annotator.images.decode import decode
+from annotator.images.ref import ImageRef
+
+SIDE = 192  # pixels of the longer side
+_QUALITY = 80
+_WAITING = 64  # pictures in memory
+
+
+def make_thumbnails(refs: Sequence[ImageRef], *, workers: int) -> Generator[bytes, None, None]:
+    """Small JPEGs of `refs`, in their order; an image that cannot be read gives b"".
+
+    Args:
+        refs: The images.
+        workers: Threads.
+    """
+    waiting: deque[Future[bytes]] = deque()
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="thumbnail")
+    try:
+        for ref in refs:
+            waiting.append(pool.submit(_thumbnail, ref))
+            if len(waiting) >= _WAITING:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _thumbnail(ref: ImageRef) -> bytes:
+    try:
+        picture = decode(ref.read(), at_least=SIDE)[0]
+    except ImageError:
+        return b""  # it was readable when it was embedded, and the cases go on counting
+    picture.thumbnail((SIDE, SIDE), Image.Resampling.BICUBIC)
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=_QUALITY, optimize=True)
+    return file.getvalue()
