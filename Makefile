@@ -13,12 +13,12 @@ help: ## what the targets do
 $(VENV)/.base: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		--constraint constraints.txt --editable '.[cpu]'
+		--constraint constraints.txt --editable '.[cpu,service]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.base
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		--constraint constraints.txt --editable '.[cpu,clip,dicom,dev]'
+		--constraint constraints.txt --editable '.[cpu,service,clip,encoders,dicom,dev]'
 	touch $@
 
 demo: $(VENV)/.base ## install, build an index from phantoms, annotate, score
@@ -32,6 +32,7 @@ demo: $(VENV)/.base ## install, build an index from phantoms, annotate, score
 	$(BIN)/annotator evaluate $(DEMO)/run.csv $(DEMO)/sample/concepts.csv \
 		--split $(DEMO)/sample/split.csv --only test --names $(DEMO)/sample/concept_names.csv
 	@echo "The run lies in $(DEMO)/run.csv, the images in $(DEMO)/sample/images."
+	@echo "To try it in a browser: $(BIN)/annotator serve --index $(DEMO)/index"
 
 test: lint ## lint, type-check, all tests
 	$(BIN)/python -m pytest

@@ -2,6 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
+#: What can be wrong with an image; stable, for programs.
+ImageFault = Literal[
+    "unreadable",  # its file is missing, not a file, or may not be read
+    "empty",
+    "unknown_format",
+    "unsupported",  # of a known format, but stored in a way that cannot be read
+    "broken",  # truncated or corrupt
+    "no_pixels",  # a sound file without a picture in it
+    "too_large",  # more pixels or bytes than allowed
+    "too_many_frames",  # more frames, pages or scans than are read
+]
+
 
 class AnnotatorError(Exception):
     """Something the user can put right: a wrong path, a malformed file, a foreign index.
@@ -21,7 +35,17 @@ class AnnotatorError(Exception):
 
 
 class ImageError(AnnotatorError):
-    """One image that cannot be used: unreadable, empty, truncated, too large, not an image."""
+    """One image that cannot be used: unreadable, empty, truncated, too large, not an image.
+
+    Args:
+        message: As for `AnnotatorError`.
+        hint: As for `AnnotatorError`.
+        code: The kind of fault.
+    """
+
+    def __init__(self, message: str, hint: str = "", code: ImageFault = "unreadable") -> None:
+        super().__init__(message, hint)
+        self.code: ImageFault = code
 
 
 class FormatError(AnnotatorError):

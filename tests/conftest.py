@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
 if TYPE_CHECKING:
+    from annotator.collection import Collection
     from annotator.embed.embedder import TorchEmbedder
 
 # Threads of OpenMP spin while they wait: on cores that others use too, tests would take several
@@ -38,3 +43,56 @@ def tiny_embedder() -> TorchEmbedder:
     half = (0.5, 0.5, 0.5)
     preprocess = Preprocess(32, "letterbox", "bicubic", half, half)
     return TorchEmbedder("tiny", Encoder(model, preprocess, "tiny"), device="cpu", precision="fp32")
+
+
+@pytest.fixture(scope="session")
+def draw_pattern() -> Callable[[Path, int, int], None]:
+    return _draw_pattern
+
+
+def _draw_pattern(path: Path, kind: int, seed: int) -> None:
+    """One of three kinds of pattern, each image a little different."""
+    from PIL import Image
+
+    rng = np.random.default_rng([kind, seed])
+    y, x = np.mgrid[0:32, 0:40] / 5 + rng.random(2)[:, None, None]
+    waves = (np.sin(3 * x), np.sin(x) * np.sin(y), np.sin(4 * y))[kind]
+    noise = rng.normal(0, 25, waves.shape)
+    Image.fromarray((waves * 80 + 128 + noise).clip(0, 255).astype(np.uint8)).save(path)
+
+
+@pytest.fixture(scope="session")
+def patterns(tmp_path_factory: pytest.TempPathFactory) -> Collection:
+    """120 small images of three patterns, two of each patient; the concepts follow the pattern."""
+    from annotator.collection import read_collection
+
+    folder = tmp_path_factory.mktemp("patterns")
+    (folder / "images").mkdir()
+    concepts, groups = ["ID,CUIs\n"], ["ID,patient\n"]
+    for i in range(120):
+        kind = i // 2 % 3
+        _draw_pattern(folder / "images" / f"i{i:03d}.png", kind, i)
+        concepts.append(f"i{i:03d},C{kind};C9\n" if i % 5 else f"i{i:03d},C{kind}\n")
+        groups.append(f"i{i:03d},p{i // 2}\n")
+    (folder / "concepts.csv").write_text("".join(concepts))
+    (folder / "groups.csv").write_text("".join(groups))
+    return read_collection(
+        folder / "images", folder / "concepts.csv", groups=str(folder / "groups.csv")
+    )
+
+
+@pytest.fixture(scope="session")
+def _tuned_index(
+    tmp_path_factory: pytest.TempPathFactory, patterns: Collection, tiny_embedder: TorchEmbedder
+) -> Path:
+    from annotator.build import build_index
+
+    directory = tmp_path_factory.mktemp("tuned") / "index"
+    build_index(patterns, directory, tiny_embedder)
+    return directory
+
+
+@pytest.fixture
+def tuned_index(_tuned_index: Path, tmp_path: Path) -> Path:
+    """An index of `patterns`, projected and tuned; each test has a copy of its own."""
+    return Path(shutil.copytree(_tuned_index, tmp_path / "tuned"))

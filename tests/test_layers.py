@@ -20,10 +20,10 @@ ROOT = Path(__file__).parents[1]
 # A module may import those of its own layer's package and of the layers before it.
 LAYERS = (
     {"errors"},
-    {"progress", "tables", "images", "vote"},
-    {"score", "embed", "sample"},
-    {"record"},
-    {"collection", "inspect", "tune"},
+    {"progress", "tables", "images", "vote", "adapt"},
+    {"score", "embed", "sample", "adapt"},
+    {"record", "tune"},
+    {"collection", "inspect"},
     {"build", "pipeline"},
     {"figure"},
     {"cli"},
@@ -31,6 +31,9 @@ LAYERS = (
 )
 HEAVY = {"torch", "torchvision", "timm", "open_clip", "pandas", "faiss", "matplotlib", "pyarrow"}
 HEAVY |= {"pydicom", "sklearn", "skimage", "tqdm"}
+# What the extra `service` installs; loaded by `annotator serve` alone.
+SERVICE = {"fastapi", "starlette", "pydantic", "pydantic_settings", "uvicorn", "h11"}
+SERVICE |= {"prometheus_client", "python_multipart"}
 MAY_BE_HEAVY = {
     "annotator/embed": {"torch"},
     "annotator/images/dicom_worker.py": {"pydicom"},  # a process of its own
@@ -97,12 +100,20 @@ def test_annotator_imports_the_service_in_its_command_alone(path: Path) -> None:
     anywhere = {module.split(".")[0] for module in imports(path)}
     at_the_top = {module.split(".")[0] for module in imports(path, top_only=True)}
     assert "service" not in at_the_top
-    assert "service" not in anywhere or name_of(path) == "cli"
+    assert "service" not in anywhere or path == ROOT / "annotator" / "cli" / "serve.py"
+    assert not anywhere & SERVICE
+
+
+@pytest.mark.parametrize("path", modules("service"), ids=lambda p: str(p.relative_to(ROOT)))
+def test_what_the_service_imports(path: Path) -> None:
+    anywhere = {module.split(".")[0] for module in imports(path)} - sys.stdlib_module_names
+    assert anywhere <= {"annotator", "index", "service", "numpy"} | SERVICE
+    assert not any(module.startswith("annotator.cli") for module in imports(path))
 
 
 @pytest.mark.parametrize(
     "path",
-    [*modules("annotator"), *modules("index")],
+    [*modules("annotator"), *modules("index"), *modules("service")],
     ids=lambda p: str(p.relative_to(ROOT)),
 )
 def test_nothing_heavy_is_imported_at_the_top(path: Path) -> None:
@@ -128,8 +139,9 @@ def run(script: str) -> str:
 @pytest.mark.parametrize(
     ("statement", "absent"),
     [
-        ("import annotator, index", {"numpy", "PIL"} | HEAVY),
-        ("import annotator.cli", {"numpy", "PIL"} | HEAVY),
+        ("import annotator, index", {"numpy", "PIL", "service"} | SERVICE | HEAVY),
+        ("import annotator.cli", {"numpy", "PIL", "service"} | SERVICE | HEAVY),
+        ("import service.server", {"PIL"} | HEAVY),
         ("from annotator import evaluate, find_images, read_collection, Voting", HEAVY),
         ("import annotator.inspect, annotator.record, index.store", HEAVY),
         ("import annotator.tables.run, annotator.score.stats, annotator.score.report", HEAVY),

@@ -125,13 +125,13 @@ def decode(
         # and their messages may quote the content, so the cause is left out on purpose.
         cut_off = isinstance(error, EOFError) or "truncated" in str(error).lower()
         reason = f"truncated {kind}" if cut_off else f"corrupt or unsupported {kind}"
-        raise ImageError(reason, _VIEWER_HINT) from None
+        raise ImageError(reason, _VIEWER_HINT, "broken") from None
 
 
 def _kind(data: bytes) -> str:
     """Name the format by its first bytes."""
     if not data:
-        raise ImageError("empty file", "Fetch or export it again.")
+        raise ImageError("empty file", "Fetch or export it again.", "empty")
     if data[128:132] == b"DICM":
         return "DICOM"
     for magic, kind in _MAGIC:
@@ -141,7 +141,8 @@ def _kind(data: bytes) -> str:
         return "WebP"
     if dicom.looks_like_dicom(data[:132]):
         return "DICOM"
-    raise ImageError("not a JPEG, PNG, TIFF, BMP, WebP, GIF or DICOM image", _FORMATS_HINT)
+    message = "not a JPEG, PNG, TIFF, BMP, WebP, GIF or DICOM image"
+    raise ImageError(message, _FORMATS_HINT, "unknown_format")
 
 
 @cache
@@ -179,7 +180,8 @@ def _decode_with_pillow(
     max_frames: int,
 ) -> list[Image.Image]:
     if kind == "JPEG" and data.count(b"\xff\xda") > _MAX_SCANS:
-        raise ImageError(f"JPEG of more than {_MAX_SCANS} scans", _FORMATS_HINT)
+        message = f"JPEG of more than {_MAX_SCANS} scans"
+        raise ImageError(message, _FORMATS_HINT, "too_many_frames")
     with _openers()[kind](io.BytesIO(data)) as image:
         check_size(*image.size, max_pixels)
         if kind == "JPEG" and at_least is not None:
@@ -188,7 +190,8 @@ def _decode_with_pillow(
         indices = frame_indices(_count_frames(image, kind, data), pixels, frames, max_frames)
         work = indices[-1] * max(pixels, _MIN_FRAME_PIXELS)
         if kind in ("GIF", "PNG", "WebP") and work > _MAX_ANIMATION_PIXELS:
-            raise ImageError(f"{kind} animation of too many frames", SMALLER_HINT)
+            message = f"{kind} animation of too many frames"
+            raise ImageError(message, SMALLER_HINT, "too_many_frames")
         pictures: list[Image.Image] = []
         total = 0
         for index in indices:
@@ -199,7 +202,7 @@ def _decode_with_pillow(
             total += image.width * image.height
             if total > MAX_TOTAL_PIXELS and pictures:
                 message = f"{len(indices)} frames are over the limit of {MAX_TOTAL_PIXELS} pixels"
-                raise ImageError(message, SMALLER_HINT)
+                raise ImageError(message, SMALLER_HINT, "too_large")
             image.load()
             pictures.append(_upright(_to_8bit(image), image))
         return pictures
@@ -246,7 +249,8 @@ def _count_pages(image: ImageFile.ImageFile) -> int:
             image.seek(page)
         except Exception:
             return page
-    raise ImageError(f"TIFF of more than {_MAX_PAGES} pages", "Split it into smaller files.")
+    message = f"TIFF of more than {_MAX_PAGES} pages"
+    raise ImageError(message, "Split it into smaller files.", "too_many_frames")
 
 
 def _check_tile(image: ImageFile.ImageFile, max_pixels: int) -> None:

@@ -15,6 +15,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ from annotator.images.pixels import Frames, check_size, frame_indices, stretch, 
 # be safe with threads.
 warnings.filterwarnings("ignore", module=r"pydicom\.")
 
-_MAX_INFLATED = 1 << 30
+# A megabyte can inflate to a gigabyte, of which pydicom makes two copies.
+_MAX_INFLATED = 1 << 28
 # Decoders of compressed pixel data that may run in this process: they survive corrupt input.
 _TRUSTED = ("pillow", "pydicom")
 _WORKER_SECONDS = 120
@@ -85,7 +87,7 @@ def decode(data: bytes, *, frames: Frames, max_pixels: int, max_frames: int) -> 
     check_size(columns, rows, max_pixels)
     n_frames = get_nr_frames(ds, warn=False)
     if n_frames < 1:
-        raise ImageError("DICOM with a number of frames below 1", _EXPORT_HINT)
+        raise ImageError("DICOM with a number of frames below 1", _EXPORT_HINT, "broken")
     _check_decodable(ds)
     indices = frame_indices(n_frames, rows * columns, frames, max_frames)
     stored = _stored_values(ds, data, indices)
@@ -130,17 +132,18 @@ def _check_inflated_size(data: bytes) -> None:
         size += len(inflater.decompress(chunk))
         if size > _MAX_INFLATED:
             message = f"deflated DICOM of more than {_MAX_INFLATED} bytes"
-            raise ImageError(message, _EXPORT_HINT)
+            raise ImageError(message, _EXPORT_HINT, "too_large")
 
 
 def _check_has_pixels(ds: Any) -> None:
     if any(keyword in ds for keyword in _PIXEL_KEYWORDS):
         return
     if "Rows" in ds:
-        raise ImageError("DICOM whose pixel data is missing or truncated", _EXPORT_HINT)
+        message = "DICOM whose pixel data is missing or truncated"
+        raise ImageError(message, _EXPORT_HINT, "broken")
     sop_class = ds.get("SOPClassUID") or ds.file_meta.get("MediaStorageSOPClassUID")
     what = f" ({_name(sop_class)})" if _name(sop_class) else ""
-    raise ImageError(f"DICOM without an image{what}", "Leave it out.")
+    raise ImageError(f"DICOM without an image{what}", "Leave it out.", "no_pixels")
 
 
 def _name(uid: Any) -> str:
@@ -159,15 +162,16 @@ def _check_decodable(ds: Any) -> None:
         decoder = get_decoder(syntax)
     except NotImplementedError:
         message = f"unsupported DICOM transfer syntax {_name(syntax)}".rstrip()
-        raise ImageError(message, "Convert it to Explicit VR Little Endian.") from None
+        hint = "Convert it to Explicit VR Little Endian."
+        raise ImageError(message, hint, "unsupported") from None
     if not decoder.is_available:
         message = f"no decoder for DICOM transfer syntax {_name(syntax)}"
-        raise ImageError(message, _INSTALL_HINT)
+        raise ImageError(message, _INSTALL_HINT, "unsupported")
     if not syntax.is_encapsulated:
         stored = next(len(ds[k].value or b"") for k in _PIXEL_KEYWORDS if k in ds)
         if stored < get_expected_length(ds):
             message = "truncated DICOM: the pixel data is shorter than its header says"
-            raise ImageError(message, _EXPORT_HINT)
+            raise ImageError(message, _EXPORT_HINT, "broken")
 
 
 def _stored_values(ds: Any, data: bytes, indices: list[int]) -> Iterator[NDArray[Any]]:
@@ -186,11 +190,57 @@ def _stored_values(ds: Any, data: bytes, indices: list[int]) -> Iterator[NDArray
         yield from _decoded_apart(data, indices, _name(syntax))
         return
     for index in indices:
+        _check_frame(ds, index, syntax)
         try:
             values = pixel_array(ds, index=index, decoding_plugin=plugin)
         except RuntimeError:
             raise _cannot_be_decoded(_name(syntax)) from None
         yield values
+
+
+def _check_frame(ds: Any, index: int, syntax: Any) -> None:
+    """Refuse a compressed frame that would decode to more than its header says.
+
+    Decoders fill memory first and compare with Rows and Columns later: a kilobyte of JPEG 2000 may
+    hold more than a hundred million pixels.
+    """
+    from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
+    from PIL.JpegImagePlugin import JpegImageFile
+    from pydicom.encaps import get_frame
+    from pydicom.pixels.utils import get_nr_frames
+    from pydicom.uid import RLELossless
+
+    n_frames = get_nr_frames(ds, warn=False)
+    frame = get_frame(ds.PixelData, index, number_of_frames=n_frames)
+    if syntax == RLELossless:
+        claimed = ds.Rows * ds.Columns * ds.SamplesPerPixel * -(-ds.BitsAllocated // 8)
+        fits = _fits_rle(frame, 2 * claimed)  # padded frames are fine
+    else:
+        reader = JpegImageFile if frame.startswith(b"\xff\xd8") else Jpeg2KImageFile
+        try:
+            with reader(io.BytesIO(frame)) as image:
+                fits = image.size == (ds.Columns, ds.Rows)
+        except Exception:  # readers of hostile bytes fail in many ways
+            raise _cannot_be_decoded(_name(syntax)) from None
+    if not fits:
+        message = "DICOM frame of another size than its header says"
+        raise ImageError(message, _EXPORT_HINT, "broken")
+
+
+def _fits_rle(frame: bytes, limit: int) -> bool:
+    """Whether an RLE frame (PS3.5, annex G) decodes to at most `limit` bytes."""
+    header = np.frombuffer(frame[:64], "<u4").tolist()
+    size = 0
+    for position, end in pairwise([*header[1 : header[0] + 1], len(frame)]):
+        while position < end and size <= limit:
+            code = frame[position]
+            if code < 128:  # as many literal bytes and one more
+                size += code + 1
+                position += code + 2
+            else:  # a byte, repeated; 128 stands for nothing
+                size += 257 - code if code > 128 else 0
+                position += 2 if code > 128 else 1
+    return size <= limit
 
 
 def _decoded_apart(data: bytes, indices: list[int], syntax: str) -> NDArray[Any]:
@@ -217,7 +267,7 @@ def _decoded_apart(data: bytes, indices: list[int], syntax: str) -> NDArray[Any]
 
 def _cannot_be_decoded(syntax: str) -> ImageError:
     message = f"DICOM pixel data that cannot be decoded as {syntax}"
-    return ImageError(message, f"It may be corrupt. {_INSTALL_HINT}")
+    return ImageError(message, f"It may be corrupt. {_INSTALL_HINT}", "broken")
 
 
 def _render(ds: Any, index: int, stored: NDArray[Any]) -> Image.Image:
@@ -231,7 +281,8 @@ def _render(ds: Any, index: int, stored: NDArray[Any]) -> Image.Image:
         return _colour(colours, ds.RedPaletteColorLookupTableDescriptor[2])
     if stored.ndim == 3:
         if photometric not in _COLOUR:
-            raise ImageError("DICOM with an unsupported photometric interpretation", _EXPORT_HINT)
+            message = "DICOM with an unsupported photometric interpretation"
+            raise ImageError(message, _EXPORT_HINT, "unsupported")
         return _colour(stored, ds.BitsStored)
     return Image.fromarray(_grey(ds, index, stored))
 

@@ -94,10 +94,10 @@ class _ImageReader:
                 raise ImageError(message, "Check the file, and fetch it again.") from None
         content = value.get("bytes") if isinstance(value, dict) else value
         if not content:
-            raise ImageError("no image in this row", "Leave the row out.")
+            raise ImageError("no image in this row", "Leave the row out.", "empty")
         if len(content) > MAX_BYTES:
             message = f"{len(content)} bytes are over the limit of {MAX_BYTES}"
-            raise ImageError(message, "Scale the image down or leave it out.")
+            raise ImageError(message, "Scale the image down or leave it out.", "too_large")
         return bytes(content)
 
     def _cell(self, number: int, row: int) -> Any:

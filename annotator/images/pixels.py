@@ -35,13 +35,14 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
             or one of the two over `MAX_SIDE`.
     """
     if width < 1 or height < 1:
-        raise ImageError(f"{width} x {height} pixels is not an image", "Leave it out.")
+        message = f"{width} x {height} pixels is not an image"
+        raise ImageError(message, "Leave it out.", "no_pixels")
     if max(width, height) > MAX_SIDE:
         message = f"{width} x {height} pixels is over the limit of {MAX_SIDE} for one side"
-        raise ImageError(message, SMALLER_HINT)
+        raise ImageError(message, SMALLER_HINT, "too_large")
     if width * height > max_pixels:
         message = f"{width} x {height} pixels is over the limit of {max_pixels}"
-        raise ImageError(message, SMALLER_HINT)
+        raise ImageError(message, SMALLER_HINT, "too_large")
 
 
 def frame_indices(n_frames: int, pixels: int, frames: Frames, max_frames: int) -> list[int]:

@@ -126,7 +126,7 @@ def _read_file(path: str) -> bytes:
             raise ImageError("not a regular file", "Leave it out.")
         if status.st_size > MAX_BYTES:
             message = f"{status.st_size} bytes are over the limit of {MAX_BYTES}"
-            raise ImageError(message, "Scale the image down or leave it out.")
+            raise ImageError(message, "Scale the image down or leave it out.", "too_large")
         with open(path, "rb") as file:
             return file.read(MAX_BYTES)
     except FileNotFoundError:

@@ -485,6 +485,32 @@ def test_deflated_bombs_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert refusal(data[132:]).message == "deflated DICOM of more than 8000000 bytes"
 
 
+def test_frames_that_decode_to_more_than_the_header_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    large = np.zeros((2000, 2000), np.uint8)
+    frames = {
+        RLELossless: np.array([1, 64, *[0] * 14], "<u4").tobytes()
+        + b"\x81\0" * (large.size // 128),
+        JPEGBaseline8Bit: compressed(large, "JPEG"),
+        JPEG2000Lossless: compressed(large, "JPEG2000"),
+    }
+
+    def file(syntax: str, side: int) -> bytes:
+        ds = dataset(GREY, Rows=side, Columns=side, PixelData=encapsulate([frames[syntax]]))
+        ds.file_meta = FileMetaDataset()
+        ds.file_meta.TransferSyntaxUID = syntax
+        ds["PixelData"].VR = "OB"
+        buffer = io.BytesIO()
+        pydicom.dcmwrite(buffer, ds, enforce_file_format=True)
+        return buffer.getvalue()
+
+    for syntax in frames:
+        assert not decode_one(file(syntax, 2000)).any()
+    monkeypatch.setattr("pydicom.pixels.utils.pixel_array", lambda *_, **__: pytest.fail("decoded"))
+    for syntax in frames:
+        message = "DICOM frame of another size than its header says"
+        assert refusal(file(syntax, 24)).message == message
+
+
 # Hostile input
 
 

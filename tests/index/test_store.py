@@ -15,8 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from index import FlatIndex, IndexProblem, VersionWriter, open_index
+from index import FlatIndex, IndexProblem, StoredIndex, VersionWriter, open_index
 from index.manifest import FORMAT, read_manifest
+from index.store import THUMBNAIL_ENDS, THUMBNAILS
 
 N, DIM = 7, 5
 IDS = [f"image-{i}" for i in range(N)]
@@ -320,3 +321,46 @@ def test_a_writer_killed_at_any_moment_leaves_a_sound_index(tmp_path: Path) -> N
     build(directory, seed=5000)
     assert not list(directory.glob(".writing-*"))
     assert len(list(directory.glob("v*"))) <= 2
+
+
+def with_pictures(directory: Path, pictures: list[bytes]) -> StoredIndex:
+    ends = np.cumsum([len(p) for p in pictures]).astype(np.int64)
+    data = np.frombuffer(b"".join(pictures), np.uint8)
+    with VersionWriter(directory) as writer:
+        writer.add(np.eye(len(pictures), dtype=np.float32))
+        writer.publish(
+            [str(i) for i in range(len(pictures))],
+            [[] for _ in pictures],
+            names={},
+            columns={},
+            about={},
+            arrays={THUMBNAILS: data, THUMBNAIL_ENDS: ends},
+        )
+    return open_index(directory)
+
+
+def test_each_row_has_its_own_picture(tmp_path: Path) -> None:
+    stored = with_pictures(tmp_path, [b"first", b"", b"third"])
+    assert stored.has_thumbnails
+    assert [stored.thumbnail(row) for row in range(3)] == [b"first", None, b"third"]
+
+
+@pytest.mark.parametrize(
+    "ends", [[5, 5, 11], [5, 4, 10], [-1, 5, 10], [5, 10]], ids=["long", "back", "below", "few"]
+)
+def test_pictures_that_do_not_fit_the_rows_are_refused(tmp_path: Path, ends: list[int]) -> None:
+    with VersionWriter(tmp_path) as writer:
+        writer.add(np.eye(3, dtype=np.float32))
+        writer.publish(
+            ["a", "b", "c"],
+            [[], [], []],
+            names={},
+            columns={},
+            about={},
+            arrays={
+                THUMBNAILS: np.zeros(10, np.uint8),
+                THUMBNAIL_ENDS: np.array(ends, np.int64),
+            },
+        )
+    with pytest.raises(IndexProblem, match="small pictures do not fit"):
+        open_index(tmp_path)

@@ -1,0 +1,65 @@
+"""`annotator serve`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from annotator.cli.options import file_path
+from annotator.errors import AnnotatorError
+
+
+@click.command("serve")
+@click.option("--index", type=file_path(), help="Folder of the index [concept-index].")
+@click.option("--host", help="Address to listen on [127.0.0.1].")
+@click.option("--port", type=int, help="Port to listen on; 0 for any free one [8000].")
+@click.option("--api-key-file", type=file_path(), help="File with one API key a line.")
+@click.option(
+    "--insecure", is_flag=True, default=None, help="Without keys, serve other machines, too."
+)
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "cuda"]), help="For the encoder [auto]."
+)
+@click.option("--max-batch", type=int, help="Images encoded at once [16; on a GPU 128].")
+@click.option("--batch-wait-ms", type=float, help="How long a batch waits for more images [2].")
+@click.option("--max-queue", type=int, help="Images accepted and unfinished [128].")
+@click.option("--max-upload-mb", type=int, help="Largest request, in MiB [64].")
+@click.option("--max-images", type=int, help="Most images in a request [32].")
+@click.option("--timeout-s", type=float, help="Seconds to answer in [30].")
+@click.option("--workers", type=int, help="Threads that decode [the cores].")
+@click.option(
+    "--allow-reload", is_flag=True, default=None, help="Offer POST /v1/reload (needs keys)."
+)
+@click.option("--cors-origin", help="Origin whose pages may call, such as https://example.org.")
+@click.option("--show-settings", is_flag=True, help="Print the settings as JSON, and stop.")
+def serve_command(index: Path | None, show_settings: bool, **flags: Any) -> int:
+    """Serve an index over HTTP: a page at /, the API under /v1, its description at /docs.
+
+    Every option can also be set in the environment (--max-batch as ANNOTATOR_MAX_BATCH), and so can
+    a few more (docs/service.md). SIGHUP loads the index's current version; SIGTERM finishes what is
+    under way and stops.
+
+    \b
+    annotator serve
+    annotator serve --index concept-index --host 0.0.0.0 --api-key-file keys.txt
+    curl -F image=@scan.png http://127.0.0.1:8000/v1/annotate
+    """
+    try:
+        from service.server import serve
+        from service.settings import read_settings
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        raise AnnotatorError(
+            f"The service needs the package {package}, which is not installed.",
+            'pip install "annotator[service]"',
+        ) from error
+    try:
+        settings = read_settings(index=index, **flags)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    if show_settings:
+        click.echo(settings.model_dump_json(indent=2))
+        return 0
+    return serve(settings)

@@ -1,0 +1,142 @@
+"""Annotations as JSON and as a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from annotator.errors import FormatError
+from annotator.images.ref import image_id
+from annotator.tables.run import render_run
+from service.engine import Engine
+from service.metrics import STAGES
+from service.multipart import Upload
+from service.problems import Problem
+
+if TYPE_CHECKING:
+    from annotator.pipeline import Annotation
+
+Outcome = tuple["Annotation", Mapping[str, float]] | Problem
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of a request's images.
+
+    Attributes:
+        engine: That answered.
+        ids: Of the images.
+        outcomes: Annotation and seconds in each stage, or the problem with the image.
+    """
+
+    engine: Engine
+    ids: Sequence[str]
+    outcomes: Sequence[Outcome]
+
+    @property
+    def failed(self) -> int:
+        """Images that could not be used."""
+        return sum(isinstance(outcome, Problem) for outcome in self.outcomes)
+
+    def to_dict(self, listed: int, total_seconds: float) -> dict[str, Any]:
+        """`schemas.AnnotateOut`, with at most `listed` neighbours of each image."""
+        stored = self.engine.annotator.stored
+        results = [
+            self._result(id_, outcome, listed)
+            for id_, outcome in zip(self.ids, self.outcomes, strict=True)
+        ]
+        cuis = {concept["cui"] for result in results for concept in result["concepts"]}
+        cuis |= {c for result in results for n in result["neighbors"] for c in n["cuis"]}
+        return {
+            "index_version": stored.version,
+            "model": describe_model(self.engine),
+            "results": results,
+            "names": {cui: stored.names[cui] for cui in sorted(cuis) if cui in stored.names},
+            "timings": self._timings(total_seconds),
+        }
+
+    def to_run(self) -> str:
+        """The 2026 run format; an unusable image has a row without CUIs.
+
+        Raises:
+            Problem: 422, the ids or CUIs cannot stand in a run.
+        """
+        return _run(
+            (id_, () if isinstance(outcome, Problem) else outcome[0].cuis)
+            for id_, outcome in zip(self.ids, self.outcomes, strict=True)
+        )
+
+    def _result(self, id_: str, outcome: Outcome, listed: int) -> dict[str, Any]:
+        if isinstance(outcome, Problem):
+            return {
+                "id": id_,
+                "concepts": [],
+                "expected_f1": None,
+                "familiarity": None,
+                "neighbors": [],
+                "error": outcome.to_dict(),
+            }
+        stored = self.engine.annotator.stored
+        fields = outcome[0].to_dict(stored.names, explain=True)
+        neighbors = fields["neighbors"][:listed]
+        for neighbor in neighbors:
+            path = f"/v1/neighbors/{quote(neighbor['id'], safe='')}/image"
+            neighbor["thumbnail"] = path if self.engine.has_thumbnails else None
+        return {
+            "id": id_,
+            "concepts": fields["concepts"],
+            "expected_f1": fields["expected_f1"],
+            "familiarity": fields.get("familiarity"),
+            "neighbors": neighbors,
+            "error": None,
+        }
+
+    def _timings(self, total_seconds: float) -> dict[str, float]:
+        seconds = [outcome[1] for outcome in self.outcomes if not isinstance(outcome, Problem)]
+        longest = {s: max((each[s] for each in seconds), default=0.0) for s in STAGES}
+        longest["total"] = total_seconds
+        return {f"{stage}_ms": round(value * 1000, 3) for stage, value in longest.items()}
+
+
+def describe_model(engine: Engine) -> dict[str, str]:
+    """`schemas.ModelOut`."""
+    embedder = engine.annotator.embedder
+    return {"name": embedder.name, "fingerprint": embedder.fingerprint.digest}
+
+
+def ids_of(uploads: Sequence[Upload]) -> list[str]:
+    """The image ids: the file's name without its extension, else "image-" and its place."""
+    names = [image_id(upload.filename.replace("\\", "/")) for upload in uploads]
+    return [name or f"image-{place}" for place, name in enumerate(names, 1)]
+
+
+def check_run_ids(ids: Sequence[str]) -> None:
+    """Refuse ids that could not stand in a run, before the work is done.
+
+    Raises:
+        Problem: 422.
+    """
+    _run((id_, ()) for id_ in ids)
+
+
+def _run(rows: Any) -> str:
+    try:
+        return render_run(rows, "2026")
+    except FormatError as error:
+        detail = f"There can be no run of this: {error.message}."
+        raise Problem(422, "not_a_run", detail, error.hint) from None
+
+
+def wants_csv(accept: str) -> bool:
+    """Whether an Accept header prefers text/csv to JSON (RFC 9110, section 12.5.1)."""
+    weights: dict[str, float] = {}
+    for part in accept.lower().split(","):
+        media_type, *parameters = (piece.strip() for piece in part.split(";"))
+        weight = next((p[2:] for p in parameters if p.startswith("q=")), "1")
+        try:
+            weights[media_type] = float(weight)
+        except ValueError:
+            weights[media_type] = 0.0
+    return weights.get("text/csv", 0.0) > weights.get("application/json", 0.0)

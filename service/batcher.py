@@ -1,0 +1,199 @@
+"""Images of all requests, gathered into batches for the encoder."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.engine import Engine
+from service.metrics import Metrics
+
+if TYPE_CHECKING:
+    from annotator.pipeline import Annotation
+    from annotator.vote.voting import Voting
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the batcher keeps to.
+
+    Attributes:
+        max_batch: Most images that are encoded at once.
+        batch_wait: Seconds that less than a batch waits for images that are being decoded.
+        workers: Threads that decode.
+        encoders: Batches encoded at the same time.
+        max_pixels: Of a frame.
+        max_frames: Of an image.
+    """
+
+    max_batch: int
+    batch_wait: float
+    workers: int
+    encoders: int
+    max_pixels: int
+    max_frames: int
+
+
+@dataclass(eq=False)
+class _Job:
+    """An image on its way, with the seconds that it spent in each stage."""
+
+    engine: Engine
+    pixels: NDArray[np.uint8]
+    voting: Voting
+    done: asyncio.Future[Annotation]
+    seconds: dict[str, float]
+    since: float = field(default_factory=time.perf_counter)
+
+
+class Batcher:
+    """Decodes in one pool of threads, encodes in another; between them is a queue.
+
+    Whenever an encoder is free it takes what waits: its share of it if other encoders are free too,
+    `max_batch` at most. Less than a batch waits for more only while other images are being decoded,
+    and no longer than `batch_wait`. A batch never mixes engines. An image whose request was
+    cancelled is dropped before the next stage.
+
+    Use as an async context manager.
+    """
+
+    def __init__(self, limits: Limits, metrics: Metrics) -> None:
+        self.limits = limits
+        self._metrics = metrics
+        self._waiting: list[_Job] = []
+        self._decoding = 0
+        self._idle = limits.encoders
+        self._changed = asyncio.Event()
+        self._running: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Batcher:
+        self._decoders = ThreadPoolExecutor(self.limits.workers, "decode")
+        self._encoders = ThreadPoolExecutor(self.limits.encoders, "encode")
+        self._loop = asyncio.create_task(self._serve(), name="batcher")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._loop.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._loop
+        await asyncio.gather(*self._running)
+        for pool in (self._decoders, self._encoders):
+            await asyncio.to_thread(pool.shutdown, wait=True, cancel_futures=True)
+
+    @property
+    def queued(self) -> int:
+        """Images that are decoded and not encoded."""
+        return len(self._waiting)
+
+    async def annotate(
+        self, engine: Engine, data: bytes, voting: Voting
+    ) -> tuple[Annotation, dict[str, float]]:
+        """Annotate an image file; its image id is left empty.
+
+        Returns:
+            The annotation, and the seconds of queue, decode, encode, search and vote.
+
+        Raises:
+            ImageError: It cannot be used.
+            MemoryError: It does not fit.
+        """
+        asked = time.perf_counter()
+        seconds: dict[str, float] = {}
+
+        def decode() -> NDArray[np.uint8]:
+            started = time.perf_counter()
+            seconds["queue"] = started - asked
+            try:
+                return engine.decode(data, self.limits.max_pixels, self.limits.max_frames)
+            finally:
+                seconds["decode"] = time.perf_counter() - started
+
+        loop = asyncio.get_running_loop()
+        self._decoding += 1
+        try:
+            pixels = await loop.run_in_executor(self._decoders, decode)
+        finally:
+            self._decoding -= 1
+            self._changed.set()
+        job = _Job(engine, pixels, voting, loop.create_future(), seconds)
+        self._waiting.append(job)
+        annotation = await job.done
+        for stage in ("queue", "decode"):
+            self._metrics.stage_seconds.labels(stage).observe(seconds[stage])
+        return annotation, seconds
+
+    async def _serve(self) -> None:
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            while self._waiting and self._idle:
+                await self._wait_for_more()
+                batch = self._take()
+                if batch:
+                    self._idle -= 1
+                    task = asyncio.create_task(self._encode(batch))
+                    self._running.add(task)
+                    task.add_done_callback(self._running.discard)
+
+    async def _wait_for_more(self) -> None:
+        deadline = time.perf_counter() + self.limits.batch_wait
+        while self._decoding and len(self._waiting) < self.limits.max_batch:
+            left = deadline - time.perf_counter()
+            if left <= 0:
+                return
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), left)
+            self._changed.clear()
+
+    def _take(self) -> list[_Job]:
+        """The next batch: the oldest image and what goes with it; empty if all were cancelled."""
+        waiting = [job for job in self._waiting if not job.done.done()]
+        share = min(self.limits.max_batch, -(-len(waiting) // self._idle))
+        batch = [job for job in waiting if job.engine is waiting[0].engine][:share]
+        taken = set(map(id, batch))
+        self._waiting = [job for job in waiting if id(job) not in taken]
+        return batch
+
+    async def _encode(self, batch: Sequence[_Job]) -> None:
+        try:
+            await self._encode_together(batch)
+        finally:
+            self._idle += 1
+            self._changed.set()
+
+    async def _encode_together(self, batch: Sequence[_Job]) -> None:
+        def work() -> tuple[list[Annotation], dict[str, float], float]:
+            started = time.perf_counter()
+            annotations, seconds = batch[0].engine.annotate(
+                [job.pixels for job in batch],
+                [job.voting for job in batch],
+                self.limits.max_batch,
+            )
+            return annotations, seconds, started
+
+        loop = asyncio.get_running_loop()
+        try:
+            annotations, seconds, started = await loop.run_in_executor(self._encoders, work)
+        except Exception as error:
+            if len(batch) > 1:  # whichever it was, it costs the others nothing
+                for job in batch:
+                    await self._encode_together([job])
+            elif not batch[0].done.done():
+                batch[0].done.set_exception(error)
+            return
+        self._metrics.batch_images.observe(len(batch))
+        for stage, value in seconds.items():
+            self._metrics.stage_seconds.labels(stage).observe(value)
+        for job, annotation in zip(batch, annotations, strict=True):
+            job.seconds |= seconds
+            job.seconds["queue"] += started - job.since
+            if not job.done.done():
+                job.done.set_result(annotation)

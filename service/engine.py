@@ -1,0 +1,183 @@
+"""The index and encoder that answers come from, and how one takes the place of another."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from annotator.embed.embedder import Embedder
+    from annotator.pipeline import Annotation, Annotator
+    from annotator.vote.voting import Voting
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+class Concept(NamedTuple):
+    """A concept of the index: its CUI, its name (or ""), and how many images hold it."""
+
+    cui: str
+    name: str
+    images: int
+
+
+@dataclass(frozen=True, eq=False)
+class Engine:
+    """One opened version of an index with its encoder. Requests keep the one they began with.
+
+    Attributes:
+        annotator: The way from images to concepts.
+        rows: Index row by image id.
+        concepts: The vocabulary, most frequent first.
+    """
+
+    annotator: Annotator
+    rows: Mapping[str, int]
+    concepts: Sequence[Concept]
+
+    @property
+    def version(self) -> str:
+        """Of the index."""
+        return self.annotator.stored.version
+
+    @property
+    def has_thumbnails(self) -> bool:
+        """Whether the index has small pictures of its images."""
+        return self.annotator.stored.has_thumbnails
+
+    def thumbnail(self, image_id: str) -> bytes | None:
+        """The JPEG of an image of the index, if there are both."""
+        row = self.rows.get(image_id)
+        return None if row is None else self.annotator.stored.thumbnail(row)
+
+    def decode(self, data: bytes, max_pixels: int, max_frames: int) -> NDArray[np.uint8]:
+        """An image file to the encoder's input, uint8[frames, ...].
+
+        Raises:
+            ImageError: It cannot be used.
+        """
+        from annotator.images.decode import decode
+
+        embedder = self.annotator.embedder
+        frames = decode(
+            data,
+            frames=embedder.frames,
+            at_least=embedder.image_size,
+            max_pixels=max_pixels,
+            max_frames=max_frames,
+        )
+        return embedder.prepare(frames)
+
+    def annotate(
+        self, pixels: Sequence[NDArray[np.uint8]], votings: Sequence[Voting], batch_size: int
+    ) -> tuple[list[Annotation], dict[str, float]]:
+        """Encode, search, vote.
+
+        Args:
+            pixels: From `decode`, at least one.
+            votings: How to decide each of them.
+            batch_size: Frames encoded at once.
+
+        Returns:
+            An annotation of each (its image id is empty), and the seconds of encode, search, vote.
+        """
+        from annotator.embed.stream import embed_frames
+        from index import Neighbors
+
+        clock = [time.perf_counter()]
+        vectors = embed_frames(pixels, self.annotator.embedder, batch_size)
+        clock.append(time.perf_counter())
+        # The first k of more neighbours are the k nearest, so one search serves every k.
+        found = self.annotator.search(vectors, max(voting.k for voting in votings))
+        clock.append(time.perf_counter())
+        annotations: dict[int, Annotation] = {}
+        for voting in dict.fromkeys(votings):
+            alike = [i for i, other in enumerate(votings) if other == voting]
+            theirs = Neighbors(found.rows[alike], found.similarities[alike])
+            decided = self.annotator.decide([""] * len(alike), theirs, voting=voting)
+            annotations.update(zip(alike, decided, strict=True))
+        clock.append(time.perf_counter())
+        encode, search, vote = np.diff(clock).tolist()
+        seconds = {"encode": encode, "search": search, "vote": vote}
+        return [annotations[i] for i in range(len(votings))], seconds
+
+
+def open_engine(
+    directory: Path, device: Device = "auto", embedder: Embedder | None = None
+) -> Engine:
+    """Open the current version of an index, and try it on one image.
+
+    Args:
+        directory: The index.
+        device: Where the encoder runs.
+        embedder: Used instead of loading one, if it is what the index was built with.
+
+    Raises:
+        IndexProblem: There is no index, or it is damaged.
+        AnnotatorError: The encoder cannot be loaded, or is another one now.
+    """
+    from annotator.pipeline import Annotator, recorded_embedder
+    from annotator.record import recorded_encoder
+    from index import open_index
+
+    stored = open_index(directory)
+    if embedder is None or embedder.fingerprint.differences(recorded_encoder(stored)[1]):
+        embedder = recorded_embedder(stored, device=device)
+    annotator = Annotator(stored, embedder)
+    labels = stored.labels
+    concepts = [
+        Concept(cui, stored.names.get(cui, ""), images)
+        for cui, images in zip(labels.cuis, labels.frequencies.tolist(), strict=True)
+    ]
+    engine = Engine(
+        annotator,
+        {image_id: row for row, image_id in enumerate(stored.ids)},
+        sorted(concepts, key=lambda c: (-c.images, c.cui)),
+    )
+    side = embedder.image_size
+    grey = np.full((1, side, side, 3), 128, np.uint8)
+    engine.annotate([grey], [annotator.voting], 1)  # the first run of a network is slow, too
+    return engine
+
+
+class EngineHolder:
+    """The one reference to the engine that new requests get.
+
+    Args:
+        directory: The index.
+        device: Where the encoder runs.
+        engine: What to begin with.
+    """
+
+    def __init__(self, directory: Path, device: Device, engine: Engine) -> None:
+        self.current = engine
+        self._directory = directory
+        self._device: Device = device
+        self._one_at_a_time = threading.Lock()
+
+    def reload(self) -> bool:
+        """Serve the index's current version from now on; blocks while it is opened.
+
+        Weights are loaded again only if the encoder is another one.
+
+        Returns:
+            Whether it is another one than before.
+
+        Raises:
+            IndexProblem: There is no index, or it is damaged; the old one stays.
+            AnnotatorError: Its encoder cannot be loaded; the old one stays.
+        """
+        with self._one_at_a_time:
+            old = self.current.annotator
+            new = open_engine(self._directory, self._device, old.embedder)
+            changed = new.annotator.stored.manifest != old.stored.manifest
+            if changed:
+                self.current = new
+            return changed

@@ -1,0 +1,112 @@
+// Requests to the server: the key, errors as problems (RFC 9457), patience when it is busy.
+
+const ATTEMPTS = 5; // of one image while the server answers 429
+const LONGEST_WAIT_S = 30;
+
+let key = ""; // in memory only, never in storage
+
+/** An error that a person can act on: title, detail, hint, and the HTTP status (0 without one). */
+export class Problem extends Error {
+  constructor({ title, detail = "", hint = "", status = 0 }, retryAfter = 1) {
+    super(detail || title);
+    Object.assign(this, { title, detail, hint, status, retryAfter });
+  }
+}
+
+/** Use `value` from the next request on. Throws a Problem for what no HTTP header can carry. */
+export function useKey(value) {
+  if (!/^[\x21-\x7e]+$/.test(value)) {
+    throw new Problem({ title: "A key has no spaces and only plain letters, digits and signs." });
+  }
+  key = value;
+}
+
+export const hasKey = () => key !== "";
+
+async function problemOf(response) {
+  let fields = {};
+  try {
+    fields = await response.json();
+  } catch {
+    // A proxy's error page, say: the status has to speak for it.
+  }
+  return new Problem(
+    {
+      title: fields.title || `The server answered ${response.status} ${response.statusText}`.trim(),
+      detail: fields.detail,
+      hint: fields.hint,
+      status: response.status,
+    },
+    Math.min(Math.max(Number(response.headers.get("Retry-After")) || 1, 1), LONGEST_WAIT_S),
+  );
+}
+
+/** Fetch `path`, relative to the page, and read its body with `read`. Throws a Problem. */
+async function fetched(path, read, options = {}) {
+  const headers = key ? { Authorization: `Bearer ${key}` } : {};
+  try {
+    const response = await fetch(path, { ...options, headers });
+    if (!response.ok) throw await problemOf(response);
+    return await read(response);
+  } catch (error) {
+    if (error instanceof Problem || error.name === "AbortError") throw error;
+    if (error instanceof SyntaxError) {
+      throw new Problem({
+        title: "The answer cannot be read",
+        detail: "What came back is not JSON, so it may not come from annotator.",
+        hint: "Check the address, and any proxy on the way.",
+      });
+    }
+    throw new Problem({
+      title: "The server cannot be reached",
+      detail: "The connection failed before an answer came.",
+      hint: "Check that the server runs and that the file is still in its place, then try again.",
+    });
+  }
+}
+
+export const info = () => fetched("v1/info", (response) => response.json());
+
+/**
+ * Annotate one image. While the server is busy, `onBusy(seconds)` is told of each wait.
+ * Returns the server's answer with its only result as `result`. Throws a Problem, or an AbortError.
+ */
+export async function annotate(file, query, signal, onBusy) {
+  for (let attempt = 1; ; attempt++) {
+    const body = new FormData();
+    body.append("image", file, file.name);
+    try {
+      const options = { method: "POST", body, signal };
+      const answer = await fetched(`v1/annotate?${query}`, (response) => response.json(), options);
+      const [result] = answer.results;
+      if (result.error) throw new Problem(result.error);
+      return { ...answer, result };
+    } catch (error) {
+      if (error.status !== 429 || attempt === ATTEMPTS) throw error;
+      onBusy(error.retryAfter);
+      await pause(error.retryAfter, signal);
+    }
+  }
+}
+
+function pause(seconds, signal) {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(resolve, seconds * 1000);
+    signal.addEventListener("abort", () => {
+      clearTimeout(timer);
+      reject(signal.reason);
+    });
+  });
+}
+
+const pictures = new Map(); // path -> promise of an object URL
+
+/** A neighbour's picture as an object URL: fetched, because an <img> cannot send the key. */
+export function picture(path) {
+  if (!pictures.has(path)) {
+    const url = fetched(path.replace(/^\//, ""), async (r) => URL.createObjectURL(await r.blob()));
+    url.catch(() => pictures.delete(path));
+    pictures.set(path, url);
+  }
+  return pictures.get(path);
+}

@@ -1,0 +1,232 @@
+// What is seen of one image: its tab in the strip and its panel. Data enters as text only.
+
+import { picture } from "./api.js";
+
+// Below this an image is further from the index than nearly all of the index's own images are.
+const UNFAMILIAR = 0.02;
+
+/** An element with properties, attributes (`aria-*`, `role`, `for`) and children. */
+export function h(tag, properties = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (name in element) element[name] = value;
+    else element.setAttribute(name, value);
+  }
+  element.append(...children.filter((child) => child !== null));
+  return element;
+}
+
+const percent = (share) => `${Math.round(share * 100)} %`;
+const plural = (n, noun) => `${n} ${noun}${n === 1 ? "" : "s"}`;
+
+const isUnfamiliar = ({ familiarity }) => familiarity !== null && familiarity < UNFAMILIAR;
+
+/** The state of an image in a few words. */
+export function stateOf(item) {
+  if (item.state === "done" && isUnfamiliar(item.answer.result)) return "resembles nothing";
+  return {
+    waiting: () => "waiting",
+    sending: () => "annotating…",
+    busy: () => `server busy, again in ${item.wait} s`,
+    done: () => plural(item.answer.result.concepts.length, "concept"),
+    failed: () => "failed",
+  }[item.state]();
+}
+
+/** The image itself or, where the browser cannot show it (DICOM, TIFF), a tile with its format. */
+function preview(item, alt) {
+  const extension = /\.([a-z0-9]{1,5})$/i.exec(item.file.name)?.[1] ?? "image";
+  const tile = h("span", { className: "tile" }, extension.toUpperCase());
+  if (alt) {
+    tile.setAttribute("role", "img");
+    tile.setAttribute("aria-label", `${alt}: this browser has no preview of it`);
+  }
+  if (!item.shown) return tile;
+  const image = h("img", { src: item.url, alt, decoding: "async" });
+  image.addEventListener("error", () => {
+    item.shown = false; // no second try when the panel is drawn again
+    image.replaceWith(tile);
+  });
+  return image;
+}
+
+/** A tab of the strip; `paintTab` keeps it up to date. */
+export function makeTab(item) {
+  return h(
+    "button",
+    { type: "button", role: "tab", id: `tab-${item.number}`, tabIndex: -1, className: "tab" },
+    h("span", { className: "thumb" }, preview(item, "")),
+    h("span", { className: "tab-name", title: item.file.name }, item.file.name),
+    h("span", { className: "tab-state" }),
+  );
+}
+
+export function paintTab(item, selected) {
+  const odd = item.state === "done" && isUnfamiliar(item.answer.result);
+  item.tab.dataset.state = odd ? "odd" : item.state;
+  item.tab.setAttribute("aria-selected", selected);
+  item.tab.setAttribute("aria-controls", "panel");
+  item.tab.tabIndex = selected ? 0 : -1;
+  item.tab.querySelector(".tab-state").textContent = stateOf(item);
+}
+
+/** The children of the panel for one image. `actions` has `retry(item)` and `remove(item)`. */
+export function panelOf(item, actions) {
+  const remove = h("button", { type: "button", className: "quiet" }, "Remove");
+  remove.addEventListener("click", () => actions.remove(item));
+  const subject = h(
+    "div",
+    { className: "subject" },
+    h("div", { className: "picture" }, preview(item, item.file.name)),
+    h("div", { className: "subject-line" }, h("h2", {}, item.file.name), remove),
+  );
+  if (item.problem) return [subject, problemNotice(item, actions)];
+  if (!item.answer) {
+    return [subject, h("p", { className: "pending" }, stateOf(item))];
+  }
+  return linked(item.answer, subject);
+}
+
+function problemNotice(item, actions) {
+  const { title, detail, hint } = item.problem;
+  const retry = h("button", { type: "button" }, "Try again");
+  retry.addEventListener("click", () => actions.retry(item));
+  return h(
+    "div",
+    { className: "notice error" },
+    h("h3", {}, title),
+    detail ? h("p", {}, detail) : null,
+    hint ? h("p", {}, hint) : null,
+    retry,
+  );
+}
+
+/** Concepts and neighbours that light each other up on hover, on focus and when pressed. */
+function linked({ result, names }, subject) {
+  const held = new Map(result.concepts.map(({ cui }) => [cui, 0]));
+  for (const { cuis } of result.neighbors) {
+    for (const cui of cuis) if (held.has(cui)) held.set(cui, held.get(cui) + 1);
+  }
+  const n = result.neighbors.length;
+  const concepts = result.concepts.map((c) => conceptRow(c, held.get(c.cui), n));
+  const cases = result.neighbors.map((neighbor) => neighborCard(neighbor, held, names));
+  let pressed = null;
+  const light = (source) => {
+    const cuis = new Set(source?.cuis);
+    for (const { row, cui } of concepts) row.classList.toggle("lit", cuis.has(cui));
+    for (const other of cases) {
+      const lit = source === other || (source?.cui && other.cuis.includes(source.cui));
+      other.row.classList.toggle("lit", Boolean(lit));
+      for (const [chip, cui] of other.chips) chip.classList.toggle("lit", cui === source?.cui);
+    }
+  };
+  for (const source of [...concepts, ...cases]) {
+    const { row, button } = source;
+    for (const event of ["pointerenter", "focusin"]) row.addEventListener(event, () => light(source));
+    for (const event of ["pointerleave", "focusout"]) row.addEventListener(event, () => light(pressed));
+    button.addEventListener("click", () => {
+      pressed?.button.setAttribute("aria-pressed", false);
+      pressed = pressed === source ? null : source;
+      button.setAttribute("aria-pressed", pressed === source);
+      light(pressed);
+    });
+  }
+  return [subject, answerPart(result, concepts), neighborsPart(result, cases)];
+}
+
+function answerPart(result, concepts) {
+  const unfamiliar = isUnfamiliar(result)
+    ? h(
+        "p",
+        { className: "notice warning" },
+        "This image resembles nothing in the index; do not trust this answer.",
+      )
+    : null;
+  const list = concepts.length
+    ? h("ul", { className: "concepts" }, ...concepts.map(({ row }) => row))
+    : h("p", { className: "pending" }, "No concept: none is likely enough among the nearest cases.");
+  return h("div", { className: "answer" }, h("h3", {}, "Concepts"), unfamiliar, list, facts(result));
+}
+
+function facts({ expected_f1: f1, familiarity }) {
+  const fact = (term, value, meaning) =>
+    h("div", {}, h("dt", {}, term), h("dd", { className: "value" }, value), h("dd", {}, meaning));
+  return h(
+    "dl",
+    { className: "facts" },
+    fact("Expected F1", f1.toFixed(2), "if the nearest cases are a fair guide; 1 is the best."),
+    familiarity === null
+      ? null
+      : fact(
+          "Familiarity",
+          percent(familiarity),
+          "of the index's own images are less like their nearest case than this one is.",
+        ),
+  );
+}
+
+function bar(share) {
+  const fill = h("span");
+  fill.style.width = `${Math.min(Math.max(share, 0), 1) * 100}%`;
+  return h("span", { className: "bar", "aria-hidden": "true" }, fill);
+}
+
+function conceptRow({ cui, name, score }, holders, n) {
+  const button = h(
+    "button",
+    { type: "button", className: "concept", "aria-pressed": "false" },
+    h("span", { className: "concept-name" }, name || "(no name)", " ", h("code", {}, cui)),
+    bar(score),
+    h("span", { className: "score" }, score.toFixed(2)),
+    h("span", { className: "unseen" }, `, held by ${holders} of ${n} cases listed`),
+  );
+  return { cui, cuis: [cui], button, row: h("li", {}, button) };
+}
+
+function neighborsPart({ neighbors }, cases) {
+  const share = neighbors.reduce((sum, { weight }) => sum + weight, 0);
+  const text = neighbors.length
+    ? `The ${neighbors.length === 1 ? "nearest case has" : `${neighbors.length} nearest cases have`} ` +
+      `${percent(share)} of the vote. Concepts of the answer are filled in.`
+    : "No cases are listed.";
+  return h(
+    "div",
+    { className: "cases" },
+    h("h3", {}, "Nearest cases"),
+    h("p", { className: "note" }, text),
+    h("ol", {}, ...cases.map(({ row }) => row)),
+  );
+}
+
+function neighborCard({ id, similarity, weight, cuis, caption, thumbnail }, answer, names) {
+  const frame = h("span", { className: "thumb" });
+  if (thumbnail) {
+    picture(thumbnail).then(
+      (src) => frame.append(h("img", { src, alt: "" })),
+      () => frame.classList.add("missing"),
+    );
+  }
+  const button = h(
+    "button",
+    { type: "button", className: "case", "aria-pressed": "false" },
+    thumbnail ? frame : null,
+    h("span", { className: "case-id" }, id),
+    h("span", { className: "case-fact" }, `similarity ${similarity.toFixed(3)}`),
+    h("span", { className: "case-fact" }, `${(weight * 100).toFixed(1)} % of the vote`, bar(weight)),
+  );
+  const ordered = [...cuis].sort((a, b) => answer.has(b) - answer.has(a)); // the answer's first
+  const chips = ordered.map((cui) => {
+    const chosen = answer.has(cui);
+    const unseen = chosen ? h("span", { className: "unseen" }, " (in the answer)") : null;
+    const text = names[cui] || cui;
+    return [h("li", { className: chosen ? "chip chosen" : "chip", title: cui }, text, unseen), cui];
+  });
+  const row = h(
+    "li",
+    { className: "neighbor" },
+    button,
+    caption ? h("p", { className: "caption" }, caption) : null,
+    h("ul", { className: "chips" }, ...chips.map(([chip]) => chip)),
+  );
+  return { cuis, button, row, chips };
+}

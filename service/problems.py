@@ -1,0 +1,90 @@
+"""Errors as clients see them: `application/problem+json` (RFC 9457)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from annotator.errors import ImageError, ImageFault
+
+MEDIA_TYPE = "application/problem+json"
+
+# RFC 9110's names, where Python's differ between versions; and nginx's for a client that left.
+_TITLES = {413: "Content Too Large", 422: "Unprocessable Content", 499: "Client Closed Request"}
+
+
+# The others mean that the format is known and the image can still not be decoded.
+_IMAGE_FAULTS: Mapping[ImageFault, tuple[int, str]] = {
+    "unknown_format": (415, "unknown_format"),
+    "too_large": (413, "image_too_large"),
+    "too_many_frames": (413, "image_too_large"),
+}
+
+
+class Problem(Exception):
+    """A request, or one image of it, that gets an error for its answer.
+
+    Args:
+        status: HTTP status.
+        code: Stable, for programs, in snake_case; also in the log and the metrics.
+        detail: What was wrong, in one sentence.
+        hint: What to do about it.
+        headers: Of the answer.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        hint: str = "",
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(code)
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.hint = hint
+        self.headers = dict(headers or {})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The members of the problem object."""
+        return {
+            "type": "about:blank",
+            "title": _TITLES.get(self.status) or HTTPStatus(self.status).phrase,
+            "status": self.status,
+            "code": self.code,
+            "detail": self.detail,
+            "hint": self.hint,
+        }
+
+    def response(self) -> Response:
+        """The answer."""
+        body = json.dumps(self.to_dict(), ensure_ascii=False).encode()
+        return Response(body, self.status, self.headers, MEDIA_TYPE)
+
+
+async def send_problem(problem: Problem, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer with a problem, from a middleware."""
+    scope.setdefault("state", {})["code"] = problem.code
+    await problem.response()(scope, receive, send)
+
+
+def busy(detail: str, code: str = "overloaded") -> Problem:
+    """Too much at once: come back in a second."""
+    return Problem(429, code, detail, "Try again after a moment.", {"Retry-After": "1"})
+
+
+def unusable_image(error: ImageError | MemoryError) -> Problem:
+    """What `decode` says of an image, with the status for its kind of fault."""
+    if isinstance(error, MemoryError):
+        return Problem(
+            413, "image_too_large", "There is not enough memory to decode it.", "Scale it down."
+        )
+    status, code = _IMAGE_FAULTS.get(error.code, (422, "undecodable_image"))
+    return Problem(status, code, f"The image cannot be used: {error.message}.", error.hint)

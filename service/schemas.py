@@ -1,0 +1,178 @@
+"""Requests and answers, as `/openapi.json` describes them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MOST_NEIGHBORS = 1000
+
+
+class AnnotateQuery(BaseModel):
+    """Options of `POST /v1/annotate`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    k: int | None = Field(
+        None, ge=1, le=MOST_NEIGHBORS, description="Neighbours that vote; else the index's own."
+    )
+    decider: Literal["expected-f1", "threshold", "top-r"] | None = Field(
+        None, description="From votes to a set of concepts; else the index's own."
+    )
+    min_score: float | None = Field(
+        None, ge=0, le=1, allow_inf_nan=False, description="Drop concepts with a lower score."
+    )
+    neighbors: int = Field(
+        10, ge=0, le=MOST_NEIGHBORS, description="Neighbours to list for each image, k at most."
+    )
+
+
+class ConceptsQuery(BaseModel):
+    """Options of `GET /v1/concepts`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    q: str = Field("", max_length=200, description="Part of a CUI or name, in any case.")
+    limit: int = Field(20, ge=0, le=1000, description="Most concepts in the answer.")
+
+
+class ProblemOut(BaseModel):
+    """An error (RFC 9457)."""
+
+    type: str
+    title: str
+    status: int
+    code: str = Field(description="Stable, for programs.")
+    detail: str = Field(description="What was wrong.")
+    hint: str = Field(description="What to do about it.")
+
+
+class ScoredConcept(BaseModel):
+    """A concept of an image."""
+
+    cui: str
+    name: str = Field(description="Empty if the index has none.")
+    score: float = Field(description="Share of the neighbours' votes, 0 to 1.")
+
+
+class NeighborOut(BaseModel):
+    """One of the images that voted."""
+
+    id: str
+    similarity: float = Field(description="Cosine, -1 to 1.")
+    weight: float = Field(description="Share of the vote, 0 to 1.")
+    cuis: list[str]
+    caption: str
+    thumbnail: str | None = Field(description="Path of its picture, if the index has pictures.")
+
+
+class Result(BaseModel):
+    """What the index says of one image, or why it says nothing."""
+
+    id: str = Field(description="The file's name without its extension, else image-1, image-2, …")
+    concepts: list[ScoredConcept] = Field(description="Highest score first.")
+    expected_f1: float | None = Field(description="F1 to be expected of the concepts, 0 to 1.")
+    familiarity: float | None = Field(
+        description="Share of the index's images that are less similar to their nearest case of "
+        "another patient; near 0 for an image that resembles nothing in the index."
+    )
+    neighbors: list[NeighborOut] = Field(description="Most similar first.")
+    error: ProblemOut | None
+
+
+class ModelOut(BaseModel):
+    """The encoder."""
+
+    name: str
+    fingerprint: str = Field(description="sha256 over weights and preprocessing.")
+
+
+class Timings(BaseModel):
+    """Milliseconds in each stage, of the image that was longest in it."""
+
+    queue_ms: float
+    decode_ms: float
+    encode_ms: float
+    search_ms: float
+    vote_ms: float
+    total_ms: float = Field(description="From the request's headers to its answer.")
+
+
+class AnnotateOut(BaseModel):
+    """Answer of `POST /v1/annotate`."""
+
+    index_version: str
+    model: ModelOut
+    results: list[Result] = Field(description="In the order of the files.")
+    names: dict[str, str] = Field(description="Of every CUI in the answer that has one.")
+    timings: Timings
+
+
+class IndexOut(BaseModel):
+    """The index that is served."""
+
+    version: str
+    images: int
+    concepts: int
+    dim: int = Field(description="Length of the vectors.")
+    thumbnails: bool = Field(description="Whether its images have pictures.")
+
+
+class VotingOut(BaseModel):
+    """How neighbours become concepts, unless a request says otherwise."""
+
+    k: int
+    beta: float
+    decider: str
+    threshold: float
+    top_r: int | None
+    min_score: float
+
+
+class LimitsOut(BaseModel):
+    """What a request is held to."""
+
+    upload_bytes: int
+    images: int
+    pixels: int
+    timeout_s: float
+
+
+class InfoOut(BaseModel):
+    """Answer of `GET /v1/info`."""
+
+    version: str = Field(description="Of annotator.")
+    index: IndexOut
+    model: ModelOut
+    voting: VotingOut
+    limits: LimitsOut
+    notice: str
+
+
+class ConceptOut(BaseModel):
+    """A concept of the index."""
+
+    cui: str
+    name: str
+    images: int = Field(description="Images of the index that hold it.")
+
+
+class ConceptsOut(BaseModel):
+    """Answer of `GET /v1/concepts`."""
+
+    concepts: list[ConceptOut] = Field(description="Most frequent first.")
+    total: int = Field(description="How many match.")
+
+
+class ReloadOut(BaseModel):
+    """Answer of `POST /v1/reload`."""
+
+    index_version: str
+    changed: bool = Field(description="Whether it is another one than before.")
+
+
+class StatusOut(BaseModel):
+    """Answer of `/livez` and `/readyz`."""
+
+    status: str

@@ -1,0 +1,140 @@
+"""What can be set: in the environment (`ANNOTATOR_*`), or by flags, which win."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+_ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?")
+_MEBIBYTE = 1 << 20
+
+
+class Settings(BaseSettings):
+    """Settings of the service. None stands for a value that is chosen for the machine."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="ANNOTATOR_", frozen=True, hide_input_in_errors=True
+    )
+
+    index: Path = Field(Path("concept-index"), description="Folder of the index.")
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 for any free one.")
+    api_key_file: Path | None = Field(
+        None, description="File with one API key a line; without it, no key is asked for."
+    )
+    insecure: bool = Field(
+        False, description="Without keys, serve other machines and other host names, too."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the encoder runs.")
+    max_batch: int | None = Field(
+        None, ge=1, le=4096, description="Images encoded at once (16; on a GPU 128)."
+    )
+    batch_wait_ms: float = Field(
+        2.0, ge=0, le=1000, description="How long a batch waits for images that are being decoded."
+    )
+    workers: int | None = Field(
+        None, ge=1, le=256, description="Threads that decode (the cores, at most 16)."
+    )
+    encoders: int | None = Field(
+        None, ge=1, le=64, description="Batches encoded at the same time (the cores; on a GPU 1)."
+    )
+    max_queue: int = Field(
+        128, ge=1, le=100_000, description="Images accepted and unfinished; beyond, 429."
+    )
+    max_connections: int = Field(
+        512, ge=1, le=100_000, description="Connections at once; on more, 503."
+    )
+    max_upload_mb: int = Field(64, ge=1, le=4096, description="Largest request body, in MiB.")
+    max_images: int = Field(32, ge=1, le=10_000, description="Most images in a request.")
+    max_megapixels: float = Field(
+        64.0, gt=0, le=1000, description="Largest frame of an image, in millions of pixels."
+    )
+    max_frames: int = Field(
+        64, ge=1, le=10_000, description="Most frames used of an image, if the index uses all."
+    )
+    timeout_s: float = Field(
+        30.0, gt=0, le=3600, description="Seconds to answer in once the images are there."
+    )
+    read_timeout_s: float = Field(
+        30.0,
+        gt=0,
+        le=3600,
+        description="Seconds that a client has for the headers, and again for the body.",
+    )
+    shutdown_delay_s: float = Field(
+        0.0, ge=0, le=600, description="Seconds to go on accepting after SIGTERM."
+    )
+    allow_reload: bool = Field(
+        False, description="Offer `POST /v1/reload` (needs API keys). SIGHUP always reloads."
+    )
+    cors_origin: str | None = Field(
+        None, description="Origin whose pages may call the service, such as https://example.org."
+    )
+
+    @model_validator(mode="after")
+    def _go_together(self) -> Settings:
+        if self.api_key_file is None and not self.insecure and not self.is_loopback:
+            raise ValueError(
+                f"{self.host} can be reached from other machines, and no API keys are set: give "
+                "--api-key-file, or --insecure if something else keeps strangers out"
+            )
+        if self.allow_reload and self.api_key_file is None:
+            raise ValueError("--allow-reload needs --api-key-file")
+        if self.cors_origin is not None and not _ORIGIN.fullmatch(self.cors_origin):
+            raise ValueError("--cors-origin must look like https://example.org, without a path")
+        return self
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach the service."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def upload_bytes(self) -> int:
+        """Largest request body."""
+        return self.max_upload_mb * _MEBIBYTE
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Most bytes of request bodies in memory at once."""
+        return 16 * self.upload_bytes
+
+    @property
+    def images_per_request(self) -> int:
+        """Most images in a request; one with more than the queue holds could never be served."""
+        return min(self.max_images, self.max_queue)
+
+    @property
+    def pixels(self) -> int:
+        """Largest frame, in pixels."""
+        return int(self.max_megapixels * 1_000_000)
+
+
+def read_settings(**flags: Any) -> Settings:
+    """The settings from flags, else the environment, else the defaults.
+
+    Args:
+        flags: By name of the setting; those that are None were not given.
+
+    Raises:
+        ValueError: A value is out of range or some do not go together; says which, in one line.
+    """
+    try:
+        return Settings(**{name: value for name, value in flags.items() if value is not None})
+    except ValidationError as error:
+        faults = []
+        for fault in error.errors(include_input=False, include_url=False):
+            name = ".".join(map(str, fault["loc"]))
+            where = f"{name} (environment: ANNOTATOR_{name.upper()}): " if name else ""
+            faults.append(where + fault["msg"].removeprefix("Value error, "))
+        raise ValueError("; ".join(faults)) from None

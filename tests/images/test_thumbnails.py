@@ -1,0 +1,48 @@
+"""Small pictures: in order, small, and never in the way of anything."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from PIL import Image
+
+from annotator.errors import ImageError
+from annotator.images.ref import ImageRef
+from annotator.images.thumbnails import SIDE, make_thumbnails
+
+
+def ref(name: str, width: int, height: int, level: int) -> ImageRef:
+    file = io.BytesIO()
+    Image.fromarray(np.full((height, width), level, np.uint8)).save(file, "PNG")
+    return ImageRef(name, name, lambda: file.getvalue())
+
+
+def gone() -> bytes:
+    raise ImageError("there is no such file")
+
+
+def test_pictures_come_in_order_and_keep_their_proportions() -> None:
+    refs = [ref(str(i), 400 + i, 200, i * 3) for i in range(80)]
+    refs[40] = ImageRef("gone", "gone", gone)
+    made = list(make_thumbnails(refs, workers=3))
+    assert made[40] == b""
+    for i, data in enumerate(made):
+        if i != 40:
+            picture = Image.open(io.BytesIO(data))
+            assert picture.format == "JPEG" and picture.size == (
+                SIDE,
+                round(SIDE * 200 / (400 + i)),
+            )
+            assert abs(int(np.asarray(picture)[5, 5]) - i * 3) <= 2
+
+
+def test_small_images_are_not_enlarged() -> None:
+    (data,) = make_thumbnails([ref("a", 30, 20, 9)], workers=1)
+    assert Image.open(io.BytesIO(data)).size == (30, 20)
+
+
+def test_closing_early_stops_the_work() -> None:
+    pictures = make_thumbnails([ref(str(i), 50, 50, 0) for i in range(200)], workers=2)
+    next(pictures)
+    pictures.close()

@@ -1,0 +1,250 @@
+"""Bad inputs, sent to one real server: each gets its problem, and the server goes on.
+
+Held for every one: no 5xx, no stack trace and no path in the answer, errors in the documented form.
+After each family: a good image is answered as before, and memory has stayed under `MAX_MIB`.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import schemathesis
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from schemathesis import CheckFunction, GenerationMode
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+sys.path.insert(0, str(Path(__file__).parent))
+from bad_files import good_files
+from bad_inputs import FAMILIES, family
+from bad_requests import CLOSED, BadRequest, form, part, post
+
+if TYPE_CHECKING:
+    from annotator.embed.embedder import Embedder
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs" / "service.md"
+# The network and its libraries, one image of 64 megapixels in colour with transparency, and the
+# copies of it that conversions make.
+MAX_MIB = 2048
+MEMBERS = {"type", "title", "status", "code", "detail", "hint"}
+CODES = set(re.findall(r"`([a-z_]+)`", DOCS.read_text().split("### Errors")[1].split("\n## ")[0]))
+LEAKS = re.compile(
+    r"Traceback|File \"|\.py\b|site-packages|/tmp/|/usr/|/home/|Secret|0x[0-9a-f]{6}"
+    rf"|{re.escape(str(ROOT))}"
+)
+
+
+class Target:
+    """The server, with what it logged and what it answers to a good image."""
+
+    def __init__(self, server: Any, good: bytes) -> None:
+        self.server = server
+        self.log: list[str] = []
+        self._reader = threading.Thread(target=self._read_log, daemon=True)
+        self._reader.start()  # a full pipe would stop the server
+        self._good = good
+        self._expected = self.answer_to_the_good_image()
+
+    def _read_log(self) -> None:
+        for line in self.server.process.stderr:
+            self.log.append(line)
+
+    def answer_to_the_good_image(self) -> dict[str, Any]:
+        headers = {"Content-Type": "image/png"}
+        answer = self.server.client.post("/v1/annotate", content=self._good, headers=headers)
+        assert answer.status_code == 200, answer.text
+        whole: dict[str, Any] = answer.json()
+        del whole["timings"]
+        return whole
+
+    def check_it_goes_on(self) -> None:
+        """A good image is answered as before, nothing is left over, and memory is in bounds."""
+        assert self.answer_to_the_good_image() == self._expected
+        assert self.memory() < MAX_MIB
+        metrics = self.server.client.get("/metrics").text
+        assert "annotator_admitted_images 0.0" in metrics.splitlines()
+
+    def memory(self) -> int:
+        """The most that was ever resident, in MiB."""
+        status = Path(f"/proc/{self.server.process.pid}/status").read_text()
+        return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) >> 10
+
+    def stop(self) -> int:
+        """Its exit code."""
+        self.server.client.close()
+        self.server.process.terminate()
+        code: int = self.server.process.wait(60)
+        self._reader.join()
+        self.server.process.stdout.close()
+        self.server.process.stderr.close()
+        return code
+
+    def send(self, request: BadRequest) -> tuple[int, http.client.HTTPMessage | None, bytes]:
+        """Status, headers and body of the answer; `CLOSED` if there is none."""
+        address = (self.server.host, self.server.port)
+        pause = threading.Event()
+        with socket.create_connection(address, timeout=40) as connection:
+            try:
+                for piece in request.pieces():
+                    if isinstance(piece, float):
+                        pause.wait(piece)
+                    else:
+                        connection.sendall(piece)
+                if request.hang_up:
+                    connection.shutdown(socket.SHUT_WR)
+            except ConnectionError:
+                pass  # it has answered already, and closed
+            answer = http.client.HTTPResponse(connection)
+            try:
+                answer.begin()
+                return answer.status, answer.headers, answer.read()
+            except (http.client.BadStatusLine, ConnectionError):
+                return CLOSED, None, b""
+
+    def check(self, request: BadRequest) -> int:
+        """Send it; the answer must be one of the right ones, and well formed."""
+        status, headers, body = self.send(request)
+        where = f"{request.name}: {status} {body[:500]!r}"
+        assert status in request.statuses, where
+        assert status < 500, where
+        if status >= 400:
+            assert headers is not None and headers["Content-Type"] == "application/problem+json", (
+                where
+            )
+            assert headers["X-Content-Type-Options"] == "nosniff", where
+            problem = json.loads(body)
+            assert problem.keys() == MEMBERS and problem["status"] == status, where
+            assert problem["code"] in CODES and problem["detail"], where
+            assert not LEAKS.search(body.decode()), where
+        return status
+
+
+@pytest.fixture(scope="module")
+def target(
+    tmp_path_factory: pytest.TempPathFactory, encoder: Embedder, serving: Callable[..., Any]
+) -> Iterator[Target]:
+    from annotator.build import build_index
+    from annotator.collection import read_collection
+    from annotator.sample import write_sample
+
+    folder = tmp_path_factory.mktemp("bad-inputs")
+    sample = write_sample(folder / "sample", n=24)
+    collection = read_collection(sample.images, sample.concepts)
+    build_index(collection, folder / "index", encoder, use_cache=False)
+    good = min(sample.images.glob("*.png")).read_bytes()
+    with serving(folder / "index", read_timeout_s=2, timeout_s=30, workers=1) as server:
+        target = Target(server, good)
+        yield target
+        assert target.stop() == 0
+    log = "".join(target.log)
+    assert not re.search("Traceback|unexpected error|Exception in|Fatal", log), log[-5000:]
+    assert "Secret" not in log and "passwd" not in log
+
+
+def test_there_are_enough() -> None:
+    names = [(name, case.name) for name in FAMILIES for case in family(name)]
+    assert len(set(names)) == len(names) >= 200
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_bad_inputs(target: Target, name: str) -> None:
+    cases = family(name)
+    # Those that wait do it together.
+    with ThreadPoolExecutor(len(cases) if name == "cut off" else 1) as pool:
+        list(pool.map(target.check, cases))
+    target.check_it_goes_on()
+
+
+def test_good_files_among_bad_ones(target: Target) -> None:
+    good = good_files()
+    broken = [data[: len(data) // 5] for data in good.values()]
+    parts = [part(data) for pair in zip(good.values(), broken, strict=True) for data in pair]
+    for start in range(0, len(parts), 30):
+        request = form(*parts[start : start + 30])
+        status, _, body = target.send(BadRequest("", partial(list, [request]), frozenset()))
+        results = json.loads(body)["results"]
+        assert status == 200
+        assert [r["error"] is None for r in results] == [True, False] * (len(results) // 2)
+        assert all(r["error"].keys() == MEMBERS for r in results[1::2])
+
+
+CHANGES = st.lists(
+    st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=6
+)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True, database=None)
+@given(st.sampled_from(sorted(good_files())), CHANGES, st.booleans())
+def test_changed_bytes(
+    target: Target, name: str, changes: list[tuple[float, int]], in_front: bool
+) -> None:
+    data = bytearray(good_files()[name])
+    reach = min(len(data), 600) if in_front else len(data)  # headers are what matters most
+    for place, byte in changes:
+        data[int(place * reach)] = byte
+    statuses = frozenset({200, 413, 415, 422})
+    target.check(BadRequest(name, lambda: [post(bytes(data))], statuses))
+
+
+@settings(max_examples=100, deadline=None, derandomize=True, database=None)
+@given(CHANGES)
+def test_changed_bytes_of_a_form(target: Target, changes: list[tuple[float, int]]) -> None:
+    request = bytearray(form(part(good_files()["jpeg"], b"Content-Type: image/jpeg")))
+    body = request.index(b"\r\n\r\n") + 4
+    for place, byte in changes:
+        request[body + int(place * 150)] = byte
+    statuses = frozenset({200, 400, 413, 415, 422})
+    target.check(BadRequest("form", lambda: [bytes(request)], statuses))
+
+
+@pytest.fixture(scope="module")
+def described(target: Target) -> Any:
+    return schemathesis.openapi.from_url(f"{target.server.url}/openapi.json")
+
+
+OPERATIONS = {
+    "/v1/annotate": "POST", "/v1/reload": "POST", "/v1/info": "GET", "/v1/concepts": "GET",
+    "/v1/neighbors/{id}/image": "GET", "/livez": "GET", "/readyz": "GET", "/metrics": "GET",
+}  # fmt: skip
+
+
+def test_all_operations_are_described(described: Any) -> None:
+    operations = [result.ok() for result in described.get_all_operations()]
+    assert {o.path: o.method.upper() for o in operations} == OPERATIONS
+
+
+# The others take nothing that could be wrong.
+@pytest.mark.parametrize(
+    ("mode", "path"),
+    [(GenerationMode.POSITIVE, path) for path in OPERATIONS]
+    + [(GenerationMode.NEGATIVE, path) for path in ("/v1/annotate", "/v1/concepts")],
+)
+def test_the_service_is_as_described(described: Any, mode: GenerationMode, path: str) -> None:
+    # A body that fits its schema is any bytes, and those are an image hardly ever.
+    excluded: list[CheckFunction] = [positive_data_acceptance] if path == "/v1/annotate" else []
+
+    @settings(max_examples=50, deadline=None, derandomize=True, database=None)
+    @given(described[path][OPERATIONS[path]].as_strategy(generation_mode=mode))
+    def check(case: schemathesis.Case[Any]) -> None:
+        answer = case.call_and_validate(excluded_checks=excluded)
+        assert answer.status_code < 500
+
+    check()
+
+
+def test_afterwards(target: Target) -> None:
+    target.check_it_goes_on()

@@ -1,0 +1,649 @@
+"""The page in a real browser, against the real server on an index of phantoms.
+
+Skipped where Playwright or a browser is missing, unless ANNOTATOR_REQUIRE_BROWSER=1.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+
+from annotator.images.ref import image_id
+from annotator.sample import write_sample
+from annotator.tables.run import validate_run
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
+REQUIRED = os.environ.get("ANNOTATOR_REQUIRE_BROWSER") == "1"
+
+try:
+    from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+except ModuleNotFoundError:
+    if REQUIRED:
+        raise
+    pytest.skip("playwright is not installed", allow_module_level=True)
+if CHROMIUM is None and not REQUIRED:
+    pytest.skip(f"none of {', '.join(BROWSERS)} is installed", allow_module_level=True)
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+KEY = "a-key-for-the-tests-of-the-page"
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    assert CHROMIUM is not None, "ANNOTATOR_REQUIRE_BROWSER is set, and there is no browser"
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@dataclass(frozen=True)
+class Place:
+    """An index of phantoms, and images that are not in it."""
+
+    index: Path
+    images: list[Path]  # PNG or JPEG
+    dicom: Path
+    broken: Path
+    noise: Path
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    folder = tmp_path_factory.mktemp("page")
+    sample = write_sample(folder / "sample", n=60, seed=2)
+    subprocess.run(
+        command("build-index", sample.images, sample.concepts, "--names", sample.concept_names,
+                "--captions", sample.captions, "--split", sample.split, "--only", "train",
+                "--groups", sample.patients, "--index", folder / "index", "--k", 12,
+                "--thumbnails"),
+        check=True, capture_output=True, cwd=ROOT,
+    )  # fmt: skip
+    with sample.split.open(encoding="utf-8", newline="") as file:
+        held_out = {row[0] for row in csv.reader(file) if row[1] == "test"}
+    files = sorted(sample.images.iterdir())
+    images = [p for p in files if p.stem in held_out and p.suffix in {".png", ".jpg"}]
+    broken = folder / "broken.jpg"
+    broken.write_bytes(images[0].read_bytes()[:200])
+    noise = folder / "noise.png"
+    pixels = np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(noise)
+    dicom = next(p for p in files if p.suffix == ".dcm")
+    return Place(folder / "index", images, dicom, broken, noise)
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "annotator", *(str(a) for a in arguments)]
+
+
+@contextmanager
+def serving(place: Place, log: Path, *arguments: object) -> Iterator[str]:
+    """The address of a server that runs meanwhile."""
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(
+            command("serve", "--index", place.index, "--port", 0, "--device", "cpu", *arguments),
+            stdout=output, stderr=output, cwd=ROOT,
+        ) as server,
+    ):  # fmt: skip
+        try:
+            deadline = time.monotonic() + 60
+            while (found := re.search(r"http://127\.0\.0\.1:\d+", log.read_text())) is None:
+                assert server.poll() is None and time.monotonic() < deadline, log.read_text()
+                time.sleep(0.05)
+            while httpx.get(f"{found[0]}/readyz").status_code != 200:
+                assert time.monotonic() < deadline, log.read_text()
+                time.sleep(0.05)
+            yield found[0]
+        finally:
+            server.terminate()
+
+
+@pytest.fixture(scope="module")
+def server(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with serving(place, tmp_path_factory.mktemp("server") / "log") as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def small_server(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """One that asks for a key and takes one image at a time, of 1 MiB at most."""
+    folder = tmp_path_factory.mktemp("small-server")
+    keys = folder / "keys"
+    keys.touch(mode=0o600)
+    keys.write_text(f"{KEY}\n")
+    options = ("--api-key-file", keys, "--max-queue", 1, "--max-upload-mb", 1)
+    with serving(place, folder / "log", *options) as address:
+        yield address
+
+
+@dataclass
+class Tab:
+    """A page in a browser of its own, and what it did behind the scenes."""
+
+    page: Page
+    address: str
+    errors: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+
+    def upload(self, *files: Path) -> None:
+        self.page.set_input_files("#files", files)
+
+    def finished(self, done: int, failed: int = 0) -> None:
+        noun = "image" if done + failed == 1 else "images"
+        text = f"{done} of {done + failed} {noun} annotated" + f", {failed} failed" * bool(failed)
+        expect(self.page.locator("#summary")).to_have_text(text, timeout=20_000)
+
+    def neighbors_have_pictures(self) -> None:
+        """If the index has any; each can be decoded, so it came through."""
+        headers = {"Authorization": f"Bearer {KEY}"}
+        info = httpx.get(f"{self.address}/v1/info", headers=headers).json()
+        pictures = self.page.locator(".neighbor img")
+        expect(pictures).to_have_count(10 if info["index"]["thumbnails"] else 0)
+        for picture in pictures.all():
+            picture.evaluate("picture => picture.decode()")
+
+    def button(self, name: str) -> Locator:
+        return self.page.get_by_role("button", name=name, exact=True)
+
+    def tabs(self) -> Locator:
+        return self.page.get_by_role("tab")
+
+
+Opener = Callable[..., Tab]
+
+
+@pytest.fixture
+def open_page(browser: Browser, server: str) -> Iterator[Opener]:
+    """Opens the page; afterwards nothing forbidden may have happened on any."""
+    opened: list[Tab] = []
+
+    def opener(address: str = server, **options: Any) -> Tab:
+        context = browser.new_context(**{"viewport": {"width": 1200, "height": 900}} | options)
+        tab = Tab(context.new_page(), address)
+        tab.page.set_default_timeout(10_000)
+        tab.page.on("console", lambda m: tab.errors.append(m.text) if m.type == "error" else None)
+        tab.page.on("pageerror", lambda error: tab.errors.append(str(error)))
+        tab.page.on("request", lambda request: tab.requests.append(request.url))
+        opened.append(tab)
+        tab.page.goto(address)
+        return tab
+
+    yield opener
+    for tab in opened:
+        tab.page.context.close()
+        # Chromium itself reports every answer that is not a success, and refused connections.
+        assert [e for e in tab.errors if not e.startswith("Failed to load resource")] == []
+        foreign = [
+            u for u in tab.requests if not u.startswith((f"{tab.address}/", "blob:", "data:"))
+        ]
+        assert foreign == []
+
+
+def concepts(tab: Tab) -> list[tuple[str, str]]:
+    """CUI and score of each concept shown."""
+    rows = tab.page.locator(".concept")
+    return [
+        (row.locator("code").inner_text(), row.locator(".score").inner_text()) for row in rows.all()
+    ]
+
+
+def full_answer(server: str, image: Path, **query: str | float) -> dict[str, Any]:
+    with image.open("rb") as file:
+        response = httpx.post(
+            f"{server}/v1/annotate", params=query, files={"image": (image.name, file)}
+        )
+    return dict(response.raise_for_status().json())
+
+
+def answer(server: str, image: Path, **query: str | float) -> dict[str, Any]:
+    (result,) = full_answer(server, image, **query)["results"]
+    return dict(result)
+
+
+def test_one_image(open_page: Opener, server: str, place: Place) -> None:
+    tab = open_page()
+    expect(tab.page.locator("#info")).to_contain_text("Index v000001")
+    expect(tab.page.get_by_text("Not for clinical use.")).to_be_visible()
+    tab.upload(place.images[0])
+    tab.finished(1)
+    wanted = answer(server, place.images[0])
+    assert concepts(tab) == [(c["cui"], f"{c['score']:.2f}") for c in wanted["concepts"]]
+    first = wanted["concepts"][0]
+    expect(tab.page.locator(".concept").first).to_contain_text(first["name"])
+    expect(tab.page.locator(".facts .value").first).to_have_text(f"{wanted['expected_f1']:.2f}")
+    width = tab.page.locator(".concept .bar span").last.evaluate("bar => bar.style.width")
+    assert float(width.removesuffix("%")) == pytest.approx(
+        100 * wanted["concepts"][-1]["score"], abs=0.01
+    )
+    cases = tab.page.locator(".neighbor")
+    expect(cases).to_have_count(10)
+    nearest = wanted["neighbors"][0]
+    for text in (nearest["id"], nearest["caption"], f"similarity {nearest['similarity']:.3f}"):
+        expect(cases.first).to_contain_text(text)
+    tab.neighbors_have_pictures()
+    chosen = {c["cui"] for c in wanted["concepts"]}
+    filled = cases.first.locator(".chip.chosen").evaluate_all("chips => chips.map(c => c.title)")
+    assert set(filled) == chosen & set(nearest["cuis"])
+
+
+def test_several_images_one_broken_one_dicom(open_page: Opener, place: Place) -> None:
+    tab = open_page()
+    tab.upload(*place.images[:6], place.broken, place.dicom)
+    tab.finished(7, failed=1)
+    expect(tab.page.locator("#status")).to_have_text("Finished: 7 of 8 images annotated, 1 failed.")
+    expect(tab.tabs()).to_have_count(8)
+    tab.tabs().nth(6).click()
+    error = tab.page.locator(".notice.error")
+    expect(error).to_contain_text("JPEG")
+    expect(error.get_by_role("button", name="Try again")).to_be_visible()
+    tab.tabs().nth(7).click()
+    expect(tab.page.locator("#panel .tile")).to_have_text("DCM")
+    expect(tab.page.locator(".concept").first).to_be_visible()
+    tab.button("Try failed again").click()
+    tab.finished(7, failed=1)
+    tab.button("Remove all").click()
+    expect(tab.page.locator("#work")).to_be_hidden()
+
+
+def test_at_most_four_requests_are_in_flight(open_page: Opener, place: Place) -> None:
+    tab = open_page()
+    running = most = 0
+
+    def change(by: int) -> Callable[[Any], None]:
+        def changed(request: Any) -> None:
+            nonlocal running, most
+            if "/v1/annotate" in request.url:
+                running += by
+                most = max(most, running)
+
+        return changed
+
+    tab.page.on("request", change(1))
+    tab.page.on("requestfinished", change(-1))
+    tab.upload(*place.images[:9])
+    tab.finished(9)
+    assert 2 <= most <= 4
+
+
+def test_a_pasted_image(open_page: Opener, place: Place) -> None:
+    tab = open_page(permissions=["clipboard-read", "clipboard-write"])
+    tab.page.evaluate(
+        """async (data) => {
+          const picture = new Blob([new Uint8Array(data)], { type: "image/png" });
+          await navigator.clipboard.write([new ClipboardItem({ "image/png": picture })]);
+        }""",
+        list(place.noise.read_bytes()),
+    )
+    tab.page.keyboard.press("Control+v")
+    tab.finished(1)
+    expect(tab.tabs()).to_contain_text("pasted-1.png")
+
+
+def test_a_dropped_image_and_a_folder(open_page: Opener, place: Place, tmp_path: Path) -> None:
+    within = tmp_path / "folder" / "within"
+    within.mkdir(parents=True)
+    for image in place.images[1:3]:
+        shutil.copy(image, within)
+    (within / ".hidden").touch()
+    tab = open_page()
+    session = tab.page.context.new_cdp_session(tab.page)
+    files = [str(place.images[0]), str(tmp_path / "folder")]
+
+    def drag(kind: str) -> None:
+        data = {"items": [], "files": files, "dragOperationsMask": 1}
+        session.send("Input.dispatchDragEvent", {"type": kind, "x": 600, "y": 600, "data": data})
+
+    drag("dragEnter")
+    drag("dragOver")
+    expect(tab.page.locator("#drop.over")).to_be_visible()
+    drag("drop")
+    expect(tab.page.locator("#drop.over")).to_have_count(0)
+    tab.finished(3)
+    for i, image in enumerate(place.images[:3]):
+        expect(tab.tabs().nth(i)).to_contain_text(image.name)
+
+
+def test_names_are_text_and_never_markup(open_page: Opener, place: Place, tmp_path: Path) -> None:
+    hostile = tmp_path / '<img src=x onerror="document.title=1">.png'
+    shutil.copy(place.noise, hostile)
+    tab = open_page()
+    tab.upload(hostile)
+    tab.finished(1)
+    expect(tab.page.locator(".subject-line h2")).to_have_text(hostile.name)
+    assert tab.page.title() == "annotator"
+
+
+def focused(tab: Tab) -> str:
+    """The element that has the focus, as a selector."""
+    script = "e => e.tagName.toLowerCase() + (e.id && `#${e.id}`)"
+    return str(tab.page.locator(":focus, body:not(:has(:focus))").evaluate(script))
+
+
+def test_all_of_it_by_keyboard(open_page: Opener, place: Place) -> None:
+    tab = open_page()
+    press = tab.page.keyboard.press
+    tab.page.on("filechooser", lambda chooser: chooser.set_files(place.images[:3]))
+    expect(tab.page.locator("#info")).to_contain_text("Index v000001")
+    press("Tab")
+    assert focused(tab) == "button#choose"
+    press("Enter")
+    tab.finished(3)
+    order: list[str] = []
+    while focused(tab) != "body" and len(order) < 80:
+        order.append(focused(tab))
+        press("Tab")
+    assert focused(tab) == "body"  # past the last control: no trap
+    n = tab.page.locator(".concept, .case").count()
+    assert n > 10
+    assert order == [
+        "button#choose", "summary", "button#copy", "button#download", "button#clear",
+        "button#tab-1", *["button"] * (1 + n), "a#docs",
+    ]  # fmt: skip
+    for key, now in (
+        ("ArrowRight", 2), ("ArrowRight", 3), ("ArrowRight", 3), ("Home", 1), ("ArrowLeft", 1),
+        ("End", 3), ("ArrowLeft", 2), ("Delete", 3),
+    ):  # fmt: skip
+        tab.page.locator(".tab[aria-selected=true]").press(key)
+        assert focused(tab) == f"button#tab-{now}"
+        name = place.images[now - 1].name
+        expect(tab.page.get_by_role("tab", selected=True)).to_contain_text(name)
+        expect(tab.page.get_by_role("tabpanel")).to_contain_text(name)
+    expect(tab.page.locator("#status")).to_have_text(f"{place.images[1].name} removed.")
+    tab.finished(2)
+    summary = tab.page.locator("summary")
+    summary.press("Enter")
+    tab.page.get_by_label("Neighbours to list").press_sequentially("1")
+    press("Enter")
+    expect(tab.page.locator(".neighbor")).to_have_count(1)
+
+
+def test_a_concept_and_its_cases_light_up(open_page: Opener, server: str, place: Place) -> None:
+    tab = open_page()
+    tab.upload(place.images[0])
+    tab.finished(1)
+    wanted = answer(server, place.images[0])
+    lit = tab.page.locator(".neighbor.lit")
+    for concept, row in zip(wanted["concepts"], tab.page.locator(".concept").all(), strict=True):
+        holders = sum(concept["cui"] in n["cuis"] for n in wanted["neighbors"])
+        row.hover()
+        expect(lit).to_have_count(holders)
+    tab.page.mouse.move(0, 0)
+    expect(lit).to_have_count(0)
+    rows = tab.page.locator("li.lit > .concept")
+    chosen = {c["cui"] for c in wanted["concepts"]}
+    for neighbor, card in zip(wanted["neighbors"], tab.page.locator(".case").all(), strict=True):
+        card.focus()
+        expect(rows).to_have_count(len(chosen & set(neighbor["cuis"])))
+    tab.page.locator(".concept").first.click()  # stays
+    tab.page.locator("#choose").focus()
+    tab.page.mouse.move(0, 0)
+    expect(tab.page.locator(".concept").first).to_have_attribute("aria-pressed", "true")
+    assert lit.count() > 0
+
+
+def test_the_key_is_asked_for_and_forgotten(
+    open_page: Opener, small_server: str, place: Place
+) -> None:
+    tab = open_page(small_server)
+    field = tab.page.get_by_label("Key", exact=True)
+    expect(field).to_be_focused()
+    tab.upload(place.images[0])
+    expect(tab.tabs()).to_contain_text("waiting")
+    for wrong, why in (
+        ("a key with spaces", "no spaces"),
+        ("not-the-key-at-all", "not accepted"),
+    ):
+        field.fill(wrong)
+        field.press("Enter")
+        expect(tab.page.get_by_role("alert")).to_contain_text(why)
+        expect(field).to_be_visible()
+    field.fill(KEY)
+    field.press("Enter")
+    tab.finished(1)
+    expect(field).to_be_hidden()
+    expect(tab.page.locator("#info")).to_contain_text("Index v000001")
+    expect(tab.page.locator(".neighbor")).to_have_count(10)
+    tab.neighbors_have_pictures()  # fetched with the key, too
+    kept = "() => JSON.stringify([localStorage, sessionStorage, document.cookie, location.href])"
+    assert KEY not in tab.page.evaluate(kept)
+    expect(tab.page.get_by_role("link", name="HTTP API")).to_be_hidden()  # it would answer 401
+    tab.page.reload()
+    expect(field).to_be_visible()
+
+
+def test_a_busy_server_is_waited_for(open_page: Opener, small_server: str, place: Place) -> None:
+    tab = open_page(small_server)
+    tab.page.get_by_label("Key", exact=True).fill(KEY)
+    tab.button("Use this key").click()
+    statuses: list[int] = []
+    tab.page.on("response", lambda response: statuses.append(response.status))
+    tab.upload(*place.images[:3])
+    expect(tab.tabs().filter(has_text="server busy, again in").first).to_be_visible()
+    tab.finished(3)
+    assert 429 in statuses
+
+
+def test_a_file_that_is_too_large(
+    open_page: Opener, small_server: str, place: Place, tmp_path: Path
+) -> None:
+    tab = open_page(small_server)
+    tab.page.get_by_label("Key", exact=True).fill(KEY)
+    tab.button("Use this key").click()
+    expect(tab.page.locator("#info")).to_contain_text("Index v000001")
+    large = tmp_path / "large.png"
+    large.write_bytes(bytes(1_500_000))
+    tab.upload(large, place.images[0])
+    tab.finished(1, failed=1)
+    expect(tab.page.locator(".notice.error")).to_contain_text("1.4 MiB; the server takes 1.0 MiB")
+    assert sum("/v1/annotate" in url for url in tab.requests) == 1
+
+
+def test_without_a_server(open_page: Opener, place: Place) -> None:
+    tab = open_page()
+    tab.page.context.set_offline(True)
+    tab.upload(place.images[0])
+    error = tab.page.locator(".notice.error")
+    expect(error).to_contain_text("The server cannot be reached")
+    tab.page.context.set_offline(False)
+    error.get_by_role("button", name="Try again").press("Enter")
+    tab.finished(1)
+
+
+def test_options_change_the_answer(open_page: Opener, server: str, place: Place) -> None:
+    tab = open_page()
+    tab.upload(*place.images[:2])
+    tab.finished(2)
+    before = concepts(tab)
+    tab.page.get_by_text("Options").click()
+    tab.page.get_by_label("Neighbours that vote (k)").fill("3")
+    tab.page.get_by_label("Decider").select_option("top-r")
+    tab.page.get_by_label("Least score (0 to 1)").fill("0.6")
+    tab.page.get_by_label("Neighbours to list").fill("2")
+    tab.button("Apply to all images").click()
+    expect(tab.page.locator(".neighbor")).to_have_count(2)
+    wanted = answer(server, place.images[0], k=3, decider="top-r", min_score=0.6, neighbors=2)
+    assert concepts(tab) == [(c["cui"], f"{c['score']:.2f}") for c in wanted["concepts"]]
+    assert concepts(tab) != before
+    tab.button("Back to the defaults").click()
+    expect(tab.page.locator(".neighbor")).to_have_count(10)
+    assert concepts(tab) == before
+    tab.page.get_by_label("Least score (0 to 1)").fill("7")
+    tab.page.get_by_text("Options").click()
+    tab.upload(place.images[2])  # annotated as before; the form says what is wrong with it
+    tab.finished(3)
+    expect(tab.page.get_by_label("Least score (0 to 1)")).to_be_focused()
+
+
+def test_the_run_is_valid(open_page: Opener, server: str, place: Place, tmp_path: Path) -> None:
+    twin = tmp_path / "other" / place.images[0].name  # two images with one id
+    twin.parent.mkdir()
+    shutil.copy(place.images[1], twin)
+    awkward = tmp_path / " a,b|c d.png "
+    shutil.copy(place.noise, awkward)
+    tab = open_page(permissions=["clipboard-read", "clipboard-write"])
+    tab.upload(*place.images[:2], place.broken, twin, awkward)
+    tab.finished(4, failed=1)
+    with tab.page.expect_download() as download:
+        tab.button("Download run.csv").click()
+    assert download.value.suggested_filename == "run.csv"
+    run = tmp_path / "run.csv"
+    download.value.save_as(run)
+    first, second = (image_id(image.name) for image in place.images[:2])
+    with run.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))
+    ids = [row[0] for row in rows[1:]]
+    assert ids[:3] == [first, second, f"{first}-2"]
+    assert validate_run(run, ids) == []
+    for row, image in zip(rows[1:], (*place.images[:2], twin, awkward), strict=True):
+        assert row[1] == ";".join(c["cui"] for c in answer(server, image)["concepts"])
+    tab.page.get_by_role("button", name="Copy run.csv").click()
+    expect(tab.button("Copied")).to_be_visible()
+    assert tab.page.evaluate("() => navigator.clipboard.readText()") == run.read_text()
+
+
+@pytest.mark.parametrize("familiarity", [None, 0.0, 0.0199, 0.02])
+def test_an_unfamiliar_image_is_called_so(
+    open_page: Opener, server: str, place: Place, familiarity: float | None
+) -> None:
+    tab = open_page()
+    body = full_answer(server, place.images[0])
+    body["results"][0]["familiarity"] = familiarity  # at the threshold, which no image meets
+    tab.page.route("**/v1/annotate?*", lambda route: route.fulfill(json=body))
+    tab.upload(place.images[0])
+    tab.finished(1)
+    unfamiliar = familiarity is not None and familiarity < 0.02
+    expect(tab.page.locator(".notice.warning")).to_have_count(int(unfamiliar))
+    expect(tab.tabs().filter(has_text="resembles nothing")).to_have_count(int(unfamiliar))
+    expect(tab.page.locator("dt", has_text="Familiarity")).to_have_count(
+        int(familiarity is not None)
+    )
+
+
+# For each visible text, the contrast with what is behind it (WCAG 2, success criterion 1.4.3).
+CONTRASTS = r"""() => {
+  const parts = (colour) => colour.match(/[\d.]+/g).map(Number);
+  const luminance = (rgb) => {
+    const [r, g, b] = rgb.map((v) => v / 255)
+      .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const behind = (element) => {
+    for (let e = element; e; e = e.parentElement) {
+      const [r, g, b, alpha = 1] = parts(getComputedStyle(e).backgroundColor);
+      if (alpha === 1) return [r, g, b];
+    }
+    return [255, 255, 255];
+  };
+  const found = [];
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  for (let node; (node = walker.nextNode()); ) {
+    const element = node.parentElement;
+    if (!node.data.trim() || !element.checkVisibility()) continue;
+    const [a, b] = [parts(getComputedStyle(element).color).slice(0, 3), behind(element)]
+      .map(luminance).sort((x, y) => y - x);
+    found.push([node.data.trim(), (a + 0.05) / (b + 0.05)]);
+  }
+  return found;
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_can_be_read(open_page: Opener, place: Place, scheme: str) -> None:
+    tab = open_page(color_scheme=scheme, reduced_motion="reduce")
+    ground = tab.page.evaluate("() => getComputedStyle(document.body).backgroundColor")
+    assert (sum(map(int, re.findall(r"\d+", ground))) > 380) == (scheme == "light")
+    tab.upload(place.images[0], place.broken, place.noise, place.dicom)
+    tab.finished(3, failed=1)
+    tab.page.get_by_text("Options").click()
+    for i in range(4):
+        tab.tabs().nth(i).click()
+        if tab.page.locator(".concept").count():
+            tab.page.locator(".concept").first.hover()
+        contrasts = tab.page.evaluate(CONTRASTS)
+        assert len(contrasts) > 20
+        assert [(text, ratio) for text, ratio in contrasts if ratio < 4.5] == []
+
+
+def test_every_control_has_a_name(open_page: Opener, small_server: str, place: Place) -> None:
+    tab = open_page(small_server)
+    tab.page.get_by_label("Key", exact=True).fill(KEY)
+    tab.button("Use this key").click()
+    tab.upload(place.images[0], place.dicom)
+    tab.finished(2)
+    tab.page.get_by_text("Options").click()
+    tab.page.evaluate("() => { document.querySelector('#key-form').hidden = false; }")
+    session = tab.page.context.new_cdp_session(tab.page)
+    nodes = [
+        (node["role"]["value"], node.get("name", {}).get("value", "").strip())
+        for node in session.send("Accessibility.getFullAXTree")["nodes"]
+        if not node["ignored"]
+    ]
+    controls = {
+        "button", "tab", "textbox", "spinbutton", "combobox", "tablist", "tabpanel", "image",
+        "DisclosureTriangle", "progressbar",
+    }  # fmt: skip
+    seen = {role for role, _ in nodes}
+    assert seen >= {"button", "tab", "textbox", "spinbutton", "combobox", "tabpanel", "image"}
+    assert [role for role, name in nodes if role in controls and not name] == []
+    assert seen >= {"banner", "main", "contentinfo", "status"}
+    levels = tab.page.locator("h1, h2, h3").evaluate_all("all => all.map(h => +h.tagName[1])")
+    assert levels[0] == 1 and all(b - a <= 1 for a, b in pairwise(levels))
+    ids = tab.page.locator("[id]").evaluate_all("all => all.map(e => e.id)")
+    assert len(ids) == len(set(ids))
+    assert tab.page.locator("html").get_attribute("lang") == "en"
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "scale"), [(360, 740, 1), (640, 400, 2)], ids=["phone", "zoom-200"]
+)
+def test_small_windows(
+    open_page: Opener, place: Place, width: int, height: int, scale: int
+) -> None:
+    tab = open_page(viewport={"width": width, "height": height}, device_scale_factor=scale)
+    tab.upload(*place.images[:5], place.broken)
+    tab.finished(5, failed=1)
+    tab.page.get_by_text("Options").click()
+    for i in (0, 5):
+        tab.tabs().nth(i).click()
+        overflow = (
+            "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        )
+        assert tab.page.evaluate(overflow) == 0
+    tab.page.locator("#info").scroll_into_view_if_needed()
+    expect(tab.page.get_by_text("Not for clinical use.")).to_be_in_viewport()
+
+
+def test_a_picture_for_the_documentation(open_page: Opener, place: Place) -> None:
+    target = os.environ.get("ANNOTATOR_SCREENSHOT")
+    if not target:
+        pytest.skip("ANNOTATOR_SCREENSHOT names no file")
+    tab = open_page(reduced_motion="reduce")
+    tab.upload(*place.images[::2][:7])
+    tab.finished(7)
+    tab.neighbors_have_pictures()
+    tab.page.locator(".concept").last.hover()
+    tab.page.screenshot(path=target, full_page=True)

@@ -1,0 +1,393 @@
+from __future__ import annotations
+
+import io
+import json
+import struct
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from annotator.tables.run import validate_run
+from service.engine import Engine
+from service.headers import PAGE_POLICY
+from service.page_files import FOLDER
+from service.schemas import AnnotateOut, ProblemOut
+
+Draw = Callable[..., bytes]
+MakeClient = Callable[..., TestClient]
+
+
+def huge_png() -> bytes:
+    """10,000 x 10,000 pixels, it says."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    header = struct.pack(">IIBBBBB", 10_000, 10_000, 8, 0, 0, 0, 0)
+    pixels = zlib.compress(bytes(100))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", pixels)
+
+
+def dicom() -> bytes:
+    """A small secondary capture."""
+    import numpy as np
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import UID, ExplicitVRLittleEndian, SecondaryCaptureImageStorage
+
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
+    meta.MediaStorageSOPInstanceUID = UID("1.2.3.4")
+    ds = Dataset()
+    ds.file_meta = meta
+    ds.PatientName = "Nobody^Anybody"
+    ds.SOPClassUID, ds.SOPInstanceUID = SecondaryCaptureImageStorage, "1.2.3.4"
+    ds.Rows, ds.Columns, ds.SamplesPerPixel = 32, 32, 1
+    ds.PhotometricInterpretation = "MONOCHROME2"
+    ds.BitsAllocated = ds.BitsStored = 8
+    ds.HighBit, ds.PixelRepresentation = 7, 0
+    ds.PixelData = np.arange(1024, dtype=np.uint8).tobytes()
+    file = io.BytesIO()
+    ds.save_as(file, enforce_file_format=True)
+    return file.getvalue()
+
+
+def post(client: TestClient, *files: tuple[str, bytes], **options: Any) -> Any:
+    return client.post("/v1/annotate", files=[("image", file) for file in files], **options)
+
+
+def test_several_images(client: TestClient, engine: Engine, drawing: Draw) -> None:
+    answer = post(client, ("a.b.png", drawing(0)), ("train07.jpg", drawing(7, format="JPEG")))
+    assert answer.status_code == 200
+    whole = AnnotateOut.model_validate(answer.json())
+    assert answer.json() == whole.model_dump()
+    assert whole.index_version == "v000001"
+    assert whole.model.fingerprint == engine.annotator.embedder.fingerprint.digest
+    assert [result.id for result in whole.results] == ["a.b", "train07"]
+    for result, seed in zip(whole.results, (0, 7), strict=True):
+        nearest = result.neighbors[0]
+        assert (nearest.id, nearest.caption) == (f"train{seed:02d}", f"Drawing {seed}.")
+        assert nearest.cuis == sorted({f"C{seed % 3}", "C9"}) and nearest.thumbnail is None
+        assert len(result.neighbors) == 5 and result.error is None
+        assert sum(n.weight for n in result.neighbors) == pytest.approx(1, abs=1e-5)
+    assert whole.names == {"C9": "In all of them", "C1": "Ünd <one>"}
+    assert whole.timings.total_ms >= whole.timings.encode_ms > 0
+
+
+@pytest.mark.parametrize(
+    "content_type", ["image/png", "image/anything", "application/octet-stream", "IMAGE/PNG; x=y"]
+)
+def test_a_raw_body(client: TestClient, drawing: Draw, content_type: str) -> None:
+    answer = client.post("/v1/annotate", content=drawing(3), headers={"Content-Type": content_type})
+    (result,) = answer.json()["results"]
+    assert (result["id"], result["neighbors"][0]["id"]) == ("image-1", "train03")
+
+
+def test_dicom(client: TestClient) -> None:
+    headers = {"Content-Type": "application/dicom"}
+    answer = client.post("/v1/annotate", content=dicom(), headers=headers)
+    assert answer.status_code == 200 and "Nobody" not in answer.text
+    assert post(client, ("1.2.3.dcm", dicom())).json()["results"][0]["id"] == "1.2.3"
+
+
+def test_files_without_a_name_are_numbered(client: TestClient, drawing: Draw) -> None:
+    body = b"".join(
+        b"--x\r\nContent-Disposition: form-data; name=a\r\nContent-Type: image/png\r\n\r\n"
+        + drawing(i) + b"\r\n" for i in (0, 1)
+    )  # fmt: skip
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    answer = client.post("/v1/annotate", content=body + b"--x--\r\n", headers=headers)
+    assert [result["id"] for result in answer.json()["results"]] == ["image-1", "image-2"]
+
+
+def test_options(client: TestClient, drawing: Draw) -> None:
+    def result(query: str) -> Any:
+        return post(client, ("a", drawing(0)), params=query).json()["results"][0]
+
+    assert len(result("k=12&neighbors=12")["neighbors"]) == 12
+    assert len(result("k=2&neighbors=9")["neighbors"]) == 2
+    assert result("neighbors=0")["neighbors"] == []
+    assert result("k=12&decider=top-r")["concepts"][0]["cui"] == "C9"
+    assert [c["cui"] for c in result("k=12&min_score=1")["concepts"]] == ["C9"]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "k=0",
+        "k=1001",
+        "k=x",
+        "decider=best",
+        "min_score=2",
+        "min_score=nan",
+        "neighbors=-1",
+        "kk=3",
+    ],
+)
+def test_options_that_are_refused(client: TestClient, drawing: Draw, query: str) -> None:
+    answer = post(client, ("a", drawing(0)), params=query)
+    problem = ProblemOut.model_validate(answer.json())
+    assert (answer.status_code, problem.code) == (422, "invalid_parameter")
+    assert problem.detail.startswith(query.split("=")[0] + ": ")
+
+
+@pytest.mark.parametrize(
+    ("data", "status", "code"),
+    [
+        (b"some text, no image", 415, "unknown_format"),
+        (huge_png(), 413, "image_too_large"),
+        (b"\xff\xd8\xff" + b"\0" * 50, 422, "undecodable_image"),
+        (b"\xff\xd8\xff" + b"\xff\xda" * 101, 413, "image_too_large"),
+    ],
+)
+def test_images_that_cannot_be_used(
+    client: TestClient, drawing: Draw, data: bytes, status: int, code: str
+) -> None:
+    alone = post(client, ("secret-name.png", data))
+    assert alone.headers["content-type"] == "application/problem+json"
+    problem = ProblemOut.model_validate(alone.json())
+    assert (alone.status_code, problem.status, problem.code) == (status, status, code)
+    assert problem.hint and "secret-name" not in alone.text
+    among = post(client, ("bad.png", data), ("good.png", drawing(4)))
+    assert among.status_code == 200
+    bad, good = AnnotateOut.model_validate(among.json()).results
+    assert bad.error == problem and (bad.id, bad.concepts, bad.neighbors) == ("bad", [], [])
+    assert good.error is None and good.neighbors[0].id == "train04"
+    both = post(client, ("a.png", data), ("b.png", data))
+    assert both.status_code == 200 and all(r["error"] for r in both.json()["results"])
+
+
+def test_an_image_that_the_encoder_fails_on(
+    make_client: MakeClient, directionless: Engine, black: bytes, drawing: Draw
+) -> None:
+    client = make_client(engine=directionless)
+    bad, good = post(client, ("b", black), ("g", drawing(0))).json()["results"]
+    assert bad["error"]["code"] == "encoding_failed" and good["error"] is None
+    assert post(client, ("b", black)).status_code == 500
+
+
+def test_a_frame_over_the_limit(make_client: MakeClient, drawing: Draw) -> None:
+    client = make_client(max_megapixels=0.001)
+    assert post(client, ("a", drawing(0, (40, 48)))).json()["code"] == "image_too_large"
+    assert post(client, ("a", drawing(0, (20, 48)))).status_code == 200
+
+
+def test_a_run(client: TestClient, drawing: Draw, tmp_path: Any) -> None:
+    files = [("b.png", drawing(0)), ("bad.png", b"x"), ("a.png", drawing(1))]
+    answer = post(client, *files, headers={"Accept": "text/csv"})
+    assert answer.headers["content-type"] == "text/csv; charset=utf-8"
+    assert answer.headers["x-annotator-failed"] == "1"
+    ids = ["b", "bad", "a"]
+    rows = answer.text.splitlines()
+    assert rows[0] == "ID,CUIs" and [row.split(",")[0] for row in rows[1:]] == ids
+    assert rows[2] == "bad,"
+    (tmp_path / "run.csv").write_bytes(answer.content)
+    assert validate_run(tmp_path / "run.csv", ids) == []
+    one = post(client, ("bad.png", b"x"), headers={"Accept": "text/csv"})
+    assert (one.status_code, one.text) == (200, "ID,CUIs\nbad,\n")
+
+
+@pytest.mark.parametrize("names", [("a.png", "a.jpg"), ("a,b.png",), ("a|b.png",), (" a.png",)])
+def test_ids_that_cannot_stand_in_a_run(
+    client: TestClient, drawing: Draw, names: tuple[str, ...]
+) -> None:
+    files = [(name, drawing(0)) for name in names]
+    answer = post(client, *files, headers={"Accept": "text/csv"})
+    assert (answer.status_code, answer.json()["code"]) == (422, "not_a_run")
+    assert post(client, *files).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "status", "code"),
+    [
+        ("text/plain", b"x", 415, "unsupported_media_type"),
+        ("application/json", b"{}", 415, "unsupported_media_type"),
+        ("", b"x", 415, "unsupported_media_type"),
+        ("image/png", b"", 400, "no_image"),
+        ("multipart/form-data", b"x", 400, "malformed_multipart"),
+        ("multipart/form-data; boundary=x", b"", 400, "malformed_multipart"),
+        ("multipart/form-data; boundary=x", b"--x--\r\n", 400, "no_image"),
+    ],
+)
+def test_bodies_that_are_refused(
+    client: TestClient, content_type: str, body: bytes, status: int, code: str
+) -> None:
+    answer = client.post("/v1/annotate", content=body, headers={"Content-Type": content_type})
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+
+
+def test_compressed_bodies_are_refused(client: TestClient) -> None:
+    headers = {"Content-Type": "image/png", "Content-Encoding": "gzip"}
+    answer = client.post("/v1/annotate", content=b"x", headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_encoding")
+
+
+def test_too_large_announced_and_counted(make_client: MakeClient) -> None:
+    client = make_client(max_upload_mb=1)
+    chunk = b"x" * (1 << 16)
+
+    def stream() -> Any:
+        yield from (chunk for _ in range(17))
+
+    for body in (chunk * 17, stream()):
+        headers = {"Content-Type": "image/png"}
+        answer = client.post("/v1/annotate", content=body, headers=headers)
+        assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
+
+
+def test_too_many_images(make_client: MakeClient, drawing: Draw) -> None:
+    answer = post(make_client(max_images=2), *[("a", drawing(0))] * 3)
+    assert (answer.status_code, answer.json()["code"]) == (413, "too_many_images")
+
+
+def test_no_time(make_client: MakeClient, drawing: Draw) -> None:
+    client = make_client(timeout_s=0.001)
+    answer = post(client, *[("a", drawing(i, (900, 900))) for i in range(3)])
+    assert (answer.status_code, answer.json()["code"]) == (503, "timeout")
+    assert "retry-after" in answer.headers
+    assert client.app.state.service.admission.images == 0  # type: ignore[attr-defined]
+
+
+def test_info(client: TestClient, engine: Engine) -> None:
+    answer = client.get("/v1/info").json()
+    assert answer["index"] == {
+        "version": "v000001", "images": 12, "concepts": 4, "dim": 16, "thumbnails": False
+    }  # fmt: skip
+    assert answer["model"]["name"] == "tiny" and answer["voting"]["k"] == 5
+    assert answer["limits"]["images"] == 32 and answer["notice"] == "Not for clinical use."
+
+
+@pytest.mark.parametrize(
+    ("query", "cuis", "total"),
+    [
+        ("", ["C9", "C0", "C1", "C2"], 4),
+        ("limit=1", ["C9"], 4),
+        ("q=c1", ["C1"], 1),
+        ("q=ÜND <", ["C1"], 1),
+        ("q=absent", [], 0),
+    ],
+)
+def test_concepts(client: TestClient, query: str, cuis: list[str], total: int) -> None:
+    answer = client.get(f"/v1/concepts?{query}").json()
+    assert [concept["cui"] for concept in answer["concepts"]] == cuis
+    assert answer["total"] == total
+
+
+def test_pictures_of_an_index_without_them(client: TestClient) -> None:
+    for name in ("train00", "absent", "a%2Fb"):
+        answer = client.get(f"/v1/neighbors/{name}/image")
+        assert (answer.status_code, answer.json()["code"]) == (404, "no_picture")
+
+
+def test_reloading_where_it_is_not_offered(client: TestClient) -> None:
+    answer = client.post("/v1/reload")
+    assert (answer.status_code, answer.json()["code"]) == (403, "reload_disabled")
+
+
+def test_health(client: TestClient) -> None:
+    assert client.get("/livez").json() == client.get("/readyz").json() == {"status": "ok"}
+    client.app.state.service.draining = True  # type: ignore[attr-defined]
+    assert client.get("/livez").status_code == 200
+    assert client.get("/readyz").json()["code"] == "draining"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [("GET", "/absent", 404, "not_found"), ("GET", "/v1/annotate", 405, "method_not_allowed")],
+)
+def test_wrong_paths_and_methods(
+    client: TestClient, method: str, path: str, status: int, code: str
+) -> None:
+    answer = client.request(method, path)
+    assert (answer.status_code, ProblemOut.model_validate(answer.json()).code) == (status, code)
+
+
+def _request(method: str, route: str, status: int, outcome: str) -> str:
+    labels = f'method="{method}",outcome="{outcome}",route="{route}",status="{status}"'
+    return f"annotator_requests_total{{{labels}}}"
+
+
+def test_metrics(client: TestClient, drawing: Draw) -> None:
+    post(client, ("a", drawing(0)), ("b", b"x"))
+    client.get("/a/path/with/a/name")
+    text = client.get("/metrics").text
+    for line in (
+        _request("POST", "/v1/annotate", 200, "ok") + " 1.0",
+        _request("GET", "none", 404, "not_found") + " 1.0",
+        'annotator_images_total{outcome="ok"} 1.0',
+        'annotator_images_total{outcome="unknown_format"} 1.0',
+        'annotator_stage_seconds_count{stage="encode"} 1.0',
+        'annotator_index_info{model="tiny",version="v000001"} 1.0',
+        "annotator_admitted_images 0.0",
+        "annotator_reload_failures_total 0.0",
+    ):
+        assert line in text.splitlines()
+
+
+def test_the_page_and_its_policy(client: TestClient) -> None:
+    for path in FOLDER.iterdir():
+        url = "/" if path.name == "index.html" else f"/{path.name}"
+        answer = client.get(url)
+        assert answer.content == path.read_bytes()
+        assert answer.headers["content-security-policy"] == PAGE_POLICY
+        again = client.get(url, headers={"If-None-Match": answer.headers["etag"]})
+        assert (again.status_code, again.content) == (304, b"")
+        assert client.head(url).status_code == 200
+
+
+def test_headers_on_every_answer(client: TestClient) -> None:
+    for path in ("/", "/livez", "/v1/info", "/docs", "/openapi.json", "/absent", "/v1/annotate"):
+        headers = client.get(path).headers
+        assert headers["x-content-type-options"] == "nosniff", path
+        assert headers["referrer-policy"] == "no-referrer"
+        assert "frame-ancestors 'none'" in headers["content-security-policy"]
+        assert len(headers["x-request-id"]) == 16
+
+
+def test_other_origins(make_client: MakeClient) -> None:
+    ours, other = "https://ours.example", "https://other.example"
+    client = make_client(cors_origin=ours)
+    for origin, allowed in ((ours, ours), (other, None)):
+        answer = client.get("/v1/info", headers={"Origin": origin})
+        assert answer.headers.get("access-control-allow-origin") == allowed
+    asked = {"Origin": ours, "Access-Control-Request-Method": "POST"}
+    assert client.options("/v1/annotate", headers=asked).status_code == 200
+    plain = make_client().get("/v1/info", headers={"Origin": ours})
+    assert "access-control-allow-origin" not in plain.headers
+
+
+def test_what_nobody_foresaw(
+    client: TestClient, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken() -> bytes:
+        raise RuntimeError("with a secret in it")
+
+    service = client.app.state.service  # type: ignore[attr-defined]
+    monkeypatch.setattr(service.metrics, "render", broken)
+    answer = client.get("/metrics")
+    problem = ProblemOut.model_validate(answer.json())
+    assert (answer.status_code, problem.code) == (500, "internal_error")
+    assert answer.headers["x-request-id"] in problem.detail
+    assert "secret" not in answer.text and "Traceback" not in answer.text
+    assert [r.message for r in caplog.records if r.levelname == "ERROR"] == ["unexpected error"]
+
+
+def test_the_description_is_complete(client: TestClient) -> None:
+    document = client.get("/openapi.json").json()
+    text = json.dumps(document)
+    references = {piece.split('"')[0] for piece in text.split('"$ref": "#/components/schemas/')[1:]}
+    assert references <= document["components"]["schemas"].keys()
+    assert "HTTPValidationError" not in text
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            assert operation["description"], path
+    page = client.get("/docs")
+    for path in document["paths"]:
+        assert path in page.text
+    assert "<script" not in page.text and "http://" not in page.text
+    assert "https://" not in page.text
