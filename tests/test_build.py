@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -376,3 +377,19 @@ def test_nothing_is_tuned_while_another_writes(tuned_index: Path) -> None:
         tune_index(tuned_index, voting=Voting(k=5), fixed=["k"])
     with pytest.raises(IndexProblem, match="does not exist"):
         tune_index(tuned_index / "nowhere")
+
+
+def test_small_pictures_are_kept_if_wanted(
+    collection: Collection, tmp_path: Path, tiny_embedder: TorchEmbedder
+) -> None:
+    collection = collect(tmp_path / "images", broken=["i03"])
+    build_index(collection, tmp_path / "index", tiny_embedder, thumbnails=True)
+    stored = open_index(tmp_path / "index")
+    for row, id_ in enumerate(stored.ids):
+        with Image.open(io.BytesIO(stored.thumbnail(row) or b"")) as small:
+            assert (small.format, small.size) == ("JPEG", (24, 24))
+            with Image.open(tmp_path / "images" / f"{id_}.png") as original:
+                difference = np.asarray(small.convert("L"), float) - np.asarray(original)
+        assert np.abs(difference).mean() < 25  # of its own image: others differ by 85
+    assert build_index(collection, tmp_path / "index", tiny_embedder).version == "v000002"
+    assert not open_index(tmp_path / "index").has_thumbnails

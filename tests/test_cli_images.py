@@ -13,6 +13,7 @@ import time
 import zipfile
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from annotator.cli import cli
+from annotator.collection import Collection
 
 pytestmark = pytest.mark.slow
 
@@ -269,3 +271,53 @@ def test_an_interrupted_build_ends_quickly_and_continues(tmp_path: Path) -> None
     assert again.exit_code == 0
     assert f"({n - before} embedded, {before} known before)" in again.stderr
     assert invoke("verify", "--index", tmp_path / "index").exit_code == 0
+
+
+# How the vectors are fitted
+
+
+def build(patterns: Collection, directory: Path, *options: object) -> tuple[str, dict[str, Any]]:
+    """What a build of the 120 patterns says, and the facts of its index."""
+    folder = Path(patterns.images[0].where).parents[1]
+    result = invoke(
+        "build-index", folder / "images", folder / "concepts.csv",
+        "--groups", folder / "groups.csv", "--embedder", "efficientnet-lite0@64",
+        "--index", directory, *options,
+    )  # fmt: skip
+    assert (result.exit_code, result.stdout) == (0, ""), result.stderr
+    return result.stderr, json.loads(invoke("info", "--index", directory, "--json").stdout)
+
+
+def test_a_build_fits_and_tunes(patterns: Collection, tmp_path: Path) -> None:
+    said, facts = build(patterns, tmp_path / "index", "--k", 6)
+    assert "Voting tuned with other patients' images: k 6, " in said
+    assert "on 120 images." in said
+    assert facts["voting"]["k"] == 6 and facts["embedder"] == "efficientnet-lite0@64"
+    images = Path(patterns.images[0].where).parent
+    result = invoke("annotate", images, "--index", tmp_path / "index", "--format", "jsonl")
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert len(lines) == 120 and {line["familiarity"] for line in lines} == {1.0}
+    tuned = invoke("tune", "--index", tmp_path / "index", "--k", 3)
+    assert tuned.exit_code == 0 and "version v000002" in tuned.stderr
+    assert invoke("annotate", images, "--index", tmp_path / "index").exit_code == 0
+
+
+def test_a_build_that_is_not_tuned(patterns: Collection, tmp_path: Path) -> None:
+    said, facts = build(patterns, tmp_path / "index", "--no-tune", "--beta", 9)
+    assert "Projection fitted to the concepts (ridge regression, penalty 1)." in said
+    assert "Voting tuned" not in said
+    assert facts["voting"]["beta"] == 9
+    failed = invoke("tune", "--index", tmp_path / "index")
+    assert failed.exit_code == 1 and "keeps no neighbour lists" in failed.stderr
+
+
+@pytest.mark.parametrize(("adaptation", "fitted"), [("looks", True), ("none", False)])
+def test_other_adaptations(
+    patterns: Collection, tmp_path: Path, adaptation: str, fitted: bool
+) -> None:
+    said, facts = build(patterns, tmp_path / "index", "--adaptation", adaptation)
+    assert "Projection fitted to the concepts" not in said and "Voting tuned" in said
+    assert (facts["dim"] == 2768) == (not fitted)
+    unprojected, facts = build(patterns, tmp_path / "index", "--adaptation", "none", "--no-tune")
+    assert "(0 embedded, 120 known before)" in unprojected
+    assert facts["dim"] == 2768 and facts["voting"]["beta"] == 64.0

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = (
     {"errors"},
     {"progress", "tables", "images", "vote", "adapt"},
-    {"score", "embed", "sample", "adapt"},
+    {"score", "embed", "sample"},
     {"record", "tune"},
     {"collection", "inspect"},
     {"build", "pipeline"},

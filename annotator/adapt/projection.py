@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,7 +72,7 @@ class Projection:
         self, vectors: NDArray[np.float32], rows: NDArray[np.int64] | None = None
     ) -> Iterator[NDArray[np.float32]]:
         """What `apply` gives, some rows at a time, for vectors that are mapped from disk."""
-        matrix = self.matrix.astype(np.float64)
+        matrix = self._exact_matrix
         for start in range(0, len(vectors if rows is None else rows), _ROWS_AT_ONCE):
             part = slice(start, start + _ROWS_AT_ONCE)
             z = standardised(vectors[part if rows is None else rows[part]], self.mean, self.scale)
@@ -79,6 +80,10 @@ class Projection:
             sides = [projected[:, : self.looks], projected[:, self.looks :]]
             joined = np.hstack([unit(side) for side in sides if side.shape[1]])
             yield unit(joined).astype(np.float32)
+
+    @cached_property
+    def _exact_matrix(self) -> NDArray[np.float64]:
+        return self.matrix.astype(np.float64)
 
     def to_arrays(self) -> dict[str, NDArray[np.generic]]:
         """Its fields by name, for an index."""

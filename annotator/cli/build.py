@@ -127,7 +127,7 @@ def build_index_command(
                 precision=options["precision"],
                 frames=options["frames"],
             ),
-            voting=voting,
+            voting=voting if given_voting(options) else None,
             adaptation=options["adaptation"],
             tuning=not options["no_tune"],
             fixed=given_voting(options),

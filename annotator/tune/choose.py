@@ -79,15 +79,17 @@ def choose(
             no concepts; "none" leaves the vectors as they are. With fewer than 20 rows always
             "none".
         tuning: Choose voting parameters; otherwise they stay as they are.
-        voting: Where to start from.
-        fixed: Fields of `Voting` that stay as they are.
+        voting: Where to start from; None for what suits the vectors.
+        fixed: Fields of `voting` that were chosen on purpose: tuning leaves them as they are. With
+            none, all of a given `voting` was, as long as nothing is tuned.
         progress: Told about the work.
     """
     labels = LabelTable.from_sets(concepts)
     numbers = group_numbers(groups)
-    voting = voting or Voting()
     unprojected = len(vectors) < _LEAST_FITTED or adaptation == "none"
-    if unprojected and "beta" not in fixed:
+    beta_is_open = voting is None or (fixed and "beta" not in fixed)
+    voting = voting or Voting()
+    if unprojected and beta_is_open:
         voting = replace(voting, beta=_RAW_BETA)
     if len(vectors) < _LEAST_FITTED:
         return Choice(None, None, {}, voting, None, None)

@@ -48,15 +48,15 @@ class Scaling:
 
 @dataclass(frozen=True)
 class Features:
-    """Scaled features in the coordinates of their principal components.
+    """Scaled features in the coordinates of their principal components, as many as there can be.
 
     A rotation changes neither the penalty nor the solution, but it makes the Hessian nearly
     diagonal.
 
     Attributes:
-        rotated: float32[n, dim].
-        rotation: float32[dim, dim].
-        variances: float64[dim], mean squares of the columns of `rotated`.
+        rotated: float32[n, r], r = min(n, dim).
+        rotation: float32[dim, r].
+        variances: float64[r], mean squares of the columns of `rotated`.
     """
 
     rotated: NDArray[np.float32]
@@ -66,7 +66,11 @@ class Features:
     @classmethod
     def of(cls, features: NDArray[np.float32]) -> Features:
         """Of float32[n, dim]."""
-        rotation = np.linalg.eigh(features.T @ features)[1].astype(np.float32)
+        n, dim = features.shape
+        if n < dim:  # slopes lie in the span of the images: the penalty leaves no others
+            rotation = np.linalg.svd(features, full_matrices=False)[2].T.astype(np.float32)
+        else:
+            rotation = np.linalg.eigh(features.T @ features)[1].astype(np.float32)
         rotated = features @ rotation
         return cls(rotated, rotation, (rotated.astype(np.float64) ** 2).mean(axis=0))
 

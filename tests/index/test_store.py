@@ -18,7 +18,6 @@ import pytest
 from index import FlatIndex, IndexProblem, StoredIndex, VersionWriter, open_index
 from index.manifest import FORMAT, read_manifest
 from index.store import THUMBNAIL_ENDS, THUMBNAILS
-from index.store import THUMBNAIL_ENDS, THUMBNAILS
 
 N, DIM = 7, 5
 IDS = [f"image-{i}" for i in range(N)]
@@ -96,48 +95,6 @@ def test_arrays_come_back_mapped_read_only(built: Path) -> None:
         arrays["rows"][0, 0] = 9
     assert build(built, arrays={}) == "v000002"
     assert open_index(built).arrays == {}
-
-
-PICTURES = [b"first", b"", b"third", b"4", b"", b"sixth", b"last"]
-
-
-def pictures() -> dict[str, np.ndarray]:
-    ends = np.cumsum([len(picture) for picture in PICTURES])
-    return {THUMBNAILS: np.frombuffer(b"".join(PICTURES), np.uint8), THUMBNAIL_ENDS: ends}
-
-
-def test_small_pictures_of_rows(tmp_path: Path) -> None:
-    build(tmp_path, arrays=pictures())
-    stored = open_index(tmp_path)
-    assert stored.has_thumbnails
-    assert [stored.thumbnail(row) for row in range(N)] == [p or None for p in PICTURES]
-    build(tmp_path)
-    without = open_index(tmp_path)
-    assert not without.has_thumbnails and without.thumbnail(0) is None
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {THUMBNAIL_ENDS: np.arange(N - 1)},
-        {THUMBNAIL_ENDS: np.zeros(N, np.int64)},
-        {THUMBNAIL_ENDS: np.array([9, 5, 10, 11, 11, 16, 20])},
-        {THUMBNAIL_ENDS: np.array([-1, 5, 10, 11, 11, 16, 20])},
-        {THUMBNAIL_ENDS: pictures()[THUMBNAIL_ENDS].astype(np.int32)},
-        {THUMBNAILS: pictures()[THUMBNAILS].astype(np.int64)},
-        {THUMBNAILS: pictures()[THUMBNAILS][:-1]},
-    ],
-)
-def test_small_pictures_that_do_not_fit_are_refused(
-    tmp_path: Path, change: dict[str, np.ndarray]
-) -> None:
-    build(tmp_path, arrays=pictures() | change)
-    assert "small pictures do not fit" in problem(tmp_path)
-
-
-def test_ends_without_pictures_are_refused(tmp_path: Path) -> None:
-    build(tmp_path, arrays={THUMBNAIL_ENDS: pictures()[THUMBNAIL_ENDS]})
-    assert "small pictures do not fit" in problem(tmp_path)
 
 
 def test_an_index_of_format_1_opens(built: Path) -> None:
