@@ -85,7 +85,7 @@ def test_everything_is_in_the_index(
     built = build_index(
         collection, tmp_path / "index", tiny_embedder, voting=Voting(k=7), adaptation="none"
     )
-    unfitted = Choice(None, None, {}, Voting(k=7, beta=64.0), None, None)
+    unfitted = Choice(None, None, {}, Voting(k=7), None, None)
     assert built == Built("v000001", 20, 21, 20, 0, {}, unfitted)
     stored = open_index(tmp_path / "index")
     assert list(stored.ids) == [ref.id for ref in collection.images]

@@ -173,3 +173,24 @@ def test_collections_without_concepts(twins: Any) -> None:
     choice = choose_for(replace(twins, concepts=[[]] * 240))
     assert choice.tuned is not None and choice.tuned.f1 == 1.0
     assert choice.penalty is None  # of equal ones the simplest
+
+
+@pytest.mark.parametrize(
+    ("voting", "fixed", "beta"),
+    [
+        (None, (), 64.0),
+        (Voting(k=7), ("k",), 64.0),
+        (Voting(k=7), (), Voting().beta),
+        (Voting(beta=5.0), ("beta",), 5.0),
+    ],
+)
+def test_beta_suits_unprojected_vectors_unless_it_was_given(
+    voting: Voting | None, fixed: tuple[str, ...], beta: float
+) -> None:
+    vectors = np.eye(16, dtype=np.float32)
+    choice = choose(
+        vectors, [["C1"]] * 16, [""] * 16, blocks=(16,), adaptation="none", tuning=False,
+        voting=voting, fixed=fixed,
+    )  # fmt: skip
+    assert choice.voting.beta == beta
+    assert choice.voting.k == (voting or Voting()).k
