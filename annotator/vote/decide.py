@@ -80,7 +80,7 @@ def _decide_block(
         chosen = scores >= threshold - 10.0**-_DECIMALS
     else:
         chosen = _top_r(votes, posterior, top_r)
-    chosen &= scores >= min_score
+    chosen &= scores >= min_score - 10.0**-_DECIMALS
     order = _best_first(votes, posterior, scores, np.flatnonzero(chosen), MOST_CUIS)
     expected = _expected_f1(votes, posterior, order)
     bounds = np.searchsorted(votes.candidate_image[order], np.arange(len(posterior) + 1))
