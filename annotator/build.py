@@ -16,7 +16,7 @@ from annotator.adapt.projection import Projection
 from annotator.collection import Collection
 from annotator.embed.cache import EmbeddingCache
 from annotator.embed.embedder import Embedder
-from annotator.embed.stream import cpu_count, embed_images
+from annotator.embed.stream import default_workers, embed_images
 from annotator.errors import AnnotatorError
 from annotator.images.ref import ImageRef
 from annotator.images.thumbnails import make_thumbnails
@@ -165,7 +165,7 @@ def build_index(
             arrays |= choice.lists.to_arrays()
         if thumbnails:
             pictures = stack.enter_context(_Spool(directory))
-            made = make_thumbnails(used, workers=workers or cpu_count())
+            made = make_thumbnails(used, workers=workers or default_workers())
             made = stack.enter_context(contextlib.closing(made))
             ends = [
                 pictures.add(picture)

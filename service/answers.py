@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -78,20 +78,12 @@ class Answer:
                 "neighbors": [],
                 "error": outcome.to_dict(),
             }
-        stored = self.engine.annotator.stored
-        fields = outcome[0].to_dict(stored.names, explain=True)
-        neighbors = fields["neighbors"][:listed]
-        for neighbor in neighbors:
+        annotation = replace(outcome[0], image_id=id_, neighbors=outcome[0].neighbors[:listed])
+        fields = annotation.to_dict(self.engine.annotator.stored.names, explain=True)
+        for neighbor in fields["neighbors"]:
             path = f"/v1/neighbors/{quote(neighbor['id'], safe='')}/image"
             neighbor["thumbnail"] = path if self.engine.has_thumbnails else None
-        return {
-            "id": id_,
-            "concepts": fields["concepts"],
-            "expected_f1": fields["expected_f1"],
-            "familiarity": fields.get("familiarity"),
-            "neighbors": neighbors,
-            "error": None,
-        }
+        return {**fields, "error": None}
 
     def _timings(self, total_seconds: float) -> dict[str, float]:
         seconds = [outcome[1] for outcome in self.outcomes if not isinstance(outcome, Problem)]

@@ -27,7 +27,6 @@ from service.routes import NOTICE, router
 from service.settings import Settings
 from service.state import Service
 
-MOST_WORKERS = 16
 _HEALTH = ("/livez", "/readyz")
 
 
@@ -76,10 +75,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 def _limits(settings: Settings, holder: EngineHolder) -> Limits:
-    from annotator.embed.stream import cpu_count
+    from annotator.embed.stream import default_workers
     from annotator.embed.torch_setup import choose_device
 
-    cores = min(cpu_count(), MOST_WORKERS)
+    cores = default_workers()
     on_gpu = choose_device(settings.device).type == "cuda"
     return Limits(
         max_batch=settings.max_batch or holder.current.annotator.embedder.batch_size,

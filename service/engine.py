@@ -7,17 +7,16 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from annotator.embed.embedder import Embedder
+    from annotator.embed.torch_setup import Device
     from annotator.pipeline import Annotation, Annotator
     from annotator.vote.voting import Voting
-
-Device = Literal["auto", "cpu", "cuda"]
 
 
 class Concept(NamedTuple):
@@ -123,6 +122,7 @@ def open_engine(
         IndexProblem: There is no index, or it is damaged.
         AnnotatorError: The encoder cannot be loaded, or is another one now.
     """
+    from annotator.embed.stream import blank_pixels
     from annotator.pipeline import Annotator, recorded_embedder
     from annotator.record import recorded_encoder
     from index import open_index
@@ -141,9 +141,8 @@ def open_engine(
         {image_id: row for row, image_id in enumerate(stored.ids)},
         sorted(concepts, key=lambda c: (-c.images, c.cui)),
     )
-    side = embedder.image_size
-    grey = np.full((1, side, side, 3), 128, np.uint8)
-    engine.annotate([grey], [annotator.voting], 1)  # the first run of a network is slow, too
+    # The first run of a network is slow, too.
+    engine.annotate([blank_pixels(embedder)], [annotator.voting], 1)
     return engine
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from annotator.embed.cache import EmbeddingCache, content_key
 from annotator.embed.embedder import Embedder
@@ -18,7 +19,7 @@ from annotator.errors import ImageError
 from annotator.images.decode import decode
 from annotator.images.ref import ImageRef
 
-MOST_WORKERS = 16
+_MOST_WORKERS = 16
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,11 @@ class Embedded:
 def cpu_count() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def default_workers() -> int:
+    """Threads where none are asked for: one a core, 16 at most."""
+    return min(cpu_count(), _MOST_WORKERS)
 
 
 def embed_images(
@@ -71,7 +77,7 @@ def embed_images(
     Raises:
         AnnotatorError: The encoder or the cache failed, which no other image would survive.
     """
-    workers = workers or min(cpu_count(), MOST_WORKERS)
+    workers = workers or default_workers()
     # A short list is spread over all workers instead of filling the first one's batch.
     batch_size = batch_size or embedder.batch_size
     size = max(1, min(batch_size, -(-len(refs) // workers)))
@@ -118,6 +124,12 @@ def _embed_batch(
         for (position, _), vector in zip(fresh, vectors, strict=True):
             results[position] = Embedded(refs[position], vector)
     return [results[position] for position in range(len(refs))]
+
+
+def blank_pixels(embedder: Embedder) -> NDArray[np.uint8]:
+    """What `embedder.prepare` makes of a grey image, to try the encoder on."""
+    side = embedder.image_size
+    return embedder.prepare([Image.new("L", (side, side), 128)])
 
 
 def embed_frames(

@@ -163,8 +163,8 @@ def _tried(voting: Voting) -> dict[str, Any]:
         "kernel": voting.kernel,
         "beta": voting.beta,
         "prior": voting.prior,
+        "decider": voting.decider,
     }
-    shown["decider"] = voting.decider
     return shown | ({"threshold": voting.threshold} if voting.decider == "threshold" else {})
 
 

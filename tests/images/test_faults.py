@@ -127,16 +127,21 @@ def test_what_decode_says(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert caught.value.code == fault, caught.value.message
 
 
+def codes_of(folder: Path) -> dict[str, str]:
+    """The fault of each image in a folder, none of which can be read."""
+    codes: dict[str, str] = {}
+    for ref in find_images(folder).images:
+        with pytest.raises(ImageError) as caught:
+            ref.read()
+        codes[ref.id] = caught.value.code
+    return codes
+
+
 def test_what_a_file_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "large.png").write_bytes(bytes(100))
     (tmp_path / "gone.png").symlink_to(tmp_path / "nowhere")
     monkeypatch.setattr(sources, "MAX_BYTES", 99)
-    faults: dict[str, str] = {}
-    for ref in find_images(tmp_path).images:
-        with pytest.raises(ImageError) as caught:
-            ref.read()
-        faults[ref.id] = caught.value.code
-    assert faults == {"gone": "unreadable", "large": "too_large"}
+    assert codes_of(tmp_path) == {"gone": "unreadable", "large": "too_large"}
 
 
 def test_what_a_table_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,9 +149,4 @@ def test_what_a_table_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     table = pa.table({"image_id": ["none", "large"], "image": images})
     pq.write_table(table, tmp_path / "t.parquet")
     monkeypatch.setattr(parquet, "MAX_BYTES", 99)
-    faults: dict[str, str] = {}
-    for ref in find_images(tmp_path).images:
-        with pytest.raises(ImageError) as caught:
-            ref.read()
-        faults[ref.id] = caught.value.code
-    assert faults == {"none": "empty", "large": "too_large"}
+    assert codes_of(tmp_path) == {"none": "empty", "large": "too_large"}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from annotator.embed.combined import CombinedEmbedder
 from index.errors import IndexProblem
 from service.engine import Concept, Engine, EngineHolder, open_engine
 
@@ -68,3 +69,11 @@ def test_a_bad_version_leaves_the_old_one(
     with pytest.raises(IndexProblem, match=r"vectors.npy has \d+ bytes"):
         holder.reload()
     assert holder.current is first
+
+
+def test_several_encoders_are_served(
+    tmp_path: Path, tiny_embedder: TorchEmbedder, build: Callable[..., None]
+) -> None:
+    both = CombinedEmbedder([tiny_embedder, tiny_embedder])
+    build(tmp_path / "index", both)
+    assert open_engine(tmp_path / "index", "cpu", both).annotator.embedder is both
