@@ -28,7 +28,7 @@ from annotator.tune.neighbours import Lists
 from annotator.vote.voting import Voting
 from index import VersionWriter, open_index
 from index.publish import change_about
-from index.store import THUMBNAIL_ENDS, THUMBNAILS
+from index.segments import THUMBNAIL_ENDS, THUMBNAILS
 
 CACHE_FILE = "embeddings.sqlite"
 OnError = Literal["skip", "fail"]

@@ -10,7 +10,7 @@ import numpy as np
 
 from annotator.record import recorded_encoder, recorded_voting
 from index import IndexProblem, StoredIndex, open_index
-from index.backends import check_unit
+from index.backends.protocol import check_unit
 from index.manifest import check_files, read_manifest
 
 _PROBES = 100

@@ -25,7 +25,7 @@ from annotator.record import recorded_encoder, recorded_nearest, recorded_voting
 from annotator.vote.posterior import Posterior
 from annotator.vote.voting import Voting
 from index import Neighbors, StoredIndex, open_index
-from index.backends import check_unit
+from index.backends.protocol import check_unit
 
 _SEARCHED_AT_ONCE = 256
 

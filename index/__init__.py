@@ -10,19 +10,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from index.backends import FlatIndex, Neighbors, VectorIndex
+    from index.backends.flat import FlatIndex
+    from index.backends.protocol import Neighbors, VectorIndex
     from index.errors import IndexProblem
     from index.labels import LabelTable
-    from index.store import StoredIndex, VersionWriter, open_index
+    from index.store import StoredIndex, open_index
+    from index.writer import VersionWriter
 
 _HOME = {
-    "FlatIndex": "index.backends",
+    "FlatIndex": "index.backends.flat",
     "IndexProblem": "index.errors",
     "LabelTable": "index.labels",
-    "Neighbors": "index.backends",
+    "Neighbors": "index.backends.protocol",
     "StoredIndex": "index.store",
-    "VectorIndex": "index.backends",
-    "VersionWriter": "index.store",
+    "VectorIndex": "index.backends.protocol",
+    "VersionWriter": "index.writer",
     "open_index": "index.store",
 }
 

@@ -63,6 +63,31 @@ class LabelTable:
         indices = np.fromiter((j for row in rows for j in row), np.int32, int(indptr[-1]))
         return cls(indptr, indices, cuis)
 
+    @classmethod
+    def joined(cls, tables: Sequence[LabelTable]) -> LabelTable:
+        """The rows of several tables after each other, over their joint vocabulary."""
+        cuis = tuple(sorted({cui for table in tables for cui in table.cuis}))
+        position = {cui: j for j, cui in enumerate(cuis)}
+        indices, sizes = [np.empty(0, np.int32)], [np.empty(0, np.int64)]
+        for table in tables:
+            # Both vocabularies ascend, so a row's concepts still do.
+            moved = np.array([position[cui] for cui in table.cuis], np.int32)
+            indices.append(moved[table.indices])
+            sizes.append(table.sizes)
+        indptr = np.concatenate([[0], np.cumsum(np.concatenate(sizes))]).astype(np.int64)
+        return cls(indptr, np.concatenate(indices), cuis)
+
+    def take(self, rows: NDArray[np.int64]) -> LabelTable:
+        """Some of the rows, int64[m], and only the concepts that they hold."""
+        sizes = self.sizes[rows]
+        indptr = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        within = np.arange(indptr[-1]) - np.repeat(indptr[:-1], sizes)
+        indices = self.indices[np.repeat(self.indptr[rows], sizes) + within]
+        used = np.bincount(indices, minlength=len(self.cuis)) > 0
+        moved = (np.cumsum(used) - 1).astype(np.int32)
+        cuis = tuple(cui for cui, kept in zip(self.cuis, used.tolist(), strict=True) if kept)
+        return LabelTable(indptr, moved[indices], cuis)
+
     def __len__(self) -> int:
         return len(self.indptr) - 1
 

@@ -9,18 +9,30 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from index.backends import FlatIndex
 from index.errors import IndexProblem
 
-FORMAT = 2  # 1 had no arrays
+FORMAT = 3  # 1 had no arrays, 2 no kinds of search, no added and no removed rows
 METRIC = "cosine"
 FILES = ("vectors.npy", "labels.indptr.npy", "labels.indices.npy", "cuis.tsv", "ids.txt")
+REMOVED = "removed.npy"
+# What each kind of index keeps beside the vectors.
+SEARCH_FILES: Mapping[str, tuple[str, ...]] = {
+    "flat": (),
+    "scan": ("scan.axes.npy", "scan.table.npy"),
+    "hnsw": ("structure.faiss",),
+    "ivf": ("structure.faiss",),
+    "compressed": ("structure.faiss",),
+}
+# Larger files are not read through on opening, unless that is asked for.
+LARGE = 512 * 2**20
 VERSION = re.compile(r"v[0-9]{6,12}")
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 REBUILD = "Build the index again, or restore the folder from a copy."
+_PREFIX = re.compile(r"added-[0-9]{6,12}\.")
 _POINTER = re.compile(rf"({VERSION.pattern}) ([0-9a-f]{{64}})\n")
 
 
@@ -30,6 +42,20 @@ def read_manifest(directory: Path) -> tuple[str, Mapping[str, Any]]:
     Raises:
         IndexProblem: There is no index, or its manifest is damaged or of a newer format.
     """
+    version, raw = _published(directory)
+    path = directory / version / "manifest.json"
+    try:
+        manifest = json.loads(raw)
+    except ValueError as error:
+        raise IndexProblem(f"{path} is not JSON: {error}.", REBUILD) from error
+    fault = _fault(manifest)
+    if fault:
+        raise IndexProblem(f"{path}: {fault}.", REBUILD)
+    return version, _current_format(manifest)
+
+
+def _published(directory: Path) -> tuple[str, bytes]:
+    """Name and manifest file of the current version."""
     pointer = directory / "current"
     if not pointer.is_file():
         there = "is a file" if directory.exists() else "does not exist"
@@ -52,33 +78,58 @@ def read_manifest(directory: Path) -> tuple[str, Mapping[str, Any]]:
         ) from error
     if hashlib.sha256(raw).hexdigest() != digest:
         raise IndexProblem(f"{path} is not the manifest that was published.", REBUILD)
+    return version, raw
+
+
+def _current_format(manifest: dict[str, Any]) -> dict[str, Any]:
+    """A manifest of any format with the entries of today's."""
+    kind = {"search": {}, "rows": manifest["n"], "removed": 0, "segments": []}
+    return {"arrays": [], **kind, **manifest}
+
+
+def is_current(directory: Path, version: str) -> bool:
+    """Whether `version` is still the one that readers open."""
     try:
-        manifest = json.loads(raw)
-    except ValueError as error:
-        raise IndexProblem(f"{path} is not JSON: {error}.", REBUILD) from error
-    fault = _fault(manifest)
-    if fault:
-        raise IndexProblem(f"{path}: {fault}.", REBUILD)
-    return version, manifest
+        return (directory / "current").read_text(encoding="utf-8").startswith(f"{version} ")
+    except (OSError, UnicodeDecodeError):
+        return False
 
 
-def check_files(folder: Path, manifest: Mapping[str, Any]) -> list[str]:
-    """What is wrong with the files of a version, as sentences; empty if nothing is."""
-    problems = []
-    for name, expected in manifest["files"].items():
-        path = folder / name
-        try:
-            size = path.stat().st_size if path.is_file() else None
-            if size is None:
-                problems.append(f"{name} is missing.")
-            elif size != expected["bytes"]:
-                problems.append(f"{name} has {size} bytes, {expected['bytes']} were written.")
-            elif _sha256(path) != expected["sha256"]:
-                problems.append(f"{name} has changed since it was written (sha256 differs).")
-        except OSError as error:
-            problems.append(f"{name} cannot be read: {error.strerror}.")
-    extra = {path.name for path in folder.iterdir()} - set(manifest["files"]) - {"manifest.json"}
+def check_files(folder: Path, manifest: Mapping[str, Any], *, whole: bool = True) -> list[str]:
+    """What is wrong with the files of a version, as sentences; empty if nothing is.
+
+    Args:
+        folder: Of the version.
+        manifest: Of the version.
+        whole: Read every file through; otherwise of files over 512 MiB the size alone is checked,
+            except of what FAISS is to parse.
+    """
+    files: Mapping[str, Mapping[str, Any]] = manifest["files"]
+    with ThreadPoolExecutor(4) as pool:
+        found = pool.map(lambda name: _file_fault(folder / name, files[name], whole), files)
+        problems = [fault for fault in found if fault]
+    try:
+        present = {path.name for path in folder.iterdir()}
+    except OSError as error:
+        return [f"it cannot be read: {error.strerror}."]
+    extra = present - set(files) - {"manifest.json"}
     return problems + [f"{name} does not belong there." for name in sorted(extra)]
+
+
+def _file_fault(path: Path, expected: Mapping[str, Any], whole: bool) -> str:
+    name = path.name
+    try:
+        size = path.stat().st_size if path.is_file() else None
+        if size is None:
+            return f"{name} is missing."
+        if size != expected["bytes"]:
+            return f"{name} has {size} bytes, {expected['bytes']} were written."
+        read = whole or size <= LARGE or path.suffix == ".faiss"
+        if read and _sha256(path) != expected["sha256"]:
+            return f"{name} has changed since it was written (sha256 differs)."
+    except OSError as error:
+        return f"{name} cannot be read: {error.strerror}."
+    return ""
 
 
 def _fault(manifest: Any) -> str:
@@ -98,7 +149,7 @@ def _fault(manifest: Any) -> str:
     for key in ("n", "dim"):
         if not _is_count(manifest.get(key)):
             return f"its {key} is not a positive whole number"
-    if manifest.get("metric") != METRIC or manifest.get("index_type") != FlatIndex.kind:
+    if manifest.get("metric") != METRIC or manifest.get("index_type") not in SEARCH_FILES:
         return (
             f"it has metric {manifest.get('metric')!r} and index type "
             f"{manifest.get('index_type')!r}, which this annotator does not know"
@@ -112,7 +163,10 @@ def _fault(manifest: Any) -> str:
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             return f"its {what} are not a list of names"
     assert columns is not None
-    wanted = {*FILES, *(f"{n}.jsonl" for n in columns), *(f"{n}.npy" for n in arrays)}
+    fault = _fault_of_rows(manifest) if number >= 3 else ""
+    if fault:
+        return fault
+    wanted = _files_of(manifest)
     if files.keys() != wanted:
         return f"it lists files other than {', '.join(sorted(wanted))}"
     for name, facts in files.items():
@@ -125,6 +179,42 @@ def _fault(manifest: Any) -> str:
         ):
             return f"it does not say size and sha256 of {name}"
     return ""
+
+
+def _fault_of_rows(manifest: Mapping[str, Any]) -> str:
+    """What is wrong with what a manifest says of its rows and their search."""
+    segments = manifest.get("segments")
+    if not isinstance(manifest.get("search"), dict):
+        return "its search is not a JSON object"
+    if not isinstance(segments, list):
+        return "its segments are not a list"
+    rows = [manifest.get("rows")]
+    for segment in segments:
+        if not isinstance(segment, dict) or not _PREFIX.fullmatch(str(segment.get("prefix"))):
+            return "a segment has no prefix"
+        arrays = segment.get("arrays")
+        if not isinstance(arrays, list) or not all(isinstance(name, str) for name in arrays):
+            return "a segment's arrays are not a list of names"
+        rows.append(segment.get("rows"))
+    removed = manifest.get("removed")
+    if not all(_is_count(count) for count in rows) or not _is_count(removed, least=0):
+        return "its rows are not positive whole numbers"
+    if sum(rows) - removed != manifest["n"]:  # type: ignore[arg-type, operator]
+        return "its rows do not add up"
+    return ""
+
+
+def _files_of(manifest: Mapping[str, Any]) -> set[str]:
+    """The files of a version, by what its manifest says that it holds."""
+    columns, arrays = manifest["columns"], manifest.get("arrays", [])
+    rows = {*FILES, *(f"{name}.jsonl" for name in columns)}
+    files = rows | {f"{name}.npy" for name in arrays}
+    files |= set(SEARCH_FILES[manifest["index_type"]])
+    files |= {REMOVED} if manifest.get("removed") else set()
+    for segment in manifest.get("segments", []):
+        own = rows | {f"{name}.npy" for name in segment["arrays"]}
+        files |= {f"{segment['prefix']}{name}" for name in own}
+    return files
 
 
 def _is_count(value: object, least: int = 1) -> bool:

@@ -8,6 +8,9 @@
     DIR/v000001/ids.txt         one image id a line, in row order
     DIR/v000001/COLUMN.jsonl    further text of each row, if given: captions, groups
     DIR/v000001/ARRAY.npy       further arrays, if given; memory-mapped by readers
+    DIR/v000001/scan.*.npy, structure.faiss     what the kind of index needs to search
+    DIR/v000001/added-000002.*  the same of rows that were added later
+    DIR/v000001/removed.npy     int64[r]: rows that were removed
 
 A version is written into a temporary folder, synced, renamed, and only then named by `current`,
 which is replaced atomically. A reader keeps the version that it opened. Nothing is ever pickled.
@@ -15,42 +18,33 @@ which is replaced atomically. A reader keeps the version that it opened. Nothing
 
 from __future__ import annotations
 
-import contextlib
-import json
-import re
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from index.backends import FlatIndex, VectorIndex, check_unit, import_faiss
+from index.backends.flat import FlatIndex
+from index.backends.joined import JoinedIndex
+from index.backends.library import import_faiss
+from index.backends.protocol import VectorIndex
+from index.backends.structure import open_structure
 from index.errors import IndexProblem
 from index.labels import LabelTable
-from index.manifest import (
-    FILES,
-    FORMAT,
-    METRIC,
-    PLAIN_NAME,
-    REBUILD,
-    check_files,
-    describe_file,
-    read_manifest,
-)
-from index.publish import only_writer, publish
+from index.manifest import REBUILD, REMOVED, check_files, is_current, read_manifest
+from index.segments import CONTENT, ROW_ARRAYS, THUMBNAIL_ENDS, Segment, read_segment
 
-# All small pictures in a row, and where each one ends: uint8[bytes] and int64[n].
-THUMBNAILS, THUMBNAIL_ENDS = "thumbnails", "thumbnails.ends"
-_UNWRITABLE = re.compile(r"[\t\r\n\ud800-\udfff]")  # in a line of a UTF-8 file with tabs
+_TRIES = 20  # that a reader makes while versions come and go
 
 
 @dataclass(frozen=True)
 class StoredIndex:
     """An opened version of an index. Rows, ids and labels agree: that is checked on opening.
+
+    Rows that were removed are not there: rows are numbered without them.
 
     Attributes:
         version: Such as "v000001".
@@ -61,6 +55,8 @@ class StoredIndex:
         columns: Further text of each row by column name ("captions", "groups").
         arrays: Further arrays by name, mapped read-only.
         manifest: The manifest as read; `manifest["about"]` is what the builder put there.
+        segments: The rows as they are stored, those that were removed among them.
+        stored_rows: int64[n], the stored row of each row; None where they are the same.
     """
 
     version: str
@@ -71,254 +67,171 @@ class StoredIndex:
     columns: Mapping[str, tuple[str, ...]]
     arrays: Mapping[str, NDArray[Any]]
     manifest: Mapping[str, Any]
+    segments: tuple[Segment, ...]
+    stored_rows: NDArray[np.int64] | None = None
 
     @property
     def has_thumbnails(self) -> bool:
         """Whether its rows have small pictures."""
-        return THUMBNAIL_ENDS in self.arrays
+        return any(THUMBNAIL_ENDS in segment.arrays for segment in self.segments)
 
     def thumbnail(self, row: int) -> bytes | None:
         """The small picture of a row, a JPEG; None where there is none."""
-        if not self.has_thumbnails:
-            return None
-        ends = self.arrays[THUMBNAIL_ENDS]
-        start = int(ends[row - 1]) if row else 0
-        return self.arrays[THUMBNAILS][start : int(ends[row])].tobytes() or None
+        segment, within = self._place(row)
+        return segment.picture(within) or None
+
+    def content(self, row: int) -> bytes | None:
+        """The sha256 of the file of a row's image; None where the index does not know it."""
+        segment, within = self._place(row)
+        keys = segment.arrays.get(CONTENT)
+        return None if keys is None else keys[within].tobytes()
+
+    def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """float32[m, dim]: the vectors of some rows."""
+        result = np.empty((len(rows), self.manifest["dim"]), np.float32)
+        for i, row in enumerate(rows.tolist()):
+            segment, within = self._place(row)
+            result[i] = segment.vectors[within]
+        return result
+
+    def renumber(self, stored: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Stored rows, int64 of any shape, as rows of this index; -1 for those removed."""
+        if self.stored_rows is None:
+            return stored
+        number = np.full(int(self._starts[-1]), -1, np.int64)
+        number[self.stored_rows] = np.arange(len(self.stored_rows))
+        return number[stored]
+
+    @cached_property
+    def _starts(self) -> NDArray[np.int64]:
+        return np.cumsum([0, *(len(segment) for segment in self.segments)])
+
+    def _place(self, row: int) -> tuple[Segment, int]:
+        if self.stored_rows is not None:
+            row = int(self.stored_rows[row])
+        part = int(np.searchsorted(self._starts, row, side="right")) - 1
+        return self.segments[part], row - int(self._starts[part])
 
 
-class VersionWriter:
-    """Writes one version: vectors as they come, then the rest, then publishes it.
+def open_index(directory: Path, *, whole: bool = False) -> StoredIndex:
+    """Open the current version, after checking its files against the manifest.
 
-    Use as a context manager; leaving it without `publish` removes what was written. One writer at a
-    time: a second one on the same folder is refused.
-
-    Args:
-        directory: The index; created if it is not there.
-
-    Raises:
-        IndexProblem: Another process is writing to this index, or the folder is something else.
-    """
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self._dim: int | None = None
-        self._n = 0
-
-    def __enter__(self) -> VersionWriter:
-        _refuse_foreign_folder(self.directory)
-        self.directory.mkdir(parents=True, exist_ok=True)
-        self._stack = contextlib.ExitStack()
-        with contextlib.ExitStack() as stack:
-            stack.enter_context(only_writer(self.directory))
-            for stale in self.directory.glob(".writing-*"):
-                shutil.rmtree(stale, ignore_errors=True)  # left by a writer that was killed
-            self._folder = Path(tempfile.mkdtemp(prefix=".writing-", dir=self.directory))
-            stack.callback(shutil.rmtree, self._folder, ignore_errors=True)
-            self._vectors = stack.enter_context((self._folder / "vectors.npy").open("wb"))
-            self._vectors.write(_npy_header(0, 0))
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
-    def add(self, vectors: NDArray[np.float32]) -> None:
-        """Append float32[m, dim] of unit norm to the rows; the first ones say what dim is."""
-        check_unit(vectors, self._dim, "vectors")
-        self._dim = vectors.shape[1]
-        self._vectors.write(np.ascontiguousarray(vectors, dtype="<f4").tobytes())
-        self._n += len(vectors)
-
-    def publish(
-        self,
-        ids: Sequence[str],
-        concepts: Sequence[Sequence[str]],
-        *,
-        names: Mapping[str, str],
-        columns: Mapping[str, Sequence[str]],
-        about: Mapping[str, Any],
-        arrays: Mapping[str, NDArray[Any]] | None = None,
-    ) -> str:
-        """Complete the version and make it the current one.
-
-        What is published already (the same files, columns and `about`) is not published again: the
-        current version stays. The version before the new one is kept for readers that are still
-        opening it; older ones are removed.
-
-        Args:
-            ids: Image id of each row, unique, without tabs and line breaks.
-            concepts: CUIs of each row.
-            names: Names of CUIs; those of other CUIs are left out.
-            columns: Further text of each row by column name.
-            about: Whatever the builder wants to find again, as JSON types.
-            arrays: Further arrays to find again, by name.
-
-        Returns:
-            The name of the current version.
-
-        Raises:
-            IndexProblem: There are no rows, the parts do not have one entry a row, ids repeat, or
-                an id or CUI holds a tab or a line break.
-        """
-        arrays = arrays or {}
-        _check_rows(self._n, ids, concepts, columns, arrays)
-        labels = LabelTable.from_sets(concepts)
-        folder = self._folder
-        self._vectors.seek(0)
-        self._vectors.write(_npy_header(self._n, self._dim or 0))
-        self._vectors.flush()
-        np.save(folder / "labels.indptr.npy", labels.indptr, allow_pickle=False)
-        np.save(folder / "labels.indices.npy", labels.indices, allow_pickle=False)
-        _write_lines(
-            folder / "cuis.tsv", (f"{c}\t{_one_line(names.get(c, ''))}" for c in labels.cuis)
-        )
-        _write_lines(folder / "ids.txt", ids)
-        for name, column in columns.items():
-            _write_lines(folder / f"{name}.jsonl", (json.dumps(text) for text in column))
-        for name, array in arrays.items():
-            np.save(folder / f"{name}.npy", array, allow_pickle=False)
-        content = {
-            "format": FORMAT,
-            "n": self._n,
-            "dim": self._dim,
-            "metric": METRIC,
-            "index_type": FlatIndex.kind,
-            "columns": sorted(columns),
-            "arrays": sorted(arrays),
-            "about": json.loads(json.dumps(about)),
-            "files": {path.name: describe_file(path) for path in sorted(folder.iterdir())},
-        }
-        return publish(self.directory, folder, content)
-
-
-def open_index(directory: Path) -> StoredIndex:
-    """Open the current version, after checking every file against the manifest.
+    Files over 512 MiB, which are the vectors of large indexes, are read through only if `whole` is
+    set: that takes as long as reading them from disk, where opening takes a moment. Their size is
+    checked always, and so is every byte of what is parsed.
 
     Raises:
         IndexProblem: There is no index, or it is damaged, or of a newer format; says where.
     """
-    version, manifest = read_manifest(directory)
-    folder = directory / version
-    problems = check_files(folder, manifest)
+    for tried in range(_TRIES):
+        version, manifest = read_manifest(directory)
+        try:
+            return _open(directory / version, version, manifest, whole)
+        except IndexProblem:
+            # Its files may have gone with the version, when others were published meanwhile.
+            if tried + 1 == _TRIES or is_current(directory, version):
+                raise
+    raise AssertionError
+
+
+def _open(folder: Path, version: str, manifest: Mapping[str, Any], whole: bool) -> StoredIndex:
+    problems = check_files(folder, manifest, whole=whole)
     if problems:
         raise IndexProblem(f"{folder}: {problems[0]}", REBUILD)
     import_faiss()  # that it is not there is no fault of the index
     try:
         return _read_version(folder, version, manifest)
     except IndexProblem as problem:
-        raise IndexProblem(f"{folder}: {problem.message}", REBUILD) from problem
+        raise IndexProblem(f"{folder}: {problem.message}", problem.hint or REBUILD) from problem
     except (ValueError, EOFError, OSError) as error:  # written wrong, or removed meanwhile
         raise IndexProblem(f"{folder} cannot be read: {error}", REBUILD) from error
 
 
 def _read_version(folder: Path, version: str, manifest: Mapping[str, Any]) -> StoredIndex:
-    vectors = np.load(folder / "vectors.npy", mmap_mode="r", allow_pickle=False)
-    lines = [line.partition("\t") for line in _read_lines(folder / "cuis.tsv")]
-    labels = LabelTable(
-        np.load(folder / "labels.indptr.npy", allow_pickle=False),
-        np.load(folder / "labels.indices.npy", allow_pickle=False),
-        tuple(cui for cui, _, _ in lines),
+    own = [name for name in manifest["arrays"] if name in ROW_ARRAYS]
+    base = {"prefix": "", "rows": manifest["rows"], "arrays": own}
+    segments = tuple(
+        read_segment(
+            folder,
+            segment["prefix"],
+            rows=segment["rows"],
+            dim=manifest["dim"],
+            columns=manifest["columns"],
+            arrays=segment["arrays"],
+        )
+        for segment in (base, *manifest["segments"])
     )
-    ids = tuple(_read_lines(folder / "ids.txt"))
-    columns = {
-        name: tuple(str(json.loads(line)) for line in _read_lines(folder / f"{name}.jsonl"))
-        for name in manifest["columns"]
-    }
     arrays = {
         name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-        for name in manifest.get("arrays", ())
+        for name in manifest["arrays"]
+        if name not in ROW_ARRAYS
     }
-    _check_thumbnails(arrays, manifest["n"])
-    counts = {"vectors": len(vectors), "labels": len(labels), "ids": len(set(ids))}
-    counts |= {name: len(column) for name, column in columns.items()}
-    wrong = {name: count for name, count in counts.items() if count != manifest["n"]}
-    if wrong or vectors.shape[1:] != (manifest["dim"],):
-        found = ", ".join(f"{count} {name}" for name, count in wrong.items())
-        raise IndexProblem(
-            f"{manifest['n']} rows of {manifest['dim']} dimensions were expected; there are "
-            f"{found or f'vectors of shape {vectors.shape}'}."
-        )
+    searched = open_structure(
+        manifest["index_type"], segments[0].vectors, folder, manifest["search"]
+    )
+    if len(segments) == 1 and not manifest["removed"]:
+        (only,) = segments
+        columns = {name: tuple(column) for name, column in only.columns.items()}
+        return StoredIndex(
+            version, searched, tuple(only.ids), only.labels, only.names, columns, arrays, manifest,
+            segments,
+        )  # fmt: skip
+    return _joined(version, manifest, segments, arrays, searched, _live(folder, manifest, segments))
+
+
+def _joined(
+    version: str,
+    manifest: Mapping[str, Any],
+    segments: tuple[Segment, ...],
+    arrays: Mapping[str, NDArray[Any]],
+    searched: VectorIndex,
+    live: NDArray[np.bool_],
+) -> StoredIndex:
+    """A version of several segments, without the rows that were removed."""
+    kept = np.flatnonzero(live)
+    parts = [searched, *(FlatIndex(segment.vectors) for segment in segments[1:])]
+    labels = LabelTable.joined([segment.labels for segment in segments]).take(kept)
+    ids = _kept([id_ for segment in segments for id_ in segment.ids], kept)
+    if len(set(ids)) != len(ids):
+        raise IndexProblem("Image ids repeat.")
+    names: dict[str, str] = {}
+    for segment in segments:  # the newest name of a concept counts
+        names |= segment.names
     return StoredIndex(
         version=version,
-        index=FlatIndex(vectors),
+        index=JoinedIndex(parts, live),
         ids=ids,
         labels=labels,
-        names={cui: name for cui, _, name in lines if name},
-        columns=columns,
+        names={cui: names[cui] for cui in labels.cuis if cui in names},
+        columns={
+            name: _kept([text for segment in segments for text in segment.columns[name]], kept)
+            for name in manifest["columns"]
+        },
         arrays=arrays,
         manifest=manifest,
+        segments=segments,
+        stored_rows=kept,
     )
 
 
-def _check_thumbnails(arrays: Mapping[str, NDArray[Any]], n: int) -> None:
-    ends = arrays.get(THUMBNAIL_ENDS)
-    if ends is None:
-        return
-    pictures = arrays.get(THUMBNAILS)
-    fits = (
-        pictures is not None
-        and (pictures.dtype, pictures.ndim) == (np.dtype(np.uint8), 1)
-        and (ends.dtype, ends.shape) == (np.dtype(np.int64), (n,))
-        and int(ends[0]) >= 0
-        and not np.any(np.diff(ends) < 0)
-        and int(ends[-1]) == len(pictures)
-    )
-    if not fits:
-        raise IndexProblem("The small pictures do not fit the rows.")
+def _kept(texts: list[str], rows: NDArray[np.int64]) -> tuple[str, ...]:
+    return tuple(texts[row] for row in rows.tolist())
 
 
-def _check_rows(
-    n: int,
-    ids: Sequence[str],
-    concepts: Sequence[Sequence[str]],
-    columns: Mapping[str, Sequence[str]],
-    arrays: Mapping[str, NDArray[Any]],
-) -> None:
-    if n == 0:
-        raise IndexProblem("An index needs at least one vector.")
-    for name, rows in {"ids": ids, "concepts": concepts, **columns}.items():
-        if len(rows) != n:
-            raise IndexProblem(f"{n} vectors but {len(rows)} {name}.")
-    if len(set(ids)) != n:
-        raise IndexProblem("Image ids repeat.")
-    for what, texts in (("image id", ids), ("CUI", {cui for row in concepts for cui in row})):
-        bad = next((text for text in texts if _UNWRITABLE.search(text)), None)
-        if bad is not None:
-            raise IndexProblem(f"The {what} {bad!r} holds a tab, a line break or a half character.")
-    taken = {name.removesuffix(".npy") for name in FILES}
-    for name in (*columns, *arrays):
-        if PLAIN_NAME.fullmatch(f"{name}.jsonl") is None or name in taken:
-            raise IndexProblem(f"{name!r} cannot be the name of a column or an array.")
-
-
-def _refuse_foreign_folder(directory: Path) -> None:
-    """Do not write an index between somebody's other files."""
-    if directory.exists() and not directory.is_dir():
-        raise IndexProblem(f"{directory} is a file.", "Give a folder for the index.")
-    ours = ("current", "lock", "embeddings.sqlite")
-    if directory.is_dir() and not any((directory / name).exists() for name in ours):
-        others = [path.name for path in directory.iterdir()]
-        if others:
-            raise IndexProblem(
-                f"{directory} is not an index and not empty (it holds {others[0]}).",
-                "Give an empty or a new folder with --index.",
-            )
-
-
-def _npy_header(n: int, dim: int) -> bytes:
-    """The header of a .npy file (NumPy format 1.0), always 128 bytes so that n can be set last."""
-    fields = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({n}, {dim}), }}"
-    return b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little") + fields.ljust(117).encode() + b"\n"
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
-
-
-def _write_lines(path: Path, lines: Iterator[str] | Sequence[str]) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        file.writelines(f"{line}\n" for line in lines)
-
-
-def _read_lines(path: Path) -> list[str]:
-    return path.read_bytes().decode("utf-8").split("\n")[:-1]
+def _live(
+    folder: Path, manifest: Mapping[str, Any], segments: tuple[Segment, ...]
+) -> NDArray[np.bool_]:
+    """bool[n stored]: False for rows that were removed."""
+    live = np.ones(sum(map(len, segments)), bool)
+    if manifest["removed"]:
+        removed = np.load(folder / REMOVED, allow_pickle=False)
+        fits = (
+            (removed.dtype, removed.shape) == (np.dtype(np.int64), (manifest["removed"],))
+            and int(removed[0]) >= 0
+            and int(removed[-1]) < len(live)
+            and bool(np.all(np.diff(removed) > 0))
+        )
+        if not fits:
+            raise IndexProblem("The list of removed rows is damaged.")
+        live[removed] = False
+    return live

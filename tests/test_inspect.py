@@ -102,7 +102,7 @@ def test_vectors_that_were_published_wrong_are_found(
 ) -> None:
     # As a faulty writer would: everything fits together, but one vector is not of unit norm.
     with monkeypatch.context() as patch:
-        patch.setattr("index.store.check_unit", lambda *_: None)
+        patch.setattr("index.writer.check_unit", lambda *_: None)
         with VersionWriter(directory) as writer:
             writer.add(np.array([[1, 0], [3, 4]], np.float32))
             writer.publish(["a", "b"], [[], []], names={}, columns={}, about={})

@@ -17,7 +17,7 @@ import pytest
 
 from index import FlatIndex, IndexProblem, StoredIndex, VersionWriter, open_index
 from index.manifest import FORMAT, read_manifest
-from index.store import THUMBNAIL_ENDS, THUMBNAILS
+from index.segments import THUMBNAIL_ENDS, THUMBNAILS
 
 N, DIM = 7, 5
 IDS = [f"image-{i}" for i in range(N)]

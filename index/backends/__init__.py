@@ -1,0 +1,1 @@
+"""Ways to find the nearest vectors, behind one protocol: exact, approximate, on a GPU."""

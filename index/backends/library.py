@@ -1,0 +1,47 @@
+"""FAISS, loaded when it is needed, with errors that say what to install."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from types import ModuleType
+
+from index.errors import IndexProblem
+
+
+def import_faiss() -> ModuleType:
+    """FAISS, or an error that says what to install.
+
+    faiss-cpu and faiss-gpu both install the package `faiss`: whichever came last has overwritten
+    parts of the other, which ends in missing symbols or in a silent fall-back to the CPU.
+
+    Raises:
+        IndexProblem: Neither or both are installed, or the installed one does not load.
+    """
+    present = [name for name in ("faiss-cpu", "faiss-gpu") if _is_installed(name)]
+    if len(present) == 2:
+        raise IndexProblem(
+            "faiss-cpu and faiss-gpu are both installed, and each overwrites the other's files.",
+            "pip uninstall faiss-cpu faiss-gpu, then install one: "
+            'pip install "annotator[cpu]" or pip install "annotator[gpu]".',
+        )
+    try:
+        import faiss
+    except (ImportError, AttributeError, OSError) as error:  # what a half-installed one raises
+        reason = f" does not load: {error}" if present else " is not installed."
+        hint = (
+            "faiss-gpu needs the CUDA 12 runtime, cuBLAS and cuRAND; without a GPU: "
+            'pip uninstall faiss-gpu, then pip install "annotator[cpu]".'
+            if "faiss-gpu" in present
+            else 'pip install "annotator[cpu]" (or "annotator[gpu]").'
+        )
+        raise IndexProblem(f"FAISS{reason}", hint) from error
+    module: ModuleType = faiss
+    return module
+
+
+def _is_installed(distribution: str) -> bool:
+    try:
+        importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
