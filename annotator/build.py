@@ -3,36 +3,36 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from annotator.adapt.projection import Projection
 from annotator.collection import Collection
-from annotator.embed.cache import EmbeddingCache
 from annotator.embed.embedder import Embedder
-from annotator.embed.stream import default_workers, embed_images
 from annotator.errors import AnnotatorError
-from annotator.images.ref import ImageRef
-from annotator.images.thumbnails import make_thumbnails
 from annotator.progress import Progress, silent
-from annotator.record import to_record, with_tuning
+from annotator.record import recorded_lists, to_record, with_tuning
+from annotator.rows import (
+    OnError,
+    Spool,
+    columns_of,
+    embed_collection,
+    projected,
+    thumbnails_of,
+)
 from annotator.tune.choose import Adaptation, Choice, choose
 from annotator.tune.grid import Tuned, choose_voting
-from annotator.tune.neighbours import Lists
 from annotator.vote.voting import Voting
 from index import VersionWriter, open_index
+from index.manifest import read_manifest
 from index.publish import change_about
-from index.segments import THUMBNAIL_ENDS, THUMBNAILS
+from index.segments import CONTENT
+from index.writer import IndexType
 
 CACHE_FILE = "embeddings.sqlite"
-OnError = Literal["skip", "fail"]
-_ROWS_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,8 @@ class Built:
         cached: Images whose vectors were known before.
         failed: Reason by place of each image that could not be used.
         choice: What was fitted and chosen, and how good it is.
+        index_type: Kind of the index.
+        search: Its parameters, and why this kind.
     """
 
     version: str
@@ -56,6 +58,8 @@ class Built:
     cached: int
     failed: Mapping[str, str]
     choice: Choice
+    index_type: str
+    search: Mapping[str, Any]
 
 
 def build_index(
@@ -71,6 +75,8 @@ def build_index(
     workers: int | None = None,
     use_cache: bool = True,
     thumbnails: bool = False,
+    index_type: IndexType = "auto",
+    target_recall: float | None = None,
     on_error: OnError = "skip",
     progress: Progress = silent,
 ) -> Built:
@@ -91,6 +97,8 @@ def build_index(
         workers: Threads; None for the number of cores.
         use_cache: Look vectors up in, and add them to, `embeddings.sqlite` in `directory`.
         thumbnails: Keep a small picture of each image, for people to look at; about 6 kB each.
+        index_type: How the vectors are searched; "auto" chooses by their number and length.
+        target_recall: Share of the true neighbours that approximate kinds are to find.
         on_error: "skip" leaves out images that cannot be used; "fail" stops at the first.
         progress: Told about every image.
 
@@ -99,51 +107,23 @@ def build_index(
         IndexProblem: The folder is something else, or another process writes to it.
     """
     directory = Path(directory)
-    rows: list[str] = []
-    used: list[ImageRef] = []
-    failed: dict[str, str] = {}
-    embedded = cached = 0
     with contextlib.ExitStack() as stack:
         writer = stack.enter_context(VersionWriter(directory))
-        spool = stack.enter_context(_Spool(directory))
-        cache = None
-        if use_cache:
-            cache = stack.enter_context(
-                EmbeddingCache(directory / CACHE_FILE, embedder.fingerprint.digest)
-            )
-        results = stack.enter_context(
-            contextlib.closing(
-                embed_images(
-                    collection.images, embedder, cache=cache, batch_size=batch_size, workers=workers
-                )
-            )
+        spool = stack.enter_context(Spool(directory))
+        embedded = embed_collection(
+            collection,
+            embedder,
+            spool,
+            cache=directory / CACHE_FILE if use_cache else None,
+            batch_size=batch_size,
+            workers=workers,
+            on_error=on_error,
+            progress=progress,
         )
-        for result in progress(results, total=len(collection.images), label="Embedding"):
-            if result.vector is None:
-                if on_error == "fail":
-                    raise AnnotatorError(
-                        f"{result.ref.where}: {result.error}.",
-                        "Put it right, or leave such images out with --on-error skip.",
-                    )
-                failed[result.ref.where] = result.error or ""
-                continue
-            embedded, cached = embedded + (not result.cached), cached + result.cached
-            rows.append(result.ref.id)
-            used.append(result.ref)
-            spool.add(np.ascontiguousarray(result.vector, "<f4").tobytes())
-        if not rows:
-            where, reason = next(iter(failed.items()), ("there are none", ""))
-            raise AnnotatorError(
-                f"None of the {len(failed)} images could be used; the first: {where}: {reason}.",
-                "Check the images with an image viewer.",
-            )
+        rows = [ref.id for ref in embedded.images]
         vectors = spool.array("<f4").reshape(len(rows), embedder.dim)
         concepts = [collection.concepts[id_] for id_ in rows]
-        columns = {
-            name: [texts.get(id_, "") for id_ in rows]
-            for name, texts in (("captions", collection.captions), ("groups", collection.groups))
-            if texts
-        }
+        columns = columns_of(collection, rows)
         choice = choose(
             vectors,
             concepts,
@@ -155,7 +135,7 @@ def build_index(
             fixed=fixed,
             progress=progress,
         )
-        for part in _projected(vectors, choice.projection):
+        for part in projected(vectors, choice.projection):
             writer.add(part)
         tuned = choice.tuned
         arrays: dict[str, NDArray[Any]] = {}
@@ -163,15 +143,10 @@ def build_index(
             arrays |= choice.projection.to_arrays()
         if choice.lists is not None:
             arrays |= choice.lists.to_arrays()
+        arrays[CONTENT] = embedded.contents
         if thumbnails:
-            pictures = stack.enter_context(_Spool(directory))
-            made = make_thumbnails(used, workers=workers or default_workers())
-            made = stack.enter_context(contextlib.closing(made))
-            ends = [
-                pictures.add(picture)
-                for picture in progress(made, total=len(used), label="Thumbnails")
-            ]
-            arrays |= {THUMBNAILS: pictures.array("u1"), THUMBNAIL_ENDS: np.array(ends, np.int64)}
+            pictures = stack.enter_context(Spool(directory))
+            arrays |= thumbnails_of(embedded.images, pictures, workers, progress)
         adapted = {"penalty": choice.penalty, "f1_by_penalty": dict(choice.penalties)}
         version = writer.publish(
             rows,
@@ -186,9 +161,22 @@ def build_index(
                 tuning=tuned.to_dict() if tuned else None,
             ),
             arrays=arrays,
+            index_type=index_type,
+            target_recall=target_recall,
+            progress=progress,
         )
-    vocabulary = {cui for row in concepts for cui in row}
-    return Built(version, len(rows), len(vocabulary), embedded, cached, failed, choice)
+    search = read_manifest(directory)[1]
+    return Built(
+        version=version,
+        rows=len(rows),
+        concepts=len({cui for row in concepts for cui in row}),
+        embedded=len(rows) - embedded.cached,
+        cached=embedded.cached,
+        failed=embedded.failed,
+        choice=choice,
+        index_type=search["index_type"],
+        search=search["search"],
+    )
 
 
 def tune_index(
@@ -215,7 +203,7 @@ def tune_index(
     """
     directory = Path(directory)
     stored = open_index(directory)
-    lists = Lists.from_arrays(stored.arrays, len(stored.ids))
+    lists = recorded_lists(stored)
     if lists is None:
         raise AnnotatorError(
             f"{directory} keeps no neighbour lists to tune on.",
@@ -225,38 +213,3 @@ def tune_index(
     about = with_tuning(stored.manifest["about"], tuned.voting, tuned.to_dict())
     version = change_about(directory, about, of=stored.version)
     return version, tuned
-
-
-class _Spool:
-    """Bytes on their way to the index, in a file that has no name and so leaves nothing behind."""
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-
-    def __enter__(self) -> _Spool:
-        self._file: IO[bytes] = tempfile.TemporaryFile(dir=self._directory)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def add(self, data: bytes) -> int:
-        """Append; where it ends."""
-        self._file.write(data)
-        return self._file.tell()
-
-    def array(self, dtype: str) -> NDArray[Any]:
-        """All of it, mapped read-only."""
-        self._file.flush()
-        n = self._file.tell() // np.dtype(dtype).itemsize
-        return np.memmap(self._file, dtype, "r", 0, (n,)) if n else np.zeros(0, dtype)
-
-
-def _projected(
-    vectors: NDArray[np.float32], projection: Projection | None
-) -> Iterator[NDArray[np.float32]]:
-    if projection is not None:
-        yield from projection.in_parts(vectors)
-        return
-    for start in range(0, len(vectors), _ROWS_AT_ONCE):
-        yield np.array(vectors[start : start + _ROWS_AT_ONCE])

@@ -33,6 +33,9 @@ def describe(stored: StoredIndex, directory: Path) -> dict[str, Any]:
         "concepts": len(labels.cuis),
         "concepts_per_image": round(float(labels.sizes.mean()), 3),
         "index_type": manifest["index_type"],
+        "search": dict(manifest["search"]),
+        "added": sum(segment["rows"] for segment in manifest["segments"]),
+        "removed": manifest["removed"],
         "dim": manifest["dim"],
         "bytes": sum(file["bytes"] for file in manifest["files"].values()),
         "embedder": encoder,
@@ -57,7 +60,7 @@ def verify(directory: Path) -> list[str]:
 
     Checks the manifest, the size and sha256 of each file, that vectors, ids and labels have the
     same rows, that every vector is finite and of unit norm, and that a search for the vectors of
-    some rows finds those rows.
+    some rows finds those rows. Repairs nothing.
     """
     try:
         version, manifest = read_manifest(directory)
@@ -68,16 +71,25 @@ def verify(directory: Path) -> list[str]:
         return problems
     try:
         stored = open_index(directory)
-        vectors = np.load(directory / version / "vectors.npy", mmap_mode="r", allow_pickle=False)
-        for start in range(0, len(vectors), _ROWS_AT_ONCE):
-            check_unit(vectors[start : start + _ROWS_AT_ONCE], manifest["dim"], "vectors")
-        probes = np.unique(np.linspace(0, len(vectors) - 1, _PROBES).astype(np.int64))
-        found = stored.index.search(np.array(vectors[probes]), 1)
-        # A row with the same vector (a copy of the image) may come first instead.
-        lost = probes[(found.rows[:, 0] != probes) & (found.similarities[:, 0] < 1 - 1e-5)]
-        problems += [
-            f"A search for row {row} ({stored.ids[row]}) does not find it." for row in lost
-        ]
+        for segment in stored.segments:
+            for start in range(0, len(segment), _ROWS_AT_ONCE):
+                part = segment.vectors[start : start + _ROWS_AT_ONCE]
+                check_unit(part, manifest["dim"], "vectors")
+        problems += _lost(stored)
     except IndexProblem as problem:
         problems.append(problem.message)
     return problems
+
+
+def _lost(stored: StoredIndex) -> list[str]:
+    """Rows that a search for their own vectors does not find."""
+    probes = np.unique(np.linspace(0, len(stored.ids) - 1, _PROBES).astype(np.int64))
+    found = stored.index.search(stored.vectors(probes), 1)
+    # A row with the same vector (a copy of the image) may come first instead.
+    lost = probes[(found.rows[:, 0] != probes) & (found.similarities[:, 0] < 1 - 1e-5)]
+    if stored.manifest["index_type"] in ("flat", "scan"):
+        return [f"A search for row {row} ({stored.ids[row]}) does not find it." for row in lost]
+    # An approximate search may miss some.
+    if len(lost) > len(probes) // 10:
+        return [f"Searches for {len(probes)} of its own rows do not find {len(lost)} of them."]
+    return []

@@ -17,11 +17,10 @@ from annotator.embed.embedder import Embedder
 from annotator.embed.makers import make_embedder
 from annotator.embed.stream import Embedded, embed_images
 from annotator.embed.torch_setup import Device, Precision
-from annotator.errors import AnnotatorError
 from annotator.images.pixels import Frames
 from annotator.images.ref import ImageRef
 from annotator.progress import Progress, silent
-from annotator.record import recorded_encoder, recorded_nearest, recorded_voting
+from annotator.record import check_encoder, recorded_encoder, recorded_nearest, recorded_voting
 from annotator.vote.posterior import Posterior
 from annotator.vote.voting import Voting
 from index import Neighbors, StoredIndex, open_index
@@ -116,14 +115,7 @@ class Annotator:
     def __init__(
         self, stored: StoredIndex, embedder: Embedder, voting: Voting | None = None
     ) -> None:
-        differences = embedder.fingerprint.differences(recorded_encoder(stored)[1])
-        if differences:
-            raise AnnotatorError(
-                "The index was built with another encoder or other settings than "
-                f"{embedder.name}: {'; '.join(differences)}.",
-                "Leave out --embedder, --precision and --frames to use what the index records, "
-                "or build the index again.",
-            )
+        check_encoder(embedder, stored)
         self.stored = stored
         self.embedder = embedder
         self.voting = voting or recorded_voting(stored)

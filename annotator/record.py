@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from annotator.embed.fingerprint import Fingerprint
 from annotator.errors import AnnotatorError
+from annotator.tune.neighbours import Lists
 from annotator.vote.voting import Voting
 from index import StoredIndex
+
+if TYPE_CHECKING:
+    from annotator.embed.embedder import Embedder
 
 
 def to_record(
@@ -87,6 +91,35 @@ def recorded_nearest(stored: StoredIndex) -> NDArray[np.float64] | None:
     if quantiles.ndim != 1 or len(quantiles) < 2 or not np.all(np.diff(quantiles) >= 0):
         raise _not_recorded("familiarity")
     return quantiles
+
+
+def recorded_lists(stored: StoredIndex) -> Lists | None:
+    """The neighbour lists that tuning uses, by today's rows; None if the index keeps none.
+
+    Raises:
+        AnnotatorError: They do not fit the index.
+    """
+    n = len(stored.ids)
+    if stored.stored_rows is None:
+        return Lists.from_arrays(stored.arrays, n)
+    lists = Lists.from_arrays(stored.arrays, sum(map(len, stored.segments)))
+    return lists.renumbered(stored.renumber) if lists is not None else None
+
+
+def check_encoder(embedder: Embedder, stored: StoredIndex) -> None:
+    """Refuse an encoder whose vectors cannot be compared with the index's.
+
+    Raises:
+        AnnotatorError: It is another one; says what differs.
+    """
+    differences = embedder.fingerprint.differences(recorded_encoder(stored)[1])
+    if differences:
+        raise AnnotatorError(
+            "The index was built with another encoder or other settings than "
+            f"{embedder.name}: {'; '.join(differences)}.",
+            "Leave out --embedder, --precision and --frames to use what the index records, "
+            "or build the index again.",
+        )
 
 
 def _not_recorded(what: str) -> AnnotatorError:

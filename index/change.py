@@ -132,6 +132,7 @@ def remove_rows(directory: Path, ids: Collection[str], *, missing_ok: bool = Fal
 def compact(
     directory: Path,
     *,
+    of: str | None = None,
     index_type: IndexType | None = None,
     target_recall: float | None = None,
     arrays: Mapping[str, NDArray[Any]] | None = None,
@@ -144,6 +145,7 @@ def compact(
 
     Args:
         directory: The index.
+        of: The version that `arrays` were made for; a newer one is not written over.
         index_type: Another kind of index; None for the same.
         target_recall: For approximate kinds; None for the same.
         arrays: Instead of those of the index: what refers to rows by their number has to be
@@ -153,7 +155,7 @@ def compact(
     Raises:
         IndexProblem: There is no index, it is damaged, or another process writes to it.
     """
-    with next_version(directory) as draft:
+    with next_version(directory, of=of) as draft:
         stored = _opened(draft, whole=True)
         search = stored.manifest["search"]
         live = ~_removed(stored)

@@ -86,7 +86,8 @@ def test_everything_is_in_the_index(
         collection, tmp_path / "index", tiny_embedder, voting=Voting(k=7), adaptation="none"
     )
     unfitted = Choice(None, None, {}, Voting(k=7), None, None)
-    assert built == Built("v000001", 20, 21, 20, 0, {}, unfitted)
+    reason = {"reason": "20 rows are few enough to compare them all"}
+    assert built == Built("v000001", 20, 21, 20, 0, {}, unfitted, "flat", reason)
     stored = open_index(tmp_path / "index")
     assert list(stored.ids) == [ref.id for ref in collection.images]
     rows = [stored.labels.row(i) for i in range(20)]

@@ -16,6 +16,7 @@ import click
 from annotator import __version__
 from annotator.cli.annotate import annotate_command
 from annotator.cli.build import build_index_command, sample_command
+from annotator.cli.change import add_command, compact_command, remove_command
 from annotator.cli.check import info_command, stats_command, verify_command
 from annotator.cli.console import EXIT_INTERRUPTED, EXIT_OK, EXIT_PROBLEM, say
 from annotator.cli.score import evaluate_command, validate_command
@@ -76,6 +77,9 @@ def cli() -> None:
 for _command in (
     build_index_command,
     tune_command,
+    add_command,
+    remove_command,
+    compact_command,
     annotate_command,
     evaluate_command,
     validate_command,

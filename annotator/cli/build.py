@@ -8,12 +8,13 @@ from typing import Any
 
 import click
 
-from annotator.cli.console import EXIT_OK, EXIT_PARTIAL, say, say_failed
+from annotator.cli.console import EXIT_OK, EXIT_PARTIAL, say, say_failed, search_in_words
 from annotator.cli.options import (
     embedding_options,
     file_path,
     given_voting,
     index_option,
+    index_type_options,
     names_option,
     side_options,
     voting_of,
@@ -76,6 +77,7 @@ from annotator.cli.tune import say_tuned
 @click.option(
     "--thumbnails", is_flag=True, help="Keep small pictures of the images, for the service's page."
 )
+@index_type_options
 @voting_options
 @embedding_options
 def build_index_command(
@@ -135,6 +137,8 @@ def build_index_command(
             workers=options["workers"],
             use_cache=not options["no_cache"],
             thumbnails=options["thumbnails"],
+            index_type=options["index_type"] or "auto",
+            target_recall=options["target_recall"],
             on_error=options["on_error"],
             progress=bar,
         )
@@ -144,6 +148,7 @@ def build_index_command(
         say(f"Projection fitted to the concepts (ridge regression, penalty {penalty}).")
     if built.choice.tuned is not None:
         say_tuned(built.choice.tuned)
+    say(f"Index type {built.index_type}: {search_in_words(built.search)}.")
     say(
         f"{directory}: version {built.version}, {built.rows} images, {built.concepts} concepts "
         f"({built.embedded} embedded, {built.cached} known before)."

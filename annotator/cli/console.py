@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -34,6 +35,16 @@ def say_failed(failed: Sequence[tuple[str, str]]) -> None:
         say(f"… and {len(failed) - _SHOWN} more")
     if failed:
         say(f"{len(failed)} images could not be used.")
+
+
+def search_in_words(search: Mapping[str, Any]) -> str:
+    """Why an index is of its kind, and what its tuning found."""
+    reason = str(search.get("reason", ""))
+    if "recall" in search:
+        reason += f"; finds {search['recall']:.1%} of the true neighbours"
+        if search["recall"] < search["target_recall"]:
+            reason += f", less than the wanted {search['target_recall']:.1%}"
+    return reason
 
 
 def write_result(data: str | bytes, output: Path | None) -> None:

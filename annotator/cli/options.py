@@ -104,6 +104,21 @@ voting_options = together(
 )
 
 
+index_type_options = together(
+    click.option(
+        "--index-type",
+        type=click.Choice(["auto", "flat", "scan", "hnsw", "ivf", "compressed"]),
+        help="How vectors are searched: exactly (flat, scan), or approximately (hnsw, ivf, "
+        "compressed); auto chooses by their number.",
+    ),
+    click.option(
+        "--target-recall",
+        type=click.FloatRange(0, 1, min_open=True),
+        help="Share of the true neighbours that an approximate search is to find (0.98); 1: all.",
+    ),
+)
+
+
 def given_voting(options: Mapping[str, Any]) -> list[str]:
     """Those of `voting_options` that were given."""
     names = ("k", "kernel", "beta", "prior", "decider", "threshold", "top_r", "min_score")

@@ -77,6 +77,19 @@ class EmbeddingCache:
         with self._lock, self._explained(), self._db:
             self._db.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?, ?)", rows)
 
+    def forget(self, contents: Iterable[bytes]) -> None:
+        """Delete what is known of images with these content keys, for every encoder.
+
+        The file is written anew, so that nothing of them stays in its unused pages.
+        """
+        with self._lock, self._explained():
+            with self._db:
+                self._db.executemany(
+                    "DELETE FROM vectors WHERE content = ?", ((content,) for content in contents)
+                )
+            self._db.execute("VACUUM")
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def close(self) -> None:
         """Release the file."""
         with self._lock:

@@ -31,12 +31,14 @@ class Embedded:
         vector: float32[dim] of unit norm, or None.
         error: Why there is no vector, or None.
         cached: Whether the vector was known before.
+        content: sha256 of the image file; empty if it could not be read.
     """
 
     ref: ImageRef
     vector: NDArray[np.float32] | None
     error: str | None = None
     cached: bool = False
+    content: bytes = b""
 
 
 def cpu_count() -> int:
@@ -105,10 +107,10 @@ def _embed_batch(
     for position, ref in enumerate(refs):
         try:
             data = ref.read()
-            key = content_key(data) if cache is not None else b""
+            key = content_key(data)
             known = cache.get(key) if cache is not None else None
             if known is not None:
-                results[position] = Embedded(ref, known, cached=True)
+                results[position] = Embedded(ref, known, cached=True, content=key)
                 continue
             frames = decode(data, frames=embedder.frames, at_least=embedder.image_size)
             pixels.append(embedder.prepare(frames))
@@ -121,8 +123,8 @@ def _embed_batch(
         vectors = embed_frames(pixels, embedder, batch_size)
         if cache is not None:
             cache.put([(key, v) for (_, key), v in zip(fresh, vectors, strict=True)])
-        for (position, _), vector in zip(fresh, vectors, strict=True):
-            results[position] = Embedded(refs[position], vector)
+        for (position, key), vector in zip(fresh, vectors, strict=True):
+            results[position] = Embedded(refs[position], vector, content=key)
     return [results[position] for position in range(len(refs))]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,6 +42,24 @@ class Lists:
             f"{ARRAYS}rows": self.found.rows.astype(np.int32),
             f"{ARRAYS}similarities": self.found.similarities,
         }
+
+    def renumbered(self, number: Callable[[NDArray[np.int64]], NDArray[np.int64]]) -> Lists | None:
+        """The lists of an index from which rows were removed; None if none is left.
+
+        Args:
+            number: Today's row of each former one, -1 for those that were removed.
+        """
+        queries = number(self.queries)
+        rows = number(self.found.rows)
+        gone = rows < 0
+        similarities = np.where(gone, -np.inf, self.found.similarities).astype(np.float32)
+        order = np.argsort(gone, axis=1, kind="stable")
+        rows = np.take_along_axis(np.where(gone, 0, rows), order, axis=1)
+        similarities = np.take_along_axis(similarities, order, axis=1)
+        kept = (queries >= 0) & np.isfinite(similarities[:, 0])
+        if not kept.any():
+            return None
+        return Lists(queries[kept], Neighbors(rows[kept], similarities[kept]))
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]], n: int) -> Lists | None:

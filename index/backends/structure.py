@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast, get_args
+from typing import Any, Literal, Protocol, TypeVar, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ from index.backends.scan import ScanIndex, ScanTable, fit_axes, fit_table
 from index.errors import IndexProblem
 from index.manifest import SEARCH_FILES
 
+T = TypeVar("T")
 Kind = Literal["flat", "scan", "hnsw", "ivf", "compressed"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 DEFAULT_RECALL = 0.98
@@ -49,14 +50,14 @@ _COSTS: Mapping[str, tuple[float, float]] = {
 class Progress(Protocol):
     """Told about every step of an iterable; a tqdm, for example."""
 
-    def __call__(self, steps: Iterable[Any], *, total: int, label: str) -> Iterable[Any]:
-        """The same steps."""
+    def __call__(self, items: Iterable[T], *, total: int, label: str) -> Iterable[T]:
+        """The same items."""
         ...
 
 
-def silent(steps: Iterable[Any], *, total: int, label: str) -> Iterable[Any]:
+def silent(items: Iterable[T], *, total: int, label: str) -> Iterable[T]:
     """No progress shown."""
-    return steps
+    return items
 
 
 def make_structure(
@@ -97,7 +98,7 @@ def make_structure(
         table = np.lib.format.open_memmap(folder / TABLE, "w+", np.float32, shape)
         steps = -(-len(vectors) // 8192)
         done = 0
-        for part in progress(fit_table(vectors, axes), total=steps, label="Indexing"):
+        for part in progress(fit_table(vectors, axes), total=steps, label="Indexing (by 8,192)"):
             table[done : done + len(part)] = part
             done += len(part)
         table.flush()
@@ -109,7 +110,7 @@ def make_structure(
         if kind == "hnsw":
             faiss.omp_set_num_threads(1)  # several insert in an order that is never the same
         starts = range(0, len(vectors), _ROWS_AT_ONCE)
-        for start in progress(starts, total=len(starts), label="Indexing"):
+        for start in progress(starts, total=len(starts), label=f"Indexing (by {_ROWS_AT_ONCE:,})"):
             structure.add(np.ascontiguousarray(vectors[start : start + _ROWS_AT_ONCE]))
     finally:
         faiss.omp_set_num_threads(threads)

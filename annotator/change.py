@@ -1,0 +1,176 @@
+"""Images that come to an index and go from it after it was built."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection as Ids
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from annotator.adapt.projection import Projection
+from annotator.build import CACHE_FILE
+from annotator.collection import Collection
+from annotator.embed.cache import EmbeddingCache
+from annotator.embed.embedder import Embedder
+from annotator.progress import Progress, silent
+from annotator.record import check_encoder, recorded_encoder, recorded_lists
+from annotator.rows import (
+    OnError,
+    Spool,
+    columns_of,
+    embed_collection,
+    projected,
+    thumbnails_of,
+)
+from annotator.tune.neighbours import ARRAYS as TUNING
+from index import LabelTable, StoredIndex, open_index
+from index.change import Changed, add_rows, compact, remove_rows
+from index.segments import CONTENT, Segment
+from index.writer import IndexType
+
+
+@dataclass(frozen=True)
+class Added:
+    """What adding images did.
+
+    Attributes:
+        change: Of the index.
+        failed: Reason by place of each image that could not be used.
+    """
+
+    change: Changed
+    failed: Mapping[str, str]
+
+
+def add_images(
+    collection: Collection,
+    directory: Path | str,
+    embedder: Embedder,
+    *,
+    replace: bool = False,
+    batch_size: int | None = None,
+    workers: int | None = None,
+    use_cache: bool = True,
+    on_error: OnError = "skip",
+    progress: Progress = silent,
+) -> Added:
+    """Add images with their concepts to an index, as it is fitted and tuned.
+
+    The projection and the voting parameters stay; to fit and choose them anew, build again (vectors
+    that are known are not computed again).
+
+    Args:
+        collection: Images with concepts.
+        directory: The index.
+        embedder: Must have the fingerprint that the index was built with.
+        replace: Images whose id the index has take the place of those; otherwise they are refused.
+        batch_size: Images that the encoder takes at once; None for what suits it.
+        workers: Threads; None for the number of cores.
+        use_cache: Look vectors up in, and add them to, the index's cache.
+        on_error: "skip" leaves out images that cannot be used; "fail" stops at the first.
+        progress: Told about every image.
+
+    Raises:
+        AnnotatorError: No image could be used, or the encoder is another one.
+        IndexProblem: There is no index, it has images with these ids already, or another process
+            writes to it.
+    """
+    directory = Path(directory)
+    stored = open_index(directory)
+    check_encoder(embedder, stored)
+    with contextlib.ExitStack() as stack:
+        spool = stack.enter_context(Spool(directory))
+        embedded = embed_collection(
+            collection,
+            embedder,
+            spool,
+            cache=directory / CACHE_FILE if use_cache else None,
+            batch_size=batch_size,
+            workers=workers,
+            on_error=on_error,
+            progress=progress,
+        )
+        ids = [ref.id for ref in embedded.images]
+        vectors = spool.array("<f4").reshape(len(ids), embedder.dim)
+        arrays: dict[str, NDArray[Any]] = {CONTENT: embedded.contents}
+        if stored.has_thumbnails:
+            pictures = stack.enter_context(Spool(directory))
+            arrays |= thumbnails_of(embedded.images, pictures, workers, progress)
+        rows = Segment(
+            vectors=np.concatenate(list(projected(vectors, Projection.from_arrays(stored.arrays)))),
+            ids=ids,
+            labels=LabelTable.from_sets([collection.concepts[id_] for id_ in ids]),
+            names=collection.names,
+            columns=columns_of(collection, ids),
+            arrays=arrays,
+        )
+        change = add_rows(directory, rows, of=stored.version, over=replace)
+    return Added(change, embedded.failed)
+
+
+def remove_images(directory: Path | str, ids: Ids[str], *, missing_ok: bool = False) -> Changed:
+    """Remove images from an index; they are gone from the disk after `compact_index`.
+
+    Raises:
+        IndexProblem: As `index.change.remove_rows`.
+    """
+    return remove_rows(Path(directory), ids, missing_ok=missing_ok)
+
+
+def compact_index(
+    directory: Path | str,
+    *,
+    index_type: IndexType | None = None,
+    target_recall: float | None = None,
+    progress: Progress = silent,
+) -> Changed:
+    """Write an index anew as one piece, with nothing left of the images that were removed.
+
+    What the cache of vectors knows of them is deleted, too, and so are the older versions of the
+    index.
+
+    Args:
+        directory: The index.
+        index_type: Another kind of index; None for the same.
+        target_recall: Of an approximate kind; None for the same.
+        progress: Told about the rows.
+
+    Raises:
+        IndexProblem: As `index.change.compact`.
+    """
+    directory = Path(directory)
+    stored = open_index(directory)
+    _forget_removed(directory, stored)
+    lists = recorded_lists(stored)
+    others = {name: a for name, a in stored.arrays.items() if not name.startswith(TUNING)}
+    return compact(
+        directory,
+        of=stored.version,
+        index_type=index_type,
+        target_recall=target_recall,
+        arrays=others | (lists.to_arrays() if lists is not None else {}),
+        progress=progress,
+    )
+
+
+def _forget_removed(directory: Path, stored: StoredIndex) -> None:
+    """Delete the vectors of removed images from the cache."""
+    cache = directory / CACHE_FILE
+    if not stored.manifest["removed"] or not cache.exists():
+        return
+    kept = {stored.content(row) for row in range(len(stored.ids))}
+    known = [segment.arrays.get(CONTENT) for segment in stored.segments]
+    if any(keys is None for keys in known):
+        # Built before the index knew its images' files: all that can be done is to forget all.
+        for path in directory.glob(f"{CACHE_FILE}*"):
+            path.unlink()
+        return
+    contents = {key.tobytes() for keys in known if keys is not None for key in keys} - kept
+    _, fingerprint = recorded_encoder(stored)
+    with EmbeddingCache(cache, fingerprint.digest) as opened:
+        opened.forget(contents)

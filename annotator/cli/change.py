@@ -1,0 +1,142 @@
+"""`annotator add`, `annotator remove` and `annotator compact`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from annotator.cli.console import EXIT_OK, EXIT_PARTIAL, say, say_failed, search_in_words
+from annotator.cli.options import (
+    embedding_options,
+    file_path,
+    index_option,
+    index_type_options,
+    names_option,
+    side_options,
+)
+from annotator.errors import AnnotatorError
+
+
+@click.command("add")
+@click.argument("images")
+@click.argument("concepts", required=False)
+@index_option
+@side_options
+@click.option("--groups", metavar="FILE[:COLUMN]", help="Table with each image's patient or study.")
+@click.option("--captions", type=file_path(), help="Table with each image's caption.")
+@names_option
+@click.option("--replace", is_flag=True, help="Take the place of images with the same ids.")
+@click.option("--embedder", metavar="NAME", help="The encoder, if its weights have moved.")
+@embedding_options
+def add_command(images: str, concepts: str | None, directory: Path, **options: Any) -> int:
+    """Add IMAGES and their CONCEPTS to an index, without building it again.
+
+    Readers are not disturbed: they see the index as it was until they open it anew. The fit to the
+    collection and the voting parameters stay; `build-index` makes them anew, and knows the vectors.
+
+    \b
+    annotator add new/ new_concepts.csv
+    annotator add corrected/ corrected.csv --replace
+    """
+    from annotator.collection import read_collection
+    from annotator.progress import bar
+    from index import open_index
+
+    collection = read_collection(
+        images,
+        concepts,
+        names=options["names"],
+        captions=options["captions"],
+        groups=options["groups"],
+        split=options["split"],
+        only=options["only"],
+        on_duplicate=options["on_duplicate"],
+    )
+    for line in collection.report():
+        say(line)
+    stored = open_index(directory)
+
+    from annotator.change import add_images  # torch comes with it, after the cheap checks
+    from annotator.pipeline import recorded_embedder
+
+    added = add_images(
+        collection,
+        directory,
+        recorded_embedder(stored, name=options["embedder"], device=options["device"]),
+        replace=options["replace"],
+        batch_size=options["batch_size"],
+        workers=options["workers"],
+        use_cache=not options["no_cache"],
+        on_error=options["on_error"],
+        progress=bar,
+    )
+    say_failed(list(added.failed.items()))
+    change = added.change
+    replaced = f", {change.removed} of them in place of others" if change.removed else ""
+    say(
+        f"{directory}: version {change.version}, {change.added} images added{replaced}; "
+        f"{change.rows} in all."
+    )
+    return EXIT_PARTIAL if added.failed else EXIT_OK
+
+
+@click.command("remove")
+@click.argument("ids", nargs=-1)
+@index_option
+@click.option("--ids", "ids_file", type=file_path(), help="A file with the ids, one a line.")
+@click.option("--missing-ok", is_flag=True, help="Pass over ids that the index does not have.")
+def remove_command(
+    ids: tuple[str, ...], directory: Path, ids_file: Path | None, missing_ok: bool
+) -> int:
+    """Remove images from an index by their IDS: no search finds them any more.
+
+    They are gone from the disk after `annotator compact`.
+
+    \b
+    annotator remove patient7_1 patient7_2 && annotator compact
+    annotator remove --ids withdrawn.txt
+    """
+    from annotator.tables.formats import read_ids
+    from index.change import remove_rows
+
+    wanted = [*ids, *(read_ids(ids_file) if ids_file is not None else ())]
+    if not wanted:
+        raise AnnotatorError("No ids are given.", "Name them, or give a file with --ids.")
+    change = remove_rows(directory, wanted, missing_ok=missing_ok)
+    say(
+        f"{directory}: version {change.version}, {change.removed} images removed, {change.rows} "
+        "left. They stay on the disk until: annotator compact"
+    )
+    return EXIT_OK
+
+
+@click.command("compact")
+@index_option
+@index_type_options
+def compact_command(directory: Path, index_type: Any, target_recall: float | None) -> int:
+    """Write an index anew as one piece, with nothing left on disk of what was removed.
+
+    Added images get into the structure that searches the others, which is quicker. Older versions
+    of the index are deleted, and so is what its cache knows of the removed images. Nothing is
+    embedded.
+
+    \b
+    annotator compact
+    annotator compact --index-type ivf --target-recall 0.95
+    """
+    from annotator.change import compact_index
+    from annotator.progress import bar
+    from index.manifest import read_manifest
+
+    change = compact_index(
+        directory, index_type=index_type, target_recall=target_recall, progress=bar
+    )
+    manifest = read_manifest(directory)[1]
+    say(f"Index type {manifest['index_type']}: {search_in_words(manifest['search'])}.")
+    say(
+        f"{directory}: version {change.version}, {change.rows} images; {change.removed} removed "
+        "ones are gone from the disk."
+    )
+    return EXIT_OK
