@@ -22,12 +22,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from index.backends.flat import FlatIndex
+from index.backends.gpu import gpu_index
 from index.backends.joined import JoinedIndex
 from index.backends.library import import_faiss
 from index.backends.protocol import VectorIndex
@@ -113,12 +114,20 @@ class StoredIndex:
         return self.segments[part], row - int(self._starts[part])
 
 
-def open_index(directory: Path, *, whole: bool = False) -> StoredIndex:
+def open_index(
+    directory: Path, *, whole: bool = False, device: Literal["cpu", "cuda"] = "cpu"
+) -> StoredIndex:
     """Open the current version, after checking its files against the manifest.
 
     Files over 512 MiB, which are the vectors of large indexes, are read through only if `whole` is
     set: that takes as long as reading them from disk, where opening takes a moment. Their size is
     checked always, and so is every byte of what is parsed.
+
+    Args:
+        directory: The index.
+        whole: Read large files through, too.
+        device: "cuda" searches exactly on a GPU, whatever the kind of the index; rows that were
+            added since the last compaction are searched on the CPU.
 
     Raises:
         IndexProblem: There is no index, or it is damaged, or of a newer format; says where.
@@ -126,7 +135,7 @@ def open_index(directory: Path, *, whole: bool = False) -> StoredIndex:
     for tried in range(_TRIES):
         version, manifest = read_manifest(directory)
         try:
-            return _open(directory / version, version, manifest, whole)
+            return _open(directory / version, version, manifest, whole, device)
         except IndexProblem:
             # Its files may have gone with the version, when others were published meanwhile.
             if tried + 1 == _TRIES or is_current(directory, version):
@@ -134,20 +143,24 @@ def open_index(directory: Path, *, whole: bool = False) -> StoredIndex:
     raise AssertionError
 
 
-def _open(folder: Path, version: str, manifest: Mapping[str, Any], whole: bool) -> StoredIndex:
+def _open(
+    folder: Path, version: str, manifest: Mapping[str, Any], whole: bool, device: str
+) -> StoredIndex:
     problems = check_files(folder, manifest, whole=whole)
     if problems:
         raise IndexProblem(f"{folder}: {problems[0]}", REBUILD)
     import_faiss()  # that it is not there is no fault of the index
     try:
-        return _read_version(folder, version, manifest)
+        return _read_version(folder, version, manifest, device)
     except IndexProblem as problem:
         raise IndexProblem(f"{folder}: {problem.message}", problem.hint or REBUILD) from problem
     except (ValueError, EOFError, OSError) as error:  # written wrong, or removed meanwhile
         raise IndexProblem(f"{folder} cannot be read: {error}", REBUILD) from error
 
 
-def _read_version(folder: Path, version: str, manifest: Mapping[str, Any]) -> StoredIndex:
+def _read_version(
+    folder: Path, version: str, manifest: Mapping[str, Any], device: str
+) -> StoredIndex:
     own = [name for name in manifest["arrays"] if name in ROW_ARRAYS]
     base = {"prefix": "", "rows": manifest["rows"], "arrays": own}
     segments = tuple(
@@ -166,9 +179,12 @@ def _read_version(folder: Path, version: str, manifest: Mapping[str, Any]) -> St
         for name in manifest["arrays"]
         if name not in ROW_ARRAYS
     }
-    searched = open_structure(
-        manifest["index_type"], segments[0].vectors, folder, manifest["search"]
-    )
+    searched: VectorIndex
+    if device == "cuda":
+        searched = gpu_index(segments[0].vectors)
+    else:
+        kind, params = manifest["index_type"], manifest["search"]
+        searched = open_structure(kind, segments[0].vectors, folder, params)
     if len(segments) == 1 and not manifest["removed"]:
         (only,) = segments
         columns = {name: tuple(column) for name, column in only.columns.items()}

@@ -115,7 +115,7 @@ def open_engine(
 
     Args:
         directory: The index.
-        device: Where the encoder runs.
+        device: Where the encoder runs; with "cuda" the search, too.
         embedder: Used instead of loading one, if it is what the index was built with.
 
     Raises:
@@ -127,7 +127,7 @@ def open_engine(
     from annotator.record import recorded_encoder
     from index import open_index
 
-    stored = open_index(directory)
+    stored = open_index(directory, device="cuda" if device == "cuda" else "cpu")
     if embedder is None or embedder.fingerprint.differences(recorded_encoder(stored)[1]):
         embedder = recorded_embedder(stored, device=device)
     annotator = Annotator(stored, embedder)

@@ -16,6 +16,7 @@ from annotator.cli.options import (
     file_path,
     index_option,
     side_options,
+    verify_option,
     voting_of,
     voting_options,
 )
@@ -42,6 +43,7 @@ from annotator.errors import AnnotatorError
 @side_options
 @click.option("--embedder", metavar="NAME", help="The encoder, if its weights have moved.")
 @click.option("--precision", type=click.Choice(["fp32", "bf16"]), help="Must be the index's.")
+@verify_option
 @voting_options
 @embedding_options
 def annotate_command(images: str, directory: Path, year: str, **options: Any) -> int:
@@ -80,7 +82,11 @@ def annotate_command(images: str, directory: Path, year: str, **options: Any) ->
     refs = in_order_of([id_ for id_ in ids if id_ in side], found.images)
     if is_run:
         render_run(((ref.id, ()) for ref in refs), year)  # refuses bad ids before the work is done
-    stored = open_index(directory)
+    stored = open_index(
+        directory,
+        whole=options["verify"],
+        device="cuda" if options["device"] == "cuda" else "cpu",
+    )
     voting = voting_of(options, recorded_voting(stored))
 
     from annotator.build import CACHE_FILE  # torch comes with these, after the cheap checks

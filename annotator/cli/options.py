@@ -55,7 +55,7 @@ embedding_options = together(
         type=click.Choice(["auto", "cpu", "cuda"]),
         default="auto",
         show_default=True,
-        help="Where the encoder runs.",
+        help="Where the encoder runs; cuda: and the search.",
     ),
     click.option(
         "--batch-size",
@@ -103,6 +103,10 @@ voting_options = together(
     click.option("--min-score", type=click.FloatRange(0, 1), help="Drop weaker concepts."),
 )
 
+
+verify_option = click.option(
+    "--verify", is_flag=True, help="Read files over 512 MiB through before they are believed."
+)
 
 index_type_options = together(
     click.option(

@@ -7,6 +7,8 @@ from types import ModuleType
 
 from index.errors import IndexProblem
 
+_WHEELS = ("faiss-cpu", "faiss-gpu", "faiss-gpu-cuvs")
+
 
 def import_faiss() -> ModuleType:
     """FAISS, or an error that says what to install.
@@ -17,21 +19,26 @@ def import_faiss() -> ModuleType:
     Raises:
         IndexProblem: Neither or both are installed, or the installed one does not load.
     """
-    present = [name for name in ("faiss-cpu", "faiss-gpu") if _is_installed(name)]
-    if len(present) == 2:
+    present = [name for name in _WHEELS if _is_installed(name)]
+    if len(present) > 1:
         raise IndexProblem(
-            "faiss-cpu and faiss-gpu are both installed, and each overwrites the other's files.",
-            "pip uninstall faiss-cpu faiss-gpu, then install one: "
+            f"{' and '.join(present)} are both installed, and each overwrites the other's files.",
+            f"pip uninstall {' '.join(present)}, then install one: "
             'pip install "annotator[cpu]" or pip install "annotator[gpu]".',
         )
     try:
         import faiss
-    except (ImportError, AttributeError, OSError) as error:  # what a half-installed one raises
+    except (
+        ImportError,
+        AttributeError,
+        OSError,
+        RuntimeError,
+    ) as error:  # half-installed
         reason = f" does not load: {error}" if present else " is not installed."
         hint = (
             "faiss-gpu needs the CUDA 12 runtime, cuBLAS and cuRAND; without a GPU: "
             'pip uninstall faiss-gpu, then pip install "annotator[cpu]".'
-            if "faiss-gpu" in present
+            if present and present != ["faiss-cpu"]
             else 'pip install "annotator[cpu]" (or "annotator[gpu]").'
         )
         raise IndexProblem(f"FAISS{reason}", hint) from error
