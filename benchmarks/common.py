@@ -29,7 +29,17 @@ def machine() -> dict[str, Any]:
             if "model name" in line
         ]
         cpu = models[0] if models else cpu
-    names = ("torch", "timm", "faiss-cpu", "faiss-gpu", "numpy", "pillow")
+    names = (
+        "torch",
+        "timm",
+        "faiss-cpu",
+        "faiss-gpu",
+        "numpy",
+        "pillow",
+        "hnswlib",
+        "usearch",
+        "scikit-learn",
+    )
     return {
         "cpu": cpu,
         "cores": len(os.sched_getaffinity(0)),
