@@ -11,6 +11,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from annotator.collection import Collection
+from annotator.embed.cache import CACHE_FILE
 from annotator.embed.embedder import Embedder
 from annotator.errors import AnnotatorError
 from annotator.progress import Progress, silent
@@ -31,8 +32,6 @@ from index.manifest import read_manifest
 from index.publish import change_about
 from index.segments import CONTENT
 from index.writer import IndexType
-
-CACHE_FILE = "embeddings.sqlite"
 
 
 @dataclass(frozen=True)

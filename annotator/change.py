@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection as Ids
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from annotator.adapt.projection import Projection
-from annotator.build import CACHE_FILE
 from annotator.collection import Collection
-from annotator.embed.cache import EmbeddingCache
+from annotator.embed.cache import CACHE_FILE
 from annotator.embed.embedder import Embedder
 from annotator.progress import Progress, silent
-from annotator.record import check_encoder, recorded_encoder, recorded_lists
+from annotator.record import check_encoder, recorded_lists
+from annotator.removal import forget_images, forget_removed
 from annotator.rows import (
     OnError,
     Spool,
@@ -28,8 +27,8 @@ from annotator.rows import (
     thumbnails_of,
 )
 from annotator.tune.neighbours import ARRAYS as TUNING
-from index import LabelTable, StoredIndex, open_index
-from index.change import Changed, add_rows, compact, remove_rows
+from index import LabelTable, open_index
+from index.change import Changed, add_rows, compact
 from index.segments import CONTENT, Segment
 from index.writer import IndexType
 
@@ -109,17 +108,10 @@ def add_images(
             columns=columns_of(collection, ids),
             arrays=arrays,
         )
+        if replace:
+            forget_images(directory, stored, set(ids) & set(stored.ids), but=rows)
         change = add_rows(directory, rows, of=stored.version, over=replace)
     return Added(change, embedded.failed)
-
-
-def remove_images(directory: Path | str, ids: Ids[str], *, missing_ok: bool = False) -> Changed:
-    """Remove images from an index; they are gone from the disk after `compact_index`.
-
-    Raises:
-        IndexProblem: As `index.change.remove_rows`.
-    """
-    return remove_rows(Path(directory), ids, missing_ok=missing_ok)
 
 
 def compact_index(
@@ -131,8 +123,7 @@ def compact_index(
 ) -> Changed:
     """Write an index anew as one piece, with nothing left of the images that were removed.
 
-    What the cache of vectors knows of them is deleted, too, and so are the older versions of the
-    index.
+    Older versions of the index are deleted.
 
     Args:
         directory: The index.
@@ -145,7 +136,7 @@ def compact_index(
     """
     directory = Path(directory)
     stored = open_index(directory)
-    _forget_removed(directory, stored)
+    forget_removed(directory, stored)
     lists = recorded_lists(stored)
     others = {name: a for name, a in stored.arrays.items() if not name.startswith(TUNING)}
     return compact(
@@ -156,21 +147,3 @@ def compact_index(
         arrays=others | (lists.to_arrays() if lists is not None else {}),
         progress=progress,
     )
-
-
-def _forget_removed(directory: Path, stored: StoredIndex) -> None:
-    """Delete the vectors of removed images from the cache."""
-    cache = directory / CACHE_FILE
-    if not stored.manifest["removed"] or not cache.exists():
-        return
-    kept = {stored.content(row) for row in range(len(stored.ids))}
-    known = [segment.arrays.get(CONTENT) for segment in stored.segments]
-    if any(keys is None for keys in known):
-        # Built before the index knew its images' files: all that can be done is to forget all.
-        for path in directory.glob(f"{CACHE_FILE}*"):
-            path.unlink()
-        return
-    contents = {key.tobytes() for keys in known if keys is not None for key in keys} - kept
-    _, fingerprint = recorded_encoder(stored)
-    with EmbeddingCache(cache, fingerprint.digest) as opened:
-        opened.forget(contents)

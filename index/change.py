@@ -19,7 +19,7 @@ from index.backends.structure import Progress, silent
 from index.errors import IndexProblem
 from index.manifest import REMOVED
 from index.publish import Draft, next_version
-from index.segments import Segment, check_rows, joined, npy_header, write_rows
+from index.segments import Segment, check_rows, check_segment, joined, npy_header, write_rows
 from index.store import StoredIndex, open_index
 from index.writer import IndexType, structure_for
 
@@ -61,6 +61,8 @@ def add_rows(directory: Path, rows: Segment, *, of: str, over: bool = False) -> 
     """
     check_unit(rows.vectors, None, "vectors")
     check_rows(len(rows.vectors), rows.ids, rows.labels, rows.columns)
+    if len(rows) == 0:
+        raise IndexProblem("There is nothing to add; at least one row is needed.")
     with next_version(directory, of=of) as draft:
         stored = _opened(draft)
         check_unit(rows.vectors[:1], stored.manifest["dim"], "vectors")
@@ -78,6 +80,7 @@ def add_rows(directory: Path, rows: Segment, *, of: str, over: bool = False) -> 
             for name in stored.manifest["columns"]
         }
         new = Segment(rows.vectors, rows.ids, rows.labels, rows.names, columns, rows.arrays)
+        check_segment(new, len(new), stored.manifest["dim"])
         segments = list(stored.manifest["segments"])
         # Merge with the segments before that are not larger, and with what they have grown to.
         while segments and segments[-1]["rows"] <= len(new):

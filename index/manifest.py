@@ -73,6 +73,8 @@ def _published(directory: Path) -> tuple[str, bytes]:
     try:
         raw = path.read_bytes()
     except OSError as error:
+        if not is_current(directory, version):  # another was published, and this one removed
+            return _published(directory)
         raise IndexProblem(
             f"{pointer} names {version}, whose {path} cannot be read: {error.strerror}.", REBUILD
         ) from error
@@ -149,7 +151,7 @@ def _fault(manifest: Any) -> str:
     for key in ("n", "dim"):
         if not _is_count(manifest.get(key)):
             return f"its {key} is not a positive whole number"
-    if manifest.get("metric") != METRIC or manifest.get("index_type") not in SEARCH_FILES:
+    if manifest.get("metric") != METRIC or manifest.get("index_type") not in list(SEARCH_FILES):
         return (
             f"it has metric {manifest.get('metric')!r} and index type "
             f"{manifest.get('index_type')!r}, which this annotator does not know"

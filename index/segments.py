@@ -138,11 +138,16 @@ def read_segment(
             for name in arrays
         },
     )
-    _check_read(segment, rows, dim)
+    check_segment(segment, rows, dim)
     return segment
 
 
-def _check_read(segment: Segment, rows: int, dim: int) -> None:
+def check_segment(segment: Segment, rows: int, dim: int) -> None:
+    """Refuse a segment whose parts do not have `rows` rows, or the vectors another length.
+
+    Raises:
+        IndexProblem: Says which part.
+    """
     counts = {
         "vectors": len(segment.vectors),
         "labels": len(segment.labels),

@@ -13,7 +13,10 @@ from annotator.errors import AnnotatorError
 from annotator.inspect import describe, verify
 from annotator.record import to_record
 from annotator.vote.voting import Voting
-from index import VersionWriter, open_index
+from index import LabelTable, VersionWriter, open_index
+from index.backends.structure import KINDS
+from index.change import add_rows, compact, remove_rows
+from index.segments import Segment
 
 N, DIM = 150, 8
 FINGERPRINT = Fingerprint("net", "sha256:0", {"size": 32}, "fp32", "middle", DIM)
@@ -108,3 +111,77 @@ def test_vectors_that_were_published_wrong_are_found(
             writer.publish(["a", "b"], [[], []], names={}, columns={}, about={})
     (problem,) = verify(directory)
     assert "row 1 has norm 5" in problem
+
+
+# Rows that were added and removed
+
+
+def add(directory: Path, n: int = 20) -> None:
+    vectors = np.random.default_rng(1).standard_normal((n, DIM))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    rows = Segment(
+        vectors=vectors.astype(np.float32),
+        ids=[f"new{i}" for i in range(n)],
+        labels=LabelTable.from_sets([["C3"]] * n),
+        names={"C3": "three"},
+        columns={},
+        arrays={},
+    )
+    add_rows(directory, rows, of=open_index(directory).version)
+
+
+def test_the_facts_of_changes(directory: Path) -> None:
+    facts = describe(open_index(directory), directory)
+    assert (facts["index_type"], facts["added"], facts["removed"]) == ("flat", 0, 0)
+    add(directory)
+    remove_rows(directory, ["i0", "i1", "new3"])
+    facts = describe(open_index(directory), directory)
+    assert (facts["images"], facts["added"], facts["removed"]) == (N + 17, 20, 3)
+    assert {"cui": "C3", "name": "three", "images": 19} in facts["most_frequent"]
+    files = [p for p in (directory / "v000003").iterdir() if p.name != "manifest.json"]
+    assert facts["bytes"] == sum(path.stat().st_size for path in files)
+    compact(directory, index_type="ivf", target_recall=0.9)
+    facts = describe(open_index(directory), directory)
+    assert (facts["images"], facts["added"], facts["removed"]) == (N + 17, 0, 0)
+    assert facts["index_type"] == "ivf" and facts["search"]["target_recall"] == 0.9
+    assert json.loads(json.dumps(facts)) == facts
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_index_is_sound_after_every_change(directory: Path, kind: str) -> None:
+    compact(directory, index_type=kind)  # type: ignore[arg-type]
+    assert verify(directory) == []
+    add(directory)
+    assert verify(directory) == []
+    remove_rows(directory, ["i7", "i149", "new0"])
+    assert verify(directory) == []
+    compact(directory)
+    assert verify(directory) == []
+
+
+def test_damage_to_added_rows_is_named(directory: Path) -> None:
+    add(directory)
+    remove_rows(directory, ["i5"])
+    for name in ("added-000001.vectors.npy", "removed.npy"):
+        path = directory / "v000003" / name
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        (problem,) = verify(directory)
+        assert problem.startswith(f"v000003/{name} has changed")
+        path.write_bytes(whole)
+
+
+@pytest.mark.parametrize("kind", ["hnsw", "compressed"])
+def test_a_structure_that_finds_other_rows_is_found(
+    directory: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a faulty writer would leave it: all files as published, but made of other vectors."""
+    from index import writer
+    from index.backends.structure import make_structure
+
+    def of_others(kind: str, vectors: np.ndarray, *args: object, **options: object) -> object:
+        return make_structure(kind, np.ascontiguousarray(-vectors), *args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(writer, "make_structure", of_others)
+    compact(directory, index_type=kind)  # type: ignore[arg-type]
+    assert any("find" in problem for problem in verify(directory))

@@ -24,7 +24,7 @@ LAYERS = (
     {"score", "embed", "sample"},
     {"tune"},
     {"record"},
-    {"collection", "inspect"},
+    {"collection", "inspect", "removal"},
     {"rows"},
     {"build", "pipeline"},
     {"change", "figure"},

@@ -89,8 +89,7 @@ def annotate_command(images: str, directory: Path, year: str, **options: Any) ->
     )
     voting = voting_of(options, recorded_voting(stored))
 
-    from annotator.build import CACHE_FILE  # torch comes with these, after the cheap checks
-    from annotator.embed.cache import EmbeddingCache
+    from annotator.embed.cache import CACHE_FILE, EmbeddingCache
     from annotator.pipeline import Annotator, recorded_embedder
 
     embedder = recorded_embedder(

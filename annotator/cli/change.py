@@ -98,13 +98,13 @@ def remove_command(
     annotator remove patient7_1 patient7_2 && annotator compact
     annotator remove --ids withdrawn.txt
     """
+    from annotator.removal import remove_images
     from annotator.tables.formats import read_ids
-    from index.change import remove_rows
 
     wanted = [*ids, *(read_ids(ids_file) if ids_file is not None else ())]
     if not wanted:
         raise AnnotatorError("No ids are given.", "Name them, or give a file with --ids.")
-    change = remove_rows(directory, wanted, missing_ok=missing_ok)
+    change = remove_images(directory, wanted, missing_ok=missing_ok)
     say(
         f"{directory}: version {change.version}, {change.removed} images removed, {change.rows} "
         "left. They stay on the disk until: annotator compact"

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from annotator.errors import AnnotatorError
 
+CACHE_FILE = "embeddings.sqlite"  # beside the versions of an index
 _PATIENCE = 60.0  # seconds that another process may keep the file locked
 
 
@@ -80,14 +81,14 @@ class EmbeddingCache:
     def forget(self, contents: Iterable[bytes]) -> None:
         """Delete what is known of images with these content keys, for every encoder.
 
-        The file is written anew, so that nothing of them stays in its unused pages.
+        Their bytes in the file are overwritten.
         """
         with self._lock, self._explained():
+            self._db.execute("PRAGMA secure_delete=ON")
             with self._db:
                 self._db.executemany(
                     "DELETE FROM vectors WHERE content = ?", ((content,) for content in contents)
                 )
-            self._db.execute("VACUUM")
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def close(self) -> None:

@@ -142,8 +142,9 @@ def _cheapest_width(vectors: Floats, axes: Floats) -> int:
 def _shortened(vectors: Floats, axes: NDArray[np.float64]) -> Floats:
     exact = vectors.astype(np.float64)
     along = exact @ axes
-    rest = np.einsum("nd,nd->n", exact, exact) - np.einsum("nd,nd->n", along, along)
-    return np.hstack([along, np.sqrt(np.maximum(rest, 0.0))[:, None]]).astype(np.float32)
+    # |x|^2 - |along|^2 would lose a small rest to rounding, and with it the bound.
+    rest = np.linalg.norm(exact - along @ axes.T, axis=1)
+    return np.hstack([along, rest[:, None]]).astype(np.float32)
 
 
 class ScanIndex:

@@ -148,9 +148,9 @@ def open_structure(
             "It was written by another version: `annotator compact` with that version, or build "
             "the index again.",
         ) from error
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise IndexProblem(f"The search parameters are damaged: {error!r}.") from error
-    if effort < 1 or width < 1:
+    if not 1 <= effort < 2**31 or not 1 <= width < 2**31:
         raise IndexProblem(f"The search parameters are damaged: {effort=}, {width=}.")
     return ApproximateIndex(
         cast(ApproximateKind, kind), structure, vectors, effort=effort, width=width
@@ -203,24 +203,27 @@ def _tuned(
     efforts = [2**i for i in range(4, 11)] if kind == "hnsw" else _powers_to(lists)
     visited = 1.0 if kind == "hnsw" else n / lists
     row_cost, pair_cost = _COSTS[kind]
-    trials = []
+    # A quarter of the way from the target to everything: new images are harder than these.
+    aim = target + 0.25 * (1 - target)
+    trials: list[tuple[float, int, int, float]] = []
     for effort in efforts:
+        reached = any(recall >= aim for _, _, _, recall in trials)
         set_effort(structure, effort)
         widest = min(max(_WIDTHS[kind]) * TUNED_K + 16, n)
         found = structure.search(queries, widest)[1]
         of, place = np.nonzero(found >= 0)
+        few = np.bincount(of, minlength=len(probes)) < k  # for these a search compares all rows
         rows = found[of, place]
         good = similarities(vectors, rows, queries, of) >= kth[of]
         good &= rows != probes[of]
         for width in _WIDTHS[kind]:
             seen = good & (place < width * TUNED_K + 16)
             hits = np.minimum(np.bincount(of[seen], minlength=len(probes)), k)
+            hits[few] = k
             cost = effort * visited * row_cost + width * TUNED_K * pair_cost
             trials.append((cost, effort, width, float(hits.mean()) / k))
-        if trials[-1][3] >= 1.0:
-            break  # more effort finds no more
-    # A quarter of the way from the target to everything: new images are harder than these.
-    aim = target + 0.25 * (1 - target)
+        if reached or trials[-1][3] >= 1.0:
+            break  # one effort more might do with fewer candidates, two will not
     enough = [trial for trial in trials if trial[3] >= aim]
     _, effort, width, recall = min(enough) if enough else max(trials, key=lambda t: (t[3], -t[0]))
     return {

@@ -276,3 +276,34 @@ def test_a_read_only_folder() -> None:
         assert f"The embedding cache {folder / 'cache.sqlite'} cannot be used" in stdout, stderr
     finally:
         shutil.rmtree(folder)
+
+
+# Forgetting
+
+
+def test_what_is_forgotten_is_gone_for_every_encoder_and_from_the_file(path: Path) -> None:
+    with EmbeddingCache(path, ONE) as one, EmbeddingCache(path, TWO) as two:
+        for cache, shift in ((one, 0), (two, 100)):
+            cache.put([(key(i), vector(i + shift, 64)) for i in range(40)])
+        one.forget([key(3), key(7), key(999)])
+        for cache, shift in ((one, 0), (two, 100)):
+            for i in range(40):
+                known = cache.get(key(i))
+                assert (known is None) == (i in (3, 7))
+                assert known is None or np.array_equal(known, vector(i + shift, 64))
+        left = b"".join(p.read_bytes() for p in path.parent.glob(f"{path.name}*"))
+        for i in (3, 7, 103, 107):
+            assert vector(i, 64).tobytes() not in left
+        assert key(3) not in left and key(4) in left
+        assert vector(4, 64).tobytes() in left and vector(104, 64).tobytes() in left
+
+
+def test_nothing_forgotten_is_nothing_lost(path: Path) -> None:
+    with EmbeddingCache(path, ONE) as cache:
+        cache.forget([key(1)])
+        cache.put([(key(1), vector(1))])
+        cache.forget([])
+        np.testing.assert_array_equal(cache.get(key(1)), vector(1))
+        cache.forget([key(1)])
+        cache.put([(key(1), vector(2))])  # it may come back
+        np.testing.assert_array_equal(cache.get(key(1)), vector(2))

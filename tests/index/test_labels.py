@@ -78,3 +78,26 @@ def test_damage_is_refused(change: dict[str, Sequence[int]], message: str) -> No
 def test_other_arrays_are_refused(indptr: np.ndarray, indices: np.ndarray) -> None:
     with pytest.raises(IndexProblem, match=r"int64\[n"):
         LabelTable(indptr, indices, ("C1",))
+
+
+@given(st.lists(cui_sets, min_size=1, max_size=4))
+def test_joined_tables_have_the_rows_of_all(parts: list[list[list[str]]]) -> None:
+    found = LabelTable.joined([LabelTable.from_sets(part) for part in parts])
+    expected = LabelTable.from_sets([row for part in parts for row in part])
+    assert found.cuis == expected.cuis
+    assert found.indptr.tolist() == expected.indptr.tolist()
+    assert found.indices.tolist() == expected.indices.tolist()
+    assert (found.indptr.dtype, found.indices.dtype) == (np.int64, np.int32)
+
+
+@given(cui_sets, st.data())
+def test_taken_rows_hold_their_concepts_and_the_vocabulary_no_others(
+    sets: list[list[str]], data: st.DataObject
+) -> None:
+    some = st.lists(st.integers(0, len(sets) - 1)) if sets else st.just([])
+    rows = data.draw(some)  # in any order, repeated
+    found = LabelTable.from_sets(sets).take(np.array(rows, np.int64))
+    expected = LabelTable.from_sets([sets[row] for row in rows])
+    assert found.cuis == expected.cuis
+    assert found.indptr.tolist() == expected.indptr.tolist()
+    assert found.indices.tolist() == expected.indices.tolist()

@@ -14,7 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from index import IndexProblem, VersionWriter, open_index
+from index import IndexProblem, LabelTable, VersionWriter, open_index
+from index.change import add_rows, remove_rows
+from index.segments import Segment
 
 N, DIM = 7, 5
 
@@ -285,3 +287,149 @@ def test_arrays_of_objects_are_never_unpickled(built: Path, tmp_path: Path) -> N
         assert not (tmp_path / "sprung").exists()
         replace_file(built, name, whole)
     assert open_index(built).arrays["map"].shape == (2, 3)
+
+
+# Rows that were added and removed
+
+
+@pytest.fixture
+def changed(built: Path) -> Path:
+    """The index with two rows in a segment and two of nine removed, as version 1."""
+    rows = Segment(
+        vectors=np.eye(2, DIM, dtype=np.float32),
+        ids=["new-0", "new-1"],
+        labels=LabelTable.from_sets([["C1"], ["C7"]]),
+        names={"C7": "seven"},
+        columns={"captions": ["a", "b"]},
+        arrays={},
+    )
+    add_rows(built, rows, of="v000001")
+    remove_rows(built, ["image-2", "new-0"])
+    (built / "v000003").rename(built / "v000001")
+    shutil.rmtree(built / "v000002")
+    rewrite(built, lambda m: m | {"version": "v000001"})
+    assert open_index(built).ids == ("image-0", "image-1", *(f"image-{i}" for i in (3, 4, 5, 6)),
+                                     "new-1")  # fmt: skip
+    return built
+
+
+ADDED = [
+    f"added-000001.{name}"
+    for name in ("vectors.npy", "labels.indptr.npy", "labels.indices.npy", "cuis.tsv", "ids.txt",
+                 "captions.jsonl")
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*ADDED, "removed.npy"])
+def test_damaged_files_of_changes_are_named(changed: Path, name: str) -> None:
+    path = changed / "v000001" / name
+    whole = path.read_bytes()
+    for data in (None, whole[:-1], whole + b"\n", whole[:-1] + bytes([whole[-1] ^ 1])):
+        path.unlink() if data is None else path.write_bytes(data)
+        assert name in problem(changed)
+    path.write_bytes(whole)
+    open_index(changed)
+
+
+def segment(**entries: Any) -> Callable[[Any], Any]:
+    return lambda m: m | {"segments": [m["segments"][0] | entries]}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: m | {"segments": []},
+        lambda m: m | {"segments": None},
+        lambda m: m | {"segments": {}},
+        lambda m: m | {"segments": [None]},
+        lambda m: m | {"segments": m["segments"] * 2},
+        lambda m: m | {"segments": [{}]},
+        segment(prefix=""),
+        segment(prefix="../added-000001."),
+        segment(prefix="added-1."),
+        segment(prefix=None),
+        segment(prefix="added-000001./"),
+        segment(rows=0),
+        segment(rows=3),
+        segment(rows=-2),
+        segment(rows="2"),
+        segment(rows=True),
+        segment(arrays=None),
+        segment(arrays=["content"]),
+        segment(arrays=["../content"]),
+        segment(arrays=[3]),
+        lambda m: m | {"rows": 6, "n": 6},
+        lambda m: m | {"rows": 8, "segments": [m["segments"][0] | {"rows": 1}]},
+        lambda m: m | {"rows": None},
+        lambda m: m | {"rows": 0, "n": 0},
+        lambda m: m | {"n": 8},
+        lambda m: m | {"removed": 0, "n": 9},
+        lambda m: m | {"removed": 1, "n": 8},
+        lambda m: m | {"removed": 3, "n": 6},
+        lambda m: m | {"removed": -2},
+        lambda m: m | {"removed": None},
+        lambda m: m | {"removed": [2, 7]},
+        lambda m: m | {"removed": 9, "n": 0},
+        lambda m: m | {"search": None},
+        lambda m: {k: v for k, v in m.items() if k != "segments"},
+        lambda m: {k: v for k, v in m.items() if k != "removed"},
+        lambda m: {k: v for k, v in m.items() if k != "rows"},
+        lambda m: m | {"index_type": "scan"},
+        lambda m: m | {"index_type": ["flat"]},
+        lambda m: m | {"index_type": {}},
+    ],
+)
+def test_a_manifest_with_wrong_entries_of_changes_is_refused(
+    changed: Path, change: Callable[[Any], Any]
+) -> None:
+    rewrite(changed, change)
+    assert str(changed) in problem(changed)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        np.array([2, 2]),
+        np.array([7, 2]),
+        np.array([-1, 2]),
+        np.array([2, 9]),
+        np.array([2]),
+        np.array([2, 3, 7]),
+        np.array([2, 7], np.int32),
+        np.array([2.0, 7.0]),
+        np.array([[2, 7]]),
+        np.array(2),
+    ],
+    ids=repr,
+)
+def test_a_list_of_removed_rows_that_does_not_fit_is_refused(changed: Path, rows: Any) -> None:
+    np.save(changed / "other.npy", rows)
+    data = (changed / "other.npy").read_bytes()
+    replace_file(changed, "removed.npy", data)
+    assert "removed rows is damaged" in problem(changed)
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("ids.txt", b"new-0\n"),
+        ("ids.txt", b"new-0\nimage-0\n"),
+        ("ids.txt", b"same\nsame\n"),
+        ("cuis.tsv", b"C7\t\nC1\t\n"),
+        ("captions.jsonl", b'"a"\n'),
+        ("captions.jsonl", b"{\n{\n"),
+        ("vectors.npy", b"no array"),
+        ("labels.indptr.npy", b"\x80\x04\x95pickle"),
+    ],
+)
+def test_segments_that_say_something_else_are_refused(
+    changed: Path, name: str, data: bytes
+) -> None:
+    replace_file(changed, f"added-000001.{name}", data)
+    assert str(changed) in problem(changed)
+
+
+def test_added_vectors_of_another_length_are_refused(changed: Path) -> None:
+    np.save(changed / "other.npy", np.eye(2, DIM + 1, dtype=np.float32))
+    replace_file(changed, "added-000001.vectors.npy", (changed / "other.npy").read_bytes())
+    assert f"2 rows of {DIM} dimensions were expected" in problem(changed)

@@ -25,7 +25,7 @@ from annotator.tune.neighbours import (
     group_numbers,
     leave_one_group_out,
 )
-from index import FlatIndex
+from index import FlatIndex, Neighbors
 
 # Groups and folds
 
@@ -234,3 +234,56 @@ def test_arrays_that_do_not_fit_are_refused(lists: Lists, change: dict[str, Any]
 def test_lists_of_a_larger_index_are_refused(lists: Lists) -> None:
     with pytest.raises(AnnotatorError, match="damaged"):
         Lists.from_arrays(lists.to_arrays(), 239)
+
+
+# Renumbered
+
+
+def some_lists(seed: int, n: int = 12, width: int = 4) -> Lists:
+    """Lists of every second row, some shorter than others."""
+    rng = np.random.default_rng(seed)
+    rows = np.stack([rng.permutation(n)[:width] for _ in range(n // 2)])
+    found = -np.sort(-rng.random(rows.shape), axis=1).astype(np.float32)
+    found[np.arange(width) >= rng.integers(1, width + 1, (n // 2, 1))] = -np.inf
+    return Lists(np.arange(0, n, 2), Neighbors(rows, found))
+
+
+@given(seed=st.integers(0, 50), gone=st.sets(st.integers(0, 11)))
+def test_renumbered_lists_name_the_rows_that_are_left(seed: int, gone: set[int]) -> None:
+    def named(lists: Lists | None, names: list[int]) -> dict[int, list[tuple[int, float]]]:
+        """Those that vote, by name."""
+        if lists is None:
+            return {}
+        assert np.isfinite(lists.found.similarities[:, 0]).all()
+        assert np.all(np.diff(np.nan_to_num(lists.found.similarities, neginf=-1.0), axis=1) <= 0)
+        assert lists.found.rows.min() >= 0 and lists.found.rows.max() < len(names)
+        return {
+            names[query]: [
+                (names[row], similarity)
+                for row, similarity in zip(rows, similarities, strict=True)
+                if similarity != -np.inf
+            ]
+            for query, rows, similarities in zip(
+                lists.queries.tolist(),
+                lists.found.rows.tolist(),
+                lists.found.similarities.tolist(),
+                strict=True,
+            )
+        }
+
+    lists = some_lists(seed)
+    before = named(lists, list(range(12)))
+    left = [row for row in range(12) if row not in gone]
+    number = np.full(12, -1)
+    number[left] = np.arange(len(left))
+    after = lists.renumbered(lambda rows: number[rows])
+    kept = {
+        query: [pair for pair in pairs if pair[0] not in gone]
+        for query, pairs in before.items()
+        if query not in gone
+    }
+    assert named(after, left) == {query: pairs for query, pairs in kept.items() if pairs}
+    assert (after is None) == (not any(kept.values()))
+    if after is not None:
+        again = Lists.from_arrays(after.to_arrays(), len(left))
+        assert again is not None and named(again, left) == named(after, left)
