@@ -11,6 +11,7 @@ from index.backends.exact import ranked, similarities
 from index.backends.flat import MARGIN, FlatIndex
 from index.backends.library import import_faiss
 from index.backends.protocol import Neighbors, check_search, check_vectors, no_neighbors
+from index.backends.reader import RowReader
 from index.errors import IndexProblem
 
 ApproximateKind = Literal["hnsw", "ivf", "compressed"]
@@ -62,6 +63,9 @@ class ApproximateIndex:
         self._vectors = vectors
         self._flat = FlatIndex(vectors)
         self._width = width
+        # What is for collections larger than memory must not map them into it, row by row.
+        mapped = kind == "compressed" and isinstance(vectors, np.memmap)
+        self._reader = RowReader(vectors) if mapped else None  # type: ignore[arg-type]
         set_effort(structure, effort)
 
     @property
@@ -103,7 +107,10 @@ class ApproximateIndex:
             there = candidates >= 0
         of = np.nonzero(there)[0]
         rows = candidates[there]
-        exact = similarities(self._vectors, rows, queries, of)
+        if self._reader is not None:
+            exact = similarities(self._reader.read(rows), np.arange(len(rows)), queries, of)
+        else:
+            exact = similarities(self._vectors, rows, queries, of)
         return ranked(rows, exact, of, len(queries), k)
 
 
