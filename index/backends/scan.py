@@ -127,16 +127,22 @@ def _cheapest_width(vectors: Floats, axes: Floats) -> int:
     rank = max(1, round(_TYPICAL_K * len(rows) / max(len(vectors), 1)))
     kth = -np.partition(-exact, min(rank, len(rows) - 1), axis=1)[:, min(rank, len(rows) - 1)]
     best, least = 0, 0.9 * dim
-    for width in WIDTHS:
-        if width >= dim:
-            break
-        short = _shortened(rows, axes[:, : width - 1].astype(np.float64))
-        own = _shortened(probes, axes[:, : width - 1].astype(np.float64))
+    widths = [width for width in WIDTHS if width < dim]
+    along = rows @ axes[:, : max(widths, default=0)]
+    own_along = probes @ axes[:, : max(widths, default=0)]
+    for width in widths:
+        short, own = (_with_rest(part[:, : width - 1]) for part in (along, own_along))
         share = float((own @ short.T >= kth[:, None]).mean())
         cost = width + share * (_COST_OF_NUMBER * dim + _COST_OF_PAIR)
         if cost < least:
             best, least = width, cost
     return best
+
+
+def _with_rest(along: Floats) -> Floats:
+    """Numbers along axes, and the norm of what is left of a unit vector, about."""
+    rest = np.sqrt(np.maximum(1 - np.einsum("nd,nd->n", along, along), 0))
+    return np.hstack([along, rest[:, None]])
 
 
 def _shortened(vectors: Floats, axes: NDArray[np.float64]) -> Floats:
