@@ -19,7 +19,8 @@ from index.backends.exact import ROUNDING, similarities
 from index.backends.flat import FlatIndex
 from index.backends.library import import_faiss
 from index.backends.protocol import VectorIndex, not_finite
-from index.backends.scan import ScanIndex, ScanTable, fit_axes, fit_table
+from index.backends.scan import ScanIndex
+from index.backends.scan_table import ScanTable, fit_axes, fit_table
 from index.errors import IndexProblem
 from index.manifest import SEARCH_FILES
 

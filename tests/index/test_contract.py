@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from index import FlatIndex, IndexProblem, VectorIndex
 from index.backends import scan
 from index.backends.joined import JoinedIndex
-from index.backends.scan import ScanIndex, ScanTable, fit_axes, fit_table
+from index.backends.scan import ScanIndex
+from index.backends.scan_table import ScanTable, fit_axes, fit_table
 from index.backends.structure import Kind, make_structure, open_structure
 
 Vectors = NDArray[np.float32]

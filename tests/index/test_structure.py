@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from index import FlatIndex, IndexProblem, VersionWriter, open_index
 from index.backends.protocol import VectorIndex
-from index.backends.scan import ScanIndex, ScanTable, fit_axes, fit_table
+from index.backends.scan import ScanIndex
+from index.backends.scan_table import ScanTable, fit_axes, fit_table
 from index.backends.structure import KINDS, Kind, lists_for, make_structure, open_structure
 from index.manifest import SEARCH_FILES, read_manifest
 
