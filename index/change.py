@@ -188,8 +188,8 @@ def compact(
             target_recall or search.get("target_recall"),
             progress,
         )
-        if index_type is None and "reason" in search:
-            made["search"]["reason"] = search["reason"]
+        if index_type is None:
+            made["search"]["reason"] = search.get("reason", "as before")
         count = {"n": len(rows), "rows": len(rows), "removed": 0, "segments": []}
         names = sorted({*rows.arrays, *kept})
         version = draft.publish({**made, **count, "arrays": names}, only=True)
