@@ -188,17 +188,23 @@ class _Scan:
         """Rows from `start` to `stop` whose similarity may be `least`."""
         table = self._index._table.table
         tile = max(_BOUNDS_AT_ONCE // len(self._queries), 1)
-        bounds = np.empty((min(tile, stop - start), len(self._queries)), np.float32)
+        shape = min(tile, stop - start), len(self._queries)
+        bounds, below = np.empty(shape, np.float32), np.empty(shape, bool)
         found = []
         for low in range(start, stop, tile):
             some = table[low : min(low + tile, stop)]
             np.matmul(some, self._short, out=bounds[: len(some)])
             rows = np.arange(low, low + len(some))
-            found.append(self._compare(bounds[: len(some)], rows, least))
+            found.append(self._compare(bounds[: len(some)], rows, least, below=below))
         return _joined(found)
 
     def _compare(
-        self, bounds: Floats, rows: NDArray[np.int64], least: Floats, unchecked: bool = False
+        self,
+        bounds: Floats,
+        rows: NDArray[np.int64],
+        least: Floats,
+        unchecked: bool = False,
+        below: NDArray[np.bool_] | None = None,
     ) -> _Pairs:
         """Compare in full those `rows` whose bounds reach `least`.
 
@@ -207,9 +213,13 @@ class _Scan:
             rows: int64[m].
             least: float32[q].
             unchecked: Keep also those whose similarity turns out to be less.
+            below: bool[m or more, q] to work in; fresh memory costs as much as the comparison.
         """
         least = least - np.float32(ROUNDING)
-        place, of = _not_set(bounds < least)  # what is not a number is compared, too
+        if below is None:
+            below = np.empty(bounds.shape, bool)
+        # What is not a number is compared, too.
+        place, of = _not_set(np.less(bounds, least, out=below[: len(bounds)]))
         row = rows[place]
         found = similarities(self._index._vectors, row, self._queries, of)
         if not np.isfinite(found).all():
