@@ -119,8 +119,7 @@ def build_index(
             on_error=on_error,
             progress=progress,
         )
-        rows = [ref.id for ref in embedded.images]
-        vectors = spool.array("<f4").reshape(len(rows), embedder.dim)
+        rows, vectors = embedded.ids, embedded.vectors
         concepts = [collection.concepts[id_] for id_ in rows]
         columns = columns_of(collection, rows)
         choice = choose(

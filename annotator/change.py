@@ -94,14 +94,13 @@ def add_images(
             on_error=on_error,
             progress=progress,
         )
-        ids = [ref.id for ref in embedded.images]
-        vectors = spool.array("<f4").reshape(len(ids), embedder.dim)
+        ids, projection = embedded.ids, Projection.from_arrays(stored.arrays)
         arrays: dict[str, NDArray[Any]] = {CONTENT: embedded.contents}
         if stored.has_thumbnails:
             pictures = stack.enter_context(Spool(directory))
             arrays |= thumbnails_of(embedded.images, pictures, workers, progress)
         rows = Segment(
-            vectors=np.concatenate(list(projected(vectors, Projection.from_arrays(stored.arrays)))),
+            vectors=np.concatenate(list(projected(embedded.vectors, projection))),
             ids=ids,
             labels=LabelTable.from_sets([collection.concepts[id_] for id_ in ids]),
             names=collection.names,

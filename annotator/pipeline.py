@@ -137,7 +137,7 @@ class Annotator:
             IndexProblem: There is no index, or it is damaged.
             AnnotatorError: The encoder cannot be loaded, or is another one now.
         """
-        stored = open_index(Path(directory), device="cuda" if device == "cuda" else "cpu")
+        stored = open_index(Path(directory), device=device)
         return cls(stored, embedder or recorded_embedder(stored, device=device), voting)
 
     def annotate(

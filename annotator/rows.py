@@ -33,15 +33,22 @@ class Rows:
 
     Attributes:
         images: Those that could be used.
+        vectors: float32[n, dim], as the encoder made them, mapped.
         contents: uint8[n, 32], sha256 of each one's file.
         cached: How many vectors were known before.
         failed: Reason by place of each image that could not be used.
     """
 
     images: Sequence[ImageRef]
+    vectors: NDArray[np.float32]
     contents: NDArray[np.uint8]
     cached: int
     failed: Mapping[str, str]
+
+    @property
+    def ids(self) -> list[str]:
+        """Of the images."""
+        return [ref.id for ref in self.images]
 
 
 class Spool:
@@ -80,12 +87,12 @@ def embed_collection(
     on_error: OnError,
     progress: Progress,
 ) -> Rows:
-    """Embed the images of a collection, their vectors (float32, one after the other) into `spool`.
+    """Embed the images of a collection, their vectors by way of `spool`.
 
     Args:
         collection: Images with concepts.
         embedder: Makes the vectors.
-        spool: Takes them.
+        spool: Empty; has to be open for as long as they are used.
         cache: The file where vectors are looked up and kept, or None.
         batch_size: Images that the encoder takes at once; None for what suits it.
         workers: Threads; None for the number of cores.
@@ -134,7 +141,8 @@ def embed_collection(
             "Check the images with an image viewer.",
         )
     keys = np.frombuffer(b"".join(contents), np.uint8).reshape(len(images), 32)
-    return Rows(images, keys, cached, failed)
+    vectors = spool.array("<f4").reshape(len(images), embedder.dim)
+    return Rows(images, vectors, keys, cached, failed)
 
 
 def columns_of(collection: Collection, ids: Sequence[str]) -> dict[str, list[str]]:

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from annotator.vote.voting import Voting
 from index import LabelTable
-from index.backends.approximate import set_effort
+from index.backends.approximate import candidates_for, set_effort
 from index.backends.library import import_faiss
 from index.backends.structure import KINDS, STRUCTURE, Kind, make_structure, open_structure
 
@@ -107,7 +107,7 @@ def _bare(
         return lambda queries: structure.search(queries, k)
     structure = faiss.read_index(str(folder / STRUCTURE))
     set_effort(structure, params["effort"])
-    width = min(k * params["width"] + 16, len(vectors))
+    width = min(candidates_for(k, params["width"]), len(vectors))
     return lambda queries: structure.search(queries, width)
 
 

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.backends.protocol import check_unit
-from index.backends.structure import Progress, silent
 from index.errors import IndexProblem
 from index.manifest import REMOVED
+from index.progress import Progress, silent
 from index.publish import Draft, next_version
 from index.segments import Segment, check_rows, check_segment, joined, npy_header, write_rows
 from index.store import StoredIndex, open_index
@@ -64,7 +64,7 @@ def add_rows(directory: Path, rows: Segment, *, of: str, over: bool = False) -> 
     if len(rows) == 0:
         raise IndexProblem("There is nothing to add; at least one row is needed.")
     with next_version(directory, of=of) as draft:
-        stored = _opened(draft)
+        stored = open_index(directory)
         check_unit(rows.vectors[:1], stored.manifest["dim"], "vectors")
         there = set(rows.ids) & set(stored.ids)
         if there and not over:
@@ -73,20 +73,20 @@ def add_rows(directory: Path, rows: Segment, *, of: str, over: bool = False) -> 
                 f"{min(there)}.",
                 "Leave them out, or take the new ones for them with --replace.",
             )
-        gone = _removed(stored)
+        gone = ~stored.live
         gone[_stored_rows(stored, there)] = True
         columns = {
             name: rows.columns.get(name, [""] * len(rows.ids))
             for name in stored.manifest["columns"]
         }
-        new = Segment(rows.vectors, rows.ids, rows.labels, rows.names, columns, rows.arrays)
+        new = replace(rows, columns=columns)
         check_segment(new, len(new), stored.manifest["dim"])
         segments = list(stored.manifest["segments"])
         # Merge with the segments before that are not larger, and with what they have grown to.
         while segments and segments[-1]["rows"] <= len(new):
             segments.pop()
             last = stored.segments[1 + len(segments)]
-            start = int(stored._starts[1 + len(segments)])
+            start = int(stored.starts[1 + len(segments)])
             lives = np.flatnonzero(~gone[start : start + len(last)])
             new = joined([last, new], [lives, np.arange(len(new))])
             gone = gone[:start]
@@ -113,7 +113,7 @@ def remove_rows(directory: Path, ids: Collection[str], *, missing_ok: bool = Fal
     """
     wanted = set(ids)
     with next_version(directory) as draft:
-        stored = _opened(draft)
+        stored = open_index(directory)
         unknown = wanted - set(stored.ids)
         if unknown and not missing_ok:
             raise IndexProblem(
@@ -126,7 +126,7 @@ def remove_rows(directory: Path, ids: Collection[str], *, missing_ok: bool = Fal
             raise IndexProblem(
                 "No image would be left.", f"Delete the folder {directory} to remove the index."
             )
-        gone = _removed(stored)
+        gone = ~stored.live
         gone[_stored_rows(stored, known)] = True
         draft.keep(_files_without(stored.manifest, stored.manifest["segments"]))
         return _publish(draft, stored.manifest["segments"], gone, 0, 0, len(known))
@@ -159,29 +159,21 @@ def compact(
         IndexProblem: There is no index, it is damaged, or another process writes to it.
     """
     with next_version(directory, of=of) as draft:
-        stored = _opened(draft, whole=True)
+        stored = open_index(directory, whole=True)
         search = stored.manifest["search"]
-        live = ~_removed(stored)
-        starts = stored._starts
+        live = np.split(stored.live, stored.starts[1:-1])
         rows = joined(
             [_without_vectors(segment) for segment in stored.segments],
-            [
-                np.flatnonzero(live[start : start + len(segment)])
-                for start, segment in zip(starts.tolist(), stored.segments, strict=False)
-            ],
+            [np.flatnonzero(part) for part in live],
         )
-        dim = stored.manifest["dim"]
         with (draft.folder / "vectors.npy").open("wb") as file:
-            file.write(npy_header(len(rows), dim))
-            for start, segment in zip(starts.tolist(), stored.segments, strict=False):
+            file.write(npy_header(len(rows), stored.manifest["dim"]))
+            for segment, kept_rows in zip(stored.segments, live, strict=True):
                 for low in range(0, len(segment), _ROWS_AT_ONCE):
-                    part = segment.vectors[low : low + _ROWS_AT_ONCE]
-                    file.write(part[live[start + low : start + low + len(part)]].tobytes())
+                    some = slice(low, low + _ROWS_AT_ONCE)
+                    file.write(segment.vectors[some][kept_rows[some]].tobytes())
         kept = dict(stored.arrays if arrays is None else arrays)
-        write_rows(
-            draft.folder,
-            replace(rows, arrays={**rows.arrays, **kept}),
-        )
+        write_rows(draft.folder, replace(rows, arrays={**rows.arrays, **kept}))
         made = structure_for(
             draft.folder,
             index_type or stored.manifest["index_type"],
@@ -193,20 +185,7 @@ def compact(
         count = {"n": len(rows), "rows": len(rows), "removed": 0, "segments": []}
         names = sorted({*rows.arrays, *kept})
         version = draft.publish({**made, **count, "arrays": names}, only=True)
-        return Changed(version, len(rows), removed=int((~live).sum()))
-
-
-def _opened(draft: Draft, *, whole: bool = False) -> StoredIndex:
-    return open_index(draft.directory, whole=whole)
-
-
-def _removed(stored: StoredIndex) -> NDArray[np.bool_]:
-    """bool[n stored]: the rows that were removed."""
-    gone = np.zeros(int(stored._starts[-1]), bool)
-    if stored.stored_rows is not None:
-        gone[:] = True
-        gone[stored.stored_rows] = False
-    return gone
+        return Changed(version, len(rows), removed=stored.manifest["removed"])
 
 
 def _stored_rows(stored: StoredIndex, ids: Collection[str]) -> NDArray[np.int64]:

@@ -189,9 +189,6 @@ def joined(segments: Sequence[Segment], live: Sequence[NDArray[np.int64]]) -> Se
         live: int64[m] for each segment, ascending rows of it.
     """
     pairs = list(zip(segments, live, strict=True))
-    names: dict[str, str] = {}
-    for segment in segments:  # the newest name of a concept counts
-        names |= segment.names
     arrays: dict[str, NDArray[Any]] = {}
     if any(THUMBNAIL_ENDS in segment.arrays for segment in segments):
         pictures = [segment.picture(row) for segment, rows in pairs for row in rows.tolist()]
@@ -203,13 +200,21 @@ def joined(segments: Sequence[Segment], live: Sequence[NDArray[np.int64]]) -> Se
         vectors=np.concatenate([segment.vectors[rows] for segment, rows in pairs]),
         ids=[segment.ids[row] for segment, rows in pairs for row in rows.tolist()],
         labels=LabelTable.joined([segment.labels.take(rows) for segment, rows in pairs]),
-        names=names,
+        names=joined_names(segments),
         columns={
             name: [segment.columns[name][row] for segment, rows in pairs for row in rows.tolist()]
             for name in segments[0].columns
         },
         arrays=arrays,
     )
+
+
+def joined_names(segments: Sequence[Segment]) -> dict[str, str]:
+    """Name of each CUI in any of the segments; the newest counts."""
+    names: dict[str, str] = {}
+    for segment in segments:
+        names |= segment.names
+    return names
 
 
 def npy_header(n: int, dim: int) -> bytes:

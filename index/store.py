@@ -36,7 +36,7 @@ from index.backends.structure import open_structure
 from index.errors import IndexProblem
 from index.labels import LabelTable
 from index.manifest import REBUILD, REMOVED, check_files, is_current, read_manifest
-from index.segments import CONTENT, ROW_ARRAYS, THUMBNAIL_ENDS, Segment, read_segment
+from index.segments import CONTENT, ROW_ARRAYS, THUMBNAIL_ENDS, Segment, joined_names, read_segment
 
 _TRIES = 20  # that a reader makes while versions come and go
 
@@ -95,27 +95,36 @@ class StoredIndex:
             result[i] = segment.vectors[within]
         return result
 
+    @property
+    def live(self) -> NDArray[np.bool_]:
+        """bool[n stored]: which of the stored rows were not removed."""
+        live = np.full(int(self.starts[-1]), self.stored_rows is None)
+        if self.stored_rows is not None:
+            live[self.stored_rows] = True
+        return live
+
     def renumber(self, stored: NDArray[np.int64]) -> NDArray[np.int64]:
         """Stored rows, int64 of any shape, as rows of this index; -1 for those removed."""
         if self.stored_rows is None:
             return stored
-        number = np.full(int(self._starts[-1]), -1, np.int64)
+        number = np.full(int(self.starts[-1]), -1, np.int64)
         number[self.stored_rows] = np.arange(len(self.stored_rows))
         return number[stored]
 
     @cached_property
-    def _starts(self) -> NDArray[np.int64]:
+    def starts(self) -> NDArray[np.int64]:
+        """int64[segments + 1]: the first stored row of each segment, and how many there are."""
         return np.cumsum([0, *(len(segment) for segment in self.segments)])
 
     def _place(self, row: int) -> tuple[Segment, int]:
         if self.stored_rows is not None:
             row = int(self.stored_rows[row])
-        part = int(np.searchsorted(self._starts, row, side="right")) - 1
-        return self.segments[part], row - int(self._starts[part])
+        part = int(np.searchsorted(self.starts, row, side="right")) - 1
+        return self.segments[part], row - int(self.starts[part])
 
 
 def open_index(
-    directory: Path, *, whole: bool = False, device: Literal["cpu", "cuda"] = "cpu"
+    directory: Path, *, whole: bool = False, device: Literal["auto", "cpu", "cuda"] = "cpu"
 ) -> StoredIndex:
     """Open the current version, after checking its files against the manifest.
 
@@ -127,7 +136,8 @@ def open_index(
         directory: The index.
         whole: Read large files through, too.
         device: "cuda" searches exactly on a GPU, whatever the kind of the index; rows that were
-            added since the last compaction are searched on the CPU.
+            added since the last compaction are searched on the CPU. Only who asks for it gets it:
+            "auto" is the CPU.
 
     Raises:
         IndexProblem: There is no index, or it is damaged, or of a newer format; says where.
@@ -210,9 +220,7 @@ def _joined(
     ids = _kept([id_ for segment in segments for id_ in segment.ids], kept)
     if len(set(ids)) != len(ids):
         raise IndexProblem("Image ids repeat.")
-    names: dict[str, str] = {}
-    for segment in segments:  # the newest name of a concept counts
-        names |= segment.names
+    names = joined_names(segments)
     return StoredIndex(
         version=version,
         index=JoinedIndex(parts, live),

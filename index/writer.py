@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from index.backends.choose import choose_kind
 from index.backends.protocol import check_unit
-from index.backends.structure import DEFAULT_RECALL, Kind, Progress, make_structure, silent
+from index.backends.structure import DEFAULT_RECALL, Kind, make_structure
 from index.errors import IndexProblem
 from index.labels import LabelTable
 from index.manifest import FILES, FORMAT, METRIC, PLAIN_NAME, REMOVED, SEARCH_FILES, describe_file
+from index.progress import Progress, silent
 from index.publish import new_folder, only_writer, publish
 from index.segments import Segment, check_rows, npy_header, write_rows
 

@@ -127,7 +127,7 @@ def open_engine(
     from annotator.record import recorded_encoder
     from index import open_index
 
-    stored = open_index(directory, device="cuda" if device == "cuda" else "cpu")
+    stored = open_index(directory, device=device)
     if embedder is None or embedder.fingerprint.differences(recorded_encoder(stored)[1]):
         embedder = recorded_embedder(stored, device=device)
     annotator = Annotator(stored, embedder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,15 +51,23 @@ def draw_pattern() -> Callable[[Path, int, int], None]:
     return _draw_pattern
 
 
-def _draw_pattern(path: Path, kind: int, seed: int) -> None:
+@pytest.fixture(scope="session")
+def draw() -> Callable[[Path, int, int], None]:
+    """Such patterns larger and clearer, for whole commands."""
+    return partial(_draw_pattern, scale=2, contrast=90, noise=12)
+
+
+def _draw_pattern(
+    path: Path, kind: int, seed: int, scale: int = 1, contrast: int = 80, noise: int = 25
+) -> None:
     """One of three kinds of pattern, each image a little different."""
     from PIL import Image
 
     rng = np.random.default_rng([kind, seed])
-    y, x = np.mgrid[0:32, 0:40] / 5 + rng.random(2)[:, None, None]
+    y, x = np.mgrid[0 : 32 * scale, 0 : 40 * scale] / (5 * scale) + rng.random(2)[:, None, None]
     waves = (np.sin(3 * x), np.sin(x) * np.sin(y), np.sin(4 * y))[kind]
-    noise = rng.normal(0, 25, waves.shape)
-    Image.fromarray((waves * 80 + 128 + noise).clip(0, 255).astype(np.uint8)).save(path)
+    values = waves * contrast + 128 + rng.normal(0, noise, waves.shape)
+    Image.fromarray(values.clip(0, 255).astype(np.uint8)).save(path)
 
 
 @pytest.fixture(scope="session")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from PIL import Image
 
 from annotator.cli import cli
 from index import open_index
@@ -170,16 +169,8 @@ def test_wrong_usage_is_exit_code_2(arguments: tuple[str, ...]) -> None:
 # add
 
 
-def draw(path: Path, kind: int, seed: int) -> None:
-    rng = np.random.default_rng([kind, seed])
-    y, x = np.mgrid[0:64, 0:80] / 10 + rng.random(2)[:, None, None]
-    waves = (np.sin(3 * x), np.sin(x) * np.sin(y), np.sin(4 * y))[kind]
-    noise = rng.normal(0, 12, waves.shape)
-    Image.fromarray((waves * 90 + 128 + noise).clip(0, 255).astype(np.uint8)).save(path)
-
-
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(tmp_path_factory: pytest.TempPathFactory, draw: Callable[[Path, int, int], None]) -> Path:
     """Images of two patterns in an index, and images of a third that are not."""
     folder = tmp_path_factory.mktemp("add")
     for name, kinds, n in (("old", (0, 1), 16), ("new", (2,), 8), ("query", (2,), 2)):
@@ -278,7 +269,9 @@ def test_add_to_an_index_of_another_encoder(place: Path, tuned_index: Path) -> N
     assert info(tuned_index)["version"] == "v000001"
 
 
-def test_mistakes_of_add(tuned_index: Path, tmp_path: Path) -> None:
+def test_mistakes_of_add(
+    tuned_index: Path, tmp_path: Path, draw: Callable[[Path, int, int], None]
+) -> None:
     (tmp_path / "images").mkdir()
     draw(tmp_path / "images" / "a.png", 0, 0)
     images, nowhere = tmp_path / "images", tmp_path / "nowhere"

@@ -11,11 +11,11 @@ import subprocess
 import sys
 import time
 import zipfile
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
@@ -37,17 +37,8 @@ def command(*arguments: object) -> list[str]:
     return [sys.executable, "-m", "annotator", *(str(a) for a in arguments)]
 
 
-def draw(path: Path, kind: int, seed: int) -> None:
-    """One of three kinds of pattern, each image a little different."""
-    rng = np.random.default_rng([kind, seed])
-    y, x = np.mgrid[0:64, 0:80] / 10 + rng.random(2)[:, None, None]
-    waves = (np.sin(3 * x), np.sin(x) * np.sin(y), np.sin(4 * y))[kind]
-    noise = rng.normal(0, 12, waves.shape)
-    Image.fromarray((waves * 90 + 128 + noise).clip(0, 255).astype(np.uint8)).save(path)
-
-
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(tmp_path_factory: pytest.TempPathFactory, draw: Callable[[Path, int, int], None]) -> Path:
     """Folders of images, their tables, and an index that the command built."""
     folder = tmp_path_factory.mktemp("main-way")
     tables: dict[str, list[str]] = {"train": [], "test": []}
@@ -234,7 +225,9 @@ def known(cache: Path) -> int:
         return 0
 
 
-def test_an_interrupted_build_ends_quickly_and_continues(tmp_path: Path) -> None:
+def test_an_interrupted_build_ends_quickly_and_continues(
+    tmp_path: Path, draw: Callable[[Path, int, int], None]
+) -> None:
     n = 500  # a few seconds of work for one worker
     (tmp_path / "images").mkdir()
     draw(tmp_path / "one.png", 0, 0)

@@ -82,11 +82,7 @@ def annotate_command(images: str, directory: Path, year: str, **options: Any) ->
     refs = in_order_of([id_ for id_ in ids if id_ in side], found.images)
     if is_run:
         render_run(((ref.id, ()) for ref in refs), year)  # refuses bad ids before the work is done
-    stored = open_index(
-        directory,
-        whole=options["verify"],
-        device="cuda" if options["device"] == "cuda" else "cpu",
-    )
+    stored = open_index(directory, whole=options["verify"], device=options["device"])
     voting = voting_of(options, recorded_voting(stored))
 
     from annotator.embed.cache import CACHE_FILE, EmbeddingCache

@@ -10,13 +10,13 @@ import click
 
 from annotator.cli.console import EXIT_OK, EXIT_PARTIAL, say, say_failed, search_in_words
 from annotator.cli.options import (
+    collection_options,
     embedding_options,
     file_path,
+    given_collection,
     given_voting,
     index_option,
     index_type_options,
-    names_option,
-    side_options,
     voting_of,
     voting_options,
 )
@@ -50,10 +50,7 @@ from annotator.cli.tune import say_tuned
     show_default=True,
     help="Of multi-frame images: the middle one, or the mean of all.",
 )
-@side_options
-@click.option("--groups", metavar="FILE[:COLUMN]", help="Table with each image's patient or study.")
-@click.option("--captions", type=file_path(), help="Table with each image's caption.")
-@names_option
+@collection_options
 @click.option(
     "--on-mismatch",
     type=click.Choice(["skip", "fail"]),
@@ -94,7 +91,7 @@ def build_index_command(
     annotator build-index images/ concepts.csv --split split.csv --only train --groups patients.csv
     annotator build-index 'roco/train-*.parquet' --embedder timm:resnet50
     """
-    from annotator.collection import read_collection, sample_collection
+    from annotator.collection import sample_collection
     from annotator.progress import bar
 
     voting = voting_of(options)
@@ -103,16 +100,8 @@ def build_index_command(
             say("No images given: building from the built-in sample collection (phantoms).")
             collection = stack.enter_context(sample_collection(progress=bar))
         else:
-            collection = read_collection(
-                images,
-                concepts,
-                names=options["names"],
-                captions=options["captions"],
-                groups=options["groups"],
-                split=options["split"],
-                only=options["only"],
-                on_mismatch=options["on_mismatch"],
-                on_duplicate=options["on_duplicate"],
+            collection = given_collection(
+                images, concepts, options, on_mismatch=options["on_mismatch"]
             )
         for line in collection.report():
             say(line)

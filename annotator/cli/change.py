@@ -9,12 +9,12 @@ import click
 
 from annotator.cli.console import EXIT_OK, EXIT_PARTIAL, say, say_failed, search_in_words
 from annotator.cli.options import (
+    collection_options,
     embedding_options,
     file_path,
+    given_collection,
     index_option,
     index_type_options,
-    names_option,
-    side_options,
 )
 from annotator.errors import AnnotatorError
 
@@ -23,10 +23,7 @@ from annotator.errors import AnnotatorError
 @click.argument("images")
 @click.argument("concepts", required=False)
 @index_option
-@side_options
-@click.option("--groups", metavar="FILE[:COLUMN]", help="Table with each image's patient or study.")
-@click.option("--captions", type=file_path(), help="Table with each image's caption.")
-@names_option
+@collection_options
 @click.option("--replace", is_flag=True, help="Take the place of images with the same ids.")
 @click.option("--embedder", metavar="NAME", help="The encoder, if its weights have moved.")
 @embedding_options
@@ -40,20 +37,10 @@ def add_command(images: str, concepts: str | None, directory: Path, **options: A
     annotator add new/ new_concepts.csv
     annotator add corrected/ corrected.csv --replace
     """
-    from annotator.collection import read_collection
     from annotator.progress import bar
     from index import open_index
 
-    collection = read_collection(
-        images,
-        concepts,
-        names=options["names"],
-        captions=options["captions"],
-        groups=options["groups"],
-        split=options["split"],
-        only=options["only"],
-        on_duplicate=options["on_duplicate"],
-    )
+    collection = given_collection(images, concepts, options, on_mismatch="skip")
     for line in collection.report():
         say(line)
     stored = open_index(directory)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from annotator.collection import Collection, OnMismatch
     from annotator.vote.voting import Voting
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -47,6 +48,15 @@ json_option = click.option("--json", "as_json", is_flag=True, help="As JSON.")
 side_options = together(
     click.option("--split", metavar="FILE[:COLUMN]", help="Table with each image's side."),
     click.option("--only", metavar="SIDE", help="The side to use, such as train."),
+)
+
+collection_options = together(
+    side_options,
+    click.option(
+        "--groups", metavar="FILE[:COLUMN]", help="Table with each image's patient or study."
+    ),
+    click.option("--captions", type=file_path(), help="Table with each image's caption."),
+    names_option,
 )
 
 embedding_options = together(
@@ -121,6 +131,29 @@ index_type_options = together(
         help="Share of the true neighbours that an approximate search is to find (0.98); 1: all.",
     ),
 )
+
+
+def given_collection(
+    images: str, concepts: str | None, options: Mapping[str, Any], *, on_mismatch: OnMismatch
+) -> Collection:
+    """IMAGES and CONCEPTS with what `collection_options` say of them.
+
+    Raises:
+        AnnotatorError: As `read_collection`.
+    """
+    from annotator.collection import read_collection
+
+    return read_collection(
+        images,
+        concepts,
+        names=options["names"],
+        captions=options["captions"],
+        groups=options["groups"],
+        split=options["split"],
+        only=options["only"],
+        on_mismatch=on_mismatch,
+        on_duplicate=options["on_duplicate"],
+    )
 
 
 def given_voting(options: Mapping[str, Any]) -> list[str]:

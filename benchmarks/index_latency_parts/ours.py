@@ -78,4 +78,4 @@ class Ours:
 def _tuned_again(kind: Kind, vectors: Floats, folder: Path, target: float) -> dict[str, Any]:
     """What `make_structure` would return for another target, without building all of it again."""
     read = import_faiss().read_index(str(folder / structure.STRUCTURE))
-    return structure._tuned(kind, read, vectors, target)
+    return structure.tuned(kind, read, vectors, target)

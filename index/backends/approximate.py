@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from index.backends.exact import ranked, similarities
 from index.backends.flat import MARGIN, FlatIndex
 from index.backends.library import import_faiss
-from index.backends.protocol import Neighbors, check_search, check_vectors, no_neighbors
+from index.backends.over_vectors import OverVectors, check_structure
+from index.backends.protocol import Neighbors
 from index.backends.reader import RowReader
-from index.errors import IndexProblem
 
 ApproximateKind = Literal["hnsw", "ivf", "compressed"]
 
@@ -20,7 +20,7 @@ TUNED_K = 50  # neighbours that effort and width are chosen for
 _QUERIES_AT_ONCE = 256
 
 
-class ApproximateIndex:
+class ApproximateIndex(OverVectors):
     """Candidates from a FAISS structure, then full comparison with the vectors themselves.
 
     - "hnsw": a graph of neighbours (Malkov and Yashunin 2018) over vectors of 8 bits a number;
@@ -29,7 +29,8 @@ class ApproximateIndex:
     - "compressed": the same with 4 bits a number, which are enough to rank by: the vectors are read
       for the k that are returned alone.
 
-    Where a structure finds fewer than k rows for a query, all rows are compared instead.
+    Where a structure finds fewer than k rows for a query, all rows are compared instead. The
+    similarities are exact.
 
     Args:
         kind: One of these.
@@ -51,16 +52,10 @@ class ApproximateIndex:
         effort: int,
         width: int,
     ) -> None:
-        check_vectors(vectors)
-        if (structure.ntotal, structure.d) != vectors.shape:
-            raise IndexProblem(
-                f"The structure for searching holds {structure.ntotal} rows of {structure.d} "
-                f"dimensions, the vectors are {vectors.shape[0]} of {vectors.shape[1]}."
-            )
+        super().__init__(vectors)
+        check_structure(structure, vectors)
         self.kind: str = kind
-        self._faiss = import_faiss()
         self._structure = structure
-        self._vectors = vectors
         self._flat = FlatIndex(vectors)
         self._width = width
         # What is for collections larger than memory must not map them into it, row by row.
@@ -68,37 +63,12 @@ class ApproximateIndex:
         self._reader = RowReader(vectors) if mapped else None  # type: ignore[arg-type]
         set_effort(structure, effort)
 
-    @property
-    def dim(self) -> int:
-        """Length of the vectors."""
-        return int(self._vectors.shape[1])
-
-    def __len__(self) -> int:
-        return len(self._vectors)
-
-    def search(self, queries: NDArray[np.float32], k: int) -> Neighbors:
-        """About the k nearest rows of each query float32[q, dim] of unit norm.
-
-        Their similarities are exact, and do not depend on the other queries of the call.
-
-        Raises:
-            IndexProblem: As `VectorIndex.search`.
-        """
-        queries = check_search(queries, self.dim, k)
-        k = min(k, len(self))
-        if k == 0 or len(queries) == 0:
-            return no_neighbors(len(queries), k)
-        rows = np.empty((len(queries), k), np.int64)
-        found = np.empty((len(queries), k), np.float32)
-        for start in range(0, len(queries), _QUERIES_AT_ONCE):
-            some = slice(start, start + _QUERIES_AT_ONCE)
-            part = self._search(queries[some], k)
-            rows[some], found[some] = part.rows, part.similarities
-        return Neighbors(rows, found)
+    def _at_once(self, k: int) -> int:
+        return _QUERIES_AT_ONCE
 
     def _search(self, queries: NDArray[np.float32], k: int) -> Neighbors:
-        width = max(k, TUNED_K) * self._width + MARGIN
-        candidates = self._structure.search(queries, min(width, len(self)))[1]
+        wanted = min(candidates_for(k, self._width), len(self))
+        candidates = self._structure.search(queries, wanted)[1]
         there = candidates >= 0  # FAISS's "none" is -1, which Python would take for the last row
         few = np.flatnonzero(there.sum(axis=1) < k)
         if len(few):
@@ -112,6 +82,11 @@ class ApproximateIndex:
         else:
             exact = similarities(self._vectors, rows, queries, of)
         return ranked(rows, exact, of, len(queries), k)
+
+
+def candidates_for(k: int, width: int) -> int:
+    """How many candidates of a structure are compared in full for k neighbours."""
+    return max(k, TUNED_K) * width + MARGIN
 
 
 def set_effort(structure: Any, effort: int) -> None:

@@ -7,9 +7,6 @@ that they share.
 
 from __future__ import annotations
 
-from functools import cache
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -40,7 +37,7 @@ def similarities(
     result = np.empty(len(rows), np.float32)
     if len(rows) == 0:
         return result
-    faiss = _faiss()
+    faiss = import_faiss()
     rows, of = np.ascontiguousarray(rows), np.ascontiguousarray(of)
     for values, n in ((rows, len(vectors)), (of, len(queries))):
         if values.min() < 0 or values.max() >= n:  # FAISS would read elsewhere in memory
@@ -55,12 +52,6 @@ def similarities(
         faiss.swig_ptr(result),
     )
     return result
-
-
-@cache
-def _faiss() -> Any:
-    """FAISS; looking up whether it is installed right would take longer than a search."""
-    return import_faiss()
 
 
 def ranked(

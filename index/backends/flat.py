@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from index.backends.exact import ROUNDING, ranked, similarities
 from index.backends.library import import_faiss
-from index.backends.protocol import Neighbors, check_search, check_vectors, no_neighbors, not_finite
+from index.backends.over_vectors import OverVectors
+from index.backends.protocol import Neighbors, not_finite
 
 # FAISS finds candidates; which of those that are equal up to rounding it finds depends on the other
 # queries of the call. So this many are found beyond k, and where even the last of them is no more
@@ -16,8 +17,12 @@ MARGIN = 16
 _QUERIES_AT_ONCE = 1024
 
 
-class FlatIndex:
+class FlatIndex(OverVectors):
     """Exact search by FAISS over vectors that stay where they are, memory-mapped if on disk.
+
+    The order and the similarities of a query do not depend on the other queries of the call: FAISS
+    finds the candidates, whose similarities are then computed again, one by one. Rows with the same
+    vector have the same similarity, and the first of them comes first.
 
     Args:
         vectors: float32[n, dim], each of unit norm, C-contiguous.
@@ -26,40 +31,11 @@ class FlatIndex:
     kind = "flat"
 
     def __init__(self, vectors: NDArray[np.float32]) -> None:
-        check_vectors(vectors)
-        self._vectors = vectors
+        super().__init__(vectors)
         self._faiss = import_faiss()
 
-    @property
-    def dim(self) -> int:
-        """Length of the vectors."""
-        return int(self._vectors.shape[1])
-
-    def __len__(self) -> int:
-        return len(self._vectors)
-
-    def search(self, queries: NDArray[np.float32], k: int) -> Neighbors:
-        """The k nearest rows of each query float32[q, dim] of unit norm.
-
-        The order and the similarities of a query do not depend on the other queries of the call:
-        FAISS finds the candidates, whose similarities are then computed again, one by one. Rows
-        with the same vector have the same similarity, and the first of them comes first.
-
-        Raises:
-            IndexProblem: As `VectorIndex.search`.
-        """
-        queries = check_search(queries, self.dim, k)
-        k = min(k, len(self))
-        if k == 0 or len(queries) == 0:
-            return no_neighbors(len(queries), k)
-        parts = [
-            self._search(queries[start : start + _QUERIES_AT_ONCE], k)
-            for start in range(0, len(queries), _QUERIES_AT_ONCE)
-        ]
-        return Neighbors(
-            np.concatenate([part.rows for part in parts]),
-            np.concatenate([part.similarities for part in parts]),
-        )
+    def _at_once(self, k: int) -> int:
+        return _QUERIES_AT_ONCE
 
     def _search(self, queries: NDArray[np.float32], k: int) -> Neighbors:
         width = min(k + MARGIN, len(self))

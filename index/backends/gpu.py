@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -14,14 +14,9 @@ from numpy.typing import NDArray
 from index.backends.exact import ROUNDING, ranked, similarities
 from index.backends.flat import FlatIndex
 from index.backends.gpu_faiss import FaissMethod, build, check_faiss, faiss_gpus, room_for
-from index.backends.protocol import (
-    Neighbors,
-    VectorIndex,
-    check_search,
-    check_vectors,
-    no_neighbors,
-    not_finite,
-)
+from index.backends.over_vectors import OverVectors
+from index.backends.protocol import Neighbors, VectorIndex, check_vectors, not_finite
+from index.backends.setting import SharedSetting
 from index.errors import IndexProblem
 
 GpuKind = Literal["auto", "torch", "flat", "ivf", "cagra"]
@@ -87,7 +82,7 @@ def check_room(needed: int, device: str) -> None:
         )
 
 
-class TorchScanIndex:
+class TorchScanIndex(OverVectors):
     """Exact search by a scan in half precision, whose error is bounded, and full comparison.
 
     With x~ and q~ what rounding leaves of a row x and a query q, by Cauchy and Schwarz
@@ -120,9 +115,8 @@ class TorchScanIndex:
         precision: Precision = "fp16",
         scratch: int = SCRATCH,
     ) -> None:
-        check_vectors(vectors)
+        super().__init__(vectors)
         self._torch = torch = _import_torch()
-        self._vectors = vectors
         self._flat = FlatIndex(vectors)
         self._scratch = scratch
         self._dtype = getattr(torch, _DTYPES[precision])
@@ -140,35 +134,15 @@ class TorchScanIndex:
         if self._on_gpu and precision == "fp32":
             self._adding += 2.0**-9  # torch may have been told to multiply in TF32
 
-    @property
-    def dim(self) -> int:
-        """Length of the vectors."""
-        return int(self._vectors.shape[1])
+    def _at_once(self, k: int) -> int:
+        room = self._scratch // 4 // (_BYTES_A_CANDIDATE * self._width(k))
+        return min(_QUERIES_AT_ONCE, max(1, room))
 
-    def __len__(self) -> int:
-        return len(self._vectors)
+    def _width(self, k: int) -> int:
+        return min(k + _MARGIN, len(self))
 
-    def search(self, queries: NDArray[np.float32], k: int) -> Neighbors:
-        """The k nearest rows of each query float32[q, dim] of unit norm, as `FlatIndex` finds them.
-
-        Raises:
-            IndexProblem: As `VectorIndex.search`.
-        """
-        queries = check_search(queries, self.dim, k)
-        k = min(k, len(self))
-        if k == 0:
-            return no_neighbors(len(queries), k)
-        width = min(k + _MARGIN, len(self))
-        at_once = min(_QUERIES_AT_ONCE, max(1, self._scratch // 4 // (_BYTES_A_CANDIDATE * width)))
-        rows = np.empty((len(queries), k), np.int64)
-        found = np.empty((len(queries), k), np.float32)
-        for start in range(0, len(queries), at_once):
-            some = slice(start, start + at_once)
-            part = self._search(queries[some], k, width)
-            rows[some], found[some] = part.rows, part.similarities
-        return Neighbors(rows, found)
-
-    def _search(self, queries: NDArray[np.float32], k: int, width: int) -> Neighbors:
+    def _search(self, queries: NDArray[np.float32], k: int) -> Neighbors:
+        width = self._width(k)
         rounded, error = self._rounded(queries)
         scanned, candidates = self._highest(rounded, width)
         of, rows = np.repeat(np.arange(len(queries)), width), candidates.ravel()
@@ -317,37 +291,27 @@ class _Best:
         self.of, self.rows, self.found = of[kept], rows[kept], found[kept]
 
 
-_lock = threading.Lock()
-_users = 0
-_before: dict[str, Any] = {}
-
-
-@contextmanager
-def _added_up_in_fp32(torch: Any, on_gpu: bool) -> Iterator[None]:
-    """Products of half precision added up in fp32 throughout; torch allows less by default.
-
-    The setting is the process's; the last of several users restores it.
-    """
-    global _users
-    if not on_gpu:
-        yield
-        return
+@cache
+def _fp32_sums(torch: Any) -> SharedSetting:
+    """Products of half precision added up in fp32 throughout; torch allows less by default."""
     settings = torch.backends.cuda.matmul
     names = [f"allow_{name}_reduced_precision_reduction" for name in ("fp16", "bf16")]
-    with _lock:
-        if _users == 0:
-            _before.update({name: getattr(settings, name) for name in names})
-        _users += 1
-        for name in names:
-            setattr(settings, name, False)
-    try:
-        yield
-    finally:
-        with _lock:
-            _users -= 1
-            if _users == 0:
-                for name in names:
-                    setattr(settings, name, _before[name])
+
+    def change() -> Callable[[], None]:
+        before = [getattr(settings, name) for name in names]
+        _set(settings, names, [False, False])
+        return lambda: _set(settings, names, before)
+
+    return SharedSetting(change)
+
+
+def _set(settings: Any, names: Sequence[str], values: Sequence[Any]) -> None:
+    for name, value in zip(names, values, strict=True):
+        setattr(settings, name, value)
+
+
+def _added_up_in_fp32(torch: Any, on_gpu: bool) -> AbstractContextManager[None]:
+    return _fp32_sums(torch) if on_gpu else nullcontext()
 
 
 def _device_number(device: str) -> int:

@@ -14,13 +14,8 @@ from numpy.typing import NDArray
 from index.backends.exact import ROUNDING, ranked, similarities
 from index.backends.flat import MARGIN, FlatIndex
 from index.backends.library import import_faiss
-from index.backends.protocol import (
-    Neighbors,
-    check_search,
-    check_vectors,
-    no_neighbors,
-    not_finite,
-)
+from index.backends.over_vectors import OverVectors, check_structure
+from index.backends.protocol import Neighbors, not_finite
 from index.errors import IndexProblem
 
 FaissMethod = Literal["flat", "ivf", "cagra"]
@@ -40,7 +35,7 @@ _LEAST_GRAPH = 1024  # rows that a graph can be made of
 _GRAPH_DEGREE = 64
 
 
-class FaissGpuIndex:
+class FaissGpuIndex(OverVectors):
     """Candidates from a FAISS structure on a GPU, then full comparison with the vectors themselves.
 
     A "flat" structure compares all rows, and where a row that it did not return may belong to the
@@ -70,51 +65,27 @@ class FaissGpuIndex:
         lock: threading.Lock,
         parameters: Callable[[int], Any] | None = None,
     ) -> None:
-        check_vectors(vectors)
-        if (structure.ntotal, structure.d) != vectors.shape:
-            raise IndexProblem(
-                f"The structure for searching holds {structure.ntotal} rows of {structure.d} "
-                f"dimensions, the vectors are {vectors.shape[0]} of {vectors.shape[1]}."
-            )
+        super().__init__(vectors)
+        check_structure(structure, vectors)
         self.method: FaissMethod = method
         self._structure = structure
-        self._vectors = vectors
         self._flat = FlatIndex(vectors)
         self._lock = lock
         self._parameters = parameters
 
-    @property
-    def dim(self) -> int:
-        """Length of the vectors."""
-        return int(self._vectors.shape[1])
+    def _at_once(self, k: int) -> int:
+        return _QUERIES_AT_ONCE
 
-    def __len__(self) -> int:
-        return len(self._vectors)
-
-    def search(self, queries: NDArray[np.float32], k: int) -> Neighbors:
-        """The k nearest rows of each query float32[q, dim] of unit norm, or about them.
-
-        Raises:
-            IndexProblem: As `VectorIndex.search`; the GPU's memory does not suffice.
-        """
-        queries = check_search(queries, self.dim, k)
-        k = min(k, len(self))
-        if k == 0:
-            return no_neighbors(len(queries), k)
+    def _search(self, queries: NDArray[np.float32], k: int) -> Neighbors:
         exact = self.method == "flat"
         least = min(k + MARGIN, len(self)) if exact else k
         width = min(least if exact else k * _WIDTH + MARGIN, len(self), _MOST[self.method])
         if width < least:
             return self._flat.search(queries, k)
-        rows = np.empty((len(queries), k), np.int64)
-        found = np.empty((len(queries), k), np.float32)
-        for start in range(0, len(queries), _QUERIES_AT_ONCE):
-            some = slice(start, start + _QUERIES_AT_ONCE)
-            part = self._search(queries[some], k, width)
-            rows[some], found[some] = part.rows, part.similarities
-        return Neighbors(rows, found)
+        return self._compared(queries, k, width)
 
-    def _search(self, queries: NDArray[np.float32], k: int, width: int) -> Neighbors:
+    def _compared(self, queries: NDArray[np.float32], k: int, width: int) -> Neighbors:
+        """The k best of so many candidates that the GPU finds."""
         approximate, candidates = self._candidates(queries, width)
         there = (candidates >= 0) & (candidates < len(self))
         if self.method != "flat":  # a graph may reach a row twice

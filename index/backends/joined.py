@@ -32,6 +32,7 @@ class JoinedIndex:
             raise IndexProblem(f"{self._starts[-1]} rows but {len(live)} entries of which live.")
         self._live = live
         self._number = np.cumsum(live) - 1
+        self._counts = [int(part.sum()) for part in np.split(live, self._starts[1:-1])]
         self.kind = parts[0].kind
 
     @property
@@ -40,7 +41,7 @@ class JoinedIndex:
         return self._parts[0].dim
 
     def __len__(self) -> int:
-        return int(self._live.sum())
+        return sum(self._counts)
 
     def search(self, queries: NDArray[np.float32], k: int) -> Neighbors:
         """The k nearest live rows of each query float32[q, dim] of unit norm.
@@ -53,10 +54,13 @@ class JoinedIndex:
         if k == 0 or len(queries) == 0:
             return no_neighbors(len(queries), k)
         rows, found, of = [], [], []
-        for part, start in zip(self._parts, self._starts.tolist(), strict=False):
+        everyone = np.arange(len(queries))
+        for part, start, count in zip(
+            self._parts, self._starts[:-1].tolist(), self._counts, strict=True
+        ):
             live = self._live[start : start + len(part)]
-            everyone = np.arange(len(queries))
-            for r, s, o in _live_ones(part, live, queries, everyone, min(k, int(live.sum()))):
+            more = _MORE if count < len(part) else 0
+            for r, s, o in _live_ones(part, live, queries, everyone, min(k, count), more):
                 rows.append(r + start)
                 found.append(s)
                 of.append(o)
@@ -72,13 +76,15 @@ def _live_ones(
     queries: NDArray[np.float32],
     of: NDArray[np.int64],
     k: int,
+    more: int,
 ) -> list[tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.int64]]]:
     """At least the k nearest live rows of a part, as rows, similarities and queries.
 
-    Whoever has too many removed rows among the nearest asks for twice as many.
+    At first a part is asked for k and some `more`. Whoever has too many removed rows among the
+    nearest asks for twice as many.
     """
     result = []
-    asked = k if live.all() else min(k + _MORE, len(part))
+    asked = min(k + more, len(part))
     while k and len(of):
         found = part.search(queries[of], asked)
         kept = live[found.rows]

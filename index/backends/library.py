@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+from functools import cache
 from types import ModuleType
 
 from index.errors import IndexProblem
@@ -10,11 +11,13 @@ from index.errors import IndexProblem
 _WHEELS = ("faiss-cpu", "faiss-gpu", "faiss-gpu-cuvs")
 
 
+@cache
 def import_faiss() -> ModuleType:
     """FAISS, or an error that says what to install.
 
     faiss-cpu and faiss-gpu both install the package `faiss`: whichever came last has overwritten
-    parts of the other, which ends in missing symbols or in a silent fall-back to the CPU.
+    parts of the other, which ends in missing symbols or in a silent fall-back to the CPU. Looked
+    up once: that takes longer than many a search.
 
     Raises:
         IndexProblem: Neither or both are installed, or the installed one does not load.

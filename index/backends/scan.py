@@ -5,7 +5,7 @@ most of it. Then, by Cauchy and Schwarz, q.x = qa.a + qb.b <= qa.a + |qb||b|, wh
 product of (qa, |qb|) and (a, |b|): a matrix product over a fraction of the numbers bounds the
 similarity of every row. Rows whose bound does not reach the k-th best similarity that is known
 already are left out, the few others are compared in full. So the result is that of comparing all
-rows, always; how few are compared in full depends on the vectors, and `fit_table` measures it.
+rows, always; how few are compared in full depends on the vectors, and `fit_axes` measures it.
 
 The bound is that of FEXIPRO (Li, Chan, Yiu and Mamoulis, SIGMOD 2017), made a matrix product.
 """
@@ -13,11 +13,10 @@ The bound is that of FEXIPRO (Li, Chan, Yiu and Mamoulis, SIGMOD 2017), made a m
 from __future__ import annotations
 
 import math
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from functools import cached_property
+from contextlib import nullcontext
+from functools import cache, cached_property
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -25,8 +24,10 @@ from numpy.typing import NDArray
 
 from index.backends.exact import ROUNDING, ranked, similarities
 from index.backends.library import import_faiss
-from index.backends.protocol import Neighbors, check_search, check_vectors, no_neighbors, not_finite
+from index.backends.over_vectors import OverVectors
+from index.backends.protocol import Neighbors, not_finite
 from index.backends.scan_table import ScanTable
+from index.backends.setting import SharedSetting
 from index.errors import IndexProblem
 
 T = TypeVar("T")
@@ -41,7 +42,7 @@ _FEW_ROWS = 2048  # are not worth a second thread
 _ALL_SET = np.uint64(0x0101010101010101)  # eight bool
 
 
-class ScanIndex:
+class ScanIndex(OverVectors):
     """Exact search: a scan of short vectors, then full comparison of the rows that may belong.
 
     Rows are spread over the threads that FAISS may use (OMP_NUM_THREADS), for a lone query too.
@@ -57,41 +58,21 @@ class ScanIndex:
     kind = "scan"
 
     def __init__(self, vectors: Floats, table: ScanTable) -> None:
-        check_vectors(vectors)
+        super().__init__(vectors)
         if (len(table.table), len(table.axes)) != vectors.shape:
             raise IndexProblem("The table for scanning is not of these vectors.")
-        self._vectors = vectors
         self._table = table
         self._faiss = import_faiss()
         self._threads = int(self._faiss.omp_get_max_threads())
         self._sample = _Sample(table.table)
 
-    @property
-    def dim(self) -> int:
-        """Length of the vectors."""
-        return int(self._vectors.shape[1])
+    def _at_once(self, k: int) -> int:
+        return _QUERIES_AT_ONCE
 
-    def __len__(self) -> int:
-        return len(self._vectors)
-
-    def search(self, queries: Floats, k: int) -> Neighbors:
-        """The k nearest rows of each query float32[q, dim] of unit norm, as `FlatIndex` finds them.
-
-        Raises:
-            IndexProblem: As `VectorIndex.search`.
-        """
-        queries = check_search(queries, self.dim, k)
-        k = min(k, len(self))
-        if k == 0 or len(queries) == 0:
-            return no_neighbors(len(queries), k)
-        parts = []
-        with _one_blas_thread(self._threads > 1):
-            for start in range(0, len(queries), _QUERIES_AT_ONCE):
-                parts.append(_Scan(self, queries[start : start + _QUERIES_AT_ONCE], k).run())
-        return Neighbors(
-            np.concatenate([part.rows for part in parts]),
-            np.concatenate([part.similarities for part in parts]),
-        )
+    def _search(self, queries: Floats, k: int) -> Neighbors:
+        # With its own threads sharing the rows, each product has one.
+        with _one_blas_thread if self._threads > 1 else nullcontext():
+            return _Scan(self, queries, k).run()
 
     def _in_parallel(self, work: Callable[..., T], start: int, stop: int, given: object) -> list[T]:
         """What `work(from, to, given)` returns for equal parts of the rows from start to stop."""
@@ -274,32 +255,17 @@ def _not_set(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int
     return rows, columns
 
 
-_lock = threading.Lock()
-_users = 0
-_limits: Any = None
-
-
-@contextmanager
-def _one_blas_thread(wanted: bool) -> Iterator[None]:
-    """NumPy's matrix products on one thread each while our own threads share the rows.
-
-    The setting is the process's; the last of several users restores it.
-    """
-    global _users, _limits
-    if not wanted:
-        yield
-        return
+@cache
+def _blas() -> Any:
+    """NumPy's BLAS; looking for it takes a millisecond."""
     import threadpoolctl
 
-    with _lock:
-        if _users == 0:
-            controller = threadpoolctl.ThreadpoolController().select(internal_api="openblas")
-            _limits = controller.limit(limits=1)
-        _users += 1
-    try:
-        yield
-    finally:
-        with _lock:
-            _users -= 1
-            if _users == 0:
-                _limits.restore_original_limits()
+    return threadpoolctl.ThreadpoolController().select(internal_api="openblas")
+
+
+def _limit_blas() -> Callable[[], None]:
+    restore: Callable[[], None] = _blas().limit(limits=1).restore_original_limits
+    return restore
+
+
+_one_blas_thread = SharedSetting(_limit_blas)

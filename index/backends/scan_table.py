@@ -23,7 +23,7 @@ _TYPICAL_K = 50
 # measured with benchmarks/index_latency.py, rounded.
 _COST_OF_NUMBER, _COST_OF_PAIR = 9.0, 4000.0
 
-_ROWS_AT_ONCE = 8192
+ROWS_AT_ONCE = 8192
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,8 @@ def fit_axes(vectors: Floats, width: int | None = None) -> Floats:
 def fit_table(vectors: Floats, axes: Floats) -> Iterator[Floats]:
     """The rows of a table, float32[m, width] at a time."""
     exact = axes.astype(np.float64)
-    for start in range(0, len(vectors), _ROWS_AT_ONCE):
-        yield _shortened(vectors[start : start + _ROWS_AT_ONCE], exact)
+    for start in range(0, len(vectors), ROWS_AT_ONCE):
+        yield _shortened(vectors[start : start + ROWS_AT_ONCE], exact)
 
 
 def _cheapest_width(vectors: Floats, axes: Floats) -> int:

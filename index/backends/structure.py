@@ -7,24 +7,31 @@ is tuned until it finds the wanted share of the true neighbours.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from index.backends.approximate import TUNED_K, ApproximateIndex, ApproximateKind, set_effort
+from index.backends.approximate import (
+    TUNED_K,
+    ApproximateIndex,
+    ApproximateKind,
+    candidates_for,
+    set_effort,
+)
 from index.backends.exact import ROUNDING, similarities
 from index.backends.flat import FlatIndex
 from index.backends.library import import_faiss
 from index.backends.protocol import VectorIndex, not_finite
 from index.backends.scan import ScanIndex
+from index.backends.scan_table import ROWS_AT_ONCE as SCANNED_AT_ONCE
 from index.backends.scan_table import ScanTable, fit_axes, fit_table
 from index.errors import IndexProblem
 from index.manifest import SEARCH_FILES
+from index.progress import Progress, silent
 
-T = TypeVar("T")
 Kind = Literal["flat", "scan", "hnsw", "ivf", "compressed"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 DEFAULT_RECALL = 0.98
@@ -46,19 +53,6 @@ _COSTS: Mapping[str, tuple[float, float]] = {
     "ivf": (30.0, 1500.0),
     "compressed": (40.0, 5000.0),
 }
-
-
-class Progress(Protocol):
-    """Told about every step of an iterable; a tqdm, for example."""
-
-    def __call__(self, items: Iterable[T], *, total: int, label: str) -> Iterable[T]:
-        """The same items."""
-        ...
-
-
-def silent(items: Iterable[T], *, total: int, label: str) -> Iterable[T]:
-    """No progress shown."""
-    return items
 
 
 def make_structure(
@@ -97,9 +91,10 @@ def make_structure(
         np.save(folder / AXES, axes, allow_pickle=False)
         shape = (len(vectors), axes.shape[1] + 1)
         table = np.lib.format.open_memmap(folder / TABLE, "w+", np.float32, shape)
-        steps = -(-len(vectors) // 8192)
+        steps = -(-len(vectors) // SCANNED_AT_ONCE)
+        label = f"Indexing (by {SCANNED_AT_ONCE:,})"
         done = 0
-        for part in progress(fit_table(vectors, axes), total=steps, label="Indexing (by 8,192)"):
+        for part in progress(fit_table(vectors, axes), total=steps, label=label):
             table[done : done + len(part)] = part
             done += len(part)
         table.flush()
@@ -116,7 +111,7 @@ def make_structure(
     finally:
         faiss.omp_set_num_threads(threads)
     faiss.write_index(structure, str(folder / STRUCTURE))
-    return _tuned(kind, structure, vectors, target_recall)
+    return tuned(kind, structure, vectors, target_recall)
 
 
 def open_structure(
@@ -189,10 +184,20 @@ def _trained(kind: Kind, vectors: NDArray[np.float32]) -> Any:
     return structure
 
 
-def _tuned(
+def tuned(
     kind: Kind, structure: Any, vectors: NDArray[np.float32], target: float
 ) -> dict[str, Any]:
-    """The cheapest effort and width that find the target share, on rows of the index itself."""
+    """The cheapest effort and width that find the target share, on rows of the index itself.
+
+    Args:
+        kind: An approximate one.
+        structure: The FAISS index of `vectors` that `make_structure` writes.
+        vectors: float32[n, dim].
+        target: Share of the 50 nearest.
+
+    Returns:
+        As `make_structure`.
+    """
     n = len(vectors)
     k = min(TUNED_K, max(n - 1, 1))
     probes = np.unique(np.linspace(0, n - 1, min(_PROBES, n)).astype(np.int64))
@@ -210,7 +215,7 @@ def _tuned(
     for effort in efforts:
         reached = any(recall >= aim for _, _, _, recall in trials)
         set_effort(structure, effort)
-        widest = min(max(_WIDTHS[kind]) * TUNED_K + 16, n)
+        widest = min(candidates_for(TUNED_K, max(_WIDTHS[kind])), n)
         found = structure.search(queries, widest)[1]
         of, place = np.nonzero(found >= 0)
         few = np.bincount(of, minlength=len(probes)) < k  # for these a search compares all rows
@@ -218,7 +223,7 @@ def _tuned(
         good = similarities(vectors, rows, queries, of) >= kth[of]
         good &= rows != probes[of]
         for width in _WIDTHS[kind]:
-            seen = good & (place < width * TUNED_K + 16)
+            seen = good & (place < candidates_for(TUNED_K, width))
             hits = np.minimum(np.bincount(of[seen], minlength=len(probes)), k)
             hits[few] = k
             cost = effort * visited * row_cost + width * TUNED_K * pair_cost
