@@ -27,9 +27,7 @@ from annotator.rows import (
 from annotator.tune.choose import Adaptation, Choice, choose
 from annotator.tune.grid import Tuned, choose_voting
 from annotator.vote.voting import Voting
-from index import VersionWriter, open_index
-from index.manifest import read_manifest
-from index.publish import change_about
+from index.place import Place, place_of
 from index.segments import CONTENT
 from index.writer import IndexType
 
@@ -63,7 +61,7 @@ class Built:
 
 def build_index(
     collection: Collection,
-    directory: Path | str,
+    directory: Path | str | Place,
     embedder: Embedder,
     *,
     adaptation: Adaptation = "auto",
@@ -86,7 +84,7 @@ def build_index(
 
     Args:
         collection: Images with concepts.
-        directory: The index; created, or given a new version.
+        directory: The index, a folder or an address (`place_of`); created, or given a new version.
         embedder: Makes the vectors; its fingerprint is recorded.
         adaptation: How the vectors are fitted to the collection (`choose`).
         voting: What `Annotator` uses by default with this index.
@@ -105,15 +103,15 @@ def build_index(
         AnnotatorError: No image could be used, or one could not and `on_error` is "fail".
         IndexProblem: The folder is something else, or another process writes to it.
     """
-    directory = Path(directory)
+    place = place_of(directory)
     with contextlib.ExitStack() as stack:
-        writer = stack.enter_context(VersionWriter(directory))
-        spool = stack.enter_context(Spool(directory))
+        writer = stack.enter_context(place.writer())
+        spool = stack.enter_context(Spool(place.folder))
         embedded = embed_collection(
             collection,
             embedder,
             spool,
-            cache=directory / CACHE_FILE if use_cache else None,
+            cache=place.folder / CACHE_FILE if use_cache else None,
             batch_size=batch_size,
             workers=workers,
             on_error=on_error,
@@ -143,7 +141,7 @@ def build_index(
             arrays |= choice.lists.to_arrays()
         arrays[CONTENT] = embedded.contents
         if thumbnails:
-            pictures = stack.enter_context(Spool(directory))
+            pictures = stack.enter_context(Spool(place.folder))
             arrays |= thumbnails_of(embedded.images, pictures, workers, progress)
         adapted = {"penalty": choice.penalty, "f1_by_penalty": dict(choice.penalties)}
         version = writer.publish(
@@ -163,7 +161,7 @@ def build_index(
             target_recall=target_recall,
             progress=progress,
         )
-    search = read_manifest(directory)[1]
+    manifest = place.manifest()
     return Built(
         version=version,
         rows=len(rows),
@@ -172,13 +170,13 @@ def build_index(
         cached=embedded.cached,
         failed=embedded.failed,
         choice=choice,
-        index_type=search["index_type"],
-        search=search["search"],
+        index_type=manifest["index_type"],
+        search=manifest["search"],
     )
 
 
 def tune_index(
-    directory: Path | str,
+    directory: Path | str | Place,
     *,
     voting: Voting | None = None,
     fixed: Sequence[str] = (),
@@ -199,15 +197,15 @@ def tune_index(
         IndexProblem: There is no index, or another process writes to it.
         AnnotatorError: The index has no neighbour lists.
     """
-    directory = Path(directory)
-    stored = open_index(directory)
+    place = place_of(directory)
+    stored = place.open()
     lists = recorded_lists(stored)
     if lists is None:
         raise AnnotatorError(
-            f"{directory} keeps no neighbour lists to tune on.",
+            f"{place} keeps no neighbour lists to tune on.",
             "It was built with --no-tune or from too few images: build it again.",
         )
     tuned = choose_voting(lists, stored.labels, start=voting, fixed=fixed, progress=progress)
     about = with_tuning(stored.manifest["about"], tuned.voting, tuned.to_dict())
-    version = change_about(directory, about, of=stored.version)
+    version = place.change_about(about, of=stored.version)
     return version, tuned

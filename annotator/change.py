@@ -17,7 +17,7 @@ from annotator.embed.cache import CACHE_FILE
 from annotator.embed.embedder import Embedder
 from annotator.progress import Progress, silent
 from annotator.record import check_encoder, recorded_lists
-from annotator.removal import forget_images, forget_removed
+from annotator.removal import forget_removed, forget_replaced
 from annotator.rows import (
     OnError,
     Spool,
@@ -27,8 +27,9 @@ from annotator.rows import (
     thumbnails_of,
 )
 from annotator.tune.neighbours import ARRAYS as TUNING
-from index import LabelTable, open_index
-from index.change import Changed, add_rows, compact
+from index import IndexProblem, LabelTable, open_index
+from index.change import Changed, compact
+from index.place import LocalPlace, Place, place_of
 from index.segments import CONTENT, Segment
 from index.writer import IndexType
 
@@ -48,7 +49,7 @@ class Added:
 
 def add_images(
     collection: Collection,
-    directory: Path | str,
+    directory: Path | str | Place,
     embedder: Embedder,
     *,
     replace: bool = False,
@@ -79,16 +80,16 @@ def add_images(
         IndexProblem: There is no index, it has images with these ids already, or another process
             writes to it.
     """
-    directory = Path(directory)
-    stored = open_index(directory)
+    place = place_of(directory)
+    stored = place.open()
     check_encoder(embedder, stored)
     with contextlib.ExitStack() as stack:
-        spool = stack.enter_context(Spool(directory))
+        spool = stack.enter_context(Spool(place.folder))
         embedded = embed_collection(
             collection,
             embedder,
             spool,
-            cache=directory / CACHE_FILE if use_cache else None,
+            cache=place.folder / CACHE_FILE if use_cache else None,
             batch_size=batch_size,
             workers=workers,
             on_error=on_error,
@@ -97,7 +98,7 @@ def add_images(
         ids, projection = embedded.ids, Projection.from_arrays(stored.arrays)
         arrays: dict[str, NDArray[Any]] = {CONTENT: embedded.contents}
         if stored.has_thumbnails:
-            pictures = stack.enter_context(Spool(directory))
+            pictures = stack.enter_context(Spool(place.folder))
             arrays |= thumbnails_of(embedded.images, pictures, workers, progress)
         rows = Segment(
             vectors=np.concatenate(list(projected(embedded.vectors, projection))),
@@ -108,13 +109,13 @@ def add_images(
             arrays=arrays,
         )
         if replace:
-            forget_images(directory, stored, set(ids) & set(stored.ids), but=rows)
-        change = add_rows(directory, rows, of=stored.version, over=replace)
+            forget_replaced(place, stored, rows)
+        change = place.add_rows(rows, of=stored.version, over=replace, progress=progress)
     return Added(change, embedded.failed)
 
 
 def compact_index(
-    directory: Path | str,
+    directory: Path | str | Place,
     *,
     index_type: IndexType | None = None,
     target_recall: float | None = None,
@@ -125,7 +126,7 @@ def compact_index(
     Older versions of the index are deleted.
 
     Args:
-        directory: The index.
+        directory: The index, a folder.
         index_type: Another kind of index; None for the same.
         target_recall: Of an approximate kind; None for the same.
         progress: Told about the rows.
@@ -133,13 +134,18 @@ def compact_index(
     Raises:
         IndexProblem: As `index.change.compact`.
     """
-    directory = Path(directory)
-    stored = open_index(directory)
-    forget_removed(directory, stored)
+    place = place_of(directory)
+    if not isinstance(place, LocalPlace):
+        raise IndexProblem(
+            f"{place} is not a folder: its server compacts what was removed by itself.",
+            "Nothing needs to be done.",
+        )
+    stored = open_index(place.folder)
+    forget_removed(place, stored)
     lists = recorded_lists(stored)
     others = {name: a for name, a in stored.arrays.items() if not name.startswith(TUNING)}
     return compact(
-        directory,
+        place.folder,
         of=stored.version,
         index_type=index_type,
         target_recall=target_recall,

@@ -23,8 +23,9 @@ from annotator.progress import Progress, silent
 from annotator.record import check_encoder, recorded_encoder, recorded_nearest, recorded_voting
 from annotator.vote.posterior import Posterior
 from annotator.vote.voting import Voting
-from index import Neighbors, StoredIndex, open_index
 from index.backends.protocol import check_unit
+from index.cases import Cases, Found
+from index.place import Index, Place, place_of
 
 _SEARCHED_AT_ONCE = 256
 
@@ -103,7 +104,7 @@ class Annotator:
     """An opened index with the encoder that built it.
 
     Args:
-        stored: The index.
+        stored: The index, opened.
         embedder: Must have the fingerprint that the index was built with.
         voting: None for what the index was built with.
 
@@ -112,9 +113,7 @@ class Annotator:
             differs.
     """
 
-    def __init__(
-        self, stored: StoredIndex, embedder: Embedder, voting: Voting | None = None
-    ) -> None:
+    def __init__(self, stored: Index, embedder: Embedder, voting: Voting | None = None) -> None:
         check_encoder(embedder, stored)
         self.stored = stored
         self.embedder = embedder
@@ -125,19 +124,19 @@ class Annotator:
     @classmethod
     def open(
         cls,
-        directory: Path | str,
+        directory: Path | str | Place,
         *,
         embedder: Embedder | None = None,
         voting: Voting | None = None,
         device: Device = "auto",
     ) -> Annotator:
-        """Open the index in `directory` with the encoder that it records.
+        """Open the index in `directory` (or at an address) with the encoder that it records.
 
         Raises:
-            IndexProblem: There is no index, or it is damaged.
+            IndexProblem: There is no index, or it is damaged, or cannot be reached.
             AnnotatorError: The encoder cannot be loaded, or is another one now.
         """
-        stored = open_index(Path(directory), device=device)
+        stored = place_of(directory).open(device=device)
         return cls(stored, embedder or recorded_embedder(stored, device=device), voting)
 
     def annotate(
@@ -186,8 +185,8 @@ class Annotator:
         """
         return self.decide(image_ids, self.search(vectors), with_neighbors=with_neighbors)
 
-    def search(self, vectors: NDArray[np.float32], k: int | None = None) -> Neighbors:
-        """The k nearest rows (None for `voting.k`) of the encoder's vectors float32[q, dim].
+    def search(self, vectors: NDArray[np.float32], k: int | None = None) -> Found:
+        """The k nearest cases (None for `voting.k`) of the encoder's vectors float32[q, dim].
 
         Raises:
             IndexProblem: The vectors have another length or are not of unit norm.
@@ -195,27 +194,28 @@ class Annotator:
         if self._projection is not None:
             check_unit(vectors, self._projection.dim, "queries")
             vectors = self._projection.apply(vectors)
-        return self.stored.index.search(vectors, k or self.voting.k)
+        return self.stored.find(vectors, k or self.voting.k)
 
     def decide(
         self,
         image_ids: Sequence[str],
-        neighbors: Neighbors,
+        found: Found,
         *,
         voting: Voting | None = None,
         with_neighbors: bool = True,
     ) -> list[Annotation]:
         """Let what `search` found vote, with `voting` (None for the annotator's own)."""
         voting = voting or self.voting
-        posterior, decisions = voting.decide(neighbors, self.stored.labels)
+        posterior, decisions = voting.decide(found.neighbors, found.cases.labels)
+        similarities = found.neighbors.similarities
         return [
             Annotation(
                 image_id=image_id,
                 cuis=decision.cuis,
                 scores=tuple(decision.scores.tolist()),
                 expected_f1=decision.expected_f1,
-                neighbors=self._voters(neighbors, posterior, i, voting.k) if with_neighbors else (),
-                familiarity=self._familiarity(neighbors.similarities[i]),
+                neighbors=_voters(found, posterior, i, voting.k) if with_neighbors else (),
+                familiarity=self._familiarity(similarities[i]),
             )
             for i, (image_id, decision) in enumerate(zip(image_ids, decisions, strict=True))
         ]
@@ -226,24 +226,6 @@ class Annotator:
             return None
         share = np.linspace(0, 1, len(self._nearest))
         return float(np.interp(similarities[0], self._nearest, share))
-
-    def _voters(
-        self, found: Neighbors, posterior: Posterior, i: int, k: int
-    ) -> tuple[Neighbor, ...]:
-        """The neighbours of query i that voted; what follows them is the prior."""
-        ids, labels = self.stored.ids, self.stored.labels
-        captions = self.stored.columns.get("captions")
-        return tuple(
-            Neighbor(
-                ids[row], similarity, weight, labels.row(row), captions[row] if captions else ""
-            )
-            for row, similarity, weight in zip(
-                posterior.rows[i, :k].tolist(),
-                found.similarities[i, :k].tolist(),
-                posterior.weights[i, :k].tolist(),
-                strict=False,  # fewer may have been found than may vote
-            )
-        )
 
     def _annotate_block(
         self, block: Sequence[Embedded], with_neighbors: bool
@@ -262,8 +244,29 @@ class Annotator:
                 yield Annotation(result.ref.id, (), (), 0.0, (), error=result.error)
 
 
+def _voters(found: Found, posterior: Posterior, i: int, k: int) -> tuple[Neighbor, ...]:
+    """The neighbours of query i that voted; what follows them is the prior."""
+    cases: Cases = found.cases
+    captions = cases.columns.get("captions")
+    return tuple(
+        Neighbor(
+            cases.ids[row],
+            similarity,
+            weight,
+            cases.labels.row(row),
+            captions[row] if captions else "",
+        )
+        for row, similarity, weight in zip(
+            posterior.rows[i, :k].tolist(),
+            found.neighbors.similarities[i, :k].tolist(),
+            posterior.weights[i, :k].tolist(),
+            strict=False,  # fewer may have been found than may vote
+        )
+    )
+
+
 def recorded_embedder(
-    stored: StoredIndex,
+    stored: Index,
     *,
     name: str | None = None,
     device: Device = "auto",

@@ -13,7 +13,7 @@ from annotator.embed.fingerprint import Fingerprint
 from annotator.errors import AnnotatorError
 from annotator.tune.neighbours import Lists
 from annotator.vote.voting import Voting
-from index import StoredIndex
+from index.place import Index
 
 if TYPE_CHECKING:
     from annotator.embed.embedder import Embedder
@@ -51,7 +51,7 @@ def with_tuning(
     return {**about, "voting": asdict(voting), "tuning": tuning}
 
 
-def recorded_encoder(stored: StoredIndex) -> tuple[str, Fingerprint]:
+def recorded_encoder(stored: Index) -> tuple[str, Fingerprint]:
     """Name and fingerprint of the encoder that an index was built with.
 
     Raises:
@@ -64,7 +64,7 @@ def recorded_encoder(stored: StoredIndex) -> tuple[str, Fingerprint]:
         raise _not_recorded("encoder") from error
 
 
-def recorded_voting(stored: StoredIndex) -> Voting:
+def recorded_voting(stored: Index) -> Voting:
     """The voting parameters that an index was built with.
 
     Raises:
@@ -76,7 +76,7 @@ def recorded_voting(stored: StoredIndex) -> Voting:
         raise _not_recorded("voting parameters") from error
 
 
-def recorded_nearest(stored: StoredIndex) -> NDArray[np.float64] | None:
+def recorded_nearest(stored: Index) -> NDArray[np.float64] | None:
     """float64[m], ascending: quantiles of how similar an image is to its nearest case of another
     patient, or None where the index was not tuned.
     """
@@ -93,20 +93,20 @@ def recorded_nearest(stored: StoredIndex) -> NDArray[np.float64] | None:
     return quantiles
 
 
-def recorded_lists(stored: StoredIndex) -> Lists | None:
+def recorded_lists(stored: Index) -> Lists | None:
     """The neighbour lists that tuning uses, by today's rows; None if the index keeps none.
 
     Raises:
         AnnotatorError: They do not fit the index.
     """
-    n = len(stored.ids)
-    if stored.stored_rows is None:
-        return Lists.from_arrays(stored.arrays, n)
-    lists = Lists.from_arrays(stored.arrays, sum(map(len, stored.segments)))
+    manifest = stored.manifest
+    if not manifest["segments"] and not manifest["removed"]:
+        return Lists.from_arrays(stored.arrays, len(stored))
+    lists = Lists.from_arrays(stored.arrays, len(stored) + manifest["removed"])
     return lists.renumbered(stored.renumber) if lists is not None else None
 
 
-def check_encoder(embedder: Embedder, stored: StoredIndex) -> None:
+def check_encoder(embedder: Embedder, stored: Index) -> None:
     """Refuse an encoder whose vectors cannot be compared with the index's.
 
     Raises:

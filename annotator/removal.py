@@ -7,13 +7,14 @@ from pathlib import Path
 
 from annotator.embed.cache import CACHE_FILE, EmbeddingCache
 from annotator.record import recorded_encoder
-from index import StoredIndex, open_index
-from index.change import Changed, remove_rows
+from index import StoredIndex
+from index.change import Changed
+from index.place import Index, Place, place_of
 from index.segments import CONTENT, Segment
 
 
 def remove_images(
-    directory: Path | str, ids: Collection[str], *, missing_ok: bool = False
+    directory: Path | str | Place, ids: Collection[str], *, missing_ok: bool = False
 ) -> Changed:
     """Remove images from an index, and their vectors from its cache.
 
@@ -28,54 +29,52 @@ def remove_images(
     Raises:
         IndexProblem: As `index.change.remove_rows`.
     """
-    directory = Path(directory)
-    change = remove_rows(directory, ids, missing_ok=missing_ok)
-    forget_removed(directory, open_index(directory))
+    place = place_of(directory)
+    before = place.open()
+    contents = before.contents_of_only(set(ids))
+    change = place.remove_rows(ids, missing_ok=missing_ok)
+    if change.removed:  # a process that was killed just now leaves it to `compact_index`
+        _forget(place, before, contents)
     return change
 
 
-def forget_removed(directory: Path, stored: StoredIndex) -> None:
+def forget_removed(place: Place, stored: StoredIndex) -> None:
     """Delete the vectors of images that were removed from the cache."""
-    if stored.manifest["removed"]:
-        _forget(directory, stored, _contents(stored) - _live_contents(stored, set()))
+    if not stored.manifest["removed"]:
+        return
+    known = [segment.arrays.get(CONTENT) for segment in stored.segments]
+    if any(keys is None for keys in known):
+        _forget(place, stored, None)
+        return
+    rows = range(len(stored))
+    live = {stored.content(row) for row in rows}
+    stored_keys = {key.tobytes() for keys in known if keys is not None for key in keys}
+    _forget(place, stored, stored_keys - live)
 
 
-def forget_images(
-    directory: Path, stored: StoredIndex, ids: Collection[str], *, but: Segment
-) -> None:
+def forget_replaced(place: Place, stored: Index, by: Segment) -> None:
     """Delete the vectors of images that are about to be replaced from the cache.
 
     Args:
-        directory: The index.
-        stored: Has the images.
-        ids: Of the images.
-        but: Rows that take their place.
+        place: The index.
+        stored: The same, opened.
+        by: Rows that take the place of those with the same ids.
     """
-    if not ids:
-        return
-    leaving = {stored.content(row) for row, id_ in enumerate(stored.ids) if id_ in ids}
-    kept = _live_contents(stored, ids) | {key.tobytes() for key in but.arrays.get(CONTENT, ())}
-    _forget(directory, stored, {key for key in leaving if key is not None} - kept)
+    contents = stored.contents_of_only(set(by.ids))
+    if contents is not None:
+        contents -= {key.tobytes() for key in by.arrays.get(CONTENT, ())}
+    if contents != set():
+        _forget(place, stored, contents)
 
 
-def _contents(stored: StoredIndex) -> set[bytes]:
-    """Of all rows that are stored, those that were removed among them."""
-    known = (segment.arrays.get(CONTENT) for segment in stored.segments)
-    return {key.tobytes() for keys in known if keys is not None for key in keys}
-
-
-def _live_contents(stored: StoredIndex, without: Collection[str]) -> set[bytes]:
-    rows = (row for row, id_ in enumerate(stored.ids) if id_ not in without)
-    return {key for row in rows if (key := stored.content(row)) is not None}
-
-
-def _forget(directory: Path, stored: StoredIndex, contents: Collection[bytes]) -> None:
-    cache = directory / CACHE_FILE
+def _forget(place: Place, stored: Index, contents: Collection[bytes] | None) -> None:
+    """Delete vectors from the cache, by the sha256 of their files; None for all of them."""
+    cache = place.folder / CACHE_FILE
     if not cache.exists():
         return
-    if any(CONTENT not in segment.arrays for segment in stored.segments):
+    if contents is None:
         # Built before the index knew its images' files: all that can be done is to forget all.
-        for path in directory.glob(f"{CACHE_FILE}*"):
+        for path in place.folder.glob(f"{CACHE_FILE}*"):
             path.unlink()
     elif contents:
         _, fingerprint = recorded_encoder(stored)

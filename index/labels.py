@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from index.errors import IndexProblem
 
+SAMPLE = 64  # rows that stand for all
+
 
 @dataclass(frozen=True)
 class LabelTable:
@@ -99,6 +101,11 @@ class LabelTable:
     def sizes(self) -> NDArray[np.int64]:
         """int64[n]: how many CUIs each row holds."""
         return np.diff(self.indptr)
+
+    @cached_property
+    def sample(self) -> NDArray[np.int64]:
+        """int64[m]: a few rows, always the same and spread evenly, that stand for all."""
+        return np.linspace(0, len(self) - 1, min(SAMPLE, len(self))).astype(np.int64)
 
     @cached_property
     def frequencies(self) -> NDArray[np.int64]:

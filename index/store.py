@@ -18,7 +18,7 @@ which is replaced atomically. A reader keeps the version that it opened. Nothing
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -33,6 +33,7 @@ from index.backends.joined import JoinedIndex
 from index.backends.library import import_faiss
 from index.backends.protocol import VectorIndex
 from index.backends.structure import open_structure
+from index.cases import Found
 from index.errors import IndexProblem
 from index.labels import LabelTable
 from index.manifest import REBUILD, REMOVED, check_files, is_current, read_manifest
@@ -71,15 +72,48 @@ class StoredIndex:
     segments: tuple[Segment, ...]
     stored_rows: NDArray[np.int64] | None = None
 
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def concepts(self) -> Mapping[str, int]:
+        """In how many images each CUI occurs, by CUI in ascending order."""
+        return dict(zip(self.labels.cuis, self.labels.frequencies.tolist(), strict=True))
+
     @property
     def has_thumbnails(self) -> bool:
         """Whether its rows have small pictures."""
         return any(THUMBNAIL_ENDS in segment.arrays for segment in self.segments)
 
+    def find(self, vectors: NDArray[np.float32], k: int) -> Found:
+        """The k nearest rows of each vector, float32[q, dim] of unit norm.
+
+        Raises:
+            IndexProblem: Vectors of another length or not of unit norm; k below 1.
+        """
+        return Found(self.index.search(vectors, k), self)
+
     def thumbnail(self, row: int) -> bytes | None:
         """The small picture of a row, a JPEG; None where there is none."""
         segment, within = self._place(row)
         return segment.picture(within) or None
+
+    def thumbnail_of(self, image_id: str) -> bytes | None:
+        """The small picture of an image, a JPEG; None where there is none."""
+        row = self._rows.get(image_id)
+        return None if row is None else self.thumbnail(row)
+
+    def contents_of_only(self, ids: Collection[str]) -> set[bytes] | None:
+        """The sha256 of the files of some images that no other image of the index has.
+
+        None where the index does not know its images' files.
+        """
+        if any(CONTENT not in segment.arrays for segment in self.segments):
+            return None
+        theirs, others = set[bytes](), set[bytes]()
+        for row, id_ in enumerate(self.ids):
+            (theirs if id_ in ids else others).add(self.content(row) or b"")
+        return theirs - others
 
     def content(self, row: int) -> bytes | None:
         """The sha256 of the file of a row's image; None where the index does not know it."""
@@ -110,6 +144,10 @@ class StoredIndex:
         number = np.full(int(self.starts[-1]), -1, np.int64)
         number[self.stored_rows] = np.arange(len(self.stored_rows))
         return number[stored]
+
+    @cached_property
+    def _rows(self) -> Mapping[str, int]:
+        return {id_: row for row, id_ in enumerate(self.ids)}
 
     @cached_property
     def starts(self) -> NDArray[np.int64]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from annotator.embed.torch_setup import Device
     from annotator.pipeline import Annotation, Annotator
     from annotator.vote.voting import Voting
+    from index.place import Place
 
 
 class Concept(NamedTuple):
@@ -33,12 +34,10 @@ class Engine:
 
     Attributes:
         annotator: The way from images to concepts.
-        rows: Index row by image id.
         concepts: The vocabulary, most frequent first.
     """
 
     annotator: Annotator
-    rows: Mapping[str, int]
     concepts: Sequence[Concept]
 
     @property
@@ -53,8 +52,7 @@ class Engine:
 
     def thumbnail(self, image_id: str) -> bytes | None:
         """The JPEG of an image of the index, if there are both."""
-        row = self.rows.get(image_id)
-        return None if row is None else self.annotator.stored.thumbnail(row)
+        return self.annotator.stored.thumbnail_of(image_id)
 
     def decode(self, data: bytes, max_pixels: int, max_frames: int) -> NDArray[np.uint8]:
         """An image file to the encoder's input, uint8[frames, ...].
@@ -88,7 +86,6 @@ class Engine:
             An annotation of each (its image id is empty), and the seconds of encode, search, vote.
         """
         from annotator.embed.stream import embed_frames
-        from index import Neighbors
 
         clock = [time.perf_counter()]
         vectors = embed_frames(pixels, self.annotator.embedder, batch_size)
@@ -99,8 +96,7 @@ class Engine:
         annotations: dict[int, Annotation] = {}
         for voting in dict.fromkeys(votings):
             alike = [i for i, other in enumerate(votings) if other == voting]
-            theirs = Neighbors(found.rows[alike], found.similarities[alike])
-            decided = self.annotator.decide([""] * len(alike), theirs, voting=voting)
+            decided = self.annotator.decide([""] * len(alike), found.take(alike), voting=voting)
             annotations.update(zip(alike, decided, strict=True))
         clock.append(time.perf_counter())
         encode, search, vote = np.diff(clock).tolist()
@@ -109,38 +105,32 @@ class Engine:
 
 
 def open_engine(
-    directory: Path, device: Device = "auto", embedder: Embedder | None = None
+    place: Path | str | Place, device: Device = "auto", embedder: Embedder | None = None
 ) -> Engine:
     """Open the current version of an index, and try it on one image.
 
     Args:
-        directory: The index.
+        place: The index.
         device: Where the encoder runs; with "cuda" the search, too.
         embedder: Used instead of loading one, if it is what the index was built with.
 
     Raises:
-        IndexProblem: There is no index, or it is damaged.
+        IndexProblem: There is no index, or it is damaged, or cannot be reached.
         AnnotatorError: The encoder cannot be loaded, or is another one now.
     """
     from annotator.embed.stream import blank_pixels
     from annotator.pipeline import Annotator, recorded_embedder
     from annotator.record import recorded_encoder
-    from index import open_index
+    from index.place import place_of
 
-    stored = open_index(directory, device=device)
+    stored = place_of(place).open(device=device)
     if embedder is None or embedder.fingerprint.differences(recorded_encoder(stored)[1]):
         embedder = recorded_embedder(stored, device=device)
     annotator = Annotator(stored, embedder)
-    labels = stored.labels
     concepts = [
-        Concept(cui, stored.names.get(cui, ""), images)
-        for cui, images in zip(labels.cuis, labels.frequencies.tolist(), strict=True)
+        Concept(cui, stored.names.get(cui, ""), images) for cui, images in stored.concepts.items()
     ]
-    engine = Engine(
-        annotator,
-        {image_id: row for row, image_id in enumerate(stored.ids)},
-        sorted(concepts, key=lambda c: (-c.images, c.cui)),
-    )
+    engine = Engine(annotator, sorted(concepts, key=lambda c: (-c.images, c.cui)))
     # The first run of a network is slow, too.
     engine.annotate([blank_pixels(embedder)], [annotator.voting], 1)
     return engine
@@ -150,14 +140,14 @@ class EngineHolder:
     """The one reference to the engine that new requests get.
 
     Args:
-        directory: The index.
+        place: The index.
         device: Where the encoder runs.
         engine: What to begin with.
     """
 
-    def __init__(self, directory: Path, device: Device, engine: Engine) -> None:
+    def __init__(self, place: Path | str | Place, device: Device, engine: Engine) -> None:
         self.current = engine
-        self._directory = directory
+        self._place = place
         self._device: Device = device
         self._one_at_a_time = threading.Lock()
 
@@ -175,7 +165,7 @@ class EngineHolder:
         """
         with self._one_at_a_time:
             old = self.current.annotator
-            new = open_engine(self._directory, self._device, old.embedder)
+            new = open_engine(self._place, self._device, old.embedder)
             changed = new.annotator.stored.manifest != old.stored.manifest
             if changed:
                 self.current = new

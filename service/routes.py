@@ -120,9 +120,9 @@ async def info(request: Request) -> dict[str, Any]:
         "version": __version__,
         "index": {
             "version": stored.version,
-            "images": len(stored.ids),
+            "images": len(stored),
             "concepts": len(engine.concepts),
-            "dim": stored.index.dim,
+            "dim": stored.manifest["dim"],
             "thumbnails": engine.has_thumbnails,
         },
         "model": describe_model(engine),

@@ -21,7 +21,9 @@ class Settings(BaseSettings):
         env_prefix="ANNOTATOR_", frozen=True, hide_input_in_errors=True
     )
 
-    index: Path = Field(Path("concept-index"), description="Folder of the index.")
+    index: str = Field(
+        "concept-index", description="Folder of the index, or milvus://HOST:PORT/NAME."
+    )
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 for any free one.")
     api_key_file: Path | None = Field(

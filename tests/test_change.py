@@ -21,11 +21,11 @@ from annotator.collection import Collection, read_collection
 from annotator.embed.cache import CACHE_FILE
 from annotator.embed.embedder import TorchEmbedder
 from annotator.errors import AnnotatorError
-from annotator.inspect import verify
 from annotator.pipeline import Annotation, Annotator
 from annotator.record import recorded_lists, recorded_voting
 from annotator.removal import remove_images
 from index import IndexProblem, StoredIndex, open_index
+from index.check import problems
 from index.manifest import read_manifest
 from index.segments import CONTENT
 
@@ -116,7 +116,7 @@ def test_an_added_image_is_found_and_votes(
     (own,) = after.annotate(some.images[3:4])
     assert own.neighbors[0].image_id == "n03"
     assert own.neighbors[0].similarity == pytest.approx(1, abs=1e-5)
-    assert verify(tuned_index) == []
+    assert problems(tuned_index) == []
 
 
 def test_added_images_lie_where_a_build_would_have_put_them(
@@ -271,7 +271,7 @@ def test_the_projection_and_the_voting_stay(
     assert compact_index(tuned_index).removed == 3
     assert fitted(open_index(tuned_index)) == before
     assert answers_of(tuned_index) == answers
-    assert verify(tuned_index) == []
+    assert problems(tuned_index) == []
 
 
 def test_it_can_be_tuned_after_every_change(
@@ -292,7 +292,7 @@ def test_it_can_be_tuned_after_every_change(
         _, tuned = tune_index(tuned_index)
         assert tuned.images == n and tuned.f1 > 0.8
         check_lists(open_index(tuned_index))
-        assert verify(tuned_index) == []
+        assert problems(tuned_index) == []
 
 
 def test_lists_name_the_same_images_as_before(tuned_index: Path) -> None:
@@ -412,14 +412,14 @@ def test_an_index_of_format_2_loses_its_cache_with_the_first_removed_image(
     stripes: Path, tuned_index: Path, tiny_embedder: TorchEmbedder
 ) -> None:
     to_format_2(tuned_index)
-    assert verify(tuned_index) == []
+    assert problems(tuned_index) == []
     compact_index(tuned_index)
     assert len(known(tuned_index)) == 120  # nothing was removed
     add_images(collect(stripes), tuned_index, tiny_embedder)
     remove_images(tuned_index, ["i003"])
     assert not list(tuned_index.glob(f"{CACHE_FILE}*"))
     compact_index(tuned_index)
-    assert verify(tuned_index) == [] and len(open_index(tuned_index).ids) == 131
+    assert problems(tuned_index) == [] and len(open_index(tuned_index).ids) == 131
     tune_index(tuned_index)
 
 

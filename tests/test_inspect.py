@@ -1,4 +1,4 @@
-"""What `info` says of an index, and what `verify` finds wrong with one."""
+"""What `info` says of an index."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import pytest
 
 from annotator.embed.fingerprint import Fingerprint
 from annotator.errors import AnnotatorError
-from annotator.inspect import describe, verify
+from annotator.inspect import describe
 from annotator.record import to_record
 from annotator.vote.voting import Voting
 from index import LabelTable, VersionWriter, open_index
-from index.backends.structure import KINDS
 from index.change import add_rows, compact, remove_rows
+from index.check import problems
+from index.place import LocalPlace
 from index.segments import Segment
 
 N, DIM = 150, 8
@@ -40,7 +41,7 @@ def directory(tmp_path: Path) -> Path:
 
 
 def test_the_facts(directory: Path) -> None:
-    facts = describe(open_index(directory), directory)
+    facts = describe(open_index(directory), LocalPlace(directory))
     assert facts["version"] == "v000001"
     assert (facts["images"], facts["concepts"], facts["dim"]) == (N, 2, DIM)
     assert facts["concepts_per_image"] == 1.5
@@ -53,67 +54,6 @@ def test_the_facts(directory: Path) -> None:
     files = [p for p in (directory / "v000001").iterdir() if p.name != "manifest.json"]
     assert facts["bytes"] == sum(path.stat().st_size for path in files)
     assert json.loads(json.dumps(facts)) == facts
-
-
-def test_an_index_of_something_else_has_no_facts(tmp_path: Path) -> None:
-    with VersionWriter(tmp_path) as writer:
-        writer.add(np.array([[1, 0]], np.float32))
-        writer.publish(["a"], [[]], names={}, columns={}, about={})
-    with pytest.raises(AnnotatorError, match="does not say with which encoder"):
-        describe(open_index(tmp_path), tmp_path)
-    assert verify(tmp_path) == []
-
-
-def test_a_sound_index(directory: Path) -> None:
-    assert verify(directory) == []
-
-
-def test_all_damaged_files_are_named(directory: Path) -> None:
-    version = directory / "v000001"
-    (version / "ids.txt").unlink()
-    (version / "captions.jsonl").write_text("")
-    (version / "notes").write_text("")
-    data = bytearray((version / "vectors.npy").read_bytes())
-    data[500] ^= 1
-    (version / "vectors.npy").write_bytes(data)
-    problems = verify(directory)
-    assert len(problems) == 4
-    for name, problem in (
-        ("captions.jsonl has 0 bytes", problems[0]),
-        ("ids.txt is missing", problems[1]),
-        ("vectors.npy has changed", problems[2]),
-        ("notes does not belong", problems[3]),
-    ):
-        assert problem.startswith(f"v000001/{name}")
-
-
-def test_places_without_an_index(tmp_path: Path) -> None:
-    (problem,) = verify(tmp_path / "nowhere")
-    assert "nowhere does not exist" in problem
-    (problem,) = verify(tmp_path)
-    assert "is no index" in problem
-
-
-def test_a_damaged_manifest_is_named(directory: Path) -> None:
-    (directory / "v000001" / "manifest.json").write_text("{}")
-    (problem,) = verify(directory)
-    assert "manifest.json is not the manifest that was published" in problem
-
-
-def test_vectors_that_were_published_wrong_are_found(
-    directory: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # As a faulty writer would: everything fits together, but one vector is not of unit norm.
-    with monkeypatch.context() as patch:
-        patch.setattr("index.writer.check_unit", lambda *_: None)
-        with VersionWriter(directory) as writer:
-            writer.add(np.array([[1, 0], [3, 4]], np.float32))
-            writer.publish(["a", "b"], [[], []], names={}, columns={}, about={})
-    (problem,) = verify(directory)
-    assert "row 1 has norm 5" in problem
-
-
-# Rows that were added and removed
 
 
 def add(directory: Path, n: int = 20) -> None:
@@ -131,57 +71,26 @@ def add(directory: Path, n: int = 20) -> None:
 
 
 def test_the_facts_of_changes(directory: Path) -> None:
-    facts = describe(open_index(directory), directory)
+    facts = describe(open_index(directory), LocalPlace(directory))
     assert (facts["index_type"], facts["added"], facts["removed"]) == ("flat", 0, 0)
     add(directory)
     remove_rows(directory, ["i0", "i1", "new3"])
-    facts = describe(open_index(directory), directory)
+    facts = describe(open_index(directory), LocalPlace(directory))
     assert (facts["images"], facts["added"], facts["removed"]) == (N + 17, 20, 3)
     assert {"cui": "C3", "name": "three", "images": 19} in facts["most_frequent"]
     files = [p for p in (directory / "v000003").iterdir() if p.name != "manifest.json"]
     assert facts["bytes"] == sum(path.stat().st_size for path in files)
     compact(directory, index_type="ivf", target_recall=0.9)
-    facts = describe(open_index(directory), directory)
+    facts = describe(open_index(directory), LocalPlace(directory))
     assert (facts["images"], facts["added"], facts["removed"]) == (N + 17, 0, 0)
     assert facts["index_type"] == "ivf" and facts["search"]["target_recall"] == 0.9
     assert json.loads(json.dumps(facts)) == facts
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_an_index_is_sound_after_every_change(directory: Path, kind: str) -> None:
-    compact(directory, index_type=kind)  # type: ignore[arg-type]
-    assert verify(directory) == []
-    add(directory)
-    assert verify(directory) == []
-    remove_rows(directory, ["i7", "i149", "new0"])
-    assert verify(directory) == []
-    compact(directory)
-    assert verify(directory) == []
-
-
-def test_damage_to_added_rows_is_named(directory: Path) -> None:
-    add(directory)
-    remove_rows(directory, ["i5"])
-    for name in ("added-000001.vectors.npy", "removed.npy"):
-        path = directory / "v000003" / name
-        whole = path.read_bytes()
-        path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-        (problem,) = verify(directory)
-        assert problem.startswith(f"v000003/{name} has changed")
-        path.write_bytes(whole)
-
-
-@pytest.mark.parametrize("kind", ["hnsw", "compressed"])
-def test_a_structure_that_finds_other_rows_is_found(
-    directory: Path, kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """As a faulty writer would leave it: all files as published, but made of other vectors."""
-    from index import writer
-    from index.backends.structure import make_structure
-
-    def of_others(kind: str, vectors: np.ndarray, *args: object, **options: object) -> object:
-        return make_structure(kind, np.ascontiguousarray(-vectors), *args, **options)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(writer, "make_structure", of_others)
-    compact(directory, index_type=kind)  # type: ignore[arg-type]
-    assert any("find" in problem for problem in verify(directory))
+def test_an_index_of_something_else_has_no_facts(tmp_path: Path) -> None:
+    with VersionWriter(tmp_path) as writer:
+        writer.add(np.array([[1, 0]], np.float32))
+        writer.publish(["a"], [[]], names={}, columns={}, about={})
+    with pytest.raises(AnnotatorError, match="does not say with which encoder"):
+        describe(open_index(tmp_path), LocalPlace(tmp_path))
+    assert problems(tmp_path) == []

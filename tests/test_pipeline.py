@@ -21,7 +21,8 @@ from annotator.images.sources import find_images
 from annotator.pipeline import Annotation, Annotator, recorded_embedder
 from annotator.record import recorded_nearest
 from annotator.vote.voting import Voting
-from index import IndexProblem, Neighbors, VersionWriter, open_index
+from index import IndexProblem, Neighbors, StoredIndex, VersionWriter, open_index
+from index.cases import Found
 
 CONCEPTS = ["C1;C2", "C1", "", "C3", "C2;C3;C4", "C1", "C5", "C2", "C1;C2", "C4"]
 
@@ -49,6 +50,12 @@ def place(tmp_path_factory: pytest.TempPathFactory, tiny_embedder: TorchEmbedder
     voting = Voting(k=4, beta=5.0)
     build_index(collection, folder / "index", tiny_embedder, voting=voting, fixed=["beta"])
     return folder
+
+
+def cases(annotator: Annotator) -> StoredIndex:
+    """Its index, which lies in a folder."""
+    assert isinstance(annotator.stored, StoredIndex)
+    return annotator.stored
 
 
 @pytest.fixture
@@ -183,17 +190,17 @@ def test_neighbours_are_those_of_projected_vectors(
     queries = encode(others / "patterns", tuned)
     similarities = projection.apply(queries).astype(np.float64) @ held.T
     expected = np.argsort(-similarities, axis=1)[:, :7]
-    found = tuned.search(queries, 7)
+    found = tuned.search(queries, 7).neighbors
     assert np.array_equal(found.rows, expected)
     assert found.similarities == pytest.approx(
         np.take_along_axis(similarities, expected, 1), abs=1e-6
     )
     assert not np.array_equal(expected, np.argsort(-(queries @ train.T), axis=1)[:, :7])
-    assert tuned.search(queries).rows.shape[1] == tuned.voting.k
+    assert tuned.search(queries).neighbors.rows.shape[1] == tuned.voting.k
     annotations = tuned.annotate_vectors([str(i) for i in range(len(queries))], queries)
     for annotation, rows in zip(annotations, found.rows, strict=True):
         ids = [n.image_id for n in annotation.neighbors[:5]]
-        assert ids == [tuned.stored.ids[row] for row in rows[:5]]
+        assert ids == [cases(tuned).ids[row] for row in rows[:5]]
 
 
 def test_it_finds_the_concepts_of_new_images(tuned: Annotator, others: Path) -> None:
@@ -207,7 +214,7 @@ def test_queries_that_cannot_be_projected_are_refused(tuned: Annotator) -> None:
         tuned.search(np.array([[1, 0, 0]], np.float32))
     with pytest.raises(IndexProblem, match="unit norm"):
         tuned.search(np.full((1, 16), 0.5, np.float32))
-    held = tuned.stored.index.dim
+    held = tuned.stored.manifest["dim"]
     assert held != 16
     with pytest.raises(IndexProblem, match=f"have {held} dimensions"):
         tuned.search(np.eye(held, dtype=np.float32)[:1])
@@ -215,9 +222,9 @@ def test_queries_that_cannot_be_projected_are_refused(tuned: Annotator) -> None:
 
 def test_the_batch_leaves_no_trace_in_neighbours(tuned: Annotator, others: Path) -> None:
     queries = encode(others / "noise", tuned)
-    together = tuned.search(queries, 20)
+    together = tuned.search(queries, 20).neighbors
     for i in range(len(queries)):
-        alone = tuned.search(queries[i : i + 1], 20)
+        alone = tuned.search(queries[i : i + 1], 20).neighbors
         assert np.array_equal(alone.rows[0], together.rows[i])
         assert np.array_equal(alone.similarities[0], together.similarities[i])
 
@@ -242,12 +249,13 @@ def test_familiarity_is_a_share_of_the_index(tuned: Annotator) -> None:
     rows = np.zeros((len(quantiles), 1), np.int64)
     similarities = quantiles.astype(np.float32)[:, None]
     ids = [str(i) for i in range(len(quantiles))]
-    found = tuned.decide(ids, Neighbors(rows, similarities))
+    found = tuned.decide(ids, Found(Neighbors(rows, similarities), cases(tuned)))
     shares = [a.familiarity for a in found]
     assert shares == pytest.approx(np.linspace(0, 1, len(quantiles)), abs=0.02)
     assert shares == sorted(shares)  # type: ignore[type-var]
     for similarity, share in ((-1.0, 0.0), (1.0, 1.0)):
-        (one,) = tuned.decide(["x"], Neighbors(rows[:1], np.array([[similarity]], np.float32)))
+        near = Neighbors(rows[:1], np.array([[similarity]], np.float32))
+        (one,) = tuned.decide(["x"], Found(near, cases(tuned)))
         assert one.familiarity == share
 
 
@@ -260,11 +268,13 @@ def test_an_index_that_was_not_tuned_knows_no_familiarity(
 
 def test_other_voting_for_the_same_neighbours(tuned: Annotator, others: Path) -> None:
     found = tuned.search(encode(others / "patterns", tuned), 30)
-    ids = [str(i) for i in range(len(found.rows))]
+    ids = [str(i) for i in range(len(found.neighbors.rows))]
     one = tuned.decide(ids, found, voting=Voting(k=1, beta=1.0), with_neighbors=False)
     assert all(a.neighbors == () for a in one)
     labels = tuned.stored.labels
-    assert [set(a.cuis) for a in one] == [set(labels.row(row)) for row in found.rows[:, 0]]
+    assert [set(a.cuis) for a in one] == [
+        set(labels.row(row)) for row in found.neighbors.rows[:, 0]
+    ]
     default = tuned.decide(ids, found)
     assert [len(a.neighbors) for a in default] == [min(30, tuned.voting.k)] * len(ids)
 
@@ -272,14 +282,14 @@ def test_other_voting_for_the_same_neighbours(tuned: Annotator, others: Path) ->
 def test_the_prior_is_no_neighbour(tuned: Annotator, others: Path) -> None:
     """Its rows have a share of the vote but are not shown as similar cases."""
     found = tuned.search(encode(others / "patterns", tuned), 5)
-    ids = [str(i) for i in range(len(found.rows))]
+    ids = [str(i) for i in range(len(found.neighbors.rows))]
     for k in (3, 5, 9):  # 9: more than were found
         voting = Voting(k=k, beta=4.0, prior=2.0, typical=0.9)
         for annotation, rows in zip(
-            tuned.decide(ids, found, voting=voting), found.rows, strict=True
+            tuned.decide(ids, found, voting=voting), found.neighbors.rows, strict=True
         ):
             assert [n.image_id for n in annotation.neighbors] == [
-                tuned.stored.ids[row] for row in rows[:k]
+                cases(tuned).ids[row] for row in rows[:k]
             ]
             assert 0 < sum(n.weight for n in annotation.neighbors) < 0.9
 
@@ -287,7 +297,7 @@ def test_the_prior_is_no_neighbour(tuned: Annotator, others: Path) -> None:
 def test_a_damaged_projection_is_refused(tuned: Annotator, tiny_embedder: TorchEmbedder) -> None:
     arrays = {name: a for name, a in tuned.stored.arrays.items() if name != f"{ARRAYS}matrix"}
     with pytest.raises(AnnotatorError, match="projection is damaged"):
-        Annotator(dataclasses.replace(tuned.stored, arrays=arrays), tiny_embedder)
+        Annotator(dataclasses.replace(cases(tuned), arrays=arrays), tiny_embedder)
 
 
 def test_another_encoder_is_refused_and_the_difference_named(

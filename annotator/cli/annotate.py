@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,6 +20,9 @@ from annotator.cli.options import (
     voting_options,
 )
 from annotator.errors import AnnotatorError
+
+if TYPE_CHECKING:
+    from index.place import Place
 
 
 @click.command("annotate")
@@ -46,7 +48,7 @@ from annotator.errors import AnnotatorError
 @verify_option
 @voting_options
 @embedding_options
-def annotate_command(images: str, directory: Path, year: str, **options: Any) -> int:
+def annotate_command(images: str, place: Place, year: str, **options: Any) -> int:
     """Annotate IMAGES (folder, file, glob, list file, Parquet) and print the run.
 
     Rows are sorted by id, or in the order of --ids. An image that cannot be used gets a row without
@@ -63,7 +65,6 @@ def annotate_command(images: str, directory: Path, year: str, **options: Any) ->
     from annotator.record import recorded_voting
     from annotator.tables.formats import read_ids
     from annotator.tables.run import render_run, zip_run
-    from index import open_index
 
     is_run = year != "jsonl"
     if options["explain"] and is_run:
@@ -82,7 +83,7 @@ def annotate_command(images: str, directory: Path, year: str, **options: Any) ->
     refs = in_order_of([id_ for id_ in ids if id_ in side], found.images)
     if is_run:
         render_run(((ref.id, ()) for ref in refs), year)  # refuses bad ids before the work is done
-    stored = open_index(directory, whole=options["verify"], device=options["device"])
+    stored = place.open(whole=options["verify"], device=options["device"])
     voting = voting_of(options, recorded_voting(stored))
 
     from annotator.embed.cache import CACHE_FILE, EmbeddingCache
@@ -100,8 +101,8 @@ def annotate_command(images: str, directory: Path, year: str, **options: Any) ->
     failed: list[tuple[str, str]] = []
     with contextlib.ExitStack() as stack:
         cache = None
-        if not options["no_cache"] and os.access(directory, os.W_OK):
-            path = directory / CACHE_FILE
+        if not options["no_cache"] and os.access(place.folder, os.W_OK):
+            path = place.folder / CACHE_FILE
             cache = stack.enter_context(EmbeddingCache(path, embedder.fingerprint.digest))
         for annotation in annotator.annotate(
             refs,

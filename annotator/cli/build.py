@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,6 +21,9 @@ from annotator.cli.options import (
     voting_options,
 )
 from annotator.cli.tune import say_tuned
+
+if TYPE_CHECKING:
+    from index.place import Place
 
 
 @click.command("build-index")
@@ -78,7 +81,7 @@ from annotator.cli.tune import say_tuned
 @voting_options
 @embedding_options
 def build_index_command(
-    images: str | None, concepts: str | None, directory: Path, **options: Any
+    images: str | None, concepts: str | None, place: Place, **options: Any
 ) -> int:
     """Build an index from IMAGES (folder, glob, list file, Parquet) and their CONCEPTS.
 
@@ -111,7 +114,7 @@ def build_index_command(
 
         built = build_index(
             collection,
-            directory,
+            place,
             make_embedder(
                 options["embedder"],
                 device=options["device"],
@@ -139,7 +142,7 @@ def build_index_command(
         say_tuned(built.choice.tuned)
     say(f"Index type {built.index_type}: {search_in_words(built.search)}.")
     say(
-        f"{directory}: version {built.version}, {built.rows} images, {built.concepts} concepts "
+        f"{place}: version {built.version}, {built.rows} images, {built.concepts} concepts "
         f"({built.embedded} embedded, {built.cached} known before)."
     )
     return EXIT_PARTIAL if built.failed else EXIT_OK

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,6 +18,9 @@ from annotator.cli.options import (
 )
 from annotator.errors import AnnotatorError
 
+if TYPE_CHECKING:
+    from index.place import Place
+
 
 @click.command("add")
 @click.argument("images")
@@ -27,7 +30,7 @@ from annotator.errors import AnnotatorError
 @click.option("--replace", is_flag=True, help="Take the place of images with the same ids.")
 @click.option("--embedder", metavar="NAME", help="The encoder, if its weights have moved.")
 @embedding_options
-def add_command(images: str, concepts: str | None, directory: Path, **options: Any) -> int:
+def add_command(images: str, concepts: str | None, place: Place, **options: Any) -> int:
     """Add IMAGES and their CONCEPTS to an index, without building it again.
 
     Readers are not disturbed: they see the index as it was until they open it anew. The fit to the
@@ -38,19 +41,18 @@ def add_command(images: str, concepts: str | None, directory: Path, **options: A
     annotator add corrected/ corrected.csv --replace
     """
     from annotator.progress import bar
-    from index import open_index
 
     collection = given_collection(images, concepts, options, on_mismatch="skip")
     for line in collection.report():
         say(line)
-    stored = open_index(directory)
+    stored = place.open()
 
     from annotator.change import add_images  # torch comes with it, after the cheap checks
     from annotator.pipeline import recorded_embedder
 
     added = add_images(
         collection,
-        directory,
+        place,
         recorded_embedder(stored, name=options["embedder"], device=options["device"]),
         replace=options["replace"],
         batch_size=options["batch_size"],
@@ -63,7 +65,7 @@ def add_command(images: str, concepts: str | None, directory: Path, **options: A
     change = added.change
     replaced = f", {change.removed} of them in place of others" if change.removed else ""
     say(
-        f"{directory}: version {change.version}, {change.added} images added{replaced}; "
+        f"{place}: version {change.version}, {change.added} images added{replaced}; "
         f"{change.rows} in all."
     )
     return EXIT_PARTIAL if added.failed else EXIT_OK
@@ -75,7 +77,7 @@ def add_command(images: str, concepts: str | None, directory: Path, **options: A
 @click.option("--ids", "ids_file", type=file_path(), help="A file with the ids, one a line.")
 @click.option("--missing-ok", is_flag=True, help="Pass over ids that the index does not have.")
 def remove_command(
-    ids: tuple[str, ...], directory: Path, ids_file: Path | None, missing_ok: bool
+    ids: tuple[str, ...], place: Place, ids_file: Path | None, missing_ok: bool
 ) -> int:
     """Remove images from an index by their IDS: no search finds them any more.
 
@@ -91,9 +93,9 @@ def remove_command(
     wanted = [*ids, *(read_ids(ids_file) if ids_file is not None else ())]
     if not wanted:
         raise AnnotatorError("No ids are given.", "Name them, or give a file with --ids.")
-    change = remove_images(directory, wanted, missing_ok=missing_ok)
+    change = remove_images(place, wanted, missing_ok=missing_ok)
     say(
-        f"{directory}: version {change.version}, {change.removed} images removed, {change.rows} "
+        f"{place}: version {change.version}, {change.removed} images removed, {change.rows} "
         "left. They stay on the disk until: annotator compact"
     )
     return EXIT_OK
@@ -102,7 +104,7 @@ def remove_command(
 @click.command("compact")
 @index_option
 @index_type_options
-def compact_command(directory: Path, index_type: Any, target_recall: float | None) -> int:
+def compact_command(place: Place, index_type: Any, target_recall: float | None) -> int:
     """Write an index anew as one piece, with nothing left on disk of what was removed.
 
     Added images get into the structure that searches the others, which is quicker. Older versions
@@ -115,15 +117,12 @@ def compact_command(directory: Path, index_type: Any, target_recall: float | Non
     """
     from annotator.change import compact_index
     from annotator.progress import bar
-    from index.manifest import read_manifest
 
-    change = compact_index(
-        directory, index_type=index_type, target_recall=target_recall, progress=bar
-    )
-    manifest = read_manifest(directory)[1]
+    change = compact_index(place, index_type=index_type, target_recall=target_recall, progress=bar)
+    manifest = place.manifest()
     say(f"Index type {manifest['index_type']}: {search_in_words(manifest['search'])}.")
     say(
-        f"{directory}: version {change.version}, {change.rows} images; {change.removed} removed "
+        f"{place}: version {change.version}, {change.rows} images; {change.removed} removed "
         "ones are gone from the disk."
     )
     return EXIT_OK

@@ -4,27 +4,29 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from annotator.cli.console import EXIT_OK, EXIT_PROBLEM, say
 from annotator.cli.options import file_path, index_option, json_option, names_option
 
+if TYPE_CHECKING:
+    from index.place import Place
+
 
 @click.command("info")
 @index_option
 @json_option
-def info_command(directory: Path, as_json: bool) -> None:
+def info_command(place: Place, as_json: bool) -> None:
     """Show what the index holds and how it was built.
 
     \b
     annotator info --index concept-index
     """
     from annotator.inspect import describe
-    from index import open_index
 
-    facts = describe(open_index(directory), directory)
+    facts = describe(place.open(), place)
     if as_json:
         click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
         return
@@ -38,18 +40,16 @@ def info_command(directory: Path, as_json: bool) -> None:
 
 @click.command("verify")
 @index_option
-def verify_command(directory: Path) -> int:
+def verify_command(place: Place) -> int:
     """Check the index: checksums, counts, norms, and a probe search. Repairs nothing.
 
     \b
     annotator verify --index concept-index
     """
-    from annotator.inspect import verify
-
-    problems = verify(directory)
+    problems = place.problems()
     for problem in problems:
         click.echo(problem)
-    say(f"{directory}: {len(problems)} problems." if problems else f"{directory} is sound.")
+    say(f"{place}: {len(problems)} problems." if problems else f"{place} is sound.")
     return EXIT_PROBLEM if problems else EXIT_OK
 
 

@@ -11,6 +11,7 @@ import click
 if TYPE_CHECKING:
     from annotator.collection import Collection, OnMismatch
     from annotator.vote.voting import Voting
+    from index.place import Place
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -31,14 +32,26 @@ def together(*options: Decorator) -> Decorator:
     return decorate
 
 
+class _PlaceType(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.5
+    """Where an index lies."""
+
+    name = "index"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Place:
+        from index.place import place_of
+
+        return place_of(value)
+
+
 index_option = click.option(
     "--index",
-    "directory",
+    "place",
     envvar="ANNOTATOR_INDEX",
     default="concept-index",
     show_default=True,
-    type=file_path(),
-    help="Folder of the index (environment: ANNOTATOR_INDEX).",
+    type=_PlaceType(),
+    metavar="INDEX",
+    help="The index: a folder, or milvus://HOST:PORT/NAME (environment: ANNOTATOR_INDEX).",
 )
 
 names_option = click.option("--names", type=file_path(), help="Table with each CUI's name.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import click
@@ -13,7 +12,7 @@ from annotator.errors import AnnotatorError
 
 
 @click.command("serve")
-@click.option("--index", type=file_path(), help="Folder of the index [concept-index].")
+@click.option("--index", help="The index: a folder, or milvus://HOST:PORT/NAME [concept-index].")
 @click.option("--host", help="Address to listen on [127.0.0.1].")
 @click.option("--port", type=int, help="Port to listen on; 0 for any free one [8000].")
 @click.option("--api-key-file", type=file_path(), help="File with one API key a line.")
@@ -35,7 +34,7 @@ from annotator.errors import AnnotatorError
 )
 @click.option("--cors-origin", help="Origin whose pages may call, such as https://example.org.")
 @click.option("--show-settings", is_flag=True, help="Print the settings as JSON, and stop.")
-def serve_command(index: Path | None, show_settings: bool, **flags: Any) -> int:
+def serve_command(index: str | None, show_settings: bool, **flags: Any) -> int:
     """Serve an index over HTTP: a page at /, the API under /v1, its description at /docs.
 
     Every option can also be set in the environment (--max-batch as ANNOTATOR_MAX_BATCH), and so can

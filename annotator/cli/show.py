@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from annotator.cli.console import say
 from annotator.cli.options import file_path, index_option
 from annotator.errors import AnnotatorError
+
+if TYPE_CHECKING:
+    from index.place import Place
 
 
 @click.command("show")
@@ -23,9 +27,7 @@ from annotator.errors import AnnotatorError
     show_default=True,
     help="The picture (.png or .svg).",
 )
-def show_command(
-    image: str, directory: Path, cases: str | None, neighbors: int, output: Path
-) -> None:
+def show_command(image: str, place: Place, cases: str | None, neighbors: int, output: Path) -> None:
     """Draw IMAGE with its concepts and the most similar cases, which voted for them.
 
     \b
@@ -41,7 +43,7 @@ def show_command(
     from annotator.figure import draw
     from annotator.pipeline import Annotator
 
-    annotator = Annotator.open(directory)
+    annotator = Annotator.open(place)
     (annotation,) = annotator.annotate(found)
     if annotation.error is not None:
         raise AnnotatorError(f"{image}: {annotation.error}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,13 +17,14 @@ from annotator.cli.options import (
 
 if TYPE_CHECKING:
     from annotator.tune.grid import Tuned
+    from index.place import Place
 
 
 @click.command("tune")
 @index_option
 @voting_options
 @json_option
-def tune_command(directory: Path, as_json: bool, **options: Any) -> int:
+def tune_command(place: Place, as_json: bool, **options: Any) -> int:
     """Choose the voting parameters of an index again; those that are given stay as they are.
 
     `build-index` does it already. This works on the neighbour lists that the build has kept, of
@@ -42,12 +42,12 @@ def tune_command(directory: Path, as_json: bool, **options: Any) -> int:
     from annotator.progress import bar
 
     version, tuned = tune_index(
-        directory, voting=voting_of(options), fixed=given_voting(options), progress=bar
+        place, voting=voting_of(options), fixed=given_voting(options), progress=bar
     )
     if as_json:
         write_result(json.dumps({"version": version, **tuned.to_dict()}, indent=2) + "\n", None)
     say_tuned(tuned)
-    say(f"{directory}: version {version}.")
+    say(f"{place}: version {version}.")
     return EXIT_OK
 
 

@@ -12,7 +12,6 @@ from index import LabelTable, Neighbors
 
 Kernel = Literal["exponential", "inverse", "rank", "uniform"]
 
-_PRIOR_SAMPLE = 64  # rows whose label sets stand for the prior
 _LEAST_DISTANCE = 1e-3  # what float32 tells from 0
 _MOST_LOG = 600.0  # more would overflow
 
@@ -88,9 +87,9 @@ def vote(
     With beta 0 every neighbour counts the same, with a large beta the nearest alone decides.
 
     An image that resembles nothing has neighbours that mean little. So the label sets of a fixed
-    sample of the index, which stands for the prior, get the share prior / (prior + W) of the vote,
-    where W sums the neighbours' weights in units of that of a neighbour as similar as `typical`:
-    `prior` is the weight of so many typical neighbours.
+    sample of the index (`LabelTable.sample`), which stands for the prior, get the share
+    prior / (prior + W) of the vote, where W sums the neighbours' weights in units of that of a
+    neighbour as similar as `typical`: `prior` is the weight of so many typical neighbours.
 
     Args:
         neighbors: At least k of them, or all that the index has; a similarity of -inf is no vote
@@ -122,7 +121,7 @@ def vote(
         unit = _log_weights(np.array([[typical]]), kernel, beta, k)
         mass = np.exp(np.minimum(largest - unit, _MOST_LOG)) * total
         share = prior / (prior + mass)
-        sample = np.linspace(0, len(labels) - 1, min(_PRIOR_SAMPLE, len(labels))).astype(np.int64)
+        sample = labels.sample
         rows = np.hstack([rows, np.broadcast_to(sample, (len(rows), len(sample)))])
         added = np.broadcast_to(share / len(sample), (len(rows), len(sample)))
         weights = np.hstack([weights * (1 - share), added])

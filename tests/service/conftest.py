@@ -121,7 +121,7 @@ def make_client(tiny_index: Path, engine: Engine) -> Iterator[MakeClient]:
     clients: list[TestClient] = []
 
     def make(keys: Sequence[str] = (), engine: Engine = engine, **settings: Any) -> TestClient:
-        given = {"index": tiny_index, "device": "cpu", "workers": 1, "encoders": 1, **settings}
+        given = {"index": str(tiny_index), "device": "cpu", "workers": 1, "encoders": 1, **settings}
         if keys:
             given["api_key_file"] = Path("keys.txt")
         holder = EngineHolder(tiny_index, "cpu", engine)

@@ -142,7 +142,7 @@ class Gated(Engine):
 def test_images_cancelled_in_the_queue_are_dropped(
     engine: Engine, drawing: Callable[..., bytes]
 ) -> None:
-    gated = Gated(engine.annotator, engine.rows, engine.concepts)
+    gated = Gated(engine.annotator, engine.concepts)
 
     async def use(batcher: Batcher) -> None:
         voting = engine.annotator.voting

@@ -24,7 +24,6 @@ def test_what_is_prepared_when_an_engine_opens(engine: Engine) -> None:
         Concept("C1", "Ünd <one>", 4),
         Concept("C2", "", 4),
     ]
-    assert engine.rows["train07"] == 7
 
 
 def test_one_search_serves_requests_with_different_options(
@@ -52,9 +51,9 @@ def test_reloading_keeps_the_weights_and_swaps_the_index(
     assert not holder.reload() and holder.current is first
     build(tmp_path / "index", tiny_embedder, n=9)
     assert holder.reload()
-    assert (holder.current.version, len(holder.current.rows)) == ("v000002", 9)
+    assert (holder.current.version, len(holder.current.annotator.stored)) == ("v000002", 9)
     assert holder.current.annotator.embedder is tiny_embedder
-    assert len(first.rows) == 12  # who holds the old one goes on with it
+    assert len(first.annotator.stored) == 12  # who holds the old one goes on with it
 
 
 def test_a_bad_version_leaves_the_old_one(

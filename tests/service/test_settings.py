@@ -24,7 +24,7 @@ def test_flags_win_over_the_environment_and_that_over_defaults(
     monkeypatch.setenv("ANNOTATOR_INDEX", "/somewhere")
     settings = read_settings(port=8002, host=None)
     assert (settings.port, settings.max_queue, settings.host) == (8002, 7, "127.0.0.1")
-    assert settings.index == Path("/somewhere")
+    assert settings.index == "/somewhere"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,58 @@
+"""What a search found, with what the index knows of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.backends.protocol import Neighbors
+from index.labels import LabelTable
+
+
+class Cases(Protocol):
+    """Rows of an index and what belongs to them: all of it, or those that a search found."""
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """Image id of each row."""
+        ...
+
+    @property
+    def labels(self) -> LabelTable:
+        """CUIs of each row."""
+        ...
+
+    @property
+    def columns(self) -> Mapping[str, Sequence[str]]:
+        """Further text of each row by column name ("captions", "groups")."""
+        ...
+
+    def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """float32[m, dim]: the vectors of some rows."""
+        ...
+
+    def thumbnail(self, row: int) -> bytes | None:
+        """The small picture of a row, a JPEG; None where there is none."""
+        ...
+
+
+@dataclass(frozen=True)
+class Found:
+    """The neighbours of some queries.
+
+    Attributes:
+        neighbors: Rows of `cases`.
+        cases: What they are.
+    """
+
+    neighbors: Neighbors
+    cases: Cases
+
+    def take(self, queries: Sequence[int]) -> Found:
+        """The neighbours of some of the queries."""
+        found, some = self.neighbors, list(queries)
+        return Found(Neighbors(found.rows[some], found.similarities[some]), self.cases)

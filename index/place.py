@@ -1,0 +1,243 @@
+"""Where an index lies, and what can be done there: a folder, or a server of vectors.
+
+    concept-index                        a folder (`index.store`)
+    milvus://HOST:PORT/NAME              a Milvus server (`index.milvus`); milvus+https:// by TLS
+
+Who has an index open holds an `Index`; who builds or changes one, its `Place`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from index.errors import IndexProblem
+from index.progress import Progress, silent
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from index.cases import Found
+    from index.change import Changed
+    from index.labels import LabelTable
+    from index.segments import Segment
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+class Index(Protocol):
+    """A version of an index, opened for reading. Later changes do not show in it.
+
+    Attributes:
+        version: Such as "v000001".
+        manifest: What the index says of itself; `manifest["about"]` is what its builder put there.
+        names: Name of each CUI that has one.
+        arrays: Further arrays by name, read-only.
+    """
+
+    @property
+    def version(self) -> str: ...  # noqa: D102
+    @property
+    def manifest(self) -> Mapping[str, Any]: ...  # noqa: D102
+    @property
+    def names(self) -> Mapping[str, str]: ...  # noqa: D102
+    @property
+    def arrays(self) -> Mapping[str, NDArray[Any]]: ...  # noqa: D102
+
+    def __len__(self) -> int: ...
+
+    @property
+    def labels(self) -> LabelTable:
+        """CUIs of each row; from a server, read when it is first asked for."""
+        ...
+
+    @property
+    def concepts(self) -> Mapping[str, int]:
+        """In how many images each CUI occurs, by CUI in ascending order."""
+        ...
+
+    @property
+    def has_thumbnails(self) -> bool:
+        """Whether its rows have small pictures."""
+        ...
+
+    def find(self, vectors: NDArray[np.float32], k: int) -> Found:
+        """The k nearest rows of each vector, float32[q, dim] of unit norm.
+
+        Raises:
+            IndexProblem: Vectors of another length or not of unit norm; k below 1; the server
+                cannot be reached.
+        """
+        ...
+
+    def thumbnail_of(self, image_id: str) -> bytes | None:
+        """The small picture of an image, a JPEG; None where there is none."""
+        ...
+
+    def contents_of_only(self, ids: Collection[str]) -> set[bytes] | None:
+        """The sha256 of the files of some images that no other image of the index has.
+
+        None where the index does not know its images' files.
+        """
+        ...
+
+    def renumber(self, stored: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Rows as they were numbered when they were written, int64 of any shape, by today's number;
+        -1 for those that were removed since.
+        """
+        ...
+
+
+class Writer(Protocol):
+    """Writes a whole index: vectors as they come, then the rest, then publishes it."""
+
+    def add(self, vectors: NDArray[np.float32]) -> None:
+        """Append float32[m, dim] of unit norm to the rows."""
+        ...
+
+    def publish(
+        self,
+        ids: Sequence[str],
+        concepts: Sequence[Sequence[str]] | LabelTable,
+        *,
+        names: Mapping[str, str],
+        columns: Mapping[str, Sequence[str]],
+        about: Mapping[str, Any],
+        arrays: Mapping[str, NDArray[Any]] | None = None,
+        index_type: Any = "flat",
+        target_recall: float | None = None,
+        progress: Progress = silent,
+    ) -> str:
+        """Complete the index and let readers see it; the name of its version."""
+        ...
+
+
+class Place(Protocol):
+    """Where an index lies. As text, what `place_of` takes.
+
+    Attributes:
+        folder: On this machine, for what belongs to the work on the index: the cache of vectors,
+            and files on their way.
+    """
+
+    @property
+    def folder(self) -> Path: ...  # noqa: D102
+
+    def open(self, *, whole: bool = False, device: Device = "cpu") -> Index:
+        """Open the current version.
+
+        Args:
+            whole: Check all of it before it is believed, however large it is.
+            device: "cuda" searches on this machine's GPU, where the vectors are on this machine.
+
+        Raises:
+            IndexProblem: There is no index, or it is damaged, or cannot be reached.
+        """
+        ...
+
+    def manifest(self) -> Mapping[str, Any]:
+        """That of the current version, without opening it."""
+        ...
+
+    def writer(self) -> AbstractContextManager[Writer]:
+        """Begin to write an index; leaving it without `publish` changes nothing for readers."""
+        ...
+
+    def add_rows(
+        self, rows: Segment, *, of: str, over: bool = False, progress: Progress = silent
+    ) -> Changed:
+        """Add rows to the version `of`; with `over` in place of those with their ids."""
+        ...
+
+    def remove_rows(self, ids: Collection[str], *, missing_ok: bool = False) -> Changed:
+        """Remove rows: no search finds them any more."""
+        ...
+
+    def change_about(self, about: Mapping[str, Any], *, of: str) -> str:
+        """Put another `about` into the manifest of the version `of`; the new version."""
+        ...
+
+    def problems(self) -> list[str]:
+        """Everything that is wrong with the stored index, as sentences."""
+        ...
+
+
+@dataclass(frozen=True)
+class LocalPlace:
+    """A folder.
+
+    Attributes:
+        folder: That folder.
+    """
+
+    folder: Path
+
+    def __str__(self) -> str:
+        return str(self.folder)
+
+    def open(self, *, whole: bool = False, device: Device = "cpu") -> Index:
+        """`store.open_index`."""
+        from index.store import open_index
+
+        return open_index(self.folder, whole=whole, device=device)
+
+    def manifest(self) -> Mapping[str, Any]:
+        """`manifest.read_manifest`."""
+        from index.manifest import read_manifest
+
+        return read_manifest(self.folder)[1]
+
+    def writer(self) -> AbstractContextManager[Writer]:
+        """`writer.VersionWriter`."""
+        from index.writer import VersionWriter
+
+        return VersionWriter(self.folder)
+
+    def add_rows(
+        self, rows: Segment, *, of: str, over: bool = False, progress: Progress = silent
+    ) -> Changed:
+        """`change.add_rows`."""
+        from index.change import add_rows
+
+        return add_rows(self.folder, rows, of=of, over=over)
+
+    def remove_rows(self, ids: Collection[str], *, missing_ok: bool = False) -> Changed:
+        """`change.remove_rows`."""
+        from index.change import remove_rows
+
+        return remove_rows(self.folder, ids, missing_ok=missing_ok)
+
+    def change_about(self, about: Mapping[str, Any], *, of: str) -> str:
+        """`publish.change_about`."""
+        from index.publish import change_about
+
+        return change_about(self.folder, about, of=of)
+
+    def problems(self) -> list[str]:
+        """`check.problems`."""
+        from index.check import problems
+
+        return problems(self.folder)
+
+
+def place_of(where: str | Path | Place) -> Place:
+    """The place that a path or an address names.
+
+    Raises:
+        IndexProblem: An address that cannot be read, or of a kind that is not known.
+    """
+    if isinstance(where, Path):
+        return LocalPlace(where)
+    if not isinstance(where, str):
+        return where
+    scheme, separator, _ = where.partition("://")
+    if not separator:
+        return LocalPlace(Path(where))
+    raise IndexProblem(
+        f"{where}: an index cannot lie at {scheme}://.",
+        "Give a folder, or milvus://HOST:PORT/NAME.",
+    )
