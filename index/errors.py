@@ -18,3 +18,7 @@ class IndexProblem(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}\n  {self.hint}" if self.hint else self.message
+
+
+class IndexUnreachable(IndexProblem):
+    """The server that holds the index is away, busy or full; later it may not be."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from index.segments import Segment
 
 Device = Literal["auto", "cpu", "cuda"]
+PATIENCE_S = 120.0  # a command outlives a restart of the server
 
 
 class Index(Protocol):
@@ -127,12 +128,16 @@ class Place(Protocol):
     @property
     def folder(self) -> Path: ...  # noqa: D102
 
-    def open(self, *, whole: bool = False, device: Device = "cpu") -> Index:
+    def open(
+        self, *, whole: bool = False, device: Device = "cpu", patience: float = PATIENCE_S
+    ) -> Index:
         """Open the current version.
 
         Args:
             whole: Check all of it before it is believed, however large it is.
             device: "cuda" searches on this machine's GPU, where the vectors are on this machine.
+            patience: Seconds for which a server that is away or busy is tried again, now and in
+                searches.
 
         Raises:
             IndexProblem: There is no index, or it is damaged, or cannot be reached.
@@ -179,7 +184,9 @@ class LocalPlace:
     def __str__(self) -> str:
         return str(self.folder)
 
-    def open(self, *, whole: bool = False, device: Device = "cpu") -> Index:
+    def open(
+        self, *, whole: bool = False, device: Device = "cpu", patience: float = PATIENCE_S
+    ) -> Index:
         """`store.open_index`."""
         from index.store import open_index
 
@@ -237,6 +244,10 @@ def place_of(where: str | Path | Place) -> Place:
     scheme, separator, _ = where.partition("://")
     if not separator:
         return LocalPlace(Path(where))
+    if scheme in ("milvus", "milvus+https"):
+        from index.milvus.place import MilvusPlace
+
+        return MilvusPlace.at(where)
     raise IndexProblem(
         f"{where}: an index cannot lie at {scheme}://.",
         "Give a folder, or milvus://HOST:PORT/NAME.",

@@ -1,0 +1,118 @@
+"""Whether an index in Milvus is sound."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from index.backends.protocol import check_unit
+from index.errors import IndexProblem, IndexUnreachable
+from index.milvus.kinds import EXACT
+from index.milvus.opened import MilvusIndex, numbers, removed_rows
+from index.milvus.rows import count, every_row, vectors_of
+from index.milvus.server import Server
+from index.milvus.state import State, current, sample_rows
+
+_PROBES = 100
+_ROWS_AT_ONCE = 1024
+
+
+def problems(server: Server) -> list[str]:
+    """Everything that is wrong with the current version, as sentences; empty if it is sound.
+
+    Checks the documents' sha256, that each row is there once and none that was removed, that the
+    CUIs are as often as the documents say, that every vector is finite and of unit norm, and that a
+    search for the vectors of some rows finds those rows. Repairs nothing.
+
+    Raises:
+        IndexUnreachable: The server is away, so nothing can be said.
+    """
+    found: list[str] = []
+    try:
+        state = current(server)
+        for name in sorted(state.manifest["documents"]):
+            state.documents.read(state.manifest, name)
+        index = MilvusIndex(server, state.collection, state.revision, state.manifest)
+        found += _rows(server, state, index)
+        if not found:
+            found += _lost(index)
+    except IndexUnreachable:
+        raise
+    except IndexProblem as problem:
+        found.append(problem.message)
+    return found
+
+
+def _rows(server: Server, state: State, index: MilvusIndex) -> list[str]:
+    manifest, found = state.manifest, []
+    place = numbers(manifest["stored"], removed_rows(state.documents, manifest))
+    seen: Counter[int] = Counter()
+    concepts: Counter[str] = Counter()
+    sample: dict[int, list[str]] = {}
+    standing = set(
+        sample_rows(manifest["stored"], np.flatnonzero(place < 0).astype(np.int64)).tolist()
+    )
+    block: list[dict[str, Any]] = []
+    total = manifest["stored"]
+    for entity in every_row(
+        server, state.collection, total, ["cuis", "vector"], step=_ROWS_AT_ONCE
+    ):
+        seen[entity["row"]] += 1
+        concepts.update(entity["cuis"])
+        if entity["row"] in standing:
+            sample[entity["row"]] = list(entity["cuis"])
+        block.append(entity)
+        if len(block) == _ROWS_AT_ONCE:
+            found += _faults(block, manifest["dim"])
+            block = []
+    found += _faults(block, manifest["dim"])
+    missing = [row for row in np.flatnonzero(place >= 0).tolist() if row not in seen]
+    if missing:
+        found.append(f"{len(missing)} rows are missing, such as row {missing[0]}.")
+    removed = [row for row in seen if place[row] < 0]
+    if removed:
+        found.append(f"{len(removed)} removed rows are still there: remove any image again.")
+    twice = [row for row, times in seen.items() if times > 1]
+    if twice:
+        found.append(f"{len(twice)} row numbers are there twice, such as row {twice[0]}.")
+    more = count(server, state.collection) - sum(seen.values())
+    if more:
+        found.append(f"{more} rows are of an addition that was stopped: run it again.")
+    if not found and dict(concepts) != dict(index.concepts):
+        found.append("The concepts of the rows are not as often as the documents say.")
+    if not found and [sample[row] for row in sorted(sample)] != manifest["sample"]:
+        found.append("The rows that stand for all are not those of the documents.")
+    return found
+
+
+def _faults(block: Sequence[dict[str, Any]], dim: int) -> list[str]:
+    try:
+        check_unit(vectors_of(block, dim), dim, "vectors")
+    except IndexProblem as problem:
+        return [problem.message]
+    return []
+
+
+def _lost(index: MilvusIndex) -> list[str]:
+    """Rows that a search for their own vectors does not find."""
+    rows = sample_rows(
+        index.manifest["stored"],
+        np.flatnonzero(index.renumber(np.arange(index.manifest["stored"])) < 0),
+    )[:_PROBES]
+    listed = [entity for row in rows.tolist() for entity in index.at_row(row, ["vector"])]
+    vectors = vectors_of(listed, index.manifest["dim"])
+    result = index.find(vectors, 1)
+    lost = [
+        entity["id"]
+        for i, entity in enumerate(listed)
+        if result.cases.ids[result.neighbors.rows[i, 0]] != entity["id"]
+        and result.neighbors.similarities[i, 0] < 1 - 1e-5
+    ]
+    if index.manifest["index_type"] in EXACT:
+        return [f"A search for {id_} does not find it." for id_ in lost]
+    if len(lost) > len(listed) // 10:
+        return [f"Searches for {len(listed)} of its own rows do not find {len(lost)} of them."]
+    return []

@@ -1,0 +1,289 @@
+"""An index in Milvus, opened for reading."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.backends.protocol import Neighbors, check_search
+from index.cases import Found
+from index.errors import IndexProblem
+from index.labels import LabelTable
+from index.milvus.documents import Documents, array_from_bytes
+from index.milvus.kinds import search_params
+from index.milvus.rows import THUMBNAIL, every_row, get_entities, query, table_of, vectors_of
+from index.milvus.server import Server
+from index.segments import CONTENT
+
+_AT_ONCE = 256  # queries in a message
+_MOST_K = 16384  # neighbours that Milvus gives
+_LISTED = 1000
+
+
+@dataclass(frozen=True)
+class FoundLabels(LabelTable):
+    """Labels of some rows of an index, with what has to be known of all of it.
+
+    Attributes:
+        counts: int64[len(cuis)], in how many rows of the index each CUI occurs.
+        standing: int64[m], the rows that stand for all.
+    """
+
+    counts: NDArray[np.int64]
+    standing: NDArray[np.int64]
+
+    @property
+    def frequencies(self) -> NDArray[np.int64]:
+        """`counts`."""
+        return self.counts
+
+    @property
+    def sample(self) -> NDArray[np.int64]:
+        """`standing`."""
+        return self.standing
+
+
+class FoundCases:
+    """Rows that a search found. What it did not bring along is fetched when it is asked for.
+
+    Args:
+        index: Where they are from.
+        ids: Image id of each row.
+        labels: CUIs of each row, followed by those of rows that stand for all.
+    """
+
+    def __init__(self, index: MilvusIndex, ids: Sequence[str], labels: LabelTable) -> None:
+        self._index = index
+        self.ids = ids
+        self.labels = labels
+
+    @cached_property
+    def columns(self) -> Mapping[str, Sequence[str]]:
+        """Further text of each row by column name."""
+        names = self._index.manifest["columns"]
+        found = self._fetch(names) if names else {}
+        return {
+            name: [found[id_][name] if id_ in found else "" for id_ in self.ids] for name in names
+        }
+
+    def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """float32[m, dim]: the vectors of some rows."""
+        wanted = [self.ids[row] for row in rows.tolist()]
+        found = {e["id"]: e for e in self._index.entities(sorted(set(wanted)), ["vector"])}
+        gone = next((id_ for id_ in wanted if id_ not in found), None)
+        if gone is not None:
+            raise IndexProblem(f"{gone} was removed from the index meanwhile.", "Try again.")
+        return vectors_of([found[id_] for id_ in wanted], self._index.manifest["dim"])
+
+    def thumbnail(self, row: int) -> bytes | None:
+        """The small picture of a row, a JPEG; None where there is none."""
+        return self._index.thumbnail_of(self.ids[row])
+
+    def _fetch(self, fields: Sequence[str]) -> dict[str, dict[str, Any]]:
+        return {e["id"]: e for e in self._index.entities(sorted(set(self.ids)), fields)}
+
+
+class MilvusIndex:
+    """A version of an index in Milvus (`place.Index`).
+
+    Rows that are added later are found, too; their CUIs count when the index is opened again.
+
+    Args:
+        server: To talk to.
+        collection: Of the rows.
+        revision: Of the documents.
+        manifest: The same revision's.
+    """
+
+    def __init__(
+        self, server: Server, collection: str, revision: int, manifest: Mapping[str, Any]
+    ) -> None:
+        self._server = server
+        self.collection = collection
+        self.revision = revision
+        self.manifest = manifest
+        self._documents = Documents(server, f"{collection}_documents")
+        self.arrays: Mapping[str, NDArray[Any]] = _Arrays(self._documents, manifest)
+        concepts = read_concepts(self._documents, manifest)
+        self.concepts: Mapping[str, int] = {cui: images for cui, (images, _) in concepts.items()}
+        self.names: Mapping[str, str] = {cui: name for cui, (_, name) in concepts.items() if name}
+
+    @property
+    def version(self) -> str:
+        """Such as "v000001.2": the second revision of the first version."""
+        return str(self.manifest["version"])
+
+    @property
+    def has_thumbnails(self) -> bool:
+        """Whether its rows have small pictures."""
+        return bool(self.manifest["thumbnails"])
+
+    def __len__(self) -> int:
+        return int(self.manifest["n"])
+
+    @cached_property
+    def labels(self) -> LabelTable:
+        """CUIs of each row, read from the server."""
+        found = list(every_row(self._server, self.collection, self.manifest["stored"], ["cuis"]))
+        if len(found) != len(self):
+            raise IndexProblem(
+                f"{self._server.address} has {len(found)} rows, and {len(self)} were expected.",
+                "It was changed meanwhile, or a change was stopped: run that again, then this.",
+            )
+        return LabelTable.from_sets(table_of(found))
+
+    def find(self, vectors: NDArray[np.float32], k: int) -> Found:
+        """The k nearest rows of each vector, float32[q, dim] of unit norm.
+
+        Where an approximate search finds fewer than k for some, theirs are filled up with rows of
+        similarity -inf, which are no neighbours.
+
+        Raises:
+            IndexProblem: Vectors of another length or not of unit norm; k below 1; the server
+                cannot be reached.
+        """
+        queries = check_search(vectors, self.manifest["dim"], k)
+        k = min(k, len(self), _MOST_K)
+        near: list[list[tuple[int, float, str, list[str]]]] = []
+        for start in range(0, len(queries), _AT_ONCE):
+            near += self._search(queries[start : start + _AT_ONCE], k)
+        cases = {id_: (row, cuis) for hits in near for row, _, id_, cuis in hits}
+        ids = sorted(cases, key=lambda id_: (cases[id_][0], id_))
+        order = {id_: i for i, id_ in enumerate(ids)}
+        width = max(map(len, near), default=0)
+        rows = np.zeros((len(near), width), np.int64)
+        similarities = np.full((len(near), width), -np.inf, np.float32)
+        for i, hits in enumerate(near):
+            # Equally similar ones by row, as everywhere.
+            hits.sort(key=lambda hit: (-hit[1], hit[0]))
+            rows[i, : len(hits)] = [order[hit[2]] for hit in hits]
+            similarities[i, : len(hits)] = [hit[1] for hit in hits]
+        labels = self._labels_of([cases[id_][1] for id_ in ids])
+        return Found(Neighbors(rows, similarities), FoundCases(self, ids, labels))
+
+    def thumbnail_of(self, image_id: str) -> bytes | None:
+        """The small picture of an image, a JPEG; None where there is none."""
+        if not self.has_thumbnails:
+            return None
+        for entity in self.entities([image_id], [THUMBNAIL]):
+            return base64.b64decode(entity[THUMBNAIL]) or None
+        return None
+
+    def contents_of_only(self, ids: Collection[str]) -> set[bytes] | None:
+        """The sha256 of the files of some images that no other image of the index has."""
+        if not self.manifest["content"]:
+            return None
+        theirs = {e[CONTENT] for e in self.entities(sorted(ids), [CONTENT])} - {""}
+        others = set()
+        listed = sorted(theirs)
+        for start in range(0, len(listed), _LISTED):
+            condition = f"{CONTENT} in {json.dumps(listed[start : start + _LISTED])}"
+            found = query(self._server, self.collection, condition, ["id", CONTENT])
+            others |= {e[CONTENT] for e in found if e["id"] not in ids}
+        return {bytes.fromhex(key) for key in theirs - others}
+
+    def renumber(self, stored: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Rows as they were numbered when they were written by today's number; -1 for removed."""
+        return numbers(self.manifest["stored"], removed_rows(self._documents, self.manifest))[
+            stored
+        ]
+
+    def entities(self, ids: Sequence[str], fields: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """Some images' entities, those that are there."""
+        return get_entities(self._server, self.collection, ids, fields)
+
+    def at_row(self, row: int, fields: Sequence[str]) -> list[dict[str, Any]]:
+        """The entity of the row that was written as number `row`, if it is there."""
+        return query(self._server, self.collection, f"row == {row}", ["id", *fields])
+
+    def _search(
+        self, queries: NDArray[np.float32], k: int
+    ) -> list[list[tuple[int, float, str, list[str]]]]:
+        """Row, similarity, id and CUIs of each one's neighbours."""
+        found = self._server.call(
+            "search",
+            self.collection,
+            data=list(queries),
+            limit=k,
+            output_fields=["row", "cuis"],
+            search_params=search_params(self.manifest["search"]["params"], k),
+            # What was changed seconds ago may be missed; what was built is all there.
+            consistency_level="Bounded",
+        )
+        return [
+            [
+                (e["row"], hit["distance"], hit["id"], e["cuis"])
+                for hit in hits
+                for e in (hit["entity"],)
+            ]
+            for hits in found
+        ]
+
+    def _labels_of(self, sets: list[list[str]]) -> FoundLabels:
+        standing = [list(cuis) for cuis in self.manifest["sample"]]
+        table = LabelTable.from_sets([*map(list, sets), *standing])
+        return FoundLabels(
+            table.indptr,
+            table.indices,
+            table.cuis,
+            np.array([self.concepts.get(cui, 0) for cui in table.cuis], np.int64),
+            np.arange(len(sets), len(sets) + len(standing)),
+        )
+
+
+class _Arrays(Mapping[str, NDArray[Any]]):
+    """Arrays that are read from the server when they are first asked for."""
+
+    def __init__(self, documents: Documents, manifest: Mapping[str, Any]) -> None:
+        self._documents, self._manifest = documents, manifest
+        self._read: dict[str, NDArray[Any]] = {}
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        if name not in self._manifest["arrays"]:
+            raise KeyError(name)
+        if name not in self._read:
+            self._read[name] = array_from_bytes(self._documents.read(self._manifest, name))
+        return self._read[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._manifest["arrays"])
+
+    def __len__(self) -> int:
+        return len(self._manifest["arrays"])
+
+
+def read_concepts(documents: Documents, manifest: Mapping[str, Any]) -> dict[str, tuple[int, str]]:
+    """Images and name by CUI, ascending."""
+    lines = documents.read(manifest, "concepts").decode().split("\n")[:-1]
+    fields = (line.split("\t", 2) for line in lines)
+    return {cui: (int(images), name) for cui, images, name in fields}
+
+
+def render_concepts(counts: Mapping[str, int], names: Mapping[str, str]) -> bytes:
+    """What `read_concepts` reads, of the CUIs that occur."""
+    return "".join(
+        f"{cui}\t{images}\t{' '.join(names.get(cui, '').split())}\n"
+        for cui, images in sorted(counts.items())
+        if images > 0
+    ).encode()
+
+
+def removed_rows(documents: Documents, manifest: Mapping[str, Any]) -> NDArray[np.int64]:
+    """int64[r], ascending: numbers of the rows that were removed."""
+    if not manifest["removed"]:
+        return np.empty(0, np.int64)
+    return array_from_bytes(documents.read(manifest, "removed")).astype(np.int64)
+
+
+def numbers(stored: int, removed: NDArray[np.int64]) -> NDArray[np.int64]:
+    """int64[stored]: today's number of each row that was ever written, -1 where it was removed."""
+    live = np.ones(stored, bool)
+    live[removed] = False
+    return np.where(live, np.cumsum(live) - 1, -1)

@@ -1,0 +1,125 @@
+"""The current version of an index in Milvus, and what its manifest says."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.errors import IndexProblem
+from index.labels import SAMPLE
+from index.manifest import FORMAT
+from index.milvus.documents import Documents
+from index.milvus.rows import query
+from index.milvus.server import Server
+
+_VERSION = re.compile(r"_v([0-9]{6})")
+
+
+@dataclass(frozen=True)
+class State:
+    """What readers see.
+
+    Attributes:
+        collection: Of the rows.
+        documents: Of the same version.
+        revision: Of the documents.
+        manifest: The same revision's.
+    """
+
+    collection: str
+    documents: Documents
+    revision: int
+    manifest: Mapping[str, Any]
+
+
+def current(server: Server) -> State:
+    """The current version.
+
+    Raises:
+        IndexProblem: There is none, or a newer annotator wrote it.
+    """
+    name = server.address.name
+    collection = current_collection(server)
+    if collection is None:
+        raise IndexProblem(
+            f"{server.address}: there is no such index.",
+            f"Build one: annotator build-index IMAGES CONCEPTS --index {server.address}",
+        )
+    if number_of(name, collection) is None:
+        raise IndexProblem(
+            f"{server.address}: {name} is an alias of {collection}, which is no index of ours.",
+            "Give another name.",
+        )
+    documents = Documents(server, f"{collection}_documents")
+    revision, manifest = documents.newest()
+    if manifest["format"] > FORMAT:
+        raise IndexProblem(
+            f"{server.address} has format {manifest['format']}; this version reads up to {FORMAT}.",
+            "Update annotator, or build the index again.",
+        )
+    return State(collection, documents, revision, manifest)
+
+
+def current_collection(server: Server) -> str | None:
+    """The collection that the alias names; None if there is no such alias.
+
+    Raises:
+        IndexProblem: There is a collection of that very name.
+    """
+    name = server.address.name
+    try:
+        found = server.call("describe_alias", alias=name)
+    except IndexProblem as problem:
+        if "no such index" not in problem.message:
+            raise
+        if name in server.call("list_collections"):
+            raise IndexProblem(
+                f"{server.address}: {name} is a collection that annotator did not make.",
+                "Give another name.",
+            ) from problem
+        return None
+    return str(found["collection_name"])
+
+
+def number_of(name: str, collection: str) -> int | None:
+    """Of a collection of rows; None if it is none."""
+    found = _VERSION.fullmatch(collection[len(name) :]) if collection.startswith(name) else None
+    return int(found[1]) if found else None
+
+
+def version_name(number: int, revision: int) -> str:
+    """Such as "v000001.2"."""
+    return f"v{number:06d}.{revision}"
+
+
+def sample_rows(stored: int, removed: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Numbers of the rows that stand for all: those that `LabelTable.sample` takes."""
+    live = np.delete(np.arange(stored), removed)
+    return live[np.linspace(0, len(live) - 1, min(SAMPLE, len(live))).astype(np.int64)]
+
+
+def read_sample(server: Server, collection: str, rows: NDArray[np.int64]) -> list[list[str]]:
+    """CUIs of the rows that stand for all."""
+    found = query(server, collection, f"row in {json.dumps(rows.tolist())}", ["row", "cuis"])
+    by_row = {entity["row"]: list(entity["cuis"]) for entity in found}
+    missing = [row for row in rows.tolist() if row not in by_row]
+    if missing:
+        raise IndexProblem(f"{server.address} has lost row {missing[0]}.", "Build the index again.")
+    return [by_row[row] for row in rows.tolist()]
+
+
+def libraries(server: Server) -> dict[str, str]:
+    """What wrote an index."""
+    versions = {"milvus": str(server.call("get_server_version"))}
+    for name in ("annotator", "numpy", "pymilvus"):
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
