@@ -25,14 +25,14 @@ LAYERS = (
     {"tune"},
     {"record"},
     {"collection", "inspect", "removal"},
-    {"rows"},
+    {"rows", "map"},
     {"build", "pipeline"},
     {"change", "figure"},
     {"cli"},
     {"__main__"},
 )
 HEAVY = {"torch", "torchvision", "timm", "open_clip", "pandas", "faiss", "matplotlib", "pyarrow"}
-HEAVY |= {"pydicom", "sklearn", "skimage", "tqdm"}
+HEAVY |= {"pydicom", "sklearn", "skimage", "tqdm", "umap", "numba"}
 # What the extra `service` installs; loaded by `annotator serve` alone.
 SERVICE = {"fastapi", "starlette", "pydantic", "pydantic_settings", "uvicorn", "h11"}
 SERVICE |= {"prometheus_client", "python_multipart"}

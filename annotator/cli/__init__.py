@@ -19,6 +19,7 @@ from annotator.cli.build import build_index_command, sample_command
 from annotator.cli.change import add_command, compact_command, remove_command
 from annotator.cli.check import info_command, stats_command, verify_command
 from annotator.cli.console import EXIT_INTERRUPTED, EXIT_OK, EXIT_PROBLEM, say
+from annotator.cli.map import map_command
 from annotator.cli.score import evaluate_command, validate_command
 from annotator.cli.serve import serve_command
 from annotator.cli.show import show_command
@@ -87,6 +88,7 @@ for _command in (
     verify_command,
     serve_command,
     show_command,
+    map_command,
     stats_command,
     sample_command,
 ):

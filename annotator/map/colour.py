@@ -1,0 +1,220 @@
+"""What the colours of a map mean: each point belongs to one category, or to none."""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from annotator.errors import AnnotatorError
+from index.labels import LabelTable
+
+MOST = 8  # more colours are not told apart
+REST = -1
+_CROSSING = 0.1
+
+
+@dataclass(frozen=True)
+class Category:
+    """One colour.
+
+    Attributes:
+        label: What it stands for.
+        cui: Its concept, if it stands for one.
+        points: How many points have the colour.
+        held: How many points have the concept or the value; some may have a rarer one's colour.
+    """
+
+    label: str
+    cui: str
+    points: int
+    held: int
+
+
+@dataclass(frozen=True)
+class Colouring:
+    """The categories, and which point is in which.
+
+    Attributes:
+        by: What they are, such as "concept".
+        rule: How a point comes to its colour, as a sentence.
+        categories: At most `MOST`, largest first.
+        of: int64[n]: the category of each point; -1 for none.
+        rest: What the points without a category are.
+    """
+
+    by: str
+    rule: str
+    categories: tuple[Category, ...]
+    of: NDArray[np.int64]
+    rest: str
+
+
+def by_concept(
+    labels: LabelTable,
+    name: Callable[[str], str],
+    chosen: Sequence[str] | None = None,
+) -> Colouring:
+    """Give each point the colour of the rarest that it has of some concepts.
+
+    Args:
+        labels: The concepts of each point.
+        name: Name of a CUI; empty where it has none.
+        chosen: CUIs, at most `MOST`; None chooses the `telling` ones.
+    """
+    cuis = list(telling(labels) if chosen is None else chosen)
+    position = {cui: j for j, cui in enumerate(labels.cuis)}
+    held = [int(labels.frequencies[position[cui]]) if cui in position else 0 for cui in cuis]
+    winner = _rarest(labels, [position.get(cui, -1) for cui in cuis])
+    counts = np.bincount(winner[winner >= 0], minlength=len(cuis)).tolist()
+    order = sorted(range(len(cuis)), key=lambda j: (-counts[j], cuis[j]))
+    moved = np.empty(len(cuis) + 1, np.int64)
+    moved[order], moved[REST] = np.arange(len(cuis)), REST
+    categories = [Category(name(cuis[j]), cuis[j], counts[j], held[j]) for j in order]
+    rule = "A point has the colour of the rarest of these concepts that the image has."
+    if len(cuis) == 1:
+        rule = "Coloured points are the images that have the concept."
+    rest = "none of these" if len(cuis) != 1 else "without it"
+    return Colouring("concept", rule, tuple(categories), moved[winner], rest)
+
+
+def telling(labels: LabelTable, most: int = MOST) -> list[str]:
+    """The concepts whose colours say most: one after the other, what brings the most entropy.
+
+    Any two of them lie apart or one within the other, but for a tenth of the rarer one: colours
+    of concepts that cross, such as a modality and "normal", would hide each other. A concept that
+    all points have says nothing, nor does one that always comes with another.
+
+    Returns:
+        CUIs; none where no concept tells points apart.
+    """
+    rank, rows, held = _ranks(labels), _rows(labels), labels.frequencies
+    allowed = np.ones(len(labels.cuis), bool)
+    chosen: list[int] = []
+    while len(chosen) < most:
+        slots = sorted(chosen, key=lambda j: rank[j])
+        slot = _rarest(labels, slots) + 1  # 0: no colour yet
+        width = len(slots) + 1
+        pairs = labels.indices.astype(np.int64) * width + slot[rows]
+        shared = np.bincount(pairs, minlength=len(labels.cuis) * width).reshape(-1, width)
+        # A concept takes its points from no colour, and from concepts that are more frequent.
+        taken = shared * (np.array([-1, *(rank[j] for j in slots)]) < rank[:, None])
+        now = np.bincount(slot, minlength=width)
+        gain = _entropy(np.column_stack([now - taken, taken.sum(axis=1)])) - _entropy(now[None])
+        gain = np.where(allowed, gain.round(12), 0)
+        if gain.max(initial=0) <= 0:
+            break
+        best = int(np.lexsort((rank, -gain))[0])
+        chosen.append(best)
+        has = np.zeros(len(labels), bool)
+        has[rows[labels.indices == best]] = True
+        both = np.bincount(labels.indices[has[rows]], minlength=len(labels.cuis))
+        common = both / np.minimum(held, held[best])
+        allowed &= (common <= _CROSSING) | (common >= 1 - _CROSSING)
+        allowed[best] = False
+    return [labels.cuis[j] for j in chosen]
+
+
+def by_value(values: Sequence[str], by: str) -> Colouring:
+    """Give each point the colour of its value; the most frequent values have one.
+
+    Args:
+        values: Of each point; empty where it has none.
+        by: What the values are, such as "source".
+    """
+    counts = Counter(value for value in values if value)
+    ranked = sorted(counts, key=lambda value: (-counts[value], value))
+    shown, others = ranked[:MOST], len(ranked[MOST:])
+    place = {value: j for j, value in enumerate(shown)}
+    rest = f"{others} other values" if others else "no value"
+    if others and "" in values:
+        rest += " or none"
+    return Colouring(
+        by,
+        f"A point has the colour of its {by}.",
+        tuple(Category(value, "", counts[value], counts[value]) for value in shown),
+        np.array([place.get(value, REST) for value in values], np.int64),
+        rest,
+    )
+
+
+def find_concepts(given: Sequence[str], cuis: Sequence[str], names: Mapping[str, str]) -> list[str]:
+    """The CUIs that a user means by CUIs or names, one a text or several with commas between.
+
+    Raises:
+        AnnotatorError: There is no such concept, a name is that of several, or there are too many.
+    """
+    found: dict[str, None] = {}
+    known: dict[str, list[str]] = {}
+    for cui in cuis:
+        for text in {cui.casefold(), names.get(cui, "").casefold()} - {""}:
+            known.setdefault(text, []).append(cui)
+    for text in given:
+        whole = text.strip().casefold() in known  # names hold commas, too
+        for part in [text] if whole else text.split(","):
+            if part.strip():
+                found[_one(part.strip(), known, partial(_shown, names=names))] = None
+    if not 0 < len(found) <= MOST:
+        raise AnnotatorError(
+            f"--concepts names {len(found)} concepts.", f"Give 1 to {MOST}: one colour each."
+        )
+    return list(found)
+
+
+def _one(text: str, known: Mapping[str, Sequence[str]], shown: Callable[[str], str]) -> str:
+    hits = known.get(text.casefold(), ())
+    if len(hits) == 1:
+        return hits[0]
+    if hits:
+        raise AnnotatorError(
+            f"The name {text!r} is that of {', '.join(hits)}.", "Give the CUI instead."
+        )
+    near = difflib.get_close_matches(text.casefold(), known, 3, 0.5)
+    similar = dict.fromkeys(shown(cui) for match in near for cui in known[match])
+    raise AnnotatorError(
+        f"The index has no concept {text!r}.",
+        f"Similar: {', '.join(similar)}."
+        if similar
+        else "`annotator info` lists the frequent ones.",
+    )
+
+
+def _shown(cui: str, names: Mapping[str, str]) -> str:
+    return f"{cui} ({names[cui]})" if cui in names else cui
+
+
+def _rarest(labels: LabelTable, concepts: Sequence[int]) -> NDArray[np.int64]:
+    """int64[n]: which of `concepts` (positions in the vocabulary) is a row's rarest, or -1."""
+    rank = _ranks(labels)
+    order = sorted(
+        (i for i, concept in enumerate(concepts) if concept >= 0), key=lambda i: rank[concepts[i]]
+    )
+    level = np.full(len(labels.cuis), -1, np.int64)  # 0 for the most frequent of them
+    level[[concepts[i] for i in order]] = np.arange(len(order))
+    highest = np.full(len(labels), -1, np.int64)
+    np.maximum.at(highest, _rows(labels), level[labels.indices])
+    return np.append(np.array(order, np.int64), -1)[highest]
+
+
+def _ranks(labels: LabelTable) -> NDArray[np.int64]:
+    """int64[cuis]: 0 for the most frequent concept; equals in the order of the vocabulary."""
+    rank = np.empty(len(labels.cuis), np.int64)
+    rank[np.argsort(-labels.frequencies, kind="stable")] = np.arange(len(rank))
+    return rank
+
+
+def _rows(labels: LabelTable) -> NDArray[np.int64]:
+    return np.repeat(np.arange(len(labels)), labels.sizes)
+
+
+def _entropy(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """float64[m]: in nats, of each row of int64[m, categories]."""
+    shares = counts / counts.sum(axis=1, keepdims=True)
+    logs = np.log(shares, where=shares > 0, out=np.zeros_like(shares))
+    result: NDArray[np.float64] = -(shares * logs).sum(axis=1)
+    return result

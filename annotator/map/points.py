@@ -1,0 +1,91 @@
+"""What a map takes from an index; nothing else of it reads one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from annotator.errors import AnnotatorError
+from index import StoredIndex
+from index.labels import LabelTable
+
+_ROWS_AT_ONCE = 4096
+
+
+@dataclass(frozen=True)
+class Points:
+    """Rows of an index that are drawn.
+
+    Attributes:
+        stored: The index.
+        rows: int64[n], ascending: the row of each point.
+        labels: The concepts of each point.
+    """
+
+    stored: StoredIndex
+    rows: NDArray[np.int64]
+    labels: LabelTable
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def total(self) -> int:
+        """How many images the index holds."""
+        return len(self.stored.ids)
+
+    @property
+    def ids(self) -> list[str]:
+        """Image id of each point."""
+        return [self.stored.ids[row] for row in self.rows.tolist()]
+
+    @property
+    def fitted(self) -> bool:
+        """Whether the vectors were fitted to the concepts, and not to the looks alone."""
+        adaptation = self.stored.manifest["about"].get("adaptation")
+        return isinstance(adaptation, dict) and adaptation.get("penalty") is not None
+
+    def name(self, cui: str) -> str:
+        """Of a concept; empty where it has none."""
+        return self.stored.names.get(cui, "")
+
+    def texts(self, column: str) -> list[str] | None:
+        """Text of each point in a column ("captions", "groups"); None where there is no column."""
+        texts = self.stored.columns.get(column)
+        return None if texts is None else [texts[row] for row in self.rows.tolist()]
+
+    def blocks(self) -> Iterator[NDArray[np.float32]]:
+        """float32[m, dim]: the vectors in order, some thousand at once."""
+        for start in range(0, len(self.rows), _ROWS_AT_ONCE):
+            yield self.stored.vectors(self.rows[start : start + _ROWS_AT_ONCE])
+
+    def pictures(self) -> list[bytes] | None:
+        """The small picture of each point, a JPEG, b"" where it has none; None if the index keeps
+        none at all.
+        """
+        if not self.stored.has_thumbnails:
+            return None
+        return [self.stored.thumbnail(row) or b"" for row in self.rows.tolist()]
+
+
+def read_points(stored: StoredIndex, *, limit: int, seed: int = 0) -> Points:
+    """All images of an index, or a random sample of them.
+
+    Args:
+        stored: The index.
+        limit: The most points, at least 1; each row is as likely as the others to be drawn.
+        seed: Of the sample.
+
+    Raises:
+        AnnotatorError: The index has no images.
+    """
+    n = len(stored.ids)
+    if not n:
+        raise AnnotatorError("The index has no images to draw.", "`annotator add` brings some.")
+    rows = np.arange(n, dtype=np.int64)
+    if n > limit:
+        rows = np.sort(np.random.default_rng(seed).choice(n, limit, replace=False))
+    return Points(stored, rows, stored.labels.take(rows))
