@@ -99,6 +99,8 @@ def map_command(
     from annotator.map.make import make_map
     from index import open_index
 
+    if options["method"] == "umap":
+        say("UMAP on one thread, so that a repetition gives the same map: about a minute.")
     drawn = make_map(
         open_index(directory), directory.resolve().name, concepts=concepts, limit=limit, **options
     )

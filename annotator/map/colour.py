@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from annotator.errors import AnnotatorError
+from annotator.map.telling import rarest, telling
 from index.labels import LabelTable
 
 MOST = 8  # more colours are not told apart
 REST = -1
-_CROSSING = 0.1
 
 
 @dataclass(frozen=True)
@@ -67,10 +67,10 @@ def by_concept(
         name: Name of a CUI; empty where it has none.
         chosen: CUIs, at most `MOST`; None chooses the `telling` ones.
     """
-    cuis = list(telling(labels) if chosen is None else chosen)
+    cuis = list(telling(labels, MOST) if chosen is None else chosen)
     position = {cui: j for j, cui in enumerate(labels.cuis)}
     held = [int(labels.frequencies[position[cui]]) if cui in position else 0 for cui in cuis]
-    winner = _rarest(labels, [position.get(cui, -1) for cui in cuis])
+    winner = rarest(labels, [position.get(cui, -1) for cui in cuis])
     counts = np.bincount(winner[winner >= 0], minlength=len(cuis)).tolist()
     order = sorted(range(len(cuis)), key=lambda j: (-counts[j], cuis[j]))
     moved = np.empty(len(cuis) + 1, np.int64)
@@ -81,43 +81,6 @@ def by_concept(
         rule = "Coloured points are the images that have the concept."
     rest = "none of these" if len(cuis) != 1 else "without it"
     return Colouring("concept", rule, tuple(categories), moved[winner], rest)
-
-
-def telling(labels: LabelTable, most: int = MOST) -> list[str]:
-    """The concepts whose colours say most: one after the other, what brings the most entropy.
-
-    Any two of them lie apart or one within the other, but for a tenth of the rarer one: colours
-    of concepts that cross, such as a modality and "normal", would hide each other. A concept that
-    all points have says nothing, nor does one that always comes with another.
-
-    Returns:
-        CUIs; none where no concept tells points apart.
-    """
-    rank, rows, held = _ranks(labels), _rows(labels), labels.frequencies
-    allowed = np.ones(len(labels.cuis), bool)
-    chosen: list[int] = []
-    while len(chosen) < most:
-        slots = sorted(chosen, key=lambda j: rank[j])
-        slot = _rarest(labels, slots) + 1  # 0: no colour yet
-        width = len(slots) + 1
-        pairs = labels.indices.astype(np.int64) * width + slot[rows]
-        shared = np.bincount(pairs, minlength=len(labels.cuis) * width).reshape(-1, width)
-        # A concept takes its points from no colour, and from concepts that are more frequent.
-        taken = shared * (np.array([-1, *(rank[j] for j in slots)]) < rank[:, None])
-        now = np.bincount(slot, minlength=width)
-        gain = _entropy(np.column_stack([now - taken, taken.sum(axis=1)])) - _entropy(now[None])
-        gain = np.where(allowed, gain.round(12), 0)
-        if gain.max(initial=0) <= 0:
-            break
-        best = int(np.lexsort((rank, -gain))[0])
-        chosen.append(best)
-        has = np.zeros(len(labels), bool)
-        has[rows[labels.indices == best]] = True
-        both = np.bincount(labels.indices[has[rows]], minlength=len(labels.cuis))
-        common = both / np.minimum(held, held[best])
-        allowed &= (common <= _CROSSING) | (common >= 1 - _CROSSING)
-        allowed[best] = False
-    return [labels.cuis[j] for j in chosen]
 
 
 def by_value(values: Sequence[str], by: str) -> Colouring:
@@ -186,35 +149,3 @@ def _one(text: str, known: Mapping[str, Sequence[str]], shown: Callable[[str], s
 
 def _shown(cui: str, names: Mapping[str, str]) -> str:
     return f"{cui} ({names[cui]})" if cui in names else cui
-
-
-def _rarest(labels: LabelTable, concepts: Sequence[int]) -> NDArray[np.int64]:
-    """int64[n]: which of `concepts` (positions in the vocabulary) is a row's rarest, or -1."""
-    rank = _ranks(labels)
-    order = sorted(
-        (i for i, concept in enumerate(concepts) if concept >= 0), key=lambda i: rank[concepts[i]]
-    )
-    level = np.full(len(labels.cuis), -1, np.int64)  # 0 for the most frequent of them
-    level[[concepts[i] for i in order]] = np.arange(len(order))
-    highest = np.full(len(labels), -1, np.int64)
-    np.maximum.at(highest, _rows(labels), level[labels.indices])
-    return np.append(np.array(order, np.int64), -1)[highest]
-
-
-def _ranks(labels: LabelTable) -> NDArray[np.int64]:
-    """int64[cuis]: 0 for the most frequent concept; equals in the order of the vocabulary."""
-    rank = np.empty(len(labels.cuis), np.int64)
-    rank[np.argsort(-labels.frequencies, kind="stable")] = np.arange(len(rank))
-    return rank
-
-
-def _rows(labels: LabelTable) -> NDArray[np.int64]:
-    return np.repeat(np.arange(len(labels)), labels.sizes)
-
-
-def _entropy(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """float64[m]: in nats, of each row of int64[m, categories]."""
-    shares = counts / counts.sum(axis=1, keepdims=True)
-    logs = np.log(shares, where=shares > 0, out=np.zeros_like(shares))
-    result: NDArray[np.float64] = -(shares * logs).sum(axis=1)
-    return result

@@ -14,6 +14,7 @@ from annotator.map.make import Map
 from annotator.map.style import EDGE, MARKS, REST, Mark
 
 _WIDEST = 34  # characters of a label in the legend
+_LARGEST = 36.0  # square points of a mark
 
 
 def draw_map(drawn: Map) -> bytes:
@@ -25,7 +26,7 @@ def draw_map(drawn: Map) -> bytes:
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     colouring = drawn.colouring
-    size = max(10.0, min(40.0, 24000 / len(drawn.points)))
+    size = max(10.0, min(_LARGEST, 24000 / len(drawn.points)))
     rest = int(np.sum(colouring.of == NONE))
     lines = []
     if rest:  # drawn first, so below the others, and named last
@@ -43,6 +44,7 @@ def draw_map(drawn: Map) -> bytes:
         frameon=False,
         alignment="left",
         fontsize=9,
+        markerscale=(_LARGEST / size) ** 0.5,
         labelspacing=0.8,
     )
     for written, (_, label) in zip(legend.get_texts(), lines, strict=True):
@@ -67,7 +69,9 @@ def _label(category: Category) -> str:
 
 def _scatter(axes: Any, drawn: Map, category: int, mark: Mark, size: float) -> Any:
     shown = drawn.layout.positions[drawn.colouring.of == category]
+    form = np.array(mark.form)
+    size *= float(np.abs(form).max()) ** 2  # matplotlib scales each form to the same width
     return axes.scatter(
-        shown[:, 0], shown[:, 1], s=size, c=mark.colour, marker=np.array(mark.form),
+        shown[:, 0], shown[:, 1], s=size, c=mark.colour, marker=form,
         alpha=0.85, linewidths=0.3, edgecolors=EDGE[0],
     )  # fmt: skip

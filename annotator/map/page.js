@@ -100,9 +100,10 @@ function draw() {
 /** Puts the card beside a point, within the plot. */
 function place(x, y, away) {
   const [w, h] = [card.offsetWidth, card.offsetHeight];
-  const left = x > width / 2 ? x - away - w : x + away;
+  let left = x > width / 2 ? x - away - w : x + away, top = y - h / 2;
+  if (left < 0 || left + w > width) [left, top] = [0, y > height / 2 ? 0 : height]; // too narrow
   card.style.left = `${Math.max(4, Math.min(width - w - 4, left))}px`;
-  card.style.top = `${Math.max(4, Math.min(height - h - 4, y - h / 2))}px`;
+  card.style.top = `${Math.max(4, Math.min(height - h - 4, top))}px`;
 }
 
 // One point
@@ -118,13 +119,13 @@ function show(i, keep = false) {
 }
 
 function describe(i) {
-  const parts = [];
+  const shown = [], parts = [];
   if (data.pictures[i]) {
     const picture = element("img");
     picture.src = `data:image/jpeg;base64,${data.pictures[i]}`;
     picture.alt = `Small picture of ${data.ids[i]}`;
     picture.addEventListener("load", redraw);
-    parts.push(picture);
+    shown.push(picture);
   }
   parts.push(element("h3", "", data.ids[i]));
   const concepts = data.held[i].map((j) => {
@@ -137,7 +138,7 @@ function describe(i) {
     parts.push(element("p", "muted", `${data.by}: ${data.legend[data.category[i]].label}`));
   }
   if (data.groups[i]) parts.push(element("p", "muted", `group: ${data.groups[i]}`));
-  return parts;
+  return [...shown, element("div", "", ...parts)];
 }
 
 // Moving about

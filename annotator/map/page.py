@@ -34,7 +34,7 @@ def map_page(drawn: Map, pictures: Sequence[str] = ()) -> str:
         else ""
     )
     body = f"""<header>
-<h1>{text(drawn.title)}</h1>
+<h1>Map of {text(drawn.title)}</h1>
 <p class="muted">{text(drawn.counted)}, near each other where their vectors are alike.{fitted}
 Not for clinical use.</p>
 </header>

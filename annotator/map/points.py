@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from annotator.errors import AnnotatorError
 from index import StoredIndex
 from index.labels import LabelTable
 
@@ -78,13 +77,8 @@ def read_points(stored: StoredIndex, *, limit: int, seed: int = 0) -> Points:
         stored: The index.
         limit: The most points, at least 1; each row is as likely as the others to be drawn.
         seed: Of the sample.
-
-    Raises:
-        AnnotatorError: The index has no images.
     """
     n = len(stored.ids)
-    if not n:
-        raise AnnotatorError("The index has no images to draw.", "`annotator add` brings some.")
     rows = np.arange(n, dtype=np.int64)
     if n > limit:
         rows = np.sort(np.random.default_rng(seed).choice(n, limit, replace=False))

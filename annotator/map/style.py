@@ -39,7 +39,7 @@ _CIRCLE = _regular(20, 0, 1.0)
 MARKS = (
     Mark("#0072b2", "#3d9bdc", _CIRCLE),
     Mark("#e69f00", "#e69f00", _regular(3, 90, 1.35)),
-    Mark("#009e73", "#00b585", _regular(4, 45, 1.2)),
+    Mark("#009e73", "#00b585", _regular(4, 45, 1.3)),
     Mark("#cc79a7", "#d98cb8", _regular(4, 0, 1.3)),
     Mark("#d55e00", "#ee7519", _regular(3, -90, 1.35)),
     Mark("#56b4e9", "#8fd0f7", _regular(6, 30, 1.15)),
