@@ -97,12 +97,18 @@ def map_command(
         raise click.UsageError("--concepts is for --color concept.")
 
     from annotator.map.make import make_map
+    from annotator.progress import bar
     from index import open_index
 
     if options["method"] == "umap":
         say("UMAP on one thread, so that a repetition gives the same map: about a minute.")
     drawn = make_map(
-        open_index(directory), directory.resolve().name, concepts=concepts, limit=limit, **options
+        open_index(directory),
+        directory.resolve().name,
+        concepts=concepts,
+        limit=limit,
+        progress=bar,
+        **options,
     )
     if len(drawn.points) < drawn.points.total:
         say(f"Drawing {drawn.counted}, chosen at random; --limit draws more.")

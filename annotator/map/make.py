@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +12,7 @@ from annotator.errors import AnnotatorError
 from annotator.map.colour import Colouring, by_concept, by_value, find_concepts
 from annotator.map.layout import Layout, pca, umap
 from annotator.map.points import Points, read_points
+from annotator.progress import Progress, silent
 from annotator.tables.formats import read_column
 from index import StoredIndex
 
@@ -51,6 +53,7 @@ def make_map(
     concepts: Sequence[str] = (),
     limit: int = DEFAULT_LIMIT,
     seed: int = 0,
+    progress: Progress = silent,
 ) -> Map:
     """Lay out the images of an index by their vectors, and colour them.
 
@@ -62,6 +65,7 @@ def make_map(
         concepts: With `color` "concept", CUIs or names; without, the telling ones are chosen.
         limit: The most points; more images are sampled.
         seed: Of the sample and of UMAP.
+        progress: Told about each point whose vector is read.
 
     Raises:
         AnnotatorError: There is nothing to draw or to colour by, an unknown concept, umap-learn is
@@ -74,7 +78,8 @@ def make_map(
         colouring = by_concept(points.labels, points.name, chosen)
     else:
         colouring = _by_value(points, color)
-    layout = pca(points.blocks) if method == "pca" else umap(points.blocks, seed=seed)
+    blocks = partial(points.blocks, progress)
+    layout = pca(blocks) if method == "pca" else umap(blocks, seed=seed)
     return Map(title, points, layout, colouring)
 
 

@@ -100,7 +100,7 @@ function draw() {
 /** Puts the card beside a point, within the plot. */
 function place(x, y, away) {
   const [w, h] = [card.offsetWidth, card.offsetHeight];
-  let left = x > width / 2 ? x - away - w : x + away, top = y - h / 2;
+  let left = x + away + w > width ? x - away - w : x + away, top = y - h / 2;
   if (left < 0 || left + w > width) [left, top] = [0, y > height / 2 ? 0 : height]; // too narrow
   card.style.left = `${Math.max(4, Math.min(width - w - 4, left))}px`;
   card.style.top = `${Math.max(4, Math.min(height - h - 4, top))}px`;

@@ -43,10 +43,13 @@ Not for clinical use.</p>
 <section class="card plot" aria-label="Map">
 <canvas id="map" tabindex="0" role="application" aria-describedby="keys"
  aria-label="Map of {text(drawn.counted)}"></canvas>
+<div class="below">
+<p class="muted small">→&nbsp;{text(drawn.layout.axes[0])} · ↑&nbsp;{text(drawn.layout.axes[1])}</p>
 <div class="tools">
 <button type="button" id="nearer" aria-label="Zoom in">+</button>
 <button type="button" id="farther" aria-label="Zoom out">−</button>
 <button type="button" id="whole">Whole map</button>
+</div>
 </div>
 <div id="point" class="card" aria-live="polite" hidden></div>
 </section>
@@ -59,7 +62,6 @@ Not for clinical use.</p>
 <p id="found" class="muted small" aria-live="polite"></p>
 </aside>
 </main>
-<p class="muted small">→ {text(drawn.layout.axes[0])} · ↑ {text(drawn.layout.axes[1])}</p>
 <p class="muted small" id="keys">Click or tap a point to keep it shown. Wheel or + and − zoom, drag
 moves the map; arrow keys go from point to point, Escape lets go, 0 shows the whole map.</p>
 <script type="application/json" id="data">{data}</script>"""

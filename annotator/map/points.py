@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
+from annotator.progress import Progress, silent
 from index import StoredIndex
 from index.labels import LabelTable
 
@@ -56,10 +58,11 @@ class Points:
         texts = self.stored.columns.get(column)
         return None if texts is None else [texts[row] for row in self.rows.tolist()]
 
-    def blocks(self) -> Iterator[NDArray[np.float32]]:
+    def blocks(self, progress: Progress = silent) -> Iterator[NDArray[np.float32]]:
         """float32[m, dim]: the vectors in order, some thousand at once."""
-        for start in range(0, len(self.rows), _ROWS_AT_ONCE):
-            yield self.stored.vectors(self.rows[start : start + _ROWS_AT_ONCE])
+        read = iter(progress(range(len(self)), total=len(self), label="Laying out"))
+        while places := list(islice(read, _ROWS_AT_ONCE)):
+            yield self.stored.vectors(self.rows[places])
 
     def pictures(self) -> list[bytes] | None:
         """The small picture of each point, a JPEG, b"" where it has none; None if the index keeps
