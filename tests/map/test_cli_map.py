@@ -8,7 +8,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -133,17 +132,21 @@ def test_without_umap_the_error_names_the_extra(map_index: Path, tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_the_example_of_the_documentation(tmp_path: Path) -> None:
+def test_the_example_of_the_documentation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As it is written, on fewer phantoms."""
     lines = re.findall(r"^    (annotator .*)", DOCS.read_text(encoding="utf-8"), re.MULTILINE)
     assert lines[0] == "annotator sample sample/"
     sample = write_sample(tmp_path / "sample", n=60)
+    monkeypatch.chdir(tmp_path)
     for line in lines[1:]:
-        program, *arguments = shlex.split(line)
+        program, command, *arguments = shlex.split(line)
         assert program == "annotator"
+        if command == "map" and (tmp_path / "map.html").exists():
+            assert invoke(*arguments).exit_code == 0
+            continue
         done = subprocess.run(
-            [sys.executable, "-m", "annotator", *arguments], capture_output=True, text=True,
-            cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)},
+            [sys.executable, "-m", "annotator", command, *arguments], capture_output=True,
+            text=True, env=os.environ | {"PYTHONPATH": str(ROOT)},
         )  # fmt: skip
         assert (done.returncode, done.stdout) == (0, ""), done.stderr
     assert {"map.html", "map.png", "lungs.html", "sides.png"} <= {
@@ -154,4 +157,3 @@ def test_the_example_of_the_documentation(tmp_path: Path) -> None:
     lungs = legend(tmp_path / "lungs.html")
     assert lungs["none of these"] == sum(not row & {"C0032227", "C0032326"} for row in held)
     assert sum(legend(tmp_path / "map.html").values()) == 60
-    shutil.rmtree(tmp_path)
