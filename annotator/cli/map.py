@@ -13,6 +13,7 @@ from annotator.cli.options import file_path, index_option
 
 if TYPE_CHECKING:
     from annotator.map.make import Map
+    from index.place import Place
 
 _KINDS = (".html", ".png")
 
@@ -73,7 +74,7 @@ _KINDS = (".html", ".png")
     help="Pixels of a page's pictures, 0 for none (default: 192, less for over 1,000 points).",
 )
 def map_command(
-    directory: Path,
+    place: Place,
     outputs: Sequence[Path],
     concepts: Sequence[str],
     limit: int,
@@ -98,13 +99,12 @@ def map_command(
 
     from annotator.map.make import make_map
     from annotator.progress import bar
-    from index import open_index
 
     if options["method"] == "umap":
         say("UMAP on one thread, so that a repetition gives the same map: about a minute.")
     drawn = make_map(
-        open_index(directory),
-        directory.resolve().name,
+        place.open(),
+        place.folder.resolve().name,
         concepts=concepts,
         limit=limit,
         progress=bar,

@@ -14,7 +14,7 @@ from annotator.map.layout import Layout, pca, umap
 from annotator.map.points import Points, read_points
 from annotator.progress import Progress, silent
 from annotator.tables.formats import read_column
-from index import StoredIndex
+from index.place import Index
 
 Method = Literal["pca", "umap"]
 
@@ -45,7 +45,7 @@ class Map:
 
 
 def make_map(
-    stored: StoredIndex,
+    stored: Index,
     title: str,
     *,
     method: Method = "pca",
@@ -68,11 +68,11 @@ def make_map(
         progress: Told about each point whose vector is read.
 
     Raises:
-        AnnotatorError: There is nothing to draw or to colour by, an unknown concept, umap-learn is
-            missing, or a file cannot be read.
+        AnnotatorError: The index lies on a server, there is nothing to colour by, an unknown
+            concept, umap-learn is missing, or a file cannot be read.
     """
     if color == "concept":
-        chosen = find_concepts(concepts, stored.labels.cuis, stored.names) if concepts else None
+        chosen = find_concepts(concepts, list(stored.concepts), stored.names) if concepts else None
     points = read_points(stored, limit=limit, seed=seed)
     if color == "concept":
         colouring = by_concept(points.labels, points.name, chosen)

@@ -9,9 +9,11 @@ from itertools import islice
 import numpy as np
 from numpy.typing import NDArray
 
+from annotator.errors import AnnotatorError
 from annotator.progress import Progress, silent
 from index import StoredIndex
 from index.labels import LabelTable
+from index.place import Index
 
 _ROWS_AT_ONCE = 4096
 
@@ -36,7 +38,7 @@ class Points:
     @property
     def total(self) -> int:
         """How many images the index holds."""
-        return len(self.stored.ids)
+        return len(self.stored)
 
     @property
     def ids(self) -> list[str]:
@@ -73,15 +75,23 @@ class Points:
         return [self.stored.thumbnail(row) or b"" for row in self.rows.tolist()]
 
 
-def read_points(stored: StoredIndex, *, limit: int, seed: int = 0) -> Points:
+def read_points(stored: Index, *, limit: int, seed: int = 0) -> Points:
     """All images of an index, or a random sample of them.
 
     Args:
         stored: The index.
         limit: The most points, at least 1; each row is as likely as the others to be drawn.
         seed: Of the sample.
+
+    Raises:
+        AnnotatorError: The index lies on a server.
     """
-    n = len(stored.ids)
+    if not isinstance(stored, StoredIndex):
+        raise AnnotatorError(
+            "A map needs all vectors, and those of this index lie on a server.",
+            "Draw an index that lies in a folder.",
+        )
+    n = len(stored)
     rows = np.arange(n, dtype=np.int64)
     if n > limit:
         rows = np.sort(np.random.default_rng(seed).choice(n, limit, replace=False))

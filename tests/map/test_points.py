@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from annotator.errors import AnnotatorError
 from annotator.map import points as module
 from annotator.map.points import read_points
 from index import StoredIndex, open_index
@@ -61,3 +63,9 @@ def test_removed_images_are_not_drawn(tmp_path: Path, map_index: Path) -> None:
     assert points.pictures() == [
         p for i, p in enumerate(whole.pictures() or []) if i not in (0, 30)
     ]
+
+
+def test_an_index_on_a_server_is_refused() -> None:
+    elsewhere: Any = object()  # anything but an index in a folder
+    with pytest.raises(AnnotatorError, match="lie on a server"):
+        read_points(elsewhere, limit=5)
