@@ -13,7 +13,12 @@ from index import StoredIndex, VersionWriter, open_index
 from index.segments import THUMBNAIL_ENDS, THUMBNAILS
 
 HOSTILE = '</script><img src=x onerror="document.title=1">'
-NAMES = {"C1": "Chest", "C2": "Brain, left", "C3": f"costs $5_{{ {HOSTILE}", "C4": "Everything"}
+NAMES = {
+    "C1": "Chest",
+    "C2": "Brain, left",
+    "C3": f"costs $5_{{ or $9 {HOSTILE}",
+    "C4": "Everything",
+}
 
 
 def jpeg(level: int) -> bytes:

@@ -136,7 +136,7 @@ def test_the_example_of_the_documentation(tmp_path: Path, monkeypatch: pytest.Mo
     """As it is written, on fewer phantoms."""
     lines = re.findall(r"^    (annotator .*)", DOCS.read_text(encoding="utf-8"), re.MULTILINE)
     assert lines[0] == "annotator sample sample/"
-    sample = write_sample(tmp_path / "sample", n=60)
+    sample = write_sample(tmp_path / "sample", n=40)
     monkeypatch.chdir(tmp_path)
     for line in lines[1:]:
         program, command, *arguments = shlex.split(line)
@@ -156,4 +156,4 @@ def test_the_example_of_the_documentation(tmp_path: Path, monkeypatch: pytest.Mo
         held = [set(row["CUIs"].split(";")) for row in csv.DictReader(file)]
     lungs = legend(tmp_path / "lungs.html")
     assert lungs["none of these"] == sum(not row & {"C0032227", "C0032326"} for row in held)
-    assert sum(legend(tmp_path / "map.html").values()) == 60
+    assert sum(legend(tmp_path / "map.html").values()) == 40

@@ -38,7 +38,7 @@ def test_each_category_is_drawn_in_its_colour(stored: StoredIndex) -> None:
     assert near(one, MARKS[0].colour) > 100 and near(one, MARKS[1].colour) < 20
 
 
-@pytest.mark.parametrize("title", ["costs $5_{", "_hidden", ""])
+@pytest.mark.parametrize("title", ["from $5_{ to $9", "_hidden", ""])
 def test_names_are_no_formulas(stored: StoredIndex, title: str) -> None:
     drawn = make_map(stored, title, concepts=["C3", "C4"])  # C3 is named like a broken formula
     assert draw_map(drawn)

@@ -50,6 +50,13 @@ def test_the_sign_does_not_depend_on_the_order() -> None:
     np.testing.assert_allclose(there.positions, here.positions[shuffled], atol=1e-5)
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_components_point_to_their_largest_coefficient(seed: int) -> None:
+    vectors = random_vectors(40, 6, seed)
+    axes, *_ = np.linalg.lstsq(vectors - vectors.mean(axis=0), pca(blocks(vectors)).positions)
+    assert (axes[np.abs(axes).argmax(axis=0), [0, 1]] > 0).all()
+
+
 def test_single_precision_is_enough_far_from_the_origin() -> None:
     near = random_vectors(400, 8)
     base = np.zeros((400, 8), np.float32)

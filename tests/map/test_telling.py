@@ -6,7 +6,7 @@ from collections import Counter
 from itertools import combinations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from annotator.map.telling import rarest, telling
@@ -27,6 +27,7 @@ def holders(labels: LabelTable) -> dict[str, set[int]]:
     return found
 
 
+@settings(deadline=None)
 @given(ROWS, st.lists(st.integers(-1, 7), max_size=5, unique=True))
 def test_the_rarest_of_some(rows: list[set[int]], wanted: list[int]) -> None:
     labels = table(rows)
@@ -41,6 +42,7 @@ def test_the_rarest_of_some(rows: list[set[int]], wanted: list[int]) -> None:
     assert rarest(labels, concepts).tolist() == expected
 
 
+@settings(max_examples=50, deadline=None)
 @given(ROWS, st.integers(1, 8))
 def test_what_is_chosen_never_crosses_and_always_tells(rows: list[set[int]], most: int) -> None:
     labels = table(rows)
@@ -55,6 +57,7 @@ def test_what_is_chosen_never_crosses_and_always_tells(rows: list[set[int]], mos
     assert bool(chosen) == bool(divides)
 
 
+@settings(max_examples=40, deadline=None)
 @given(ROWS, st.randoms(use_true_random=False))
 def test_the_order_of_the_images_does_not_matter(rows: list[set[int]], random: object) -> None:
     shuffled = list(rows)
