@@ -22,7 +22,7 @@ LAYERS = (
     {"errors"},
     {"progress", "html", "tables", "images", "vote", "adapt"},
     {"score", "embed", "sample"},
-    {"tune"},
+    {"tune", "captions"},
     {"record"},
     {"collection", "inspect", "removal"},
     {"rows", "map"},

@@ -16,6 +16,7 @@ import click
 from annotator import __version__
 from annotator.cli.annotate import annotate_command
 from annotator.cli.build import build_index_command, sample_command
+from annotator.cli.caption import caption_command
 from annotator.cli.change import add_command, compact_command, remove_command
 from annotator.cli.check import info_command, stats_command, verify_command
 from annotator.cli.console import EXIT_INTERRUPTED, EXIT_OK, EXIT_PROBLEM, say
@@ -32,7 +33,7 @@ Exit codes:
   0    done
   1    the input or the index is wrong, or a check found something
   2    wrong usage
-  3    done, but some images could not be used (their rows have no CUIs)
+  3    done, but some images could not be used (their rows are empty)
   130  interrupted with Ctrl-C; what was embedded is kept and not computed again"""
 
 
@@ -82,6 +83,7 @@ for _command in (
     remove_command,
     compact_command,
     annotate_command,
+    caption_command,
     evaluate_command,
     validate_command,
     info_command,

@@ -172,7 +172,7 @@ def given_collection(
 def given_voting(options: Mapping[str, Any]) -> list[str]:
     """Those of `voting_options` that were given."""
     names = ("k", "kernel", "beta", "prior", "decider", "threshold", "top_r", "min_score")
-    return [name for name in names if options[name] is not None]
+    return [name for name in names if options.get(name) is not None]
 
 
 def voting_of(options: Mapping[str, Any], recorded: Voting | None = None) -> Voting:

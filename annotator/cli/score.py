@@ -11,10 +11,23 @@ import click
 from annotator.cli.console import EXIT_OK, EXIT_PROBLEM, say
 from annotator.cli.options import file_path, json_option, names_option, side_options
 
+_BELONGS = {
+    "--scorer": "plain runs",
+    "--secondary": "plain runs",
+    "--names": "plain runs",
+    "--bertscore": "--captions",
+    "--bertscore-layer": "--captions",
+    "--k": "--ranking",
+    "--items": "--ranking",
+    "--relevant": "--ranking",
+}
+
 
 @click.command("evaluate")
 @click.argument("run", type=file_path())
 @click.argument("truth", type=file_path())
+@click.option("--captions", is_flag=True, help="RUN and TRUTH are captions: ROUGE-1, BERTScore.")
+@click.option("--ranking", is_flag=True, help="RUN is a ranking of similar items: nDCG, MAP.")
 @click.option(
     "--scorer",
     type=click.Choice(["current", "legacy"]),
@@ -23,7 +36,32 @@ from annotator.cli.options import file_path, json_option, names_option, side_opt
     help="current: 2022-2026; legacy: 2017-2020.",
 )
 @click.option("--secondary", type=file_path(), help="concepts_manual.csv, for the secondary score.")
-@click.option("--by", metavar="FILE[:COLUMN]", help="F1 for each value of this column, too.")
+@click.option(
+    "--against", type=file_path(), help="Another run: the difference, with a paired interval."
+)
+@click.option("--by", metavar="FILE[:COLUMN]", help="The score of each value of this column, too.")
+@click.option(
+    "--bertscore",
+    metavar="MODEL",
+    help="With --captions: BERTScore by this model, a folder or a name on the hub; the task's is "
+    "microsoft/deberta-xlarge-mnli.",
+)
+@click.option(
+    "--bertscore-layer", type=click.IntRange(1), help="Its layer (default: the one published)."
+)
+@click.option(
+    "--k", type=click.IntRange(1), default=10, show_default=True, help="With --ranking: the depth."
+)
+@click.option(
+    "--items",
+    type=file_path(),
+    help="With --ranking: the concepts of what could be found, if TRUTH has those of the queries.",
+)
+@click.option(
+    "--relevant",
+    type=click.FloatRange(0, min_open=True),
+    help="With --ranking: the least relevance that counts for MAP (judgements: 1, concepts: 0.5).",
+)
 @names_option
 @side_options
 @json_option
@@ -33,28 +71,105 @@ def evaluate_command(run: Path, truth: Path, as_json: bool, **options: Any) -> N
     \b
     annotator evaluate run.csv concepts.csv
     annotator evaluate run.csv concepts.csv --split split.csv --only test --by sources.csv:source
+    annotator evaluate captions.csv test_captions.csv --captions --against nearest.csv
+    annotator evaluate similar.csv test_concepts.csv --ranking --items train_concepts.csv
     """
     from annotator.collection import select_side
-    from annotator.score.evaluation import evaluate
-    from annotator.score.report import render
-    from annotator.tables.formats import read_ids, read_names
 
-    restricted = options["split"] is not None or options["only"] is not None
-    ids = select_side(read_ids(truth), options["split"], options["only"]) if restricted else None
+    if options["captions"] and options["ranking"]:
+        raise click.UsageError("--captions and --ranking exclude each other.")
+    kind = next((f"--{kind}" for kind in ("captions", "ranking") if options[kind]), "plain runs")
+    for option, owner in _BELONGS.items():
+        name = option.removeprefix("--").replace("-", "_")
+        source = click.get_current_context().get_parameter_source(name)
+        if source is not click.core.ParameterSource.DEFAULT and owner != kind:
+            raise click.UsageError(f"{option} belongs to {owner}.")
+    ids = None
+    if options["split"] is not None or options["only"] is not None:
+        ids = select_side(_read_ids(truth, kind), options["split"], options["only"])
+    evaluators = {"--captions": _captions, "--ranking": _ranking, "plain runs": _concepts}
+    facts, text, hint = evaluators[kind](run, truth, ids, options)
+    click.echo(json.dumps(facts, indent=2, ensure_ascii=False) if as_json else text)
+    if hint and not as_json:
+        say(f"Next: {hint}")
+
+
+def _read_ids(truth: Path, kind: str) -> list[str]:
+    from annotator.tables.formats import read_ids
+    from annotator.tables.ranking import is_qrels, read_qrels
+
+    if kind == "--ranking" and is_qrels(truth):
+        return list(read_qrels(truth))
+    return read_ids(truth)
+
+
+_Evaluated = tuple[dict[str, Any], str, str]  # for programs, for people, what to do next
+
+
+def _concepts(run: Path, truth: Path, ids: set[str] | None, options: dict[str, Any]) -> _Evaluated:
+    from annotator.score.evaluation import evaluate
+    from annotator.score.layout import section
+    from annotator.score.measures import compare, render_difference
+    from annotator.score.report import render
+    from annotator.tables.formats import read_names
+
+    names = read_names(options["names"]) if options["names"] else None
+    common = {"scorer": options["scorer"], "ids": ids}
     evaluation = evaluate(
+        run, truth, secondary=options["secondary"], by=options["by"], names=names, **common
+    )
+    facts, text = evaluation.to_dict(), render(evaluation)
+    if options["against"] is not None:
+        other = evaluate(options["against"], truth, **common)
+        scores = dict(zip(other.image_ids, other.image_scores.tolist(), strict=True))
+        others = [scores[id_] for id_ in evaluation.image_ids]
+        difference = compare(evaluation.image_scores.tolist(), others)
+        facts["against"] = difference.to_dict()
+        text += "\n".join(["", *section("F1 against the other run", render_difference(difference))])
+    return facts, text, ""
+
+
+def _captions(run: Path, truth: Path, ids: set[str] | None, options: dict[str, Any]) -> _Evaluated:
+    from annotator.captions.evaluation import evaluate_captions
+    from annotator.score.measures import render_measured
+
+    scorer = None
+    if options["bertscore"] is not None:
+        from annotator.captions.bertscore import BertScorer
+        from annotator.progress import bar
+
+        scorer = BertScorer(options["bertscore"], options["bertscore_layer"], progress=bar)
+    elif options["bertscore_layer"] is not None:
+        raise click.UsageError("--bertscore-layer belongs to --bertscore.")
+    measured = evaluate_captions(
+        run, truth, against=options["against"], bertscore=scorer, by=options["by"], ids=ids
+    )
+    hint = ""
+    if options["against"] is None:
+        hint = f"annotator evaluate {run} {truth} --captions --against OTHER, to compare two"
+    elif scorer is None:
+        hint = "add --bertscore MODEL, the task's other measure of words"
+    return measured.to_dict(), render_measured(measured), hint
+
+
+def _ranking(run: Path, truth: Path, ids: set[str] | None, options: dict[str, Any]) -> _Evaluated:
+    from annotator.score.measures import render_measured
+    from annotator.score.ranking import evaluate_ranking
+
+    measured = evaluate_ranking(
         run,
         truth,
-        scorer=options["scorer"],
-        secondary=options["secondary"],
+        k=options["k"],
+        items=options["items"],
+        relevant=options["relevant"],
+        against=options["against"],
         by=options["by"],
         ids=ids,
-        names=read_names(options["names"]) if options["names"] else None,
     )
-    click.echo(
-        json.dumps(evaluation.to_dict(), indent=2, ensure_ascii=False)
-        if as_json
-        else render(evaluation)
-    )
+    hint = ""
+    if options["against"] is None:
+        hint = f"annotator evaluate {run} {truth} --ranking --against OTHER, to compare two"
+    return measured.to_dict(), render_measured(measured), hint
 
 
 @click.command("validate")

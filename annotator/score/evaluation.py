@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+_DRAWN_AT_ONCE = 4_000_000  # counts of a bootstrap, 32 MB
+
 
 @dataclass(frozen=True)
 class Score:
@@ -214,8 +216,13 @@ def bootstrap_interval(
 
     values, counts = np.unique(np.asarray(scores, dtype=np.float64), return_counts=True)
     n = len(scores)
-    draws = np.random.default_rng(seed).multinomial(n, counts / n, size=resamples)
-    low, high = np.percentile(draws @ values / n, [2.5, 97.5])
+    generator = np.random.default_rng(seed)
+    at_once = max(_DRAWN_AT_ONCE // len(values), 1)
+    means = [
+        generator.multinomial(n, counts / n, size=min(at_once, resamples - done)) @ values / n
+        for done in range(0, resamples, at_once)
+    ]
+    low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
     return float(low), float(high)
 
 

@@ -72,7 +72,7 @@ def render_run(rows: Iterable[tuple[str, Sequence[str]]], year: str) -> str:
     lines = [] if form.header is None else [form.header]
     seen: set[str] = set()
     for image_id, cuis in rows:
-        _check_id(image_id, seen)
+        check_id(image_id, seen)
         _check_cuis(image_id, cuis)
         lines.append(f"{image_id}{form.separator}{';'.join(cuis)}")
     return "".join(f"{line}\n" for line in lines)
@@ -133,7 +133,12 @@ def validate_run(path: Path | str, ids: Sequence[str]) -> list[Problem]:
     return sorted(problems, key=lambda problem: (problem.line == 0, problem.line))
 
 
-def _check_id(image_id: str, seen: set[str]) -> None:
+def check_id(image_id: str, seen: set[str]) -> None:
+    """Refuse an id that no run may hold, or that is in `seen`; then add it there.
+
+    Raises:
+        FormatError: The id is repeated, empty, or holds what would tear its row apart.
+    """
     fault = ""
     if not image_id:
         fault = "is empty"

@@ -1,0 +1,63 @@
+"""Captions as the task compares them: normalised, cut into words, and their ROUGE-1.
+
+The steps and their order are those of the task's evaluators of 2025 and 2026 (docs/captions.md).
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+_DIGITS = re.compile(r"\d+")
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_WORD = re.compile("[a-z0-9]+")
+
+
+def normalise(caption: str) -> str:
+    """In lower case, each run of digits `number`, without ASCII punctuation."""
+    return _DIGITS.sub("number", caption.lower()).translate(_PUNCTUATION)
+
+
+def words(caption: str) -> list[str]:
+    """The words of a caption after `normalise`, as ROUGE cuts them: runs of `a-z0-9`, unstemmed."""
+    return _WORD.findall(normalise(caption).lower())
+
+
+def rouge1(truth: str, caption: str) -> float:
+    """ROUGE-1 F1 of two captions: of the words that they share, as often as both have them; 0..1.
+
+    Two empty captions count as 1, as in the task.
+    """
+    if not truth and not caption:
+        return 1.0
+    wanted, found = Counter(words(truth)), Counter(words(caption))
+    shared = (wanted & found).total()
+    if not shared:
+        return 0.0
+    precision, recall = shared / found.total(), shared / wanted.total()
+    return 2 * precision * recall / (precision + recall)
+
+
+def similarities(captions: Sequence[str]) -> NDArray[np.float64]:
+    """float64[n, n]: `rouge1` of all pairs of n captions; one without words is like none."""
+    # The second `the` of a caption is another word than its first, so that sets are compared.
+    columns: dict[tuple[str, int], int] = {}
+    rows: list[int] = []
+    held: list[int] = []
+    for row, caption in enumerate(captions):
+        times: Counter[str] = Counter()
+        for word in words(caption):
+            held.append(columns.setdefault((word, times[word]), len(columns)))
+            rows.append(row)
+            times[word] += 1
+    has = np.zeros((len(captions), len(columns)), np.float32)
+    has[rows, held] = 1
+    shared = (has @ has.T).astype(np.float64)
+    sizes = shared.diagonal()
+    total = sizes[:, None] + sizes
+    return np.divide(2 * shared, total, out=np.zeros_like(shared), where=total > 0)
