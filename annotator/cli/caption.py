@@ -126,5 +126,5 @@ def caption_command(images: str, directory: Path, **options: Any) -> int:
             f"Warning: {len(without)} images have an empty caption, since none of their neighbours "
             f"has one: {', '.join(without[:3])}{', …' if len(without) > 3 else ''}"
         )
-    say("Next: annotator evaluate captions.csv TRUE_CAPTIONS --captions")
+    say(f"Next: annotator evaluate {options['output'] or 'captions.csv'} TRUE_CAPTIONS --captions")
     return EXIT_PARTIAL if failed else EXIT_OK

@@ -149,6 +149,8 @@ def _captions(run: Path, truth: Path, ids: set[str] | None, options: dict[str, A
         hint = f"annotator evaluate {run} {truth} --captions --against OTHER, to compare two"
     elif scorer is None:
         hint = "add --bertscore MODEL, the task's other measure of words"
+    elif options["by"] is None:
+        hint = "add --by FILE:COLUMN, to see where the difference comes from"
     return measured.to_dict(), render_measured(measured), hint
 
 
@@ -169,6 +171,8 @@ def _ranking(run: Path, truth: Path, ids: set[str] | None, options: dict[str, An
     hint = ""
     if options["against"] is None:
         hint = f"annotator evaluate {run} {truth} --ranking --against OTHER, to compare two"
+    elif options["by"] is None:
+        hint = "add --by FILE:COLUMN, to see where the difference comes from"
     return measured.to_dict(), render_measured(measured), hint
 
 

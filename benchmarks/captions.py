@@ -1,0 +1,192 @@
+"""The consensus caption against the nearest case's, by ROUGE-1 with a paired interval.
+
+How many neighbours are asked, and how sharply they are weighted, is compared on the training side:
+each of its images is captioned by those of other groups (patient, study), through projections that
+have not seen its concepts. The test side is read once, with what the index was tuned to.
+
+    python benchmarks/captions.py --images DIR --concepts FILE --captions FILE \\
+        --split FILE --groups FILE:COLUMN
+
+Without --captions, captions are composed from the names of the concepts (--names), in a wording
+drawn for each image. Such captions say whether the method works, and little about real ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import tempfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from common import save
+from numpy.typing import NDArray
+
+from annotator.build import build_index
+from annotator.captions.consensus import Method, choose
+from annotator.captions.text import rouge1, similarities
+from annotator.collection import Collection, read_collection
+from annotator.embed.makers import make_embedder
+from annotator.pipeline import Annotation, Annotator
+from annotator.progress import bar
+from annotator.record import recorded_lists
+from annotator.score.measures import measure
+from annotator.tables.formats import read_column
+from annotator.vote.posterior import vote
+from annotator.vote.voting import Voting
+
+K = (1, 3, 5, 10, 20, 30, 50, 100)
+BETA = (0.0, 4.0, 8.0, 12.0, 16.0, 24.0, 48.0)
+METHODS: tuple[Method, ...] = ("consensus", "nearest")
+OPENINGS = ("{} showing {}.", "{}: {}.", "This {} demonstrates {}.", "{}. There is {}.")
+
+
+def main() -> None:
+    """Parse, build, compare on the training side, score the test side, report."""
+    options = parse()
+    with contextlib.ExitStack() as stack:
+        folder = options.index or stack.enter_context(tempfile.TemporaryDirectory())
+        train, test = (read(options, side) for side in ("train", "test"))
+        build_index(train, folder, make_embedder(), progress=bar)
+        annotator = Annotator.open(folder)
+        of_cases = dict(
+            zip(annotator.stored.ids, annotator.stored.columns["captions"], strict=True)
+        )
+        records: list[dict[str, Any]] = []
+        for setting in compare(annotator, of_cases):
+            records.append({"side": "train", **setting})
+            print(*(f"{name} {value}" for name, value in records[-1].items()), sep="\t", flush=True)
+        records += score(annotator, test, options.by)
+    for record in records[-len(METHODS) :]:
+        print(record)
+    named = {"captions": options.name, "images": [len(train.images), len(test.images)]}
+    print(f"raw figures: {save('captions', [{**named, **record} for record in records])}")
+
+
+def parse() -> argparse.Namespace:
+    """What was given on the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    for option in ("--images", "--concepts", "--split"):
+        parser.add_argument(option, required=True)
+    parser.add_argument("--captions", help="Table with each image's caption.")
+    parser.add_argument("--names", help="Without captions: names of the concepts.")
+    parser.add_argument("--groups", help="FILE:COLUMN, each image's patient or study.")
+    parser.add_argument("--by", help="FILE:COLUMN, ROUGE-1 for each of its values, too.")
+    parser.add_argument("--index", help="Keep the index there, with what was embedded.")
+    parser.add_argument("--name", required=True, help="Of the captions, for the results.")
+    options = parser.parse_args()
+    if not options.captions and not options.names:
+        parser.error("give --captions or --names")
+    return options
+
+
+def read(options: argparse.Namespace, side: str) -> Collection:
+    """One side of the collection, its captions composed where there are none."""
+    collection = read_collection(
+        options.images,
+        options.concepts,
+        captions=options.captions,
+        names=options.names,
+        groups=options.groups,
+        split=options.split,
+        only=side,
+    )
+    if options.captions:
+        return collection
+    captions = {id_: compose(id_, c, collection.names) for id_, c in collection.concepts.items()}
+    return dataclasses.replace(collection, captions=captions)
+
+
+def compose(image_id: str, cuis: Sequence[str], names: Mapping[str, str]) -> str:
+    """A sentence of the concepts' names, their order and its opening drawn by the id."""
+    if not cuis:
+        return "No finding."
+    rng = np.random.default_rng(zlib.crc32(image_id.encode()))
+    first, *rest = [names.get(cui, cui).lower() for cui in rng.permutation(list(cuis))]
+    return OPENINGS[rng.integers(len(OPENINGS))].format(first, ", ".join(rest) or "nothing else")
+
+
+def compare(annotator: Annotator, captions: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """Mean ROUGE-1 on the training side, by other patients' images, of each k and beta."""
+    lists = recorded_lists(annotator.stored)
+    if lists is None:
+        raise SystemExit("There are too few images to compare anything on.")
+    texts = [captions[id_] for id_ in annotator.stored.ids]
+    # Of each image: how its neighbours' captions are like each other, and like its own.
+    between, own = [], []
+    for query, rows in bar(
+        zip(lists.queries, lists.found.rows, strict=True), total=len(lists.queries), label="ROUGE-1"
+    ):
+        between.append(similarities([texts[row] for row in rows]).astype(np.float32))
+        own.append([rouge1(texts[query], texts[row]) for row in rows])
+    tuned = annotator.voting
+    settings = [("the index's", tuned)]
+    settings += [
+        ("tried", Voting(k=k, beta=beta, kernel="exponential")) for k in K for beta in BETA
+    ]
+    for origin, voting in settings:
+        posterior = vote(
+            lists.found,
+            annotator.stored.labels,
+            k=voting.k,
+            beta=voting.beta,
+            kernel=voting.kernel,
+            prior=voting.prior,
+            typical=voting.typical,
+        )
+        # Weight of the prior is nobody's caption.
+        weights: NDArray[np.float64] = posterior.weights[:, : voting.k]
+        m = weights.shape[1]
+        chosen = [
+            int(np.round(b[:m, :m] @ w[:m], 6).argmax())
+            for b, w in zip(between, weights, strict=True)
+        ]
+        scores = [found[i] for found, i in zip(own, chosen, strict=True)]
+        nearest = [found[0] for found in own]
+        found = measure("ROUGE-1", scores, others=nearest)
+        yield {
+            "setting": origin,
+            "k": voting.k,
+            "beta": voting.beta,
+            "kernel": voting.kernel,
+            **_rounded(found.to_dict()),
+        }
+
+
+def score(annotator: Annotator, test: Collection, by: str | None) -> Iterator[dict[str, Any]]:
+    """ROUGE-1 of each method on the test side, the consensus against the nearest case."""
+    group_of = read_column(by) if by else {}
+    annotations = [a for a in annotator.annotate(test.images, progress=bar) if a.error is None]
+    groups = [group_of.get(a.image_id, "") for a in annotations] if by else None
+    scores = {
+        method: [rouge1(test.captions[a.image_id], caption(a, method)) for a in annotations]
+        for method in METHODS
+    }
+    for method in METHODS:
+        others = scores["nearest"] if method == "consensus" else None
+        found = measure("ROUGE-1", scores[method], groups=groups, others=others)
+        yield {"side": "test", "method": method, **_rounded(found.to_dict())}
+
+
+def caption(annotation: Annotation, method: Method) -> str:
+    """What the command writes for an image."""
+    captions = [n.caption for n in annotation.neighbors]
+    choice = choose(captions, [n.weight for n in annotation.neighbors], method)
+    return captions[choice.position] if choice else ""
+
+
+def _rounded(found: Any) -> Any:
+    if isinstance(found, dict):
+        return {name: _rounded(value) for name, value in found.items() if name != "name"}
+    if isinstance(found, list):
+        return [_rounded(value) for value in found]
+    return round(found, 5) if isinstance(found, float) else found
+
+
+if __name__ == "__main__":
+    main()
