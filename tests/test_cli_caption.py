@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -33,7 +34,7 @@ def rows(text: str) -> dict[str, str]:
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a sample collection and an index of its training side with captions."""
     folder = tmp_path_factory.mktemp("built")
-    write_sample(folder / "sample", n=60)
+    write_sample(folder / "sample", n=40)
     done = invoke(
         "build-index", folder / "sample/images", folder / "sample/concepts.csv",
         "--captions", folder / "sample/captions.csv", "--split", folder / "sample/split.csv",
@@ -124,7 +125,7 @@ def test_images_that_cannot_be_used_have_an_empty_caption(built: Path, tmp_path:
 @pytest.mark.slow
 def test_an_index_with_few_captions_or_none(built: Path, tmp_path: Path) -> None:
     sample = built / "sample"
-    index = tmp_path / "index"
+    index = shutil.copytree(built / "index", tmp_path / "index")  # knows the vectors
     build = (
         "build-index", sample / "images", sample / "concepts.csv", "--split", sample / "split.csv",
         "--only", "train", "--index", index,
