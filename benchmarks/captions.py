@@ -19,6 +19,7 @@ import dataclasses
 import tempfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,11 +33,14 @@ from annotator.collection import Collection, read_collection
 from annotator.embed.makers import make_embedder
 from annotator.pipeline import Annotation, Annotator
 from annotator.progress import bar
-from annotator.record import recorded_lists
+from annotator.record import recorded_lists, recorded_voting
+from annotator.score.measures import compare as compare_scores
 from annotator.score.measures import measure
+from annotator.score.scorers import mean
 from annotator.tables.formats import read_column
 from annotator.vote.posterior import vote
 from annotator.vote.voting import Voting
+from index import StoredIndex, open_index
 
 K = (1, 3, 5, 10, 20, 30, 50, 100)
 BETA = (0.0, 4.0, 8.0, 12.0, 16.0, 24.0, 48.0)
@@ -51,17 +55,11 @@ def main() -> None:
         folder = options.index or stack.enter_context(tempfile.TemporaryDirectory())
         train, test = (read(options, side) for side in ("train", "test"))
         build_index(train, folder, make_embedder(), progress=bar)
-        annotator = Annotator.open(folder)
-        of_cases = dict(
-            zip(annotator.stored.ids, annotator.stored.columns["captions"], strict=True)
-        )
-        records: list[dict[str, Any]] = []
-        for setting in compare(annotator, of_cases):
-            records.append({"side": "train", **setting})
-            print(*(f"{name} {value}" for name, value in records[-1].items()), sep="\t", flush=True)
-        records += score(annotator, test, options.by)
-    for record in records[-len(METHODS) :]:
-        print(record)
+        settings = list(compare(open_index(Path(folder))))
+        records: list[dict[str, Any]] = [{"side": "train", "settings": settings}]
+        records += score(Annotator.open(folder), test, options.by)
+    for record in settings + records[1:]:
+        print(*(f"{name} {value}" for name, value in record.items()), sep="\t")
     named = {"captions": options.name, "images": [len(train.images), len(test.images)]}
     print(f"raw figures: {save('captions', [{**named, **record} for record in records])}")
 
@@ -111,12 +109,12 @@ def compose(image_id: str, cuis: Sequence[str], names: Mapping[str, str]) -> str
     return OPENINGS[rng.integers(len(OPENINGS))].format(first, ", ".join(rest) or "nothing else")
 
 
-def compare(annotator: Annotator, captions: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+def compare(stored: StoredIndex) -> Iterator[dict[str, Any]]:
     """Mean ROUGE-1 on the training side, by other patients' images, of each k and beta."""
-    lists = recorded_lists(annotator.stored)
+    lists = recorded_lists(stored)
     if lists is None:
         raise SystemExit("There are too few images to compare anything on.")
-    texts = [captions[id_] for id_ in annotator.stored.ids]
+    texts = stored.columns["captions"]
     # Of each image: how its neighbours' captions are like each other, and like its own.
     between, own = [], []
     for query, rows in bar(
@@ -124,15 +122,14 @@ def compare(annotator: Annotator, captions: Mapping[str, str]) -> Iterator[dict[
     ):
         between.append(similarities([texts[row] for row in rows]).astype(np.float32))
         own.append([rouge1(texts[query], texts[row]) for row in rows])
-    tuned = annotator.voting
-    settings = [("the index's", tuned)]
+    settings = [("the index's", recorded_voting(stored))]
     settings += [
         ("tried", Voting(k=k, beta=beta, kernel="exponential")) for k in K for beta in BETA
     ]
     for origin, voting in settings:
         posterior = vote(
             lists.found,
-            annotator.stored.labels,
+            stored.labels,
             k=voting.k,
             beta=voting.beta,
             kernel=voting.kernel,
@@ -148,13 +145,15 @@ def compare(annotator: Annotator, captions: Mapping[str, str]) -> Iterator[dict[
         ]
         scores = [found[i] for found, i in zip(own, chosen, strict=True)]
         nearest = [found[0] for found in own]
-        found = measure("ROUGE-1", scores, others=nearest)
+        against = compare_scores(scores, nearest)
         yield {
             "setting": origin,
             "k": voting.k,
             "beta": voting.beta,
             "kernel": voting.kernel,
-            **_rounded(found.to_dict()),
+            "rouge1": _rounded(mean(scores)),
+            "nearest": _rounded(against.other),
+            "interval_of_difference": _rounded(list(against.interval)),
         }
 
 

@@ -18,7 +18,7 @@ BLOCK = re.compile(r"((?:[^\n]+\n)+)?\n?```(\w+)\n(.*?)```", re.DOTALL)
 
 
 def run(command: str, folder: Path) -> tuple[str, str]:
-    """What a command of the page prints on stdout and stderr, run in `folder`; it may end in `>`."""
+    """What a command prints in `folder`, on stdout and stderr; it may write to a file by `>`."""
     program, *arguments = shlex.split(command)
     assert program == "annotator"
     target = arguments[-1] if ">" in arguments else None

@@ -10,6 +10,7 @@ import click
 
 from annotator.cli.console import EXIT_OK, EXIT_PROBLEM, say
 from annotator.cli.options import file_path, json_option, names_option, side_options
+from annotator.errors import AnnotatorError
 
 _BELONGS = {
     "--scorer": "plain runs",
@@ -122,6 +123,11 @@ def _concepts(run: Path, truth: Path, ids: set[str] | None, options: dict[str, A
     if options["against"] is not None:
         other = evaluate(options["against"], truth, **common)
         scores = dict(zip(other.image_ids, other.image_scores.tolist(), strict=True))
+        if scores.keys() != set(evaluation.image_ids):
+            raise AnnotatorError(
+                f"The scorer leaves out other images of {options['against']} than of {run}.",
+                "Write both runs with the same separator.",
+            )
         others = [scores[id_] for id_ in evaluation.image_ids]
         difference = compare(evaluation.image_scores.tolist(), others)
         facts["against"] = difference.to_dict()

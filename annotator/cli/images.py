@@ -1,0 +1,118 @@
+"""What the commands share that ask an index about images: which images, and the asking."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from annotator.cli.console import say
+from annotator.cli.options import (
+    embedding_options,
+    file_path,
+    side_options,
+    together,
+    verify_option,
+)
+from annotator.errors import AnnotatorError
+
+if TYPE_CHECKING:
+    from annotator.images.ref import ImageRef
+    from annotator.pipeline import Annotation
+    from annotator.vote.voting import Voting
+    from index.place import Index, Place
+
+which_options = together(
+    click.option("--ids", "ids_file", type=file_path(), help="These ids, in this order."),
+    side_options,
+)
+
+asking_options = together(
+    click.option("--embedder", metavar="NAME", help="The encoder, if its weights have moved."),
+    click.option("--precision", type=click.Choice(["fp32", "bf16"]), help="Must be the index's."),
+    verify_option,
+    embedding_options,
+)
+
+
+def given_images(images: str, options: Mapping[str, Any]) -> list[ImageRef]:
+    """IMAGES as far as `which_options` ask for them, sorted by id or in the order of --ids.
+
+    Raises:
+        AnnotatorError: As `find_images`, `read_ids` and `select_side`.
+    """
+    from annotator.collection import in_order_of, select_side
+    from annotator.images.sources import find_images
+    from annotator.tables.formats import read_ids
+
+    found = find_images(images, on_duplicate=options["on_duplicate"])
+    if found.ignored:
+        say(f"{len(found.ignored)} files are not images and are ignored: {found.ignored[0]}, …")
+    ids = (
+        read_ids(options["ids_file"])
+        if options["ids_file"] is not None
+        else [ref.id for ref in found.images]
+    )
+    side = select_side(ids, options["split"], options["only"])
+    return in_order_of([id_ for id_ in ids if id_ in side], found.images)
+
+
+def annotate_images(
+    place: Place,
+    stored: Index,
+    refs: list[ImageRef],
+    voting: Voting,
+    options: Mapping[str, Any],
+    failed: list[tuple[str, str]],
+    *,
+    with_neighbors: bool,
+) -> Iterator[Annotation]:
+    """Annotate images by an opened index, as `asking_options` say, with a bar.
+
+    Args:
+        place: Where the index lies; its folder has the cache of vectors.
+        stored: The index.
+        refs: The images.
+        voting: How neighbours count.
+        options: Of the command.
+        failed: Gets the id of each image that could not be used, and the reason.
+        with_neighbors: Say which cases voted.
+
+    Raises:
+        AnnotatorError: An image cannot be used and --on-error is "fail"; or as `Annotator`.
+    """
+    from annotator.embed.cache import CACHE_FILE, EmbeddingCache
+    from annotator.pipeline import Annotator, recorded_embedder
+    from annotator.progress import bar
+
+    embedder = recorded_embedder(
+        stored,
+        name=options["embedder"],
+        device=options["device"],
+        precision=options["precision"],
+    )
+    annotator = Annotator(stored, embedder, voting)
+    with contextlib.ExitStack() as stack:
+        cache = None
+        if not options["no_cache"] and os.access(place.folder, os.W_OK):
+            path = place.folder / CACHE_FILE
+            cache = stack.enter_context(EmbeddingCache(path, embedder.fingerprint.digest))
+        for annotation in annotator.annotate(
+            refs,
+            cache=cache,
+            batch_size=options["batch_size"],
+            workers=options["workers"],
+            with_neighbors=with_neighbors,
+            progress=bar,
+        ):
+            if annotation.error is not None:
+                if options["on_error"] == "fail":
+                    raise AnnotatorError(
+                        f"{annotation.image_id}: {annotation.error}.",
+                        "Put it right, or give such images an empty row with --on-error skip.",
+                    )
+                failed.append((annotation.image_id, annotation.error))
+            yield annotation
