@@ -50,6 +50,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--captions", type=Path, help="ID,Caption")
     parser.add_argument("--sizes", type=int, nargs=2, default=(20_000, 80_000), metavar="N")
     parser.add_argument("--dim", type=int, nargs="+", choices=KINDS, default=list(KINDS))
+    parser.add_argument("--only", nargs="+", choices=KINDS[512], default=KINDS[512])
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.child:
@@ -93,7 +94,7 @@ def measure(texts: Texts, options: argparse.Namespace, folder: Path) -> list[dic
     """Bytes a row of each kind and length, and of a collection that was read but not embedded."""
     records = []
     for dim in options.dim:
-        for kind in KINDS[dim]:
+        for kind in filter(options.only.__contains__, KINDS[dim]):
             sizes = []
             for n in options.sizes:
                 index = folder / f"{kind}-{dim}-{n}"
