@@ -96,7 +96,7 @@ def _encoding(results: Path) -> Iterator[_Entry]:
     where = f"{_where('throughput', speed)}, {speed['fingerprint']['precision']}"
     whole, bare = cores / rates["annotate_warm"], cores / rates["bare"]
     yield _Entry("core", "images/s a core: read, decode, encode, vote", 1 / whole, where)
-    yield _Entry("feed", "images/s a core: the same but encoding", 1 / (whole - bare), where)
+    yield _Entry("feed", "images/s a core: all of that but encoding", 1 / (whole - bare), where)
     yield _Entry("encoder", "numbers in the encoder's vector", dim, where)
     tuning = _last(results, "tuning", lambda r: r["dim"] == dim)
     each = (tuning["fit_s"] + tuning["neighbour_lists_s"]) / tuning["n"]

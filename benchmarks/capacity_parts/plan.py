@@ -10,7 +10,7 @@ from capacity_parts.figures import Figure
 from capacity_parts.formula import calculate
 from index.backends.choose import choose_kind
 
-Unit = Literal["seconds", "bytes", "count", "rate", "nodes"]
+Unit = Literal["seconds", "bytes", "count", "rate", "nodes", "speed"]
 DAY = 86_400
 
 
@@ -36,6 +36,7 @@ _BUILD = (
     Row("cpu", "encode on 2 cores", "n / (2 * core)", "seconds"),
     Row("cpus", "machines of 2 cores, to encode in a day", f"ceil(cpu / {DAY})", "count"),
     Row("gpu_s", "encode on one GPU", "n / min(gpu, gpu_cores * feed)", "seconds"),
+    Row("line", "read from the object store to feed it", "n * image / gpu_s", "speed"),
     Row("gpus", "GPUs, to encode in a day", f"ceil(gpu_s / {DAY})", "count"),
     Row("scratch", "disk while building: spool and cache", "2 * n * 4 * encoder", "bytes"),
     Row("fit_all", "fit and neighbour lists on 2 cores", "n * fit", "seconds"),

@@ -81,6 +81,8 @@ def _cell(value: float | None, unit: Unit) -> str:
         return _duration(value)
     if unit == "bytes":
         return _size(value)
+    if unit == "speed":
+        return f"{_size(value)}/s"
     if unit == "nodes" and value > 1:
         return f"{value:,.0f} \\*"
     return _short(value)
