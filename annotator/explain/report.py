@@ -12,6 +12,7 @@ from annotator.html import data_uri, document, text
 from annotator.pipeline import Neighbor
 
 _DECIMALS = 8  # of figures in JSON: their sums are right to 1e-5
+_MOST_OTHERS = 3  # of a neighbour's further concepts
 _METHODS: dict[Method, str] = {
     "exact": "exact: the parts of all positions add up to the whole",
     "patches": "approximate, from the patches' tokens",
@@ -24,12 +25,18 @@ _STYLE = f"""
   border-radius: .25rem; overflow: hidden; }}
 .view img {{ position: absolute; inset: 0; width: 100%; height: 100%; background: none; }}
 .view:hover img {{ opacity: 0; }}
-.large {{ width: min(20rem, 100%); max-width: none; }}
-.small {{ width: min(12rem, 100%); }}
-.case {{ width: 7.5rem; }}
+.card h2 {{ margin: 0; }}
+.why {{ display: flex; flex-wrap: wrap; gap: 1.25rem; }}
+.large {{ flex: 0 1 19rem; max-width: none; }}
+.small {{ flex: 0 1 11rem; }}
+.who {{ flex: 1 1 22rem; }}
+.case {{ width: 6.5rem; }}
+td code, th.number {{ white-space: nowrap; }}
+figcaption {{ margin-top: .25rem; }}
 .case .view {{ background-size: contain; background-repeat: no-repeat;
   background-position: center; aspect-ratio: 1; }}
-.bar {{ width: 8rem; height: .5rem; background: var(--track); border-radius: .25rem; }}
+.bar {{ width: 8rem; max-width: 20vw; height: .5rem; margin-top: .5rem; border-radius: .25rem;
+  background: var(--track); }}
 .bar i {{ display: block; height: 100%; background: var(--fill); border-radius: .25rem; }}
 .key {{ display: inline-block; width: .875rem; height: .875rem; border-radius: .125rem;
   vertical-align: -.125rem; }}
@@ -195,7 +202,7 @@ def _section(
             f'<section class="card" id="{text(concept.cui)}">',
             f"<h2>{text(name or concept.cui)} <code>{text(concept.cui)}</code></h2>",
             f"<p>{concept.score:.1%} of the vote, from {len(concept.voters)} neighbours.</p>",
-            '<div class="row">',
+            '<div class="why">',
             _heatmap(concept.contrast, "large", "What tells it apart", without, explanation.method),
             _heatmap(
                 concept.vote,
@@ -204,11 +211,9 @@ def _section(
                 f"{len(concept.voters)} neighbours by weight",
                 explanation.method,
             ),
-            "</div>",
-            "<h3>Who voted for it</h3>",
-            '<div class="row">',
+            '<div class="who"><h3>Who voted for it</h3><div class="row">',
             *(_case(neighbor, concept.cui, names, classes) for neighbor in cases),
-            f"</div>{rest}</section>",
+            f"</div>{rest}</div></div></section>",
         ]
     )
 
@@ -244,9 +249,10 @@ def _case(
         if class_
         else '<p class="muted">no picture</p>'
     )
-    others = ", ".join(names.get(c, "") or c for c in neighbor.cuis if c != cui)
+    others = [names.get(c, "") or c for c in neighbor.cuis if c != cui]
+    also = ", ".join(others[:_MOST_OTHERS]) + (", …" if len(others) > _MOST_OTHERS else "")
     return (
         f'<figure class="case">{view}<figcaption><strong>{text(neighbor.image_id)}</strong><br>'
         f"weight {neighbor.weight:.1%}<br>similarity {neighbor.similarity:.3f}"
-        f"{'<br>also ' + text(others) if others else ''}</figcaption></figure>"
+        f"{'<br>also ' + text(also) if also else ''}</figcaption></figure>"
     )
