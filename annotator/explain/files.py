@@ -1,4 +1,4 @@
-"""Explanations as files: pages, JSON and overlays, each whole or not there at all."""
+"""Names of the files of explanations, and the page that links them."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ _LONGEST = 100
 
 
 def file_name(image_id: str) -> str:
-    """An image's id as the beginning of a file name; different ids give different ones."""
+    """An image's id as the beginning of a file name: itself where it can be, else with a hash."""
     safe = _UNSAFE.sub("_", image_id)[:_LONGEST]
-    if safe == image_id and not safe.startswith(".") and safe != "index":
+    if safe == image_id and safe and safe[0] not in ".-" and safe != "index":
         return safe
-    return f"{safe.lstrip('.')}-{hashlib.sha256(image_id.encode()).hexdigest()[:8]}"
+    digest = hashlib.sha256(image_id.encode("utf-8", "backslashreplace")).hexdigest()[:8]
+    return f"{safe.lstrip('.-') or 'image'}-{digest}"
 
 
 def contents(annotations: Sequence[Annotation], names: Mapping[str, str]) -> str:
