@@ -22,7 +22,7 @@ from annotator.embed.preprocess import Box
 # How far from its centre a position's part is spread: in positions, but at least a part of the
 # map's side. Chosen on phantoms; the heat's peak then lies on the lesion most often.
 _REACH = 1.5
-_LEAST_REACH = 1 / 12
+_LEAST_REACH = 1 / 8
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from annotator.pipeline import Annotation, Annotator
 from index.cases import Found
 
 SEEN = 200  # nearest cases among which those with and without a concept are sought
-COMPARED = 20  # of each
+COMPARED = 50  # of each
 
 
 @dataclass(frozen=True)

@@ -143,16 +143,16 @@ def test_the_contrast_is_of_the_nearest_cases(annotator: Annotator, images: list
     has = near.nearest.has(cui)
     contrast = near.contrast(cui)
     assert (contrast.cases_with, contrast.cases_without) == (
-        min(20, has.sum()),
-        min(20, (~has).sum()),
+        min(50, has.sum()),
+        min(50, (~has).sum()),
     )
-    expected = near.nearest.vectors[has][:20].mean(axis=0) - near.nearest.vectors[~has][:20].mean(
+    expected = near.nearest.vectors[has][:50].mean(axis=0) - near.nearest.vectors[~has][:50].mean(
         axis=0
     )
     assert contrast.vector == pytest.approx(expected)
     everything = near.contrast("no such concept")
-    assert everything.cases_with == 0 and everything.cases_without == 20
-    assert everything.vector == pytest.approx(-near.nearest.vectors[:20].mean(axis=0))
+    assert everything.cases_with == 0 and everything.cases_without == len(near.nearest.cuis)
+    assert everything.vector == pytest.approx(-near.nearest.vectors[:50].mean(axis=0))
 
 
 def test_a_transformer_is_explained_by_its_patches(tmp_path: Path, images: list[ImageRef]) -> None:
