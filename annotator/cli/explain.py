@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     help="How places get their parts: exact for encoders that average over positions; "
     "patches (transformers) and occlusion (any) are approximate.",
 )
+@click.option("--embedder", metavar="NAME", help="The encoder, if its weights have moved.")
 @click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda"]),
@@ -79,10 +80,12 @@ def explain_command(images: str, place: Place, out: Path, **options: Any) -> int
     from annotator.explain.files import contents, file_name
     from annotator.explain.overlay import blended, jpeg, png
     from annotator.explain.report import page, shown, to_dict
-    from annotator.pipeline import Annotation, Annotator
+    from annotator.pipeline import Annotation, Annotator, recorded_embedder
     from annotator.progress import bar
 
-    annotator = Annotator.open(place, device=options["device"])
+    stored = place.open(device=options["device"])
+    embedder = recorded_embedder(stored, name=options["embedder"], device=options["device"])
+    annotator = Annotator(stored, embedder)
     names = annotator.stored.names
     heatmaps: Path | None = options["heatmaps"]
     for folder in (None if one_page else out, heatmaps):

@@ -27,10 +27,10 @@ _STYLE = f"""
 .view:hover img {{ opacity: 0; }}
 .card h2 {{ margin: 0; }}
 .why {{ display: flex; flex-wrap: wrap; gap: 1.25rem; }}
-.large {{ flex: 0 1 19rem; max-width: none; }}
-.small {{ flex: 0 1 11rem; }}
+.large {{ flex: 0 1 16rem; max-width: none; }}
+.small {{ flex: 0 1 10rem; }}
 .who {{ flex: 1 1 22rem; }}
-.case {{ width: 6.5rem; }}
+.case {{ width: 7.25rem; }}
 td code, th.number {{ white-space: nowrap; }}
 figcaption {{ margin-top: .25rem; }}
 .case .view {{ background-size: contain; background-repeat: no-repeat;
