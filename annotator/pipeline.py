@@ -108,6 +108,9 @@ class Annotator:
         embedder: Must have the fingerprint that the index was built with.
         voting: None for what the index was built with.
 
+    Attributes:
+        projection: From the encoder's vectors to the index's; None where they are the same.
+
     Raises:
         AnnotatorError: The embedder's vectors are not comparable with the index's; says what
             differs.
@@ -118,7 +121,7 @@ class Annotator:
         self.stored = stored
         self.embedder = embedder
         self.voting = voting or recorded_voting(stored)
-        self._projection = Projection.from_arrays(stored.arrays)
+        self.projection = Projection.from_arrays(stored.arrays)
         self._nearest = recorded_nearest(stored)
 
     @classmethod
@@ -191,10 +194,18 @@ class Annotator:
         Raises:
             IndexProblem: The vectors have another length or are not of unit norm.
         """
-        if self._projection is not None:
-            check_unit(vectors, self._projection.dim, "queries")
-            vectors = self._projection.apply(vectors)
-        return self.stored.find(vectors, k or self.voting.k)
+        return self.stored.find(self.project(vectors), k or self.voting.k)
+
+    def project(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The encoder's vectors float32[q, dim] as the index compares them: float32[q, out].
+
+        Raises:
+            IndexProblem: They have another length or are not of unit norm.
+        """
+        if self.projection is None:
+            return vectors
+        check_unit(vectors, self.projection.dim, "queries")
+        return self.projection.apply(vectors)
 
     def decide(
         self,

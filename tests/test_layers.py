@@ -27,7 +27,7 @@ LAYERS = (
     {"collection", "inspect", "removal"},
     {"rows", "map"},
     {"build", "pipeline"},
-    {"change", "figure"},
+    {"change", "figure", "explain"},
     {"cli"},
     {"__main__"},
 )

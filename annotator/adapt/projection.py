@@ -81,6 +81,45 @@ class Projection:
             joined = np.hstack([unit(side) for side in sides if side.shape[1]])
             yield unit(joined).astype(np.float32)
 
+    def similarity_as_sum(
+        self, vector: NDArray[np.float32], others: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The products of one vector, projected, with others as sums over the vector's numbers.
+
+        All steps but the norms are affine, and the norms are fixed numbers once the vector is
+        known. So product[i] = weights[i] @ vector + constant[i], exactly: what the subtraction of
+        the means leaves is the constant.
+
+        Args:
+            vector: float32[dim], of unit norm.
+            others: float64[m, out]: what `apply` gave, or weighted sums of that.
+
+        Returns:
+            Weights float64[m, dim] and constants float64[m].
+        """
+        z = (vector.astype(np.float64) - self.mean) * self.scale
+        length = np.linalg.norm(z)
+        matrix = self._exact_matrix
+        projected = unit(z[None])[0] @ matrix - self.shift
+        sides = [slice(0, self.looks), slice(self.looks, len(self.shift))]
+        sides = [side for side in sides if side.stop > side.start]
+        weights, constant = np.zeros((len(others), self.dim)), np.zeros(len(others))
+        for side in sides:
+            theirs = others[:, side] / np.sqrt(len(sides))
+            norm = np.linalg.norm(projected[side])
+            if norm == 0:  # no direction: `unit` gives it the first axis
+                constant += theirs[:, 0]
+                continue
+            theirs /= norm
+            constant -= theirs @ self.shift[side]
+            if length == 0:
+                constant += theirs @ matrix[0, side]
+                continue
+            towards = theirs @ matrix[:, side].T * self.scale / length
+            weights += towards
+            constant -= towards @ self.mean
+        return weights, constant
+
     @cached_property
     def _exact_matrix(self) -> NDArray[np.float64]:
         return self.matrix.astype(np.float64)

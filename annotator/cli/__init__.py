@@ -20,6 +20,7 @@ from annotator.cli.caption import caption_command
 from annotator.cli.change import add_command, compact_command, remove_command
 from annotator.cli.check import info_command, stats_command, verify_command
 from annotator.cli.console import EXIT_INTERRUPTED, EXIT_OK, EXIT_PROBLEM, say
+from annotator.cli.explain import explain_command
 from annotator.cli.map import map_command
 from annotator.cli.score import evaluate_command, validate_command
 from annotator.cli.serve import serve_command
@@ -91,6 +92,7 @@ for _command in (
     serve_command,
     show_command,
     map_command,
+    explain_command,
     stats_command,
     sample_command,
 ):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from annotator.embed.embedder import Embedder
 from annotator.embed.fingerprint import Fingerprint
+from annotator.embed.positions import PositionMap
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -61,3 +62,21 @@ class CombinedEmbedder:
         joined = np.hstack(vectors)
         unit: NDArray[np.float32] = joined / np.linalg.norm(joined, axis=1, keepdims=True)
         return unit
+
+    def positions(self, frame: Image.Image) -> list[PositionMap] | None:
+        """What each position adds, if all parts can say so; as `Embedder.positions`."""
+        return self._joined([part.positions(frame) for part in self._parts])
+
+    def patches(self, frame: Image.Image) -> list[PositionMap] | None:
+        """What each patch says, if all parts have patches; as `Embedder.patches`."""
+        return self._joined([part.patches(frame) for part in self._parts])
+
+    def _joined(self, maps_of_parts: list[list[PositionMap] | None]) -> list[PositionMap] | None:
+        starts = np.cumsum([0, *(part.dim for part in self._parts)]).tolist()
+        share = len(self._parts) ** -0.5  # each part is of unit norm
+        joined: list[PositionMap] = []
+        for start, maps in zip(starts, maps_of_parts, strict=False):
+            if maps is None:
+                return None
+            joined += [map_.within(start, share) for map_ in maps]
+        return joined

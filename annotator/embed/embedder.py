@@ -15,7 +15,8 @@ from torch import nn
 from annotator.embed.allocator import keep_freed_memory
 from annotator.embed.fingerprint import Fingerprint, weights_digest
 from annotator.embed.fold import fold_batchnorm
-from annotator.embed.preprocess import DECODER_VERSION, Preprocess
+from annotator.embed.positions import PositionMap, averaged_map, patch_vectors
+from annotator.embed.preprocess import DECODER_VERSION, Box, Preprocess
 from annotator.embed.torch_setup import (
     Device,
     Precision,
@@ -57,6 +58,19 @@ class Embedder(Protocol):
 
     def embed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """uint8[n, size, size, 3] to float32[n, dim], each row of unit norm. Thread-safe."""
+        ...
+
+    def positions(self, frame: Image.Image) -> list[PositionMap] | None:
+        """What each position of a picture adds to its vector, which is their sum; None where the
+        vector is no sum over positions. Not while other threads embed.
+        """
+        ...
+
+    def patches(self, frame: Image.Image) -> list[PositionMap] | None:
+        """Each patch's share of the mean of the unit vectors that the encoder would give for each
+        patch alone, which is near the picture's vector; None where the encoder has no patches. Not
+        while other threads embed.
+        """
         ...
 
 
@@ -172,12 +186,51 @@ class TorchEmbedder:
         unit: NDArray[np.float32] = vectors / norms
         return unit
 
+    def positions(self, frame: Image.Image) -> list[PositionMap] | None:
+        """What each position of a picture adds to its vector, which is their sum; None where the
+        vector is no sum over positions. Not while other threads embed.
+        """
+        with torch.inference_mode():
+            batch = self._batch(self.prepare([frame]))
+            raw = float(torch.linalg.norm(self._model(batch).float()))
+            own = getattr(self._model, "positions", None)
+            if own is not None:
+                parts = [part[0].movedim(0, 2) for part in own(batch)]
+            else:
+                map_ = averaged_map(self._model, batch)
+                if map_ is None:
+                    return None
+                parts = [map_ / map_[..., 0].numel()]
+        starts = np.cumsum([0, *(part.shape[2] for part in parts)]).tolist()
+        return [
+            PositionMap(start, part.cpu().numpy(), self._box(frame)).within(0, 1 / raw)
+            for start, part in zip(starts, parts, strict=False)
+        ]
+
+    def patches(self, frame: Image.Image) -> list[PositionMap] | None:
+        """Each patch's share of the mean of the unit vectors that the encoder would give for each
+        patch alone, which is near the picture's vector; None where the encoder has no patches. Not
+        while other threads embed.
+        """
+        with torch.inference_mode():
+            vectors = patch_vectors(self._model, self._batch(self.prepare([frame])))
+            if vectors is None:
+                return None
+            unit = nn.functional.normalize(vectors, dim=2)
+            shares = (unit / unit[..., 0].numel()).cpu().numpy()
+        return [PositionMap(0, shares, self._box(frame))]
+
+    def _box(self, frame: Image.Image) -> Box:
+        return self._preprocess.box(frame.width, frame.height)
+
+    def _batch(self, pixels: NDArray[np.uint8]) -> torch.Tensor:
+        # NHWC bytes seen as NCHW are channels-last already: nothing is copied here.
+        batch = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2)
+        return (batch.float() * self._scale - self._shift).to(self._dtype)
+
     def _forward(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         with torch.inference_mode():
-            # NHWC bytes seen as NCHW are channels-last already: nothing is copied here.
-            batch = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2)
-            normalised = (batch.float() * self._scale - self._shift).to(self._dtype)
-            output = self._model(normalised)
+            output = self._model(self._batch(pixels))
             vectors: NDArray[np.float32] = output.float().cpu().numpy()
         return vectors
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,19 +67,53 @@ class StagePooling(nn.Module):
 
     def parts(self, pixels: Tensor) -> list[Tensor]:
         """Mean and deviation of stages 2 to 6, then the mean of the head: float32[n, c] each."""
-        features = self.bn1(self.conv_stem(pixels))
+        *stages, head = self._maps(pixels)
         parts = []
+        for features in stages:
+            deviation, mean = torch.std_mean(features.float(), dim=(2, 3))
+            parts += [_unit(mean), _unit(deviation)]
+        return [*parts, _unit(head.mean(dim=(2, 3), dtype=torch.float32))]
+
+    def positions(self, pixels: Tensor) -> list[Tensor]:
+        """What each position adds to each of `parts`: float32[n, c, h, w] each.
+
+        Means are sums over positions. So are deviations once mean m and deviation s are known:
+        s = sum of (x - m)^2 / ((hw - 1) s).
+        """
+        *stages, head = self._maps(pixels)
+        parts = []
+        for stage in stages:
+            features = stage.float()
+            deviation, mean = torch.std_mean(features, dim=(2, 3), keepdim=True)
+            squares = (features - mean) ** 2 / (features[0, 0].numel() - 1)
+            departures = torch.where(deviation > 0, squares / deviation, 0.0)
+            parts += [_shares(features, mean), departures / _norm(deviation)]
+        head = head.float()
+        return [*parts, _shares(head, head.mean(dim=(2, 3), keepdim=True))]
+
+    def _maps(self, pixels: Tensor) -> Iterator[Tensor]:
+        """What stages 2 to 6 and the head give: float[n, c, h, w] each."""
+        features = self.bn1(self.conv_stem(pixels))
         for stage, block in enumerate(self.blocks):
             features = block(features)
             if stage >= _FIRST_STAGE:
-                deviation, mean = torch.std_mean(features.float(), dim=(2, 3))
-                parts += [_unit(mean), _unit(deviation)]
-        head = self.bn2(self.conv_head(features))
-        return [*parts, _unit(head.mean(dim=(2, 3), dtype=torch.float32))]
+                yield features
+        yield self.bn2(self.conv_head(features))
 
 
 def _unit(vectors: Tensor) -> Tensor:
     return nn.functional.normalize(vectors, dim=1)
+
+
+def _norm(vectors: Tensor) -> Tensor:
+    """What `_unit` divides float[n, c, 1, 1] by."""
+    norm: Tensor = torch.linalg.norm(vectors, dim=1, keepdim=True)
+    return norm.clamp_min(1e-12)
+
+
+def _shares(features: Tensor, mean: Tensor) -> Tensor:
+    """What each position adds to the mean over positions, brought to unit norm."""
+    return features / features[0, 0].numel() / _norm(mean)
 
 
 def packaged(name: str, size: int | None = None) -> Encoder:

@@ -14,6 +14,8 @@ from PIL import Image
 DECODER_VERSION = 1
 
 Resize = Literal["letterbox", "stretch", "crop"]
+# Left, top, right, bottom as parts of a picture's width and height; outside 0..1 is padding.
+Box = tuple[float, float, float, float]
 _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
 
@@ -44,23 +46,44 @@ class Preprocess:
         """
         return np.array(self._fit(image).convert("RGB"))
 
+    def box(self, width: int, height: int) -> Box:
+        """Which part of a picture of this size the square shows."""
+        if self.resize == "stretch":
+            return (0.0, 0.0, 1.0, 1.0)
+        if self.resize == "letterbox":
+            inner, offset = self._letterbox(width, height)
+            left, top = -offset[0] / inner[0], -offset[1] / inner[1]
+            return (left, top, left + self.size / inner[0], top + self.size / inner[1])
+        left, top, right, bottom = self._crop(width, height)
+        return (left / width, top / height, right / width, bottom / height)
+
     def _fit(self, image: Image.Image) -> Image.Image:
         resample, size = _FILTERS[self.interpolation], self.size
         if self.resize == "stretch":
             return image.resize((size, size), resample)
-        sides = image.width, image.height
-        scale = size / (max(sides) if self.resize == "letterbox" else min(sides))
-        width, height = (max(1, round(side * scale)) for side in sides)
-        if self.resize == "letterbox":
-            if width == height:
-                return image.resize((size, size), resample)
-            canvas = Image.new(image.mode, (size, size))
-            canvas.paste(
-                image.resize((width, height), resample),
-                ((size - width) // 2, (size - height) // 2),
-            )
-            return canvas
-        left, top = (width - size) / 2 / scale, (height - size) / 2 / scale
-        box = (left, top, left + size / scale, top + size / scale)
-        clipped = (max(0.0, box[0]), max(0.0, box[1]), min(sides[0], box[2]), min(sides[1], box[3]))
-        return image.resize((size, size), resample, box=clipped)
+        if self.resize == "crop":
+            return image.resize((size, size), resample, box=self._crop(image.width, image.height))
+        (width, height), offset = self._letterbox(image.width, image.height)
+        if width == height:
+            return image.resize((size, size), resample)
+        canvas = Image.new(image.mode, (size, size))
+        canvas.paste(image.resize((width, height), resample), offset)
+        return canvas
+
+    def _letterbox(self, width: int, height: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Size and place of the whole picture in the square."""
+        inner_width, inner_height = self._scaled(width, height, self.size / max(width, height))
+        offset = ((self.size - inner_width) // 2, (self.size - inner_height) // 2)
+        return (inner_width, inner_height), offset
+
+    def _crop(self, width: int, height: int) -> Box:
+        """The picture's pixels that fill the square."""
+        scale, size = self.size / min(width, height), self.size
+        inner_width, inner_height = self._scaled(width, height, scale)
+        left, top = (inner_width - size) / 2 / scale, (inner_height - size) / 2 / scale
+        right, bottom = left + size / scale, top + size / scale
+        return (max(0.0, left), max(0.0, top), min(width, right), min(height, bottom))
+
+    @staticmethod
+    def _scaled(width: int, height: int, scale: float) -> tuple[int, int]:
+        return max(1, round(width * scale)), max(1, round(height * scale))

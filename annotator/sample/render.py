@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from annotator.sample import brain, breast, chest, hand, head
@@ -29,6 +32,15 @@ def render(case: Case) -> Array:
     return clamp(picture)
 
 
+def drawn_by(case: Case, finding: str) -> NDArray[np.bool_]:
+    """Where a finding shows: bool ``[h, w]``, the pixels that would be clearly different without.
+
+    Randomness is of the patient, the finding and the image apart, so nothing else changes.
+    """
+    without = replace(case, findings=tuple(name for name in case.findings if name != finding))
+    return np.abs(render(case) - render(without)) > _CLEARLY
+
+
 def _label(text: str) -> Array:
     font = ImageFont.load_default_imagefont()
     width, height = (int(edge) for edge in font.getbbox(text)[2:])
@@ -37,4 +49,5 @@ def _label(text: str) -> Array:
     return np.asarray(sheet, np.float32) / 255
 
 
+_CLEARLY = 0.05  # of the range from black to white
 _LABEL = _label("PHANTOM")

@@ -149,3 +149,40 @@ def test_arrays_that_do_not_fit_are_refused(name: str, array: Any) -> None:
     arrays = random_projection().to_arrays() | {f"{ARRAYS}{name}": array}
     with pytest.raises(AnnotatorError, match=r"projection is damaged|do not fit together"):
         Projection.from_arrays(arrays)
+
+
+# Products as sums
+
+
+@given(st.integers(0, 2**32), st.integers(1, OUT))
+@settings(deadline=None)
+def test_products_are_sums_over_the_numbers_of_a_vector(seed: int, looks: int) -> None:
+    projection, vectors = random_projection(looks, seed), random_vectors(seed=seed + 1)
+    projected = projection.apply(vectors).astype(np.float64)
+    targets = np.vstack([projected[1:], projected[1:4].sum(axis=0) - 2 * projected[5]])
+    weights, constant = projection.similarity_as_sum(vectors[0], targets)
+    assert weights.shape == (N, DIM)
+    expected = targets @ projected[0]
+    assert weights @ vectors[0].astype(np.float64) + constant == pytest.approx(expected, abs=1e-6)
+
+
+def test_products_of_a_vector_without_a_direction() -> None:
+    projection = random_projection()
+    vectors = np.vstack([projection.mean[None], random_vectors()])
+    projected = projection.apply(vectors).astype(np.float64)
+    weights, constant = projection.similarity_as_sum(vectors[0], projected)
+    assert not weights.any()
+    assert constant == pytest.approx(projected @ projected[0], abs=1e-6)
+
+
+def test_products_where_the_looks_have_no_direction() -> None:
+    whole = random_projection()
+    z = standardised(random_vectors(), whole.mean, whole.scale)[0] @ whole.matrix
+    shift = np.where(np.arange(OUT) < LOOKS, z, whole.shift).astype(np.float32)
+    matrix = whole.matrix.copy()
+    matrix[:, :LOOKS], shift[:LOOKS] = 0, 0
+    projection = Projection(whole.mean, whole.scale, matrix, shift, LOOKS)
+    projected = projection.apply(random_vectors()).astype(np.float64)
+    weights, constant = projection.similarity_as_sum(random_vectors()[0], projected)
+    expected = projected @ projected[0]
+    assert weights @ random_vectors()[0] + constant == pytest.approx(expected, abs=1e-6)

@@ -96,3 +96,27 @@ def test_interpolation_is_antialiased() -> None:
     for interpolation in ("bicubic", "bilinear"):
         pixels = Preprocess(32, "stretch", interpolation, HALF, HALF)(Image.fromarray(checkerboard))
         np.testing.assert_allclose(pixels[2:-2, 2:-2].astype(float), 127.5, atol=2)
+
+
+@given(preprocesses, st.tuples(st.integers(24, 300), st.integers(24, 300)))
+@settings(deadline=None)
+def test_the_box_says_which_part_of_the_picture_the_square_shows(
+    preprocess: Preprocess, sides: tuple[int, int]
+) -> None:
+    preprocess = dataclasses.replace(preprocess, size=64)
+    width, height = sides
+    left, top, right, bottom = preprocess.box(width, height)
+    # A picture whose red says how far right a pixel is, and its green how far down.
+    picture = np.zeros((height, width, 3), np.uint8)
+    picture[..., 0] = (255 * (np.arange(width) + 0.5) / width)[None]
+    picture[..., 1] = (255 * (np.arange(height) + 0.5) / height)[:, None]
+    shown = preprocess(Image.fromarray(picture)).astype(float)[..., :2] / 255
+    centres = (np.arange(64) + 0.5) / 64
+    x, y = left + (right - left) * centres, top + (bottom - top) * centres
+    # Away from the borders, where resampling has no neighbours.
+    columns, rows = ((at > 0.1) & (at < 0.9) for at in (x, y))
+    inner = shown[rows][:, columns]
+    step = 2 / 64 + 2 / min(sides)
+    assert np.abs(inner[..., 0] - x[columns]).max(initial=0) < step
+    assert np.abs(inner[..., 1] - y[rows][:, None]).max(initial=0) < step
+    assert rows.any() and columns.any()

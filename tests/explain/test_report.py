@@ -1,0 +1,94 @@
+"""What a page says, and that nothing from outside is markup in it."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+from PIL import Image
+
+from annotator.explain.attribution import Heat
+from annotator.explain.explain import Concept, Explanation, Method
+from annotator.explain.overlay import jpeg
+from annotator.explain.report import page, shown, to_dict
+from annotator.pipeline import Annotation, Neighbor
+
+HOSTILE = "<script>alert('x')</script>\"&"
+
+
+def explanation(method: Method = "exact", frames: int = 1) -> Explanation:
+    voters = tuple(
+        Neighbor(f"case{i}{HOSTILE}", 0.9 - i / 10, 0.4 - i / 10, ("C1", HOSTILE, "C3", "C4", "C5"))
+        for i in range(4)
+    )
+    heat = Heat(np.array([[0.5, -0.25]]), 0.0625, 0.125, 0.5)
+    concepts = (
+        Concept("C1", 0.75, heat, heat, 20, 0, voters),
+        Concept(HOSTILE, 0.5, heat, heat, 3, 20, voters[:1]),
+    )
+    annotation = Annotation(
+        f"image{HOSTILE}", ("C1", HOSTILE), (0.75, 0.5), 0.625, voters, familiarity=0.25
+    )
+    return Explanation(annotation, Image.new("L", (8, 4), 90), frames, method, concepts)
+
+
+def html(method: Method = "exact", frames: int = 1) -> str:
+    explained = explanation(method, frames)
+    ids = shown(explained, 3)
+    pictures = {id_: b"\xff\xd8small" if i else b"" for i, id_ in enumerate(ids)}
+    names = {"C1": f"name {HOSTILE}"}
+    return page(explained, names, pictures, neighbors=3, picture=jpeg(explained.picture))
+
+
+def test_what_comes_from_outside_is_text() -> None:
+    text = html()
+    assert "<script" not in text and "alert(&#x27;x&#x27;)" in text
+    assert "http://" not in text and "https://" not in text
+
+
+def test_the_figures_are_on_the_page() -> None:
+    text = html()
+    assert "Expected F1 0.62" in text and "Familiarity 0.25" in text
+    assert "75.0% of the vote, from 4 neighbours" in text
+    assert "weight 40.0%" in text and "similarity 0.900" in text
+    assert "and 1 more with 10.0%" in text
+    assert "+0.500 = picture +0.250, padding and other frames +0.062, constant +0.125" in text
+    assert "all that are near have it" in text
+    assert "the 3 nearest cases with it, against the 20 nearest without it" in text
+    assert "no picture" in text  # of the case that has none
+    assert "…" in text  # more concepts than are named
+
+
+def test_each_picture_is_in_the_page_once() -> None:
+    assert html().count("data:image/jpeg") == 1 + 2
+
+
+def test_what_is_approximate_is_called_so() -> None:
+    assert "not explained +0.062" in html("patches") and "approximate" in html("patches")
+    assert "covering one place takes up to +0.500" in html("occlusion")
+    assert "approximate" not in html("exact")
+    assert "The middle one of 5 frames" in html(frames=5)
+
+
+def test_no_concepts_and_no_picture() -> None:
+    empty = Explanation(
+        Annotation("i", (), (), 0.0, ()), Image.new("L", (4, 4)), 1, "exact", ()
+    )  # fmt: skip
+    assert "No concept was chosen" in page(empty, {}, {}, neighbors=3, picture=b"")
+    assert to_dict(empty, {})["explanations"] == []
+
+
+def test_json_holds_the_same_figures() -> None:
+    figures = json.loads(json.dumps(to_dict(explanation("patches"), {"C1": "one"})))
+    assert figures["exact"] is False and figures["method"] == "patches"
+    first = figures["explanations"][0]
+    assert first["vote"] == {
+        "total": 0.5,
+        "picture": 0.25,
+        "elsewhere": 0.0625,
+        "constant": 0.125,
+        "rest": 0.0625,
+        "grid": [[0.5, -0.25]],
+    }
+    assert (first["cases_with"], first["cases_without"]) == (20, 0)
+    assert figures["concepts"][0] == {"cui": "C1", "name": "one", "score": 0.75}
