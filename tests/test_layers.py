@@ -27,7 +27,7 @@ LAYERS = (
     {"collection", "inspect", "removal"},
     {"rows"},
     {"build", "pipeline"},
-    {"change", "figure"},
+    {"audit", "change", "figure"},
     {"cli"},
     {"__main__"},
 )

@@ -15,6 +15,7 @@ import click
 
 from annotator import __version__
 from annotator.cli.annotate import annotate_command
+from annotator.cli.audit import audit_command
 from annotator.cli.build import build_index_command, sample_command
 from annotator.cli.change import add_command, compact_command, remove_command
 from annotator.cli.check import info_command, stats_command, verify_command
@@ -81,6 +82,7 @@ for _command in (
     remove_command,
     compact_command,
     annotate_command,
+    audit_command,
     evaluate_command,
     validate_command,
     info_command,

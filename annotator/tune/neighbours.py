@@ -129,6 +129,7 @@ def leave_one_group_out(
     vectors: NDArray[np.float32],
     groups: NDArray[np.int64],
     *,
+    queries: NDArray[np.int64] | None = None,
     progress: Progress = silent,
 ) -> Lists:
     """Lists from an index of the vectors themselves.
@@ -137,9 +138,11 @@ def leave_one_group_out(
         index: Holds `vectors`.
         vectors: float32[n, dim], of unit norm.
         groups: From `group_numbers`.
+        queries: int64[q], the rows that get one, in order; None for those that are `drawn`.
         progress: Told about every row.
     """
-    queries, rows = drawn(len(vectors)), np.arange(len(vectors))
+    queries = drawn(len(vectors)) if queries is None else queries
+    rows = np.arange(len(vectors))
     blocks = _blocks(queries)
     parts = [
         _of_other_groups(index, rows, block, np.array(vectors[block]), groups)
@@ -155,6 +158,7 @@ def cross_fitted(
     folds: NDArray[np.int64],
     penalty: float | None,
     *,
+    queries: NDArray[np.int64] | None = None,
     progress: Progress = silent,
 ) -> Lists:
     """Lists through projections that have not seen the concepts of the rows that they list for.
@@ -168,9 +172,10 @@ def cross_fitted(
         groups: From `group_numbers`.
         folds: From `group_folds`.
         penalty: For `Fitter.projection`.
+        queries: int64[q], the rows that get one, in order; None for those that are `drawn`.
         progress: Told about every fold.
     """
-    queries = drawn(len(vectors))
+    queries = drawn(len(vectors)) if queries is None else queries
     order: list[NDArray[np.int64]] = []
     parts: list[Neighbors] = []
     for fold in progress(range(FOLDS), total=FOLDS, label="Tuning"):

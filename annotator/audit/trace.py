@@ -1,0 +1,100 @@
+"""Which images of another collection, or of an index, images come from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from annotator.audit.candidates import Views, looks_projection
+from annotator.audit.duplicates import LEAST_SCORE, same_pixels
+from annotator.audit.findings import Finding
+from annotator.audit.material import Material
+from annotator.audit.sources import SOURCES, Source, find_sources
+from annotator.audit.stored import Cases
+from annotator.progress import Progress, silent
+
+_ORDER = ("copy", "close", "source")
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Where images come from.
+
+    Attributes:
+        findings: One of each image, with its most likely source; copies first, then close ones.
+        sources: For each finding the sources of its image, ranked, as (id, source).
+        notes: What could not be checked, in sentences.
+    """
+
+    findings: Sequence[Finding]
+    sources: Sequence[Sequence[tuple[str, Source]]]
+    notes: Sequence[str]
+
+
+def trace(
+    material: Material,
+    against: Material | Cases,
+    blocks: tuple[int, ...],
+    *,
+    least: float = LEAST_SCORE,
+    k: int = SOURCES,
+    workers: int = 1,
+    progress: Progress = silent,
+) -> Trace:
+    """For each image its most likely sources.
+
+    Args:
+        material: The images.
+        against: Where they may come from. An index without small pictures can only be compared by
+            the encoder's vectors, which does not tell a copy from a close one.
+        blocks: Of the encoder.
+        least: Correlation of a copy.
+        k: Sources of each image.
+        workers: Threads.
+        progress: Told about the work.
+    """
+    notes = list[str]()
+    if isinstance(against, Cases):
+        cases = against
+        collection, ids = cases.views(), cases.ids
+        views = Views(cases.projected(material.vectors), material.glances)
+        same = partial(_same_content, material, cases)
+        if not cases.has_pictures:
+            notes.append(
+                "The index keeps no small pictures, so copies are only found to be close: build it "
+                "with --thumbnails, or name the folder of its images."
+            )
+    else:
+        projection = looks_projection(against.vectors, blocks)
+        looks = [
+            projection.apply(m.vectors) if projection else np.array(m.vectors)
+            for m in (against, material)
+        ]
+        collection, ids = Views(looks[0], against.glances), against.ids
+        views = Views(looks[1], material.glances)
+        same = partial(same_pixels, material.images, against.images)
+    found = find_sources(
+        views, collection, same, least=least, k=k, workers=workers, progress=progress
+    )
+    rows = []
+    for image_id, sources in zip(material.ids, found, strict=True):
+        named = [(ids[s.row], s) for s in sources]
+        rows.append((_finding(image_id, named), named))
+    rows.sort(key=lambda r: (_ORDER.index(r[0].kind), -r[0].score, r[0].image_id))
+    return Trace([finding for finding, _ in rows], [named for _, named in rows], notes)
+
+
+def _finding(image_id: str, named: Sequence[tuple[str, Source]]) -> Finding:
+    (first_id, first), *others = named
+    details = [first.how] if first.how else []
+    details.append(f"similarity {first.similarity:.3f}")
+    if others:
+        details.append("then " + ", ".join(f"{id_} ({s.similarity:.3f})" for id_, s in others))
+    return Finding(first.flag, image_id, first_id, first.score, "; ".join(details))
+
+
+def _same_content(material: Material, cases: Cases, row: int, other: int) -> bool:
+    return material.contents[row] == cases.content(other)
