@@ -9,6 +9,7 @@ differ in the small.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -16,9 +17,11 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 
-# Side of the pictures, steps, and the correlation of the fine structure with which a pair goes on.
-# Copies that are known to be some had at least 0.79 at 16 and at 32 pixels (docs/audit.md).
-_LEVELS = ((16, 4, 0.7), (32, 3, 0.7), (64, 3, None))
+# Side of the pictures, steps, pixels to each side of which a mean is taken away for the fine
+# structure, and its correlation with which a pair goes on. Copies that are known to be some had at
+# least 0.79 at 16 and at 32 pixels (docs/audit.md).
+_QUICK = ((16, 4, 2, 0.7), (32, 3, 2, 0.7), (64, 3, 4, None))
+_CLOSE = ((16, 4, 2, 0.5), (32, 3, 2, 0.5), (64, 3, 4, 0.5), (128, 3, 6, None))
 _PAIRS_AT_ONCE = 256
 _LEAST_SCALE, _MOST_SHIFT = 0.8, 0.2  # that a copy is looked for; of the side
 _FLAT = 1.0  # grey levels of deviation; with less there is nothing to compare
@@ -53,26 +56,30 @@ def fit_pairs(
         a = first[rows[part]].astype(np.float32)
         b = second[others[part]].astype(np.float32)
         b = np.where(mirrored[part, None, None], b[:, :, ::-1], b)
-        return _fit(a, b)
+        return _fit(a, b, _QUICK)
 
     with ThreadPoolExecutor(max(1, workers), thread_name_prefix="align") as pool:
         values = list(pool.map(fitted, parts))
     return np.concatenate([np.zeros(0, np.float32), *values])
 
 
-def _fit(a: Floats, b: Floats) -> Floats:
-    """float32[p]: as `fit_pairs`, of float32[p, 64, 64]."""
+def fit_closely(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> Floats:
+    """As `fit_pairs` with larger pictures, uint8[p, 128, 128], which tell more."""
+    return _fit(first.astype(np.float32), second.astype(np.float32), _CLOSE)
+
+
+def _fit(a: Floats, b: Floats, levels: Sequence[tuple[int, int, int, float | None]]) -> Floats:
+    """float32[p]: as `fit_pairs`, of float32[p, side, side]."""
     result = np.zeros(len(a), np.float32)
     left = np.flatnonzero((a.std(axis=(1, 2)) > _FLAT) & (b.std(axis=(1, 2)) > _FLAT))
     warp = np.zeros((len(left), 4), np.float32)
-    for side, steps, least in _LEVELS:
+    for side, steps, reach, least in levels:
         if not len(left):
             break
         small_a, small_b = _reduced(a[left], side), _reduced(b[left], side)
         for _ in range(steps):
             warp = _step(small_a, small_b, warp)
         laid, inside = _laid(small_b, warp)
-        reach = max(2, side // 16)  # pixels
         value = _correlation(_structure(small_a, reach), _structure(laid, reach), inside)
         if least is None:
             result[left] = value

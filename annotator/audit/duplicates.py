@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from numpy.typing import NDArray
 
 from annotator.audit.candidates import Pairs, Views, compare_within
+from annotator.audit.confirm import CLOSE_SIDE, Look, confirm
+from annotator.audit.glances import glance_at
 from annotator.errors import ImageError
 from annotator.images.decode import decode
 from annotator.images.ref import ImageRef
 from annotator.progress import Progress, silent
 
-LEAST_SCORE = 0.85  # of a near duplicate; docs/audit.md says what was measured
+LEAST_SCORE = 0.9  # of a near duplicate; docs/audit.md says what was measured
 _MAYBE_EXACT = 0.999  # from here on the pixels themselves are compared
 
 
@@ -73,35 +74,36 @@ def find_duplicates(
             found.append(Duplicate(first, row, 1.0, "same file"))
     rows = np.array(sorted(first_of.values()), np.int64)
     pairs = compare_within(views.take(rows), workers=workers, progress=progress)
-    found += near_duplicates(pairs, rows, rows, least, partial(same_pixels, refs, refs))
+    pairs = Pairs(rows[pairs.rows], rows[pairs.others], pairs.mirrored, pairs.scores)
+    pairs = confirm(pairs, looking_at(refs), looking_at(refs), workers=workers, progress=progress)
+    found += near_duplicates(pairs, least, partial(same_pixels, refs, refs))
     return sorted(found, key=lambda d: (-d.score, d.row, d.other))
 
 
 def near_duplicates(
-    pairs: Pairs,
-    rows: NDArray[np.int64],
-    others: NDArray[np.int64],
-    least: float,
-    same: Callable[[int, int], bool],
+    pairs: Pairs, least: float, same: Callable[[int, int], bool]
 ) -> list[Duplicate]:
-    """Those of `pairs` that are one picture, numbered by `rows` and `others`.
+    """Those of `pairs` that are one picture.
 
     Args:
-        pairs: Compared.
-        rows: int64[n], the number of each first image.
-        others: int64[m], the number of each second image.
+        pairs: Confirmed.
         least: Score of a near duplicate.
-        same: Whether two images, by these numbers, have the same pixels.
+        same: Whether two images, by row, have the same pixels.
     """
     found = []
     for i in np.flatnonzero(pairs.scores >= least).tolist():
-        row, other = int(rows[pairs.rows[i]]), int(others[pairs.others[i]])
+        row, other = int(pairs.rows[i]), int(pairs.others[i])
         mirrored, score = bool(pairs.mirrored[i]), float(pairs.scores[i])
         how = "mirrored" if mirrored else "changed"
         if score >= _MAYBE_EXACT and not mirrored and same(row, other):
             how, score = "same pixels", 1.0
         found.append(Duplicate(row, other, min(score, 1.0), how))
     return found
+
+
+def looking_at(refs: Sequence[ImageRef]) -> Look:
+    """The images as `confirm` looks at them."""
+    return lambda row: glance_at(refs[row], CLOSE_SIDE)
 
 
 def strongest_links(duplicates: Sequence[Duplicate], n: int) -> list[Duplicate]:

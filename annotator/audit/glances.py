@@ -42,7 +42,7 @@ def _made(refs: Sequence[ImageRef], workers: int) -> Generator[NDArray[np.uint8]
     pool = ThreadPoolExecutor(workers, thread_name_prefix="glance")
     try:
         for ref in refs:
-            waiting.append(pool.submit(_glance, ref))
+            waiting.append(pool.submit(glance_at, ref))
             if len(waiting) >= _WAITING:
                 yield waiting.popleft().result()
         while waiting:
@@ -51,9 +51,19 @@ def _made(refs: Sequence[ImageRef], workers: int) -> Generator[NDArray[np.uint8]
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _glance(ref: ImageRef) -> NDArray[np.uint8]:
+def glance(data: bytes, side: int = SIDE) -> NDArray[np.uint8]:
+    """uint8[side, side]: one image in grey, stretched to a square.
+
+    Raises:
+        ImageError: It cannot be decoded.
+    """
+    picture = decode(data, at_least=2 * side)[0].convert("L")
+    return np.asarray(picture.resize((side, side), Image.Resampling.BILINEAR))
+
+
+def glance_at(ref: ImageRef, side: int = SIDE) -> NDArray[np.uint8]:
+    """As `glance`; black if the image cannot be read."""
     try:
-        picture = decode(ref.read(), at_least=2 * SIDE)[0]
+        return glance(ref.read(), side)
     except (ImageError, MemoryError):
-        return np.zeros((SIDE, SIDE), np.uint8)
-    return np.asarray(picture.convert("L").resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+        return np.zeros((side, side), np.uint8)

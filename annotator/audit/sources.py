@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from annotator.audit.candidates import Views, compare_across
+from annotator.audit.confirm import Look, confirm
+from annotator.audit.duplicates import near_duplicates
 from annotator.progress import Progress, silent
 from index import FlatIndex
 
@@ -50,6 +52,7 @@ class Source:
 def find_sources(
     views: Views,
     collection: Views,
+    looks: tuple[Look, Look],
     same: Callable[[int, int], bool],
     *,
     least: float,
@@ -62,6 +65,7 @@ def find_sources(
     Args:
         views: Of the images.
         collection: Of the images that they may come from.
+        looks: Larger pictures of both, by row, for a closer look.
         same: Whether the pixels of an image and of one of the collection are the same.
         least: Correlation of a copy.
         k: Sources of each image.
@@ -72,13 +76,10 @@ def find_sources(
     own = _nearest_other(index, collection.looks)
     found = index.search(np.ascontiguousarray(views.looks), min(k, len(collection)))
     pairs = compare_across(views, collection, workers=workers, progress=progress)
+    pairs = confirm(pairs, *looks, workers=workers, progress=progress)
     fits: list[dict[int, tuple[float, str]]] = [{} for _ in range(len(views))]
-    for i in np.flatnonzero(pairs.scores >= least).tolist():
-        row, other = int(pairs.rows[i]), int(pairs.others[i])
-        how = "mirrored" if pairs.mirrored[i] else "changed"
-        if how == "changed" and same(row, other):
-            how = "same pixels"
-        fits[row][other] = (float(pairs.scores[i]), how)
+    for d in near_duplicates(pairs, least, same):
+        fits[d.row][d.other] = (d.score, d.how)
     result = []
     for i, fit in enumerate(fits):
         similarity = dict(zip(found.rows[i].tolist(), found.similarities[i].tolist(), strict=True))

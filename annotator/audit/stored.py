@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from annotator.adapt.projection import Projection
 from annotator.audit.candidates import Views
-from annotator.audit.glances import SIDE
+from annotator.audit.confirm import CLOSE_SIDE
+from annotator.audit.glances import SIDE, glance
 from annotator.embed.cache import CACHE_FILE
 from annotator.record import recorded_nearest, recorded_voting
 from annotator.tune.neighbours import Lists
@@ -95,13 +94,17 @@ class Cases:
         """All of its images; those without a small picture are black."""
         every = np.arange(len(self.ids))
         glances = np.zeros((len(every), SIDE, SIDE), np.uint8)
-        if self.stored.has_thumbnails:
-            for row in every.tolist():
-                picture = self.stored.thumbnail(row)
-                if picture:
-                    small = Image.open(io.BytesIO(picture)).convert("L")
-                    glances[row] = np.asarray(small.resize((SIDE, SIDE), Image.Resampling.BILINEAR))
+        for row in every.tolist() if self.has_pictures else ():
+            glances[row] = self._glance(row, SIDE)
         return Views(self.stored.vectors(every), glances)
+
+    def look(self, row: int) -> NDArray[np.uint8]:
+        """A row's image as `confirm` looks at it; black without a small picture."""
+        return self._glance(row, CLOSE_SIDE)
+
+    def _glance(self, row: int, side: int) -> NDArray[np.uint8]:
+        picture = self.stored.thumbnail(row)
+        return glance(picture, side) if picture else np.zeros((side, side), np.uint8)
 
     def picture(self, image_id: str) -> bytes:
         """A small JPEG of an image by its id; b"" where there is none."""

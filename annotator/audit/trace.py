@@ -9,7 +9,8 @@ from functools import partial
 import numpy as np
 
 from annotator.audit.candidates import Views, looks_projection
-from annotator.audit.duplicates import LEAST_SCORE, same_pixels
+from annotator.audit.confirm import Look
+from annotator.audit.duplicates import LEAST_SCORE, looking_at, same_pixels
 from annotator.audit.findings import Finding
 from annotator.audit.material import Material
 from annotator.audit.sources import SOURCES, Source, find_sources
@@ -62,6 +63,7 @@ def trace(
         collection, ids = cases.views(), cases.ids
         views = Views(cases.projected(material.vectors), material.glances)
         same = partial(_same_content, material, cases)
+        look: Look = cases.look
         if not cases.has_pictures:
             notes.append(
                 "The index keeps no small pictures, so copies are only found to be close: build it "
@@ -76,8 +78,10 @@ def trace(
         collection, ids = Views(looks[0], against.glances), against.ids
         views = Views(looks[1], material.glances)
         same = partial(same_pixels, material.images, against.images)
+        look = looking_at(against.images)
+    looks_at = (looking_at(material.images), look)
     found = find_sources(
-        views, collection, same, least=least, k=k, workers=workers, progress=progress
+        views, collection, looks_at, same, least=least, k=k, workers=workers, progress=progress
     )
     rows = []
     for image_id, sources in zip(material.ids, found, strict=True):
