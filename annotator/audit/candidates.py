@@ -15,7 +15,7 @@ from index import FlatIndex, LabelTable
 
 BY_LOOKS, BY_PIXELS = 10, 5  # neighbours that are compared
 _COARSE = 16  # pixels of the side of what is compared by pixels
-_LEAST_FITTED = 20  # images; with fewer there is nothing to standardise by
+_LEAST_FITTED = 500  # images; with fewer, whitening makes all images equally unlike each other
 _LOOKED_UP_AT_ONCE = 4096
 _FITTED_AT_ONCE = 8192
 

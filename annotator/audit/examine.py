@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from annotator.audit.candidates import Views, looks_projection
 from annotator.audit.duplicates import (
@@ -21,7 +20,8 @@ from annotator.audit.labels import Doubt, doubtful, lists_within
 from annotator.audit.material import Material
 from annotator.audit.splits import straddling
 from annotator.audit.stored import Cases
-from annotator.audit.unlike import nearest_within, strangers
+from annotator.audit.unlike import distances_to, distances_within, strangers
+from annotator.embed.embedder import Embedder
 from annotator.progress import Progress, silent
 from annotator.tune.neighbours import LEAST_IMAGES
 from index import LabelTable
@@ -62,7 +62,7 @@ class Audit:
 def examine(
     material: Material,
     given: Given,
-    blocks: tuple[int, ...],
+    embedder: Embedder,
     *,
     cases: Cases | None = None,
     least: float = LEAST_SCORE,
@@ -74,7 +74,7 @@ def examine(
     Args:
         material: The images.
         given: What is known of them.
-        blocks: Of the encoder.
+        embedder: Made the vectors.
         cases: An index; images are then unlike if they resemble nothing in it, and it judges the
             concepts, unless it holds the images itself.
         least: Score of a near duplicate.
@@ -82,7 +82,7 @@ def examine(
         progress: Told about the work.
     """
     ids, notes = material.ids, list[str]()
-    projection = looks_projection(material.vectors, blocks)
+    projection = looks_projection(material.vectors, embedder.blocks)
     looks = projection.apply(material.vectors) if projection else np.array(material.vectors)
     duplicates = find_duplicates(
         material.images,
@@ -101,14 +101,16 @@ def examine(
     groups = merged_groups(ids, given.groups, duplicates)
     within = cases is None or 2 * len(set(ids) & set(cases.ids)) >= len(ids)
     if given.concepts is not None:
-        doubts = _doubts(material, given, groups, blocks, None if within else cases, progress)
+        doubts = _doubts(
+            material, given, groups, embedder.blocks, None if within else cases, progress
+        )
         if doubts is None:
             notes.append(
                 f"Concepts were not checked: that takes {LEAST_IMAGES} images with concepts, of "
                 "several groups."
             )
         findings += [_of_doubt(doubt, ids, given.names) for doubt in doubts or ()]
-    findings += _unlike(material, looks, groups, cases, given, progress, notes)
+    findings += _unlike(material, groups, cases, embedder.fingerprint.digest, progress, notes)
     order = {kind: i for i, kind in enumerate(_ORDER)}
     return Audit(sorted(findings, key=lambda f: order[f.kind]), notes)
 
@@ -186,39 +188,44 @@ def _of_doubt(doubt: Doubt, ids: Sequence[str], names: Mapping[str, str]) -> Fin
 
 def _unlike(
     material: Material,
-    looks: NDArray[np.float32],
     groups: Sequence[str],
     cases: Cases | None,
-    given: Given,
+    fingerprint: str,
     progress: Progress,
     notes: list[str],
 ) -> list[Finding]:
-    ids = material.ids
-    if cases is None:
-        if len(ids) < LEAST_IMAGES:
-            notes.append(f"Unlike images were not looked for: that takes {LEAST_IMAGES} images.")
+    if cases is not None:
+        known = cases.vectors(fingerprint)
+        if known is None:
+            notes.append(
+                "Unlike images were not looked for: the vectors of the index's images are not in "
+                "its cache."
+            )
             return []
-        rows, nearest = nearest_within(looks, groups, progress=progress)
-        typical, where = nearest, "any other image"
+        # An image that the index holds is not compared with itself.
+        ids, vectors = known
+        number = {id_: n for n, id_ in enumerate(ids)}
+        own = np.array([number.get(id_, -1) for id_ in material.ids])
+        theirs = np.arange(len(ids))
+        distances = distances_to(vectors, material.vectors, theirs, own, progress=progress)
+        typical = distances_to(vectors, vectors, theirs, theirs, progress=progress)
+        where = "case of the index"
+    elif len(material.images) < LEAST_IMAGES:
+        notes.append(f"Unlike images were not looked for: that takes {LEAST_IMAGES} images.")
+        return []
     else:
-        if cases.nearest is None:
-            notes.append("Unlike images were not looked for: the index was not tuned.")
-            return []
-        lists = cases.lists(material.vectors, ids, [given.groups.get(id_, "") for id_ in ids])
-        if lists is None:
-            return []
-        rows = lists.queries.tolist()
-        nearest = lists.found.similarities[:, 0].astype(np.float64)
-        typical, where = cases.nearest, "any case of the index"
+        typical = distances = distances_within(material.vectors, groups, progress=progress)
+        where = "other image"
     return [
         Finding(
             "unlike",
-            ids[s.row],
+            material.ids[s.row],
             "",
-            1 - max(s.similarity, 0.0),
-            f"similarity {s.similarity:.3f} to {where}; {s.threshold:.3f} would be unusual",
+            min(s.distance / 2, 1.0),
+            f"distance {s.distance:.3f} to its fifth nearest {where}; from {s.threshold:.3f} on is "
+            "unusual",
         )
-        for s in strangers(rows, nearest, typical)
+        for s in strangers(distances, typical)
     ]
 
 

@@ -43,6 +43,16 @@ class Material:
         """Of the images."""
         return [ref.id for ref in self.images]
 
+    def part(self, rows: slice) -> Material:
+        """Some of the images, one after the other."""
+        return Material(
+            self.images[rows],
+            self.vectors[rows],
+            self.glances[rows],
+            self.contents[rows],
+            self.failed,
+        )
+
 
 class Gathering:
     """Where vectors are kept for as long as an audit takes.

@@ -31,8 +31,8 @@ _MEANING = {
     "correlation of the fine structure, laid over each other.",
     "label": "Cases of other groups that look the same have other concepts. A proposal: look at "
     "each. Score: the F1 that these cases expect of their concepts, less that of the given ones.",
-    "unlike": "Far from every other image. A proposal: look at each. Score: 1 less the similarity "
-    "to the nearest one.",
+    "unlike": "Far from every other image. A proposal: look at each. Score: half the distance "
+    "to the fifth nearest.",
     "copy": "Laid over an image of the other collection, the pixels agree. Score: the correlation "
     "of the fine structure.",
     "close": "More similar to it than 99 % of the other collection's images are to any of their "

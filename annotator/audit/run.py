@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from annotator.audit.candidates import looks_projection
 from annotator.audit.duplicates import LEAST_SCORE
 from annotator.audit.examine import Given, examine
 from annotator.audit.findings import Finding, to_dict
@@ -14,6 +15,7 @@ from annotator.audit.report import Pictures, pictures_of
 from annotator.audit.sources import Source
 from annotator.audit.stored import Cases
 from annotator.audit.trace import trace
+from annotator.errors import AnnotatorError
 from annotator.images.ref import ImageRef
 from annotator.progress import Progress, silent
 
@@ -96,7 +98,7 @@ def audit_images(
     found = examine(
         material,
         given,
-        gathering.embedder.blocks,
+        gathering.embedder,
         cases=cases,
         least=least,
         workers=gathering.workers,
@@ -118,20 +120,26 @@ def trace_images(
     Raises:
         AnnotatorError: No image could be used.
     """
-    material = gathering.gather(images)
-    failed = dict(material.failed)
     collection: Material | Cases
     others: Sequence[ImageRef] | Cases
     if isinstance(against, Cases):
+        material = gathering.gather(images)
         collection = others = against
+        projection, failed = against.projection, material.failed
     else:
-        collection = gathering.gather(against)
+        # Together, so that what sets the images apart from the others is seen as well.
+        both = gathering.gather([*against, *images])
+        first = {id(ref) for ref in against}
+        n = sum(id(ref) in first for ref in both.images)
+        collection, material = both.part(slice(0, n)), both.part(slice(n, None))
+        if not n or not material.images:
+            raise AnnotatorError("None of the images of one of the two could be used.")
+        projection, failed = looks_projection(both.vectors, gathering.embedder.blocks), both.failed
         others = collection.images
-        failed |= collection.failed
     found = trace(
         material,
         collection,
-        gathering.embedder.blocks,
+        projection,
         least=least,
         workers=gathering.workers,
         progress=progress,

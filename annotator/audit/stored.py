@@ -15,9 +15,10 @@ from annotator.adapt.projection import Projection
 from annotator.audit.candidates import Views
 from annotator.audit.confirm import CLOSE_SIDE
 from annotator.audit.glances import SIDE, glance
-from annotator.embed.cache import CACHE_FILE
-from annotator.record import recorded_nearest, recorded_voting
-from annotator.tune.neighbours import Lists
+from annotator.audit.unlike import evenly
+from annotator.embed.cache import CACHE_FILE, EmbeddingCache
+from annotator.record import recorded_voting
+from annotator.tune.neighbours import LEAST_IMAGES, Lists
 from annotator.vote.voting import Voting
 from index import LabelTable, Neighbors, StoredIndex, open_index
 
@@ -80,15 +81,32 @@ class Cases:
         """How its neighbours vote."""
         return recorded_voting(self.stored)
 
-    @property
-    def nearest(self) -> NDArray[np.float64] | None:
-        """As `record.recorded_nearest`."""
-        return recorded_nearest(self.stored)
+    def vectors(self, fingerprint: str) -> tuple[list[str], NDArray[np.float32]] | None:
+        """Ids and vectors of some of its images as the encoder made them, from its cache.
 
-    def projected(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The encoder's vectors as those of the index are."""
-        projection = Projection.from_arrays(self.stored.arrays)
-        return projection.apply(vectors) if projection is not None else np.array(vectors)
+        Args:
+            fingerprint: Digest of the encoder's fingerprint.
+
+        Returns:
+            float32[m, dim] of unit norm; None with less than 50 of them.
+        """
+        path = self.directory / CACHE_FILE
+        if not path.is_file():
+            return None
+        ids, vectors = [], []
+        with EmbeddingCache(path, fingerprint) as cache:
+            for row in evenly(len(self.ids)).tolist():
+                content = self.content(row)
+                vector = cache.get(content) if content is not None else None
+                if vector is not None:
+                    ids.append(self.ids[row])
+                    vectors.append(vector)
+        return (ids, np.stack(vectors)) if len(ids) >= LEAST_IMAGES else None
+
+    @property
+    def projection(self) -> Projection | None:
+        """What the encoder's vectors go through to become those of the index."""
+        return Projection.from_arrays(self.stored.arrays)
 
     def views(self) -> Views:
         """All of its images; those without a small picture are black."""
@@ -125,11 +143,15 @@ class Cases:
             groups: Of the images; "" for none.
         """
         k = min(self.voting.k + _MORE, len(self.ids))
+        projection = self.projection
         own_groups = self.stored.columns.get("groups")
         rows, similarities = [], []
         for start in range(0, len(ids), _SEARCHED_AT_ONCE):
             part = slice(start, start + _SEARCHED_AT_ONCE)
-            found = self.stored.index.search(self.projected(vectors[part]), k)
+            queries = np.array(vectors[part])
+            if projection is not None:
+                queries = projection.apply(queries)
+            found = self.stored.index.search(queries, k)
             own = np.array(
                 [
                     [

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
-from annotator.audit.candidates import Views, looks_projection
+from annotator.adapt.projection import Projection
+from annotator.audit.candidates import Views
 from annotator.audit.confirm import Look
 from annotator.audit.duplicates import LEAST_SCORE, looking_at, same_pixels
 from annotator.audit.findings import Finding
@@ -38,7 +40,7 @@ class Trace:
 def trace(
     material: Material,
     against: Material | Cases,
-    blocks: tuple[int, ...],
+    projection: Projection | None,
     *,
     least: float = LEAST_SCORE,
     k: int = SOURCES,
@@ -51,7 +53,7 @@ def trace(
         material: The images.
         against: Where they may come from. An index without small pictures can only be compared by
             the encoder's vectors, which does not tell a copy from a close one.
-        blocks: Of the encoder.
+        projection: What the encoder's vectors of both go through; that of an index is its own.
         least: Correlation of a copy.
         k: Sources of each image.
         workers: Threads.
@@ -59,26 +61,20 @@ def trace(
     """
     notes = list[str]()
     if isinstance(against, Cases):
-        cases = against
-        collection, ids = cases.views(), cases.ids
-        views = Views(cases.projected(material.vectors), material.glances)
-        same = partial(_same_content, material, cases)
-        look: Look = cases.look
-        if not cases.has_pictures:
+        collection, ids = against.views(), against.ids
+        same = partial(_same_content, material, against)
+        look: Look = against.look
+        if not against.has_pictures:
             notes.append(
                 "The index keeps no small pictures, so copies are only found to be close: build it "
                 "with --thumbnails, or name the folder of its images."
             )
     else:
-        projection = looks_projection(against.vectors, blocks)
-        looks = [
-            projection.apply(m.vectors) if projection else np.array(m.vectors)
-            for m in (against, material)
-        ]
-        collection, ids = Views(looks[0], against.glances), against.ids
-        views = Views(looks[1], material.glances)
+        collection = Views(_projected(against.vectors, projection), against.glances)
+        ids = against.ids
         same = partial(same_pixels, material.images, against.images)
         look = looking_at(against.images)
+    views = Views(_projected(material.vectors, projection), material.glances)
     looks_at = (looking_at(material.images), look)
     found = find_sources(
         views, collection, looks_at, same, least=least, k=k, workers=workers, progress=progress
@@ -98,6 +94,10 @@ def _finding(image_id: str, named: Sequence[tuple[str, Source]]) -> Finding:
     if others:
         details.append("then " + ", ".join(f"{id_} ({s.similarity:.3f})" for id_, s in others))
     return Finding(first.flag, image_id, first_id, first.score, "; ".join(details))
+
+
+def _projected(vectors: NDArray[np.float32], projection: Projection | None) -> NDArray[np.float32]:
+    return projection.apply(vectors) if projection is not None else np.array(vectors)
 
 
 def _same_content(material: Material, cases: Cases, row: int, other: int) -> bool:

@@ -68,7 +68,7 @@ _FAIL_ON = "exact,leak,straddle,copy"
 @click.option(
     "--threshold",
     type=click.FloatRange(0.5, 1),
-    default=0.9,
+    default=0.88,
     show_default=True,
     help="Correlation of a near duplicate.",
 )

@@ -129,7 +129,6 @@ def leave_one_group_out(
     vectors: NDArray[np.float32],
     groups: NDArray[np.int64],
     *,
-    queries: NDArray[np.int64] | None = None,
     progress: Progress = silent,
 ) -> Lists:
     """Lists from an index of the vectors themselves.
@@ -138,11 +137,9 @@ def leave_one_group_out(
         index: Holds `vectors`.
         vectors: float32[n, dim], of unit norm.
         groups: From `group_numbers`.
-        queries: int64[q], the rows that get one, in order; None for those that are `drawn`.
         progress: Told about every row.
     """
-    queries = drawn(len(vectors)) if queries is None else queries
-    rows = np.arange(len(vectors))
+    queries, rows = drawn(len(vectors)), np.arange(len(vectors))
     blocks = _blocks(queries)
     parts = [
         _of_other_groups(index, rows, block, np.array(vectors[block]), groups)
