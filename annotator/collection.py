@@ -139,6 +139,15 @@ def read_collection(
     )
 
 
+def parquet_sets(images: str | Path | Sequence[str | Path]) -> dict[str, tuple[str, ...]]:
+    """Concepts by image id of Parquet files, which carry them.
+
+    Raises:
+        AnnotatorError: There is no such file, or it carries none.
+    """
+    return _parquet_concepts(images)[0]
+
+
 def _parquet_concepts(
     images: str | Path | Sequence[str | Path],
 ) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:

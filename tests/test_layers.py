@@ -27,7 +27,7 @@ LAYERS = (
     {"collection", "inspect", "removal"},
     {"rows", "map"},
     {"build", "pipeline"},
-    {"change", "figure", "explain"},
+    {"audit", "change", "explain", "figure"},
     {"cli"},
     {"__main__"},
 )

@@ -15,6 +15,7 @@ import click
 
 from annotator import __version__
 from annotator.cli.annotate import annotate_command
+from annotator.cli.audit import audit_command
 from annotator.cli.build import build_index_command, sample_command
 from annotator.cli.caption import caption_command
 from annotator.cli.change import add_command, compact_command, remove_command
@@ -85,6 +86,7 @@ for _command in (
     compact_command,
     annotate_command,
     caption_command,
+    audit_command,
     evaluate_command,
     validate_command,
     info_command,

@@ -155,6 +155,7 @@ def cross_fitted(
     folds: NDArray[np.int64],
     penalty: float | None,
     *,
+    queries: NDArray[np.int64] | None = None,
     progress: Progress = silent,
 ) -> Lists:
     """Lists through projections that have not seen the concepts of the rows that they list for.
@@ -168,9 +169,10 @@ def cross_fitted(
         groups: From `group_numbers`.
         folds: From `group_folds`.
         penalty: For `Fitter.projection`.
+        queries: int64[q], the rows that get one, in order; None for those that are `drawn`.
         progress: Told about every fold.
     """
-    queries = drawn(len(vectors))
+    queries = drawn(len(vectors)) if queries is None else queries
     order: list[NDArray[np.int64]] = []
     parts: list[Neighbors] = []
     for fold in progress(range(FOLDS), total=FOLDS, label="Tuning"):

@@ -1,0 +1,69 @@
+"""Small grey pictures of images, for a program to compare."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from annotator.errors import ImageError
+from annotator.images.decode import decode
+from annotator.images.ref import ImageRef
+from annotator.progress import Progress, silent
+
+SIDE = 64  # pixels; 4 kB an image
+_WAITING = 64  # pictures in memory
+
+
+def make_glances(
+    refs: Sequence[ImageRef], *, workers: int, progress: Progress = silent
+) -> NDArray[np.uint8]:
+    """uint8[n, 64, 64]: each image in grey, stretched to a square; black if it cannot be read.
+
+    Args:
+        refs: The images.
+        workers: Threads.
+        progress: Told about every image.
+    """
+    glances = np.zeros((len(refs), SIDE, SIDE), np.uint8)
+    with contextlib.closing(_made(refs, workers)) as made:
+        for i, glance in enumerate(progress(made, total=len(refs), label="Looking")):
+            glances[i] = glance
+    return glances
+
+
+def _made(refs: Sequence[ImageRef], workers: int) -> Generator[NDArray[np.uint8], None, None]:
+    waiting: deque[Future[NDArray[np.uint8]]] = deque()
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="glance")
+    try:
+        for ref in refs:
+            waiting.append(pool.submit(glance_at, ref))
+            if len(waiting) >= _WAITING:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def glance(data: bytes, side: int = SIDE) -> NDArray[np.uint8]:
+    """uint8[side, side]: one image in grey, stretched to a square.
+
+    Raises:
+        ImageError: It cannot be decoded.
+    """
+    picture = decode(data, at_least=2 * side)[0].convert("L")
+    return np.asarray(picture.resize((side, side), Image.Resampling.BILINEAR))
+
+
+def glance_at(ref: ImageRef, side: int = SIDE) -> NDArray[np.uint8]:
+    """As `glance`; black if the image cannot be read."""
+    try:
+        return glance(ref.read(), side)
+    except (ImageError, MemoryError):
+        return np.zeros((side, side), np.uint8)

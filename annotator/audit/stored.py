@@ -1,0 +1,173 @@
+"""What an audit takes from an index on disk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from annotator.adapt.projection import Projection
+from annotator.audit.candidates import Views
+from annotator.audit.confirm import CLOSE_SIDE
+from annotator.audit.glances import SIDE, glance
+from annotator.audit.unlike import evenly
+from annotator.embed.cache import CACHE_FILE, EmbeddingCache
+from annotator.record import recorded_voting
+from annotator.tune.neighbours import LEAST_IMAGES, Lists
+from annotator.vote.voting import Voting
+from index import LabelTable, Neighbors, StoredIndex, open_index
+
+_MORE = 50  # neighbours beyond those that vote, to leave out the image's own
+_SEARCHED_AT_ONCE = 256
+
+
+def is_index(path: str) -> bool:
+    """Whether an index lies there, and not images."""
+    return (Path(path) / "current").is_file()
+
+
+@dataclass(frozen=True)
+class Cases:
+    """An opened index, as an audit sees it.
+
+    Attributes:
+        stored: The index.
+        directory: Where it is.
+    """
+
+    stored: StoredIndex
+    directory: Path
+
+    @classmethod
+    def open(cls, directory: Path) -> Cases:
+        """Open the index in a folder.
+
+        Raises:
+            IndexProblem: There is none, or it is damaged.
+        """
+        return cls(open_index(directory), directory)
+
+    @property
+    def cache(self) -> Path | None:
+        """The file of vectors beside it; None where nothing can be written."""
+        return self.directory / CACHE_FILE if os.access(self.directory, os.W_OK) else None
+
+    @property
+    def has_pictures(self) -> bool:
+        """Whether it keeps small pictures."""
+        return self.stored.has_thumbnails
+
+    def content(self, row: int) -> bytes | None:
+        """The sha256 of the file of a row's image, where it is known."""
+        return self.stored.content(row)
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """Of its rows."""
+        return self.stored.ids
+
+    @property
+    def labels(self) -> LabelTable:
+        """Of its rows."""
+        return self.stored.labels
+
+    @property
+    def voting(self) -> Voting:
+        """How its neighbours vote."""
+        return recorded_voting(self.stored)
+
+    def vectors(self, fingerprint: str) -> tuple[list[str], NDArray[np.float32]] | None:
+        """Ids and vectors of some of its images as the encoder made them, from its cache.
+
+        Args:
+            fingerprint: Digest of the encoder's fingerprint.
+
+        Returns:
+            float32[m, dim] of unit norm; None with less than 50 of them.
+        """
+        path = self.directory / CACHE_FILE
+        if not path.is_file():
+            return None
+        ids, vectors = [], []
+        with EmbeddingCache(path, fingerprint) as cache:
+            for row in evenly(len(self.ids)).tolist():
+                content = self.content(row)
+                vector = cache.get(content) if content is not None else None
+                if vector is not None:
+                    ids.append(self.ids[row])
+                    vectors.append(vector)
+        return (ids, np.stack(vectors)) if len(ids) >= LEAST_IMAGES else None
+
+    @property
+    def projection(self) -> Projection | None:
+        """What the encoder's vectors go through to become those of the index."""
+        return Projection.from_arrays(self.stored.arrays)
+
+    def views(self) -> Views:
+        """All of its images; those without a small picture are black."""
+        every = np.arange(len(self.ids))
+        glances = np.zeros((len(every), SIDE, SIDE), np.uint8)
+        for row in every.tolist() if self.has_pictures else ():
+            glances[row] = self._glance(row, SIDE)
+        return Views(self.stored.vectors(every), glances)
+
+    def look(self, row: int) -> NDArray[np.uint8]:
+        """A row's image as `confirm` looks at it; black without a small picture."""
+        return self._glance(row, CLOSE_SIDE)
+
+    def _glance(self, row: int, side: int) -> NDArray[np.uint8]:
+        picture = self.stored.thumbnail(row)
+        return glance(picture, side) if picture else np.zeros((side, side), np.uint8)
+
+    def picture(self, image_id: str) -> bytes:
+        """A small JPEG of an image by its id; b"" where there is none."""
+        return self.stored.thumbnail(self._row_of[image_id]) or b""
+
+    @cached_property
+    def _row_of(self) -> dict[str, int]:
+        return {id_: row for row, id_ in enumerate(self.ids)}
+
+    def lists(
+        self, vectors: NDArray[np.float32], ids: Sequence[str], groups: Sequence[str]
+    ) -> Lists | None:
+        """Each image's neighbours in the index, without itself and its group; None if none is left.
+
+        Args:
+            vectors: float32[n, dim], as the encoder made them.
+            ids: Of the images: the index may hold them, too.
+            groups: Of the images; "" for none.
+        """
+        k = min(self.voting.k + _MORE, len(self.ids))
+        projection = self.projection
+        own_groups = self.stored.columns.get("groups")
+        rows, similarities = [], []
+        for start in range(0, len(ids), _SEARCHED_AT_ONCE):
+            part = slice(start, start + _SEARCHED_AT_ONCE)
+            queries = np.array(vectors[part])
+            if projection is not None:
+                queries = projection.apply(queries)
+            found = self.stored.index.search(queries, k)
+            own = np.array(
+                [
+                    [
+                        self.ids[row] == id_
+                        or bool(own_groups and group and own_groups[row] == group)
+                        for row in list_.tolist()
+                    ]
+                    for list_, id_, group in zip(found.rows, ids[part], groups[part], strict=True)
+                ]
+            )
+            order = np.argsort(own, axis=1, kind="stable")
+            values = np.where(own, -np.inf, found.similarities).astype(np.float32)
+            rows.append(np.take_along_axis(found.rows, order, axis=1))
+            similarities.append(np.take_along_axis(values, order, axis=1))
+        joined = Neighbors(np.concatenate(rows), np.concatenate(similarities))
+        kept = np.flatnonzero(np.isfinite(joined.similarities[:, 0]))
+        if not len(kept):
+            return None
+        return Lists(kept, Neighbors(joined.rows[kept], joined.similarities[kept]))
