@@ -41,7 +41,10 @@ class Documents:
         self.collection = collection
 
     def create(self) -> None:
-        """Make the collection, empty; what a build has left that was stopped goes."""
+        """Make the collection, empty, and have it loaded, which takes the server some seconds.
+
+        What a build has left that was stopped goes.
+        """
         self._server.call("drop_collection", self.collection)
         self._server.patiently(self._create)
 
@@ -193,7 +196,7 @@ class Documents:
         params = client.prepare_index_params()
         params.add_index("unused", index_type="FLAT", metric_type="L2")
         client.create_index(self.collection, params, timeout=seconds)
-        client.load_collection(self.collection, timeout=seconds)
+        client.load_collection(self.collection, timeout=seconds, _async=True)
 
 
 def array_to_bytes(array: NDArray[Any]) -> bytes:

@@ -47,6 +47,11 @@ def make_ready(
     server.patiently(create)
     for _ in progress(_indexed(server, collection, n), total=n, label="Indexing"):
         pass
+    wait_until_loaded(server, collection)
+
+
+def wait_until_loaded(server: Server, collection: str) -> None:
+    """Return when a collection is in the server's memory, however large it is."""
     while not server.patiently(lambda client, s: _is_loaded(client, s, collection)):
         time.sleep(_LOOK_S)
 

@@ -19,7 +19,7 @@ from index.labels import LabelTable
 from index.manifest import FORMAT, METRIC
 from index.milvus.documents import Documents, array_to_bytes
 from index.milvus.kinds import EXACT, build_params, choose_milvus_kind, efforts
-from index.milvus.ready import make_ready, tune_search
+from index.milvus.ready import make_ready, tune_search, wait_until_loaded
 from index.milvus.rows import check_entities, count, create_rows, send_all, settle
 from index.milvus.server import ABSENT, Server
 from index.milvus.state import (
@@ -147,6 +147,8 @@ class MilvusWriter:
         former = number_of(name, before) if before else None
         number = (former or 0) + 1
         collection, resumed = self._collection(number, rows, manifest["rows_sha256"])
+        documents = Documents(server, f"{collection}_documents")
+        documents.create()
         kind, n = manifest["index_type"], len(rows)
         params = build_params(kind, n)
         if resumed:
@@ -163,8 +165,7 @@ class MilvusWriter:
             "version": version_name(number, 1),
             "libraries": libraries(server),
         }
-        documents = Documents(server, f"{collection}_documents")
-        documents.create()
+        wait_until_loaded(server, documents.collection)
         documents.publish(1, manifest, texts)
         server.patiently(lambda client, seconds: _swing(client, seconds, name, collection))
         self._drop({number} if only else {number, former})
