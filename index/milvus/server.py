@@ -15,7 +15,8 @@ from index.milvus.address import TOKEN, Address
 if TYPE_CHECKING:
     from pymilvus import MilvusClient
 
-CALL_S = 30.0  # that one attempt takes at most
+CALL_S = 30.0  # that one attempt takes at most,
+_LEAST_S = 10.0  # and may take with any patience: slow is not away
 _CONNECT_S = 3.0
 _FIRST_S = 15.0  # for a server that was not reached before: its address may be wrong
 _PAUSES_S = (0.2, 0.5, 1.0, 2.0, 4.0)
@@ -82,7 +83,7 @@ class Server:
         tried = 0
         while True:
             try:
-                seconds = min(CALL_S, max(self.patience, 1.0))
+                seconds = min(CALL_S, max(self.patience, _LEAST_S))
                 result = work(_client(self.address, seconds), seconds)
             except Exception as error:
                 problem = _problem(error, self.address)

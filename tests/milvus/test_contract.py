@@ -94,7 +94,9 @@ def test_few_rows_many_equal_ones_and_no_query(
         check_same(local, remote, np.concatenate([queries, copies[:3]]), k)
 
 
-def test_a_lone_query_equals_one_of_a_batch(place: MilvusPlace, publish: Publish, unit: Unit) -> None:
+def test_a_lone_query_equals_one_of_a_batch(
+    place: MilvusPlace, publish: Publish, unit: Unit
+) -> None:
     vectors = unit(500)
     vectors[300:] = vectors[:200]
     publish(place, vectors)
