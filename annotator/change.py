@@ -27,9 +27,9 @@ from annotator.rows import (
     thumbnails_of,
 )
 from annotator.tune.neighbours import ARRAYS as TUNING
-from index import IndexProblem, LabelTable, open_index
-from index.change import Changed, compact
-from index.place import LocalPlace, Place, place_of
+from index import LabelTable, StoredIndex
+from index.change import Changed
+from index.place import Place, place_of
 from index.segments import CONTENT, Segment
 from index.writer import IndexType
 
@@ -126,7 +126,7 @@ def compact_index(
     Older versions of the index are deleted.
 
     Args:
-        directory: The index, a folder.
+        directory: The index.
         index_type: Another kind of index; None for the same.
         target_recall: Of an approximate kind; None for the same.
         progress: Told about the rows.
@@ -135,17 +135,12 @@ def compact_index(
         IndexProblem: As `index.change.compact`.
     """
     place = place_of(directory)
-    if not isinstance(place, LocalPlace):
-        raise IndexProblem(
-            f"{place} is not a folder: its server compacts what was removed by itself.",
-            "Nothing needs to be done.",
-        )
-    stored = open_index(place.folder)
-    forget_removed(place, stored)
+    stored = place.open()
+    if isinstance(stored, StoredIndex):
+        forget_removed(place, stored)
     lists = recorded_lists(stored)
     others = {name: a for name, a in stored.arrays.items() if not name.startswith(TUNING)}
-    return compact(
-        place.folder,
+    return place.compact(
         of=stored.version,
         index_type=index_type,
         target_recall=target_recall,

@@ -162,6 +162,20 @@ class Place(Protocol):
         """Remove rows: no search finds them any more."""
         ...
 
+    def compact(
+        self,
+        *,
+        of: str,
+        index_type: Any = None,
+        target_recall: float | None = None,
+        arrays: Mapping[str, NDArray[Any]],
+        progress: Progress = silent,
+    ) -> Changed:
+        """Write the rows of the version `of` anew without those that were removed, with other
+        arrays; see `index.change.compact`.
+        """
+        ...
+
     def change_about(self, about: Mapping[str, Any], *, of: str) -> str:
         """Put another `about` into the manifest of the version `of`; the new version."""
         ...
@@ -217,6 +231,27 @@ class LocalPlace:
         from index.change import remove_rows
 
         return remove_rows(self.folder, ids, missing_ok=missing_ok)
+
+    def compact(
+        self,
+        *,
+        of: str,
+        index_type: Any = None,
+        target_recall: float | None = None,
+        arrays: Mapping[str, NDArray[Any]],
+        progress: Progress = silent,
+    ) -> Changed:
+        """`change.compact`."""
+        from index.change import compact
+
+        return compact(
+            self.folder,
+            of=of,
+            index_type=index_type,
+            target_recall=target_recall,
+            arrays=arrays,
+            progress=progress,
+        )
 
     def change_about(self, about: Mapping[str, Any], *, of: str) -> str:
         """`publish.change_about`."""

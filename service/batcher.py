@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from index.errors import IndexProblem
 from service.engine import Engine
 from service.metrics import Metrics
 
@@ -104,6 +105,7 @@ class Batcher:
         Raises:
             ImageError: It cannot be used.
             MemoryError: It does not fit.
+            IndexProblem: The index cannot be searched.
         """
         asked = time.perf_counter()
         seconds: dict[str, float] = {}
@@ -183,11 +185,15 @@ class Batcher:
         try:
             annotations, seconds, started = await loop.run_in_executor(self._encoders, work)
         except Exception as error:
-            if len(batch) > 1:  # whichever it was, it costs the others nothing
+            # Whichever it was, it costs the others nothing; but it is all of them when the index
+            # cannot be reached, and each one's own try would wait for it.
+            if len(batch) > 1 and not isinstance(error, IndexProblem):
                 for job in batch:
                     await self._encode_together([job])
-            elif not batch[0].done.done():
-                batch[0].done.set_exception(error)
+                return
+            for job in batch:
+                if not job.done.done():
+                    job.done.set_exception(error)
             return
         self._metrics.batch_images.observe(len(batch))
         for stage, value in seconds.items():

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from index.place import Place
 
 
+_PATIENCE_S = 3.0  # with the index's server, if it has one: clients rather ask again than wait
+
+
 class Concept(NamedTuple):
     """A concept of the index: its CUI, its name (or ""), and how many images hold it."""
 
@@ -123,7 +126,7 @@ def open_engine(
     from annotator.record import recorded_encoder
     from index.place import place_of
 
-    stored = place_of(place).open(device=device)
+    stored = place_of(place).open(device=device, patience=_PATIENCE_S)
     if embedder is None or embedder.fingerprint.differences(recorded_encoder(stored)[1]):
         embedder = recorded_embedder(stored, device=device)
     annotator = Annotator(stored, embedder)

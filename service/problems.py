@@ -80,6 +80,17 @@ def busy(detail: str, code: str = "overloaded") -> Problem:
     return Problem(429, code, detail, "Try again after a moment.", {"Retry-After": "1"})
 
 
+def unreachable() -> Problem:
+    """The server that holds the index is away; where it is, is no business of clients."""
+    return Problem(
+        503,
+        "index_unreachable",
+        "The index cannot be reached at the moment.",
+        "Try again after a moment.",
+        {"Retry-After": "5"},
+    )
+
+
 def unusable_image(error: ImageError | MemoryError) -> Problem:
     """What `decode` says of an image, with the status for its kind of fault."""
     if isinstance(error, MemoryError):

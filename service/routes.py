@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import logging
 import time
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -12,9 +14,11 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from annotator import __version__
+from index.errors import IndexProblem
 from service.answers import Answer, check_run_ids, describe_model, ids_of, wants_csv
 from service.docs_page import POLICY, render_docs
-from service.problems import MEDIA_TYPE, Problem
+from service.logs import log
+from service.problems import MEDIA_TYPE, Problem, unreachable
 from service.schemas import (
     AnnotateOut,
     AnnotateQuery,
@@ -154,12 +158,17 @@ async def concepts(request: Request, query: Annotated[ConceptsQuery, Query()]) -
     response_class=Response,
     responses={
         200: {"description": "A small JPEG.", "content": {"image/jpeg": _BYTES}},
-        **_problems(401, 404, 422),
+        **_problems(401, 404, 422, 503),
     },
 )
 async def neighbor_image(request: Request, id: str) -> Response:
     """A small picture of an image of the index, if the index has pictures."""
-    picture = _service(request).holder.current.thumbnail(id)
+    try:
+        # An index on a server is asked for it over the network.
+        picture = await asyncio.to_thread(_service(request).holder.current.thumbnail, id)
+    except IndexProblem as error:
+        log(logging.ERROR, "a picture could not be fetched", error, reason=error.message)
+        raise unreachable() from error
     if picture is None:
         raise Problem(
             404,
@@ -170,7 +179,7 @@ async def neighbor_image(request: Request, id: str) -> Response:
     return Response(picture, media_type="image/jpeg")
 
 
-@router.post("/v1/reload", response_model=ReloadOut, responses=_problems(401, 403, 409))
+@router.post("/v1/reload", response_model=ReloadOut, responses=_problems(401, 403, 409, 503))
 async def reload(request: Request) -> dict[str, Any]:
     """Serve the current version of the index on disk. If that fails the old one goes on."""
     service = _service(request)

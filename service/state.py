@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from starlette.requests import Request
 
 from annotator.errors import AnnotatorError, ImageError
-from index.errors import IndexProblem
+from index.errors import IndexProblem, IndexUnreachable
 from service.admission import Admission
 from service.answers import Outcome
 from service.auth import Keys
@@ -20,7 +20,7 @@ from service.engine import Engine, EngineHolder
 from service.logs import log
 from service.metrics import Metrics
 from service.multipart import Upload
-from service.problems import Problem, unusable_image
+from service.problems import Problem, unreachable, unusable_image
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ class Service:
         self.admission = Admission(settings.max_queue, settings.buffered_bytes)
         self.batcher = Batcher(limits, self.metrics)
         self.draining = False
+        self._reloading: asyncio.Task[None] | None = None
         self.metrics.watch(lambda: self.admission.images, lambda: self.batcher.queued)
         self._say_what_is_served()
 
@@ -58,8 +59,8 @@ class Service:
         """Annotate the images of a request whose body was read.
 
         Raises:
-            Problem: 499, the client went away; 503, it took too long. What was not begun
-                is dropped.
+            Problem: 499, the client went away; 503, it took too long, or the index cannot be
+                reached. What was not begun is dropped.
         """
         work = self._annotate_all(engine, uploads, voting)
         try:
@@ -74,6 +75,8 @@ class Service:
                 {"Retry-After": "5"},
             ) from None
         for outcome in outcomes:
+            if isinstance(outcome, Problem) and outcome.code == "index_unreachable":
+                raise outcome  # none of the others was searched either
             code = outcome.code if isinstance(outcome, Problem) else "ok"
             self.metrics.images.labels(code).inc()
         return outcomes
@@ -96,12 +99,17 @@ class Service:
         except AnnotatorError as error:
             log(logging.ERROR, "an image could not be encoded", error, reason=error.message)
             return Problem(500, "encoding_failed", error.message, error.hint)
+        except IndexProblem as error:
+            log(logging.ERROR, "the index could not be searched", error, reason=error.message)
+            if not isinstance(error, IndexUnreachable):
+                self._reload_soon()  # the version that is served may be gone from its server
+            return unreachable()
 
     async def reload(self) -> bool:
         """Serve the index's current version from now on; see `EngineHolder.reload`.
 
         Raises:
-            Problem: 409, it cannot be served; the old one stays.
+            Problem: 409, it cannot be served; 503, it cannot be reached. The old one stays.
         """
         try:
             changed = await asyncio.to_thread(self.holder.reload)
@@ -113,6 +121,8 @@ class Service:
             serving = self.holder.current.version
             facts = {"serving": serving, "reason": reason, "hint": hint}
             log(logging.ERROR, "reload failed", error, **facts)
+            if isinstance(error, IndexUnreachable):
+                raise unreachable() from error
             detail = f"The index was not reloaded; {serving} is served as before. {reason}"
             raise Problem(409, "reload_failed", detail, hint) from error
         self.metrics.reloads.inc()
@@ -124,6 +134,11 @@ class Service:
         """`reload`, for a signal: nobody waits for the answer."""
         with suppress(Problem):
             await self.reload()
+
+    def _reload_soon(self) -> None:
+        """Reload in the background, unless that is under way."""
+        if self._reloading is None or self._reloading.done():
+            self._reloading = asyncio.create_task(self.reload_on_signal())
 
     def _say_what_is_served(self) -> None:
         engine = self.holder.current

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Collection, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -21,14 +20,30 @@ from index.backends.protocol import check_unit
 from index.change import Changed
 from index.errors import IndexProblem
 from index.milvus.documents import array_to_bytes
-from index.milvus.opened import read_concepts, removed_rows, render_concepts
-from index.milvus.rows import check_entities, count, get_entities, query, rows_of, send_rows
+from index.milvus.rows import (
+    check_count,
+    check_entities,
+    count,
+    delete_rows,
+    get_entities,
+    query,
+    rows_of,
+    send_all,
+    settle,
+)
 from index.milvus.server import Server
-from index.milvus.state import State, current, read_sample, sample_rows, version_name
+from index.milvus.state import (
+    State,
+    current,
+    read_concepts,
+    read_sample,
+    removed_rows,
+    render_concepts,
+    sample_rows,
+    version_name,
+)
 from index.progress import Progress, silent
 from index.segments import CONTENT, THUMBNAIL_ENDS, THUMBNAILS, Segment, check_rows
-
-_LISTED = 1000
 
 
 def add_rows(
@@ -59,11 +74,9 @@ def add_rows(
         state = _remove(server, state, there)
     first = int(state.manifest["stored"])
     resumed = _clear_unfinished(server, state, {id_: first + i for i, id_ in enumerate(rows.ids)})
-    sent = send_rows(server, state.collection, rows, first, resumed=resumed)
-    for _ in progress((i for many in sent for i in range(many)), total=len(rows), label="Sending"):
-        pass
     n = int(state.manifest["n"]) + len(rows)
-    _check_count(server, state, n)
+    send_all(server, state.collection, rows, first, resumed=resumed, progress=progress)
+    settle(server, state.collection, rows, first, expected=n)
     concepts = read_concepts(state.documents, state.manifest)
     counts = Counter({cui: images for cui, (images, _) in concepts.items()})
     counts.update(dict(zip(rows.labels.cuis, rows.labels.frequencies.tolist(), strict=True)))
@@ -83,7 +96,7 @@ def add_rows(
 def remove_rows(server: Server, ids: Collection[str], *, missing_ok: bool = False) -> Changed:
     """Remove rows: no search finds them any more; see `index.change.remove_rows`.
 
-    Milvus takes them from its disk by itself, some time after it compacts, which is asked for here.
+    They are gone from the disk some time after `compact`.
 
     Raises:
         IndexProblem: As there; the server is away for longer than the patience (the same command
@@ -106,9 +119,6 @@ def remove_rows(server: Server, ids: Collection[str], *, missing_ok: bool = Fals
             "No image would be left.", "Drop the collection on the server to remove the index."
         )
     state = _remove(server, state, sorted(fresh))
-    with suppress(IndexProblem):
-        server.call("flush", state.collection)
-        server.call("compact", state.collection)
     return Changed(str(state.manifest["version"]), state.manifest["n"], removed=len(known))
 
 
@@ -150,34 +160,48 @@ def _there(
     if not removed_too:
         gone = set(removed_rows(state.documents, state.manifest).tolist())
     stored = state.manifest["stored"]
-    return {id_: row for id_, row in found.items() if row < stored and row not in gone}
+    return {
+        id_: row
+        for id_, numbers in found.items()
+        for row in numbers
+        if row < stored and row not in gone
+    }
 
 
 def _clear_unfinished(server: Server, state: State, wanted: Mapping[str, int]) -> bool:
     """Delete what changes have left that were stopped; whether rows that are wanted were there."""
-    gone = removed_rows(state.documents, state.manifest).tolist()
-    for start in range(0, len(gone), _LISTED):
-        some = json.dumps(gone[start : start + _LISTED])
-        server.call("delete", state.collection, filter=f"row in {some}")
+    n = int(state.manifest["n"])
+    more = count(server, state.collection) - n
+    if more == 0:
+        return False
     condition = f"row >= {state.manifest['stored']}"
     left = query(server, state.collection, condition, ["id", "row"])
-    stale = [entity["id"] for entity in left if wanted.get(entity["id"]) != entity["row"]]
-    for start in range(0, len(stale), _LISTED):
-        server.call("delete", state.collection, ids=stale[start : start + _LISTED])
+    stale = [entity["row"] for entity in left if wanted.get(entity["id"]) != entity["row"]]
+    delete_rows(server, state.collection, sorted(set(stale)))
+    if more != len(left):
+        gone = removed_rows(state.documents, state.manifest)
+        delete_rows(server, state.collection, gone.tolist())
     return len(left) > len(stale)
 
 
 def _remove(server: Server, state: State, ids: list[str]) -> State:
     """Write that rows are removed, then delete them and what former removals have left."""
-    found = list(get_entities(server, state.collection, ids, ["row", "cuis"]))
     before = removed_rows(state.documents, state.manifest)
-    removed = np.union1d(before, np.array([e["row"] for e in found], np.int64)).astype(np.int64)
-    if len(found):
+    known = set(before.tolist())
+    stored = int(state.manifest["stored"])
+    found = [
+        entity
+        for entity in get_entities(server, state.collection, ids, ["row", "cuis"])
+        if entity["row"] < stored and entity["row"] not in known
+    ]
+    if found:
+        fresh = np.array([entity["row"] for entity in found], np.int64)
+        removed = np.union1d(before, fresh).astype(np.int64)
         concepts = read_concepts(state.documents, state.manifest)
         counts = Counter({cui: images for cui, (images, _) in concepts.items()})
         counts.subtract(Counter(cui for entity in found for cui in entity["cuis"]))
         names = {cui: name for cui, (_, name) in concepts.items()}
-        rows = sample_rows(int(state.manifest["stored"]), removed)
+        rows = sample_rows(stored, removed)
         changes = {
             "n": int(state.manifest["n"]) - len(found),
             "removed": len(removed),
@@ -188,20 +212,10 @@ def _remove(server: Server, state: State, ids: list[str]) -> State:
             "removed": array_to_bytes(removed),
         }
         state = _publish(server, state, changes, texts)
+        delete_rows(server, state.collection, fresh.tolist())
     _clear_unfinished(server, state, {})
-    _check_count(server, state, int(state.manifest["n"]))
+    check_count(server, state.collection, int(state.manifest["n"]))
     return state
-
-
-def _check_count(server: Server, state: State, expected: int) -> None:
-    """That all changes have come into effect; also for readers who do not ask for the latest."""
-    found = count(server, state.collection)
-    if found != expected:
-        raise IndexProblem(
-            f"{server.address} has {found} rows, and {expected} were expected.",
-            "Another process may be writing there. Run the same command again, then "
-            "`annotator verify`.",
-        )
 
 
 def _publish(

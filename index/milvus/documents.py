@@ -13,7 +13,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -41,7 +41,11 @@ class Documents:
         self.collection = collection
 
     def create(self) -> None:
-        """Make the collection if it is not there."""
+        """Make the collection, empty, and have it loaded, which takes the server some seconds.
+
+        What a build has left that was stopped goes.
+        """
+        self._server.call("drop_collection", self.collection)
         self._server.patiently(self._create)
 
     def newest(self) -> tuple[int, dict[str, Any]]:
@@ -50,9 +54,17 @@ class Documents:
         Raises:
             IndexProblem: There is none.
         """
-        found = self._query('key like "manifest/%"', ["key", "text"])
+        for number, raw in self._complete():
+            return number, dict(json.loads(raw))
+        raise IndexProblem(
+            f"{self._server.address}: the collection {self.collection} holds no manifest.",
+            "Build the index again.",
+        )
+
+    def _complete(self) -> Iterator[tuple[int, bytes]]:
+        """Number and manifest of each revision that is complete, the newest first."""
         revisions: dict[tuple[int, int, str], dict[int, str]] = {}
-        for row in found:
+        for row in self._query('key like "manifest/%"', ["key", "text"]):
             named = _MANIFEST.fullmatch(row["key"])
             if named is not None:
                 number, part, parts, digest = named.groups()
@@ -63,11 +75,7 @@ class Documents:
                 continue  # of a change that has not ended
             raw = b"".join(base64.b64decode(texts[part]) for part in range(parts))
             if hashlib.sha256(raw).hexdigest() == digest:
-                return number, dict(json.loads(raw))
-        raise IndexProblem(
-            f"{self._server.address}: the collection {self.collection} holds no manifest.",
-            "Build the index again.",
-        )
+                yield number, raw
 
     def read(self, manifest: Mapping[str, Any], name: str) -> bytes:
         """A document that the manifest lists.
@@ -81,6 +89,11 @@ class Documents:
         for start in range(0, len(keys), _AT_ONCE):
             some = json.dumps(keys[start : start + _AT_ONCE])
             texts |= {r["key"]: r["text"] for r in self._query(f"key in {some}", ["key", "text"])}
+        missing = not all(key in texts for key in keys)
+        if missing and self.newest()[1]["version"] != manifest["version"]:
+            raise IndexProblem(
+                f"{self._server.address} has got newer versions meanwhile.", "Open it again."
+            )
         raw = b"".join(base64.b64decode(texts.get(key, "")) for key in keys)
         if hashlib.sha256(raw).hexdigest() != entry["sha256"]:
             raise IndexProblem(
@@ -101,7 +114,11 @@ class Documents:
 
         Returns:
             The manifest as written.
+
+        Raises:
+            IndexProblem: Another process has written this revision.
         """
+        self._clear_from(revision)
         entries = dict(manifest.get("documents", {}))
         for name, raw in sorted(changed.items()):
             parts = _parts(raw)
@@ -124,6 +141,16 @@ class Documents:
         self._forget_before(revision - _KEPT + 1, entries)
         return written
 
+    def _clear_from(self, revision: int) -> None:
+        """Delete what a change has left that was stopped before its manifest was complete."""
+        newest = next(self._complete(), None)
+        if newest is not None and newest[0] >= revision:
+            raise IndexProblem(
+                f"{self._server.address} has got a new version meanwhile.", "Try again."
+            )
+        keys = [row["key"] for row in self._query('key != ""', ["key"])]
+        self._delete([key for key in keys if int(key.split("/")[1]) >= revision])
+
     def _forget_before(self, revision: int, entries: Mapping[str, Any]) -> None:
         """Delete what only older revisions than this one use."""
         used = {(name, entry["revision"]) for name, entry in entries.items()}
@@ -132,8 +159,11 @@ class Documents:
             name, number = row["key"].split("/")[:2]
             if int(number) < revision and (name, int(number)) not in used:
                 old.append(row["key"])
-        for start in range(0, len(old), _AT_ONCE):
-            self._server.call("delete", self.collection, ids=old[start : start + _AT_ONCE])
+        self._delete(old)
+
+    def _delete(self, keys: list[str]) -> None:
+        for start in range(0, len(keys), _AT_ONCE):
+            self._server.call("delete", self.collection, ids=keys[start : start + _AT_ONCE])
 
     def _write(self, texts: list[tuple[str, str]]) -> None:
         for start in range(0, len(texts), _AT_ONCE):
@@ -166,7 +196,7 @@ class Documents:
         params = client.prepare_index_params()
         params.add_index("unused", index_type="FLAT", metric_type="L2")
         client.create_index(self.collection, params, timeout=seconds)
-        client.load_collection(self.collection, timeout=seconds)
+        client.load_collection(self.collection, timeout=seconds, _async=True)
 
 
 def array_to_bytes(array: NDArray[Any]) -> bytes:

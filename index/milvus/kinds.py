@@ -6,12 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from index.backends.flat import FlatIndex
 from index.errors import IndexProblem
-from index.milvus.server import Server
 
 METRIC = "IP"
 _TYPES = {
@@ -25,7 +20,6 @@ _TYPES = {
 }
 EXACT = ("flat", "gpu-flat")
 _FEW = 50_000  # rows that comparing all of them suits
-_PROBES, _K = 200, 50
 _LINKS, _EF_CONSTRUCTION = 32, 200
 
 
@@ -77,52 +71,6 @@ def search_params(params: dict[str, int], k: int) -> dict[str, Any]:
     """As Milvus takes them, for k neighbours: graphs keep k candidates at least."""
     least = {name: max(value, k) if name != "nprobe" else value for name, value in params.items()}
     return {"metric_type": METRIC, "params": least}
-
-
-def tune_search(
-    server: Server,
-    collection: str,
-    kind: str,
-    vectors: NDArray[np.float32],
-    ids: list[str],
-    target: float,
-) -> dict[str, Any]:
-    """The least effort that finds the target share of the 50 nearest, on rows of the index.
-
-    Args:
-        server: To talk to.
-        collection: Of the rows, loaded.
-        kind: An approximate one.
-        vectors: float32[n, dim], of the rows.
-        ids: Of the rows.
-        target: Share of the 50 nearest.
-
-    Returns:
-        "params", "target_recall" and the "recall" that was found.
-    """
-    n = len(vectors)
-    k = min(_K, n - 1)
-    rows = np.unique(np.linspace(0, n - 1, min(_PROBES, n)).astype(np.int64))
-    queries = np.ascontiguousarray(vectors[rows])
-    exact = FlatIndex(vectors).search(queries, k + 1)
-    truth = [{ids[r] for r in near} for near in exact.rows.tolist()]
-    chosen: dict[str, Any] = {}
-    aim = target + 0.25 * (1 - target)  # new images are harder than these
-    for params in efforts(kind, n):
-        found = server.call(
-            "search",
-            collection,
-            data=list(queries),
-            limit=k + 1,
-            search_params=search_params(params, k + 1),
-            consistency_level="Bounded",
-        )
-        hits = sum(len({h["id"] for h in near} & t) for near, t in zip(found, truth, strict=True))
-        recall = (hits - len(rows)) / (len(rows) * k)  # each finds itself
-        chosen = {"params": params, "target_recall": target, "recall": round(recall, 4)}
-        if recall >= aim:
-            break
-    return chosen
 
 
 def _lists(n: int) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,14 +16,18 @@ from index.cases import Found
 from index.errors import IndexProblem
 from index.labels import LabelTable
 from index.milvus.documents import Documents, array_from_bytes
-from index.milvus.kinds import search_params
-from index.milvus.rows import THUMBNAIL, every_row, get_entities, query, table_of, vectors_of
+from index.milvus.nearest import Searcher
+from index.milvus.rows import (
+    THUMBNAIL,
+    conditions,
+    every_row,
+    get_entities,
+    query,
+    vectors_of,
+)
 from index.milvus.server import Server
+from index.milvus.state import numbers, read_concepts, removed_rows
 from index.segments import CONTENT
-
-_AT_ONCE = 256  # queries in a message
-_MOST_K = 16384  # neighbours that Milvus gives
-_LISTED = 1000
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ class FoundCases:
 class MilvusIndex:
     """A version of an index in Milvus (`place.Index`).
 
-    Rows that are added later are found, too; their CUIs count when the index is opened again.
+    Rows that are added later are not found; those that are removed later are not found either.
 
     Args:
         server: To talk to.
@@ -114,6 +117,8 @@ class MilvusIndex:
         concepts = read_concepts(self._documents, manifest)
         self.concepts: Mapping[str, int] = {cui: images for cui, (images, _) in concepts.items()}
         self.names: Mapping[str, str] = {cui: name for cui, (_, name) in concepts.items() if name}
+        self.removed = removed_rows(self._documents, manifest)
+        self._searcher = Searcher(server, collection, manifest, self.removed)
 
     @property
     def version(self) -> str:
@@ -131,42 +136,40 @@ class MilvusIndex:
     @cached_property
     def labels(self) -> LabelTable:
         """CUIs of each row, read from the server."""
-        found = list(every_row(self._server, self.collection, self.manifest["stored"], ["cuis"]))
+        stored = self.manifest["stored"]
+        place = numbers(stored, self.removed)
+        found = {
+            entity["row"]: list(entity["cuis"])
+            for entity in every_row(self._server, self.collection, stored, ["cuis"])
+            if place[entity["row"]] >= 0
+        }
         if len(found) != len(self):
             raise IndexProblem(
                 f"{self._server.address} has {len(found)} rows, and {len(self)} were expected.",
-                "It was changed meanwhile, or a change was stopped: run that again, then this.",
+                "It was changed meanwhile: try again. If that does not help: annotator verify.",
             )
-        return LabelTable.from_sets(table_of(found))
+        return LabelTable.from_sets(list(found.values()))
 
     def find(self, vectors: NDArray[np.float32], k: int) -> Found:
         """The k nearest rows of each vector, float32[q, dim] of unit norm.
 
-        Where an approximate search finds fewer than k for some, theirs are filled up with rows of
-        similarity -inf, which are no neighbours.
+        Where fewer than k are found for some, by an approximate search or because rows were
+        removed meanwhile, theirs are filled up with rows of similarity -inf, no neighbours.
 
         Raises:
             IndexProblem: Vectors of another length or not of unit norm; k below 1; the server
                 cannot be reached.
         """
         queries = check_search(vectors, self.manifest["dim"], k)
-        k = min(k, len(self), _MOST_K)
-        near: list[list[tuple[int, float, str, list[str]]]] = []
-        for start in range(0, len(queries), _AT_ONCE):
-            near += self._search(queries[start : start + _AT_ONCE], k)
-        cases = {id_: (row, cuis) for hits in near for row, _, id_, cuis in hits}
-        ids = sorted(cases, key=lambda id_: (cases[id_][0], id_))
-        order = {id_: i for i, id_ in enumerate(ids)}
-        width = max(map(len, near), default=0)
-        rows = np.zeros((len(near), width), np.int64)
-        similarities = np.full((len(near), width), -np.inf, np.float32)
-        for i, hits in enumerate(near):
-            # Equally similar ones by row, as everywhere.
-            hits.sort(key=lambda hit: (-hit[1], hit[0]))
-            rows[i, : len(hits)] = [order[hit[2]] for hit in hits]
-            similarities[i, : len(hits)] = [hit[1] for hit in hits]
-        labels = self._labels_of([cases[id_][1] for id_ in ids])
-        return Found(Neighbors(rows, similarities), FoundCases(self, ids, labels))
+        near = self._searcher.nearest(queries, k)
+        found, position = np.unique(near.rows, return_inverse=True)
+        some = found.tolist()
+        ids = [near.cases[row].id for row in some]
+        labels = self._labels_of([near.cases[row].cuis for row in some])
+        return Found(
+            Neighbors(position.reshape(near.rows.shape), near.similarities),
+            FoundCases(self, ids, labels),
+        )
 
     def thumbnail_of(self, image_id: str) -> bytes | None:
         """The small picture of an image, a JPEG; None where there is none."""
@@ -180,51 +183,26 @@ class MilvusIndex:
         """The sha256 of the files of some images that no other image of the index has."""
         if not self.manifest["content"]:
             return None
-        theirs = {e[CONTENT] for e in self.entities(sorted(ids), [CONTENT])} - {""}
+        some = get_entities(self._server, self.collection, sorted(ids), [CONTENT])
+        theirs = {entity[CONTENT] for entity in some} - {""}
         others = set()
-        listed = sorted(theirs)
-        for start in range(0, len(listed), _LISTED):
-            condition = f"{CONTENT} in {json.dumps(listed[start : start + _LISTED])}"
+        for condition in conditions(CONTENT, sorted(theirs)):
             found = query(self._server, self.collection, condition, ["id", CONTENT])
             others |= {e[CONTENT] for e in found if e["id"] not in ids}
         return {bytes.fromhex(key) for key in theirs - others}
 
     def renumber(self, stored: NDArray[np.int64]) -> NDArray[np.int64]:
         """Rows as they were numbered when they were written by today's number; -1 for removed."""
-        return numbers(self.manifest["stored"], removed_rows(self._documents, self.manifest))[
-            stored
-        ]
+        return numbers(self.manifest["stored"], self.removed)[stored]
 
     def entities(self, ids: Sequence[str], fields: Sequence[str]) -> Iterator[dict[str, Any]]:
-        """Some images' entities, those that are there."""
-        return get_entities(self._server, self.collection, ids, fields)
+        """Some images' entities, those that are there, as of some seconds ago."""
+        return get_entities(self._server, self.collection, ids, fields, "Bounded")
 
-    def at_row(self, row: int, fields: Sequence[str]) -> list[dict[str, Any]]:
-        """The entity of the row that was written as number `row`, if it is there."""
-        return query(self._server, self.collection, f"row == {row}", ["id", *fields])
-
-    def _search(
-        self, queries: NDArray[np.float32], k: int
-    ) -> list[list[tuple[int, float, str, list[str]]]]:
-        """Row, similarity, id and CUIs of each one's neighbours."""
-        found = self._server.call(
-            "search",
-            self.collection,
-            data=list(queries),
-            limit=k,
-            output_fields=["row", "cuis"],
-            search_params=search_params(self.manifest["search"]["params"], k),
-            # What was changed seconds ago may be missed; what was built is all there.
-            consistency_level="Bounded",
-        )
-        return [
-            [
-                (e["row"], hit["distance"], hit["id"], e["cuis"])
-                for hit in hits
-                for e in (hit["entity"],)
-            ]
-            for hits in found
-        ]
+    def at_rows(self, rows: Sequence[int], fields: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """The entities of rows by the numbers that they were written with, those that are there."""
+        for condition in conditions("row", rows):
+            yield from query(self._server, self.collection, condition, ["id", *fields])
 
     def _labels_of(self, sets: list[list[str]]) -> FoundLabels:
         standing = [list(cuis) for cuis in self.manifest["sample"]]
@@ -257,33 +235,3 @@ class _Arrays(Mapping[str, NDArray[Any]]):
 
     def __len__(self) -> int:
         return len(self._manifest["arrays"])
-
-
-def read_concepts(documents: Documents, manifest: Mapping[str, Any]) -> dict[str, tuple[int, str]]:
-    """Images and name by CUI, ascending."""
-    lines = documents.read(manifest, "concepts").decode().split("\n")[:-1]
-    fields = (line.split("\t", 2) for line in lines)
-    return {cui: (int(images), name) for cui, images, name in fields}
-
-
-def render_concepts(counts: Mapping[str, int], names: Mapping[str, str]) -> bytes:
-    """What `read_concepts` reads, of the CUIs that occur."""
-    return "".join(
-        f"{cui}\t{images}\t{' '.join(names.get(cui, '').split())}\n"
-        for cui, images in sorted(counts.items())
-        if images > 0
-    ).encode()
-
-
-def removed_rows(documents: Documents, manifest: Mapping[str, Any]) -> NDArray[np.int64]:
-    """int64[r], ascending: numbers of the rows that were removed."""
-    if not manifest["removed"]:
-        return np.empty(0, np.int64)
-    return array_from_bytes(documents.read(manifest, "removed")).astype(np.int64)
-
-
-def numbers(stored: int, removed: NDArray[np.int64]) -> NDArray[np.int64]:
-    """int64[stored]: today's number of each row that was ever written, -1 where it was removed."""
-    live = np.ones(stored, bool)
-    live[removed] = False
-    return np.where(live, np.cumsum(live) - 1, -1)

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
+
 from index.change import Changed
 from index.milvus import change, check
 from index.milvus.address import Address
+from index.milvus.compact import compact
 from index.milvus.opened import MilvusIndex
+from index.milvus.ready import open_rows
 from index.milvus.server import Server
 from index.milvus.state import current
 from index.milvus.writer import MilvusWriter
 from index.place import PATIENCE_S, Device, Index, Writer
 from index.progress import Progress, silent
+from index.publish import only_writer
 from index.segments import Segment
 
 
@@ -59,29 +64,56 @@ class MilvusPlace:
         """The current version; the server has checked what it loads, so `whole` changes nothing."""
         server = self._server(patience)
         state = current(server)
+        open_rows(server, state.collection)
         return MilvusIndex(server, state.collection, state.revision, state.manifest)
 
     def manifest(self) -> Mapping[str, Any]:
         """That of the current version."""
         return current(self._server()).manifest
 
-    def writer(self) -> AbstractContextManager[Writer]:
+    @contextmanager
+    def writer(self) -> Iterator[Writer]:
         """`writer.MilvusWriter`."""
-        return MilvusWriter(self._server(), self.folder)
+        with only_writer(self.folder), MilvusWriter(self._server(), self.folder) as writer:
+            yield writer
 
     def add_rows(
         self, rows: Segment, *, of: str, over: bool = False, progress: Progress = silent
     ) -> Changed:
         """`change.add_rows`."""
-        return change.add_rows(self._server(), rows, of=of, over=over, progress=progress)
+        with only_writer(self.folder):
+            return change.add_rows(self._server(), rows, of=of, over=over, progress=progress)
 
     def remove_rows(self, ids: Collection[str], *, missing_ok: bool = False) -> Changed:
         """`change.remove_rows`."""
-        return change.remove_rows(self._server(), ids, missing_ok=missing_ok)
+        with only_writer(self.folder):
+            return change.remove_rows(self._server(), ids, missing_ok=missing_ok)
+
+    def compact(
+        self,
+        *,
+        of: str,
+        index_type: Any = None,
+        target_recall: float | None = None,
+        arrays: Mapping[str, NDArray[Any]],
+        progress: Progress = silent,
+    ) -> Changed:
+        """`compact.compact`."""
+        with only_writer(self.folder):
+            return compact(
+                self._server(),
+                self.folder,
+                of=of,
+                index_type=index_type,
+                target_recall=target_recall,
+                arrays=arrays,
+                progress=progress,
+            )
 
     def change_about(self, about: Mapping[str, Any], *, of: str) -> str:
         """`change.change_about`."""
-        return change.change_about(self._server(), about, of=of)
+        with only_writer(self.folder):
+            return change.change_about(self._server(), about, of=of)
 
     def problems(self) -> list[str]:
         """`check.problems`."""

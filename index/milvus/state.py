@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from index.errors import IndexProblem
 from index.labels import SAMPLE
 from index.manifest import FORMAT
-from index.milvus.documents import Documents
+from index.milvus.documents import Documents, array_from_bytes
 from index.milvus.rows import query
-from index.milvus.server import Server
+from index.milvus.server import Absent, Server
 
+_TRIES = 20  # that a reader makes while versions come and go
 _VERSION = re.compile(r"_v([0-9]{6})")
 
 
@@ -44,21 +45,26 @@ def current(server: Server) -> State:
     """The current version.
 
     Raises:
-        IndexProblem: There is none, or a newer annotator wrote it.
+        Absent: There is none.
+        IndexProblem: A newer annotator wrote it, or somebody else.
     """
-    name = server.address.name
-    collection = current_collection(server)
-    if collection is None:
-        raise IndexProblem(
-            f"{server.address}: there is no such index.",
-            f"Build one: annotator build-index IMAGES CONCEPTS --index {server.address}",
-        )
-    if number_of(name, collection) is None:
-        raise IndexProblem(
-            f"{server.address}: {name} is an alias of {collection}, which is no index of ours.",
-            "Give another name.",
-        )
-    documents = Documents(server, f"{collection}_documents")
+    for tried in range(_TRIES):
+        collection = current_collection(server)
+        if collection is None:
+            raise Absent(
+                f"{server.address}: there is no such index.",
+                f"Build one: annotator build-index IMAGES CONCEPTS --index {server.address}",
+            )
+        documents = Documents(server, f"{collection}_documents")
+        try:
+            return _checked(server, collection, documents)
+        except Absent:  # others were built meanwhile
+            if tried + 1 == _TRIES:
+                raise
+    raise AssertionError
+
+
+def _checked(server: Server, collection: str, documents: Documents) -> State:
     revision, manifest = documents.newest()
     if manifest["format"] > FORMAT:
         raise IndexProblem(
@@ -72,21 +78,24 @@ def current_collection(server: Server) -> str | None:
     """The collection that the alias names; None if there is no such alias.
 
     Raises:
-        IndexProblem: There is a collection of that very name.
+        IndexProblem: There is a collection of that very name, or an alias of another one.
     """
     name = server.address.name
     try:
-        found = server.call("describe_alias", alias=name)
-    except IndexProblem as problem:
-        if "no such index" not in problem.message:
-            raise
+        collection = str(server.call("describe_alias", alias=name)["collection_name"])
+    except Absent as problem:
         if name in server.call("list_collections"):
             raise IndexProblem(
                 f"{server.address}: {name} is a collection that annotator did not make.",
                 "Give another name.",
             ) from problem
         return None
-    return str(found["collection_name"])
+    if number_of(name, collection) is None:
+        raise IndexProblem(
+            f"{server.address}: {name} is an alias of {collection}, which is no index of ours.",
+            "Give another name.",
+        )
+    return collection
 
 
 def number_of(name: str, collection: str) -> int | None:
@@ -123,3 +132,33 @@ def libraries(server: Server) -> dict[str, str]:
         with suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
     return versions
+
+
+def read_concepts(documents: Documents, manifest: Mapping[str, Any]) -> dict[str, tuple[int, str]]:
+    """Images and name by CUI, ascending."""
+    lines = documents.read(manifest, "concepts").decode().split("\n")[:-1]
+    fields = (line.split("\t", 2) for line in lines)
+    return {cui: (int(images), name) for cui, images, name in fields}
+
+
+def render_concepts(counts: Mapping[str, int], names: Mapping[str, str]) -> bytes:
+    """What `read_concepts` reads, of the CUIs that occur."""
+    return "".join(
+        f"{cui}\t{images}\t{' '.join(names.get(cui, '').split())}\n"
+        for cui, images in sorted(counts.items())
+        if images > 0
+    ).encode()
+
+
+def removed_rows(documents: Documents, manifest: Mapping[str, Any]) -> NDArray[np.int64]:
+    """int64[r], ascending: numbers of the rows that were removed."""
+    if not manifest["removed"]:
+        return np.empty(0, np.int64)
+    return array_from_bytes(documents.read(manifest, "removed")).astype(np.int64)
+
+
+def numbers(stored: int, removed: NDArray[np.int64]) -> NDArray[np.int64]:
+    """int64[stored]: today's number of each row that was ever written, -1 where it was removed."""
+    live = np.ones(stored, bool)
+    live[removed] = False
+    return np.where(live, np.cumsum(live) - 1, -1)

@@ -18,11 +18,18 @@ from index.errors import IndexProblem
 from index.labels import LabelTable
 from index.manifest import FORMAT, METRIC
 from index.milvus.documents import Documents, array_to_bytes
-from index.milvus.kinds import EXACT, build_params, choose_milvus_kind, efforts, tune_search
-from index.milvus.opened import render_concepts
-from index.milvus.rows import check_entities, count, create_rows, send_rows
-from index.milvus.server import Server
-from index.milvus.state import current, current_collection, libraries, number_of, version_name
+from index.milvus.kinds import EXACT, build_params, choose_milvus_kind, efforts
+from index.milvus.ready import make_ready, tune_search, wait_until_loaded
+from index.milvus.rows import check_entities, count, create_rows, send_all, settle
+from index.milvus.server import ABSENT, Server
+from index.milvus.state import (
+    current,
+    current_collection,
+    libraries,
+    number_of,
+    render_concepts,
+    version_name,
+)
 from index.progress import Progress, silent
 from index.segments import CONTENT, ROW_ARRAYS, THUMBNAIL_ENDS, Segment, check_rows
 
@@ -75,8 +82,13 @@ class MilvusWriter:
         index_type: str = "flat",
         target_recall: float | None = None,
         progress: Progress = silent,
+        reason: str | None = None,
+        only: bool = False,
     ) -> str:
         """Send the rows and let readers see them; see `index.writer.VersionWriter.publish`.
+
+        A `reason` is recorded in place of why the kind was chosen. With `only`, the version before
+        goes at once, even if a reader is just opening it.
 
         Raises:
             IndexProblem: As there; something that Milvus cannot keep; the server is away for longer
@@ -93,7 +105,7 @@ class MilvusWriter:
         vectors: NDArray[np.float32] = np.memmap(self._file, "<f4", "r", 0, shape)
         rows = Segment(vectors, ids, table, names, columns, own)
         check_entities(rows)
-        kind, reason = choose_milvus_kind(index_type, self._n, target_recall)
+        kind, why = choose_milvus_kind(index_type, self._n, target_recall)
         others = {name: array for name, array in arrays.items() if name not in ROW_ARRAYS}
         manifest: dict[str, Any] = {
             "format": FORMAT,
@@ -116,7 +128,7 @@ class MilvusWriter:
         counts = dict(zip(table.cuis, table.frequencies.tolist(), strict=True))
         texts = {"concepts": render_concepts(counts, names)}
         texts |= {name: array_to_bytes(array) for name, array in others.items()}
-        return self._publish(rows, manifest, texts, reason, target_recall, progress)
+        return self._publish(rows, manifest, texts, reason or why, target_recall, progress, only)
 
     def _publish(
         self,
@@ -126,48 +138,54 @@ class MilvusWriter:
         reason: str,
         target_recall: float | None,
         progress: Progress,
+        only: bool,
     ) -> str:
         server, name = self._server, self._server.address.name
         before = current_collection(server)
-        if before is not None and self._is_published(manifest, texts):
+        if before is not None and self._is_published(manifest, texts, target_recall):
             return str(current(server).manifest["version"])
-        number = (number_of(name, before) or 0) + 1 if before else 1
+        former = number_of(name, before) if before else None
+        number = (former or 0) + 1
         collection, resumed = self._collection(number, rows, manifest["rows_sha256"])
-        kind = manifest["index_type"]
-        sent = send_rows(server, collection, rows, 0, resumed=resumed)
-        for _ in progress(_each(sent), total=len(rows), label="Sending"):
-            pass
-        server.patiently(lambda client, s: _make_ready(client, s, collection, kind, len(rows)))
-        found = count(server, collection)
-        if found != len(rows):
-            raise IndexProblem(
-                f"{server.address} has {found} of {len(rows)} rows.",
-                "Another process may be writing there. Run the same command again: it goes on.",
-            )
-        search: dict[str, Any] = {"params": next(iter(efforts(kind, len(rows))))}
+        documents = Documents(server, f"{collection}_documents")
+        documents.create()
+        kind, n = manifest["index_type"], len(rows)
+        params = build_params(kind, n)
+        if resumed:
+            make_ready(server, collection, params, n, silent)  # to ask what is there
+        send_all(server, collection, rows, 0, resumed=resumed, progress=progress)
+        make_ready(server, collection, params, n, progress)
+        settle(server, collection, rows, 0, expected=n)
+        search: dict[str, Any] = {"params": next(iter(efforts(kind, n)))}
         if kind not in EXACT:
             target = target_recall or DEFAULT_RECALL
-            vectors = np.asarray(rows.vectors)
-            search = tune_search(server, collection, kind, vectors, list(rows.ids), target)
+            search = tune_search(server, collection, kind, np.asarray(rows.vectors), target)
         manifest |= {
             "search": {**search, "reason": reason},
             "version": version_name(number, 1),
             "libraries": libraries(server),
         }
-        documents = Documents(server, f"{collection}_documents")
-        documents.create()
+        wait_until_loaded(server, documents.collection)
         documents.publish(1, manifest, texts)
-        server.call("alter_alias" if before else "create_alias", collection, name)
-        self._drop({number, number_of(name, before) if before else None})
+        server.patiently(lambda client, seconds: _swing(client, seconds, name, collection))
+        self._drop({number} if only else {number, former})
         return version_name(number, 1)
 
-    def _is_published(self, manifest: Mapping[str, Any], texts: Mapping[str, bytes]) -> bool:
+    def _is_published(
+        self,
+        manifest: Mapping[str, Any],
+        texts: Mapping[str, bytes],
+        target_recall: float | None,
+    ) -> bool:
         """Whether the current version says the same."""
         try:
             now = current(self._server)
         except IndexProblem:
             return False
         same = all(now.manifest.get(key) == value for key, value in manifest.items())
+        if manifest["index_type"] not in EXACT:
+            target = target_recall or DEFAULT_RECALL
+            same = same and now.manifest["search"]["target_recall"] == target
         hashes = {name: hashlib.sha256(raw).hexdigest() for name, raw in texts.items()}
         entries = now.manifest["documents"]
         there = {name: entries[name]["sha256"] for name in hashes if name in entries}
@@ -183,7 +201,6 @@ class MilvusWriter:
             if found.get("description") == note:
                 return collection, True
             server.call("drop_collection", collection)
-        server.call("drop_collection", f"{collection}_documents")
 
         def create(client: Any, seconds: float) -> None:
             if not client.has_collection(collection, timeout=seconds):
@@ -201,27 +218,16 @@ class MilvusWriter:
                 self._server.call("drop_collection", collection)
 
 
-def _make_ready(client: Any, seconds: float, collection: str, kind: str, n: int) -> None:
-    """Everything on the server's disk, indexed and in its memory."""
-    long = max(seconds, 600.0)  # building an index takes what it takes
-    client.flush(collection, timeout=long)
-    if not client.list_indexes(collection, timeout=seconds):
-        params = client.prepare_index_params()
-        made = build_params(kind, n)
-        params.add_index(
-            "vector",
-            index_type=made["index_type"],
-            metric_type=made["metric_type"],
-            params=made["params"],
-        )
-        client.create_index(collection, params, timeout=long)
-    client.load_collection(collection, timeout=long)
+def _swing(client: Any, seconds: float, name: str, collection: str) -> None:
+    """Let an alias point to a collection, whether it is there or not."""
+    from pymilvus.exceptions import MilvusException
 
-
-def _each(counts: Any) -> Any:
-    """One item a row, for the progress."""
-    for number in counts:
-        yield from range(number)
+    try:
+        client.alter_alias(collection, name, timeout=seconds)
+    except MilvusException as error:
+        if error.code not in ABSENT:
+            raise
+        client.create_alias(collection, name, timeout=seconds)
 
 
 def _digest(rows: Segment, kind: str) -> str:

@@ -1,0 +1,159 @@
+"""A real Milvus server, and indexes in it.
+
+The server's package wants an environment of its own: `.venv-milvus` in the repository (`make
+test-scale` makes it), or the one whose Python ANNOTATOR_MILVUS_PYTHON names. Without it these tests
+are skipped; ANNOTATOR_REQUIRE_MILVUS=1 makes them fail instead.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from index.milvus.place import MilvusPlace
+
+ROOT = Path(__file__).parents[2]
+PYTHON = Path(os.environ.get("ANNOTATOR_MILVUS_PYTHON") or ROOT / ".venv-milvus/bin/python")
+REQUIRED = os.environ.get("ANNOTATOR_REQUIRE_MILVUS") == "1"
+MISSING = f"there is no {PYTHON}: `make test-scale` makes it, or set ANNOTATOR_MILVUS_PYTHON"
+DIM = 16
+_NAMES = itertools.count()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+class Milvus:
+    """A server that can be killed and started again with what it has on disk."""
+
+    def __init__(self, folder: Path, *settings: str) -> None:
+        self.folder = folder
+        self.settings = settings
+        self.port = free_port()
+        self.start()
+
+    def start(self) -> None:
+        """Returns when it answers."""
+        # Its many threads would keep torch's and FAISS's from the cores.
+        self._log: IO[bytes] = (self.folder.parent / f"{self.folder.name}.log").open("ab")
+        self._starter = subprocess.Popen(
+            [PYTHON, Path(__file__).with_name("start_server.py"), self.folder, str(self.port)]
+            + list(self.settings),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+        )
+        assert self._starter.stdout is not None
+        line = self._starter.stdout.readline()
+        assert line.strip().isdigit(), f"Milvus did not start: {self.folder}.log"
+        self.pid = int(line)
+
+    def kill(self) -> None:
+        """As `kill -9` does."""
+        os.kill(self.pid, signal.SIGKILL)
+        self.stop()
+
+    def stop(self) -> None:
+        assert self._starter.stdin is not None and self._starter.stdout is not None
+        self._starter.stdin.close()
+        self._starter.stdout.close()
+        self._starter.wait(timeout=60)
+        self._log.close()
+
+    def address(self, name: str | None = None) -> str:
+        """Of an index with this name, or with one that no other test has."""
+        return f"milvus://127.0.0.1:{self.port}/{name or f'index_{next(_NAMES)}'}"
+
+    def client(self) -> Any:
+        """Of pymilvus: what somebody else does to the server."""
+        from pymilvus import MilvusClient
+
+        return MilvusClient(uri=f"http://127.0.0.1:{self.port}", timeout=30)
+
+
+@pytest.fixture(scope="session")
+def milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Milvus]:
+    """One server for all tests. Who kills it starts it again."""
+    if not PYTHON.exists():
+        if REQUIRED:
+            pytest.fail(MISSING)
+        pytest.skip(MISSING)
+    server = Milvus(tmp_path_factory.mktemp("milvus") / "server")
+    yield server
+    server.stop()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What this machine knows of indexes in Milvus lies in a folder of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture
+def place(milvus: Milvus) -> MilvusPlace:
+    """Where no index is yet."""
+    return MilvusPlace.at(milvus.address())
+
+
+Vectors = NDArray[np.float32]
+
+
+@pytest.fixture(scope="session")
+def unit() -> Callable[..., Vectors]:
+    return _unit
+
+
+def _unit(n: int, dim: int = DIM, seed: int = 0) -> Vectors:
+    vectors = np.random.default_rng(seed).standard_normal((n, dim))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors.astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def publish() -> Callable[..., str]:
+    return _publish
+
+
+def _publish(
+    place: Any,
+    vectors: Vectors,
+    *,
+    ids: list[str] | None = None,
+    concepts: list[list[str]] | None = None,
+    **options: Any,
+) -> str:
+    """Build an index of vectors; row i is the image i000000 with the concepts C0..C4 in turn."""
+    n = len(vectors)
+    options = {"names": {"C1": "One"}, "columns": {}, "about": {"what": "a test"}, **options}
+    with place.writer() as writer:
+        writer.add(vectors)
+        return str(
+            writer.publish(
+                ids or [f"i{i:06d}" for i in range(n)],
+                concepts if concepts is not None else [[f"C{i % 5}"] for i in range(n)],
+                **options,
+            )
+        )
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)

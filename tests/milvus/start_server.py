@@ -1,0 +1,57 @@
+"""Starts a Milvus server with the package `milvus`, in whose environment this is run.
+
+    python start_server.py FOLDER PORT [SETTING=VALUE ...]
+
+Prints the number of the server's process once it answers, and stops it when stdin is closed.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from pathlib import Path
+
+from milvus import MilvusServer  # type: ignore[import-not-found]
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def main() -> None:
+    folder, port = Path(sys.argv[1]), int(sys.argv[2])
+    folder.mkdir(parents=True, exist_ok=True)
+    # The etcd inside takes two fixed ports unless it is told others: two servers at a time.
+    client, peer = free_port(), free_port()
+    urls = {
+        "listen-client-urls": client,
+        "advertise-client-urls": client,
+        "listen-peer-urls": peer,
+        "initial-advertise-peer-urls": peer,
+    }
+    lines = [f"{name}: http://127.0.0.1:{number}\n" for name, number in urls.items()]
+    config = folder / "etcd.yaml"
+    config.write_text("".join([*lines, f"initial-cluster: default=http://127.0.0.1:{peer}\n"]))
+    os.environ["ETCD_CONFIG_PATH"] = str(config)
+    ports = {
+        f"{name}_port": free_port()
+        for name in (
+            "root_coord", "proxy_internal", "query_coord", "query_node", "index_coord",
+            "index_node", "data_coord", "data_node",
+        )
+    }  # fmt: skip
+    settings = dict(setting.split("=", 1) for setting in sys.argv[3:])
+    server = MilvusServer(proxy_port=port, etcd_port=client, **ports)
+    server.set_base_dir(str(folder))
+    for name, value in settings.items():
+        server.config.set(name, value == "true" if value in ("true", "false") else value)
+    server.start()
+    print(server.server_proc.pid, flush=True)
+    sys.stdin.read()
+    server.stop()
+
+
+if __name__ == "__main__":
+    main()

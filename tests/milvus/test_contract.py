@@ -1,0 +1,159 @@
+"""An index in Milvus finds what the index in a folder finds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from index import IndexProblem
+from index.milvus.place import MilvusPlace
+from index.place import Index, LocalPlace
+
+Publish = Callable[..., str]
+Unit = Callable[..., np.ndarray]
+
+
+def both(
+    tmp_path: Path, place: MilvusPlace, publish: Publish, vectors: np.ndarray, **options: Any
+) -> tuple[Index, Index]:
+    """The same rows in a folder and in Milvus, opened."""
+    publish(LocalPlace(tmp_path / "index"), vectors, **options)
+    publish(place, vectors, **options)
+    return LocalPlace(tmp_path / "index").open(), place.open()
+
+
+def found(index: Index, queries: np.ndarray, k: int) -> tuple[list[list[str]], np.ndarray]:
+    """Ids and similarities of the neighbours."""
+    result = index.find(queries, k)
+    ids = [[result.cases.ids[row] for row in rows] for rows in result.neighbors.rows.tolist()]
+    return ids, result.neighbors.similarities
+
+
+def labels(index: Index, queries: np.ndarray, k: int) -> list[list[tuple[str, ...]]]:
+    result = index.find(queries, k)
+    return [
+        [result.cases.labels.row(row) for row in rows] for rows in result.neighbors.rows.tolist()
+    ]
+
+
+def check_same(local: Index, milvus: Index, queries: np.ndarray, k: int) -> None:
+    ids, similarities = found(local, queries, k)
+    theirs, their_similarities = found(milvus, queries, k)
+    assert theirs == ids
+    assert their_similarities.dtype == np.float32
+    assert np.abs(their_similarities - similarities).max(initial=0) < 1e-6
+    assert labels(milvus, queries, k) == labels(local, queries, k)
+
+
+@pytest.mark.parametrize("kind", ["flat", "hnsw", "ivf"])
+def test_neighbours_and_similarities(
+    tmp_path: Path, place: MilvusPlace, publish: Publish, unit: Unit, kind: str
+) -> None:
+    vectors = unit(3000)
+    publish(LocalPlace(tmp_path / "index"), vectors)
+    publish(place, vectors, index_type=kind, target_recall=1.0)
+    local, milvus = LocalPlace(tmp_path / "index").open(), place.open()
+    assert milvus.manifest["index_type"] == kind
+    queries = unit(300, seed=1)  # more than go into one message
+    if kind == "flat":
+        for k in (1, 5, 50):
+            check_same(local, milvus, queries, k)
+        return
+    assert milvus.manifest["search"]["recall"] > 0.99
+    ids, similarities = found(local, queries, 20)
+    theirs, their_similarities = found(milvus, queries, 20)
+    hits = sum(len({*a} & {*b}) for a, b in zip(ids, theirs, strict=True))
+    assert hits > 0.98 * 300 * 20
+    for i, name in enumerate(theirs):
+        for j, id_ in enumerate(name):  # whatever is found has its true similarity
+            true = float(vectors[int(id_[1:])].astype(np.float64) @ queries[i])
+            assert abs(true - their_similarities[i, j]) < 1e-6
+    assert similarities[:, 0] == pytest.approx(their_similarities[:, 0], abs=0.2)
+
+
+def test_few_rows_many_equal_ones_and_no_query(
+    tmp_path: Path, milvus: Any, publish: Publish, unit: Unit
+) -> None:
+    def places(name: str) -> tuple[Path, MilvusPlace]:
+        return tmp_path / name, MilvusPlace.at(milvus.address())
+
+    queries = unit(4, seed=1)
+    for n, ks in ((1, (1, 50)), (7, (3, 7, 50))):
+        local, remote = both(*places(f"{n}"), publish, unit(n))
+        for k in ks:
+            check_same(local, remote, queries, k)
+    assert remote.find(unit(0), 4).neighbors.rows.shape[0] == 0
+    # Three different vectors, 400 rows: more equal ones than fit beside the k that are asked for.
+    copies = unit(3)[np.random.default_rng(0).integers(3, size=400)]
+    local, remote = both(*places("equal"), publish, copies)
+    for k in (1, 9, 150, 400, 1000):
+        check_same(local, remote, np.concatenate([queries, copies[:3]]), k)
+
+
+def test_a_lone_query_equals_one_of_a_batch(
+    place: MilvusPlace, publish: Publish, unit: Unit
+) -> None:
+    vectors = unit(500)
+    vectors[300:] = vectors[:200]
+    publish(place, vectors)
+    index, queries = place.open(), unit(300, seed=1)
+    ids, similarities = found(index, queries, 20)
+    for i in (0, 1, 255, 256, 299):
+        theirs, alone = found(index, queries[i : i + 1], 20)
+        assert theirs == [ids[i]]
+        assert np.abs(alone[0] - similarities[i]).max() < 1e-6
+
+
+def test_what_an_index_says_of_itself(
+    tmp_path: Path, place: MilvusPlace, publish: Publish, unit: Unit
+) -> None:
+    concepts = [["C1", "C2"][: i % 3] for i in range(90)]  # some have none
+    arrays = {"small": np.arange(5), "large": np.random.default_rng(0).random((700, 128))}
+    options: dict[str, Any] = {
+        "concepts": concepts,
+        "columns": {"captions": [f"Ünd “{i}”\n\\ '\"" * 9 for i in range(90)]},
+        "arrays": arrays,
+        "names": {"C1": "One\tand\nmore", "C2": "", "C3": "Nowhere"},
+    }
+    local, milvus = both(tmp_path, place, publish, unit(90), **options)
+    assert len(milvus) == len(local) == 90
+    assert dict(milvus.concepts) == dict(local.concepts)
+    assert list(milvus.concepts) == list(local.concepts)
+    assert dict(milvus.names) == dict(local.names) == {"C1": "One and more"}
+    assert milvus.manifest["about"] == local.manifest["about"]
+    for name, array in arrays.items():
+        assert np.array_equal(milvus.arrays[name], array)
+        assert not milvus.arrays[name].flags.writeable
+    with pytest.raises(KeyError):
+        milvus.arrays["other"]
+    mine, theirs = local.labels, milvus.labels
+    assert mine.cuis == theirs.cuis
+    assert np.array_equal(mine.indptr, theirs.indptr)
+    assert np.array_equal(mine.indices, theirs.indices)
+    assert np.array_equal(mine.frequencies, theirs.frequencies)
+    result, same = milvus.find(unit(3, seed=1), 9), local.find(unit(3, seed=1), 9)
+    for row, their_row in zip(
+        same.neighbors.rows.ravel().tolist(), result.neighbors.rows.ravel().tolist(), strict=True
+    ):
+        assert same.cases.columns["captions"][row] == result.cases.columns["captions"][their_row]
+    rows = result.neighbors.rows[0]
+    assert np.array_equal(result.cases.vectors(rows), same.cases.vectors(same.neighbors.rows[0]))
+    # What stands for all rows is the same, so that the prior is.
+    sample = [result.cases.labels.row(i) for i in result.cases.labels.sample.tolist()]
+    assert sample == [mine.row(i) for i in mine.sample.tolist()]
+
+
+def test_queries_that_cannot_be_compared_are_refused(
+    place: MilvusPlace, publish: Publish, unit: Unit
+) -> None:
+    publish(place, unit(9))
+    index = place.open()
+    for queries in (unit(2, 15), unit(2) * 2, unit(2).astype(np.float64)):
+        with pytest.raises(IndexProblem):
+            index.find(queries, 3)
+    with pytest.raises(IndexProblem, match="k is 0"):
+        index.find(unit(1), 0)
