@@ -22,8 +22,10 @@ Floats = NDArray[np.float32]
 # least 0.79 at 16 and at 32 pixels (docs/audit.md).
 _QUICK = ((16, 4, 2, 0.7), (32, 3, 2, 0.7), (64, 3, 4, None))
 _CLOSE = ((16, 4, 2, 0.5), (32, 3, 2, 0.5), (64, 3, 4, 0.5), (128, 3, 6, None))
+CLOSE_SIDE = 128  # pixels of the larger pictures
 _PAIRS_AT_ONCE = 256
 _LEAST_SCALE, _MOST_SHIFT = 0.8, 0.2  # that a copy is looked for; of the side
+_CONTRAST, _FAINT = 50.0, 10.0  # grey levels: of a whole picture, and what counts as noise
 _FLAT = 1.0  # grey levels of deviation; with less there is nothing to compare
 
 
@@ -64,7 +66,7 @@ def fit_pairs(
 
 
 def fit_closely(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> Floats:
-    """As `fit_pairs` with larger pictures, uint8[p, 128, 128], which tell more."""
+    """As `fit_pairs` with larger pictures, uint8[p, 128, 128], all parts of which count alike."""
     return _fit(first.astype(np.float32), second.astype(np.float32), _CLOSE)
 
 
@@ -80,7 +82,8 @@ def _fit(a: Floats, b: Floats, levels: Sequence[tuple[int, int, int, float | Non
         for _ in range(steps):
             warp = _step(small_a, small_b, warp)
         laid, inside = _laid(small_b, warp)
-        value = _correlation(_structure(small_a, reach), _structure(laid, reach), inside)
+        seen = _evened if side == CLOSE_SIDE else _structure
+        value = _correlation(seen(small_a, reach), seen(laid, reach), inside)
         if least is None:
             result[left] = value
         else:
@@ -172,3 +175,13 @@ def _structure(pictures: Floats, reach: int) -> Floats:
         for j in range(i - reach, i + reach + 1):
             near[i, -j if j < 0 else min(j, 2 * side - 2 - j)] += 1 / width
     return (pictures - near @ pictures @ near.T).astype(np.float32)
+
+
+def _evened(pictures: Floats, reach: int) -> Floats:
+    """The fine structure, divided by how strong it is around: a skull does not outvote a brain."""
+    deviation = np.maximum(pictures.std(axis=(1, 2), keepdims=True), _FLAT)
+    fine = _structure(pictures * (_CONTRAST / deviation), reach)
+    squares = fine * fine
+    around = np.maximum(squares - _structure(squares, 2 * reach), 0)
+    evened: Floats = (fine / np.sqrt(around + _FAINT**2)).astype(np.float32)
+    return evened

@@ -12,7 +12,6 @@ from annotator.audit.align import fit_closely
 from annotator.audit.candidates import Pairs
 from annotator.progress import Progress, silent
 
-CLOSE_SIDE = 128  # pixels
 PROMISING = 0.75  # correlation of the small pictures with which a pair gets a closer look
 _PAIRS_AT_ONCE = 64
 

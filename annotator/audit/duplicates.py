@@ -8,8 +8,9 @@ from functools import partial
 
 import numpy as np
 
+from annotator.audit.align import CLOSE_SIDE
 from annotator.audit.candidates import Pairs, Views, compare_within
-from annotator.audit.confirm import CLOSE_SIDE, Look, confirm
+from annotator.audit.confirm import Look, confirm
 from annotator.audit.glances import glance_at
 from annotator.errors import ImageError
 from annotator.images.decode import decode

@@ -41,7 +41,7 @@ _MEANING = {
     "less similar to their nearest.",
 }
 _STYLE = """
-.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(23rem, 1fr)); gap: 1rem; }
+.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(21rem, 1fr)); gap: 1rem; }
 .grid .card { margin: 0; }
 .grid figure { flex: 1 1 9rem; max-width: 10rem; }
 .score { float: right; font-variant-numeric: tabular-nums; font-weight: 600; }

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from annotator.adapt.projection import Projection
+from annotator.audit.align import CLOSE_SIDE
 from annotator.audit.candidates import Views
-from annotator.audit.confirm import CLOSE_SIDE
 from annotator.audit.glances import SIDE, glance
 from annotator.audit.unlike import evenly
 from annotator.embed.cache import CACHE_FILE, EmbeddingCache
