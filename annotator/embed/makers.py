@@ -109,8 +109,14 @@ def _local_file(path: Path) -> Encoder:
     return _timm_encoder(model)
 
 
+def has_text_tower(name: str) -> bool:
+    """Whether an encoder is of a kind that has one."""
+    kind, _, rest = name.partition(":")
+    return kind in ("open_clip", "hf-hub", "local-dir") and bool(rest) and "+" not in name
+
+
 def open_clip_model(name: str) -> tuple[str, Any] | None:
-    """An open_clip model whole, with its text tower; None if `name` is another kind of encoder's.
+    """An open_clip model whole, with its text tower; None if the encoder is of another kind.
 
     Args:
         name: As for `make_embedder`.
@@ -121,13 +127,11 @@ def open_clip_model(name: str) -> tuple[str, Any] | None:
     Raises:
         AnnotatorError: As `make_embedder`.
     """
+    if not has_text_tower(name):
+        return None
     kind, _, rest = name.partition(":")
-    if kind == "open_clip" and rest:
-        model, pretrained = _model_and_weights(rest)
-        return model, _load_open_clip(model, pretrained)[0]
-    if kind in ("hf-hub", "local-dir") and rest:
-        return name, _load_open_clip(name, None)[0]
-    return None
+    model, pretrained = _model_and_weights(rest) if kind == "open_clip" else (name, None)
+    return model, _load_open_clip(model, pretrained)[0]
 
 
 def _open_clip(rest: str) -> Encoder:

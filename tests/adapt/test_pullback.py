@@ -1,4 +1,4 @@
-"""A direction of the encoder's space among projected vectors ranks as it does among the encoder's."""
+"""A direction of the encoder's space ranks projected vectors as it ranks the encoder's own."""
 
 from __future__ import annotations
 

@@ -84,9 +84,7 @@ def test_a_rare_concept_is_not_called_wrong(make_index: MakeIndex) -> None:
 
 
 @pytest.mark.parametrize("groups", [None, ["p"] * 3])
-def test_images_that_nobody_speaks_about(
-    make_index: MakeIndex, groups: list[str] | None
-) -> None:
+def test_images_that_nobody_speaks_about(make_index: MakeIndex, groups: list[str] | None) -> None:
     angles = [0, 1, 2] if groups else [0]
     found = of_concept(make_index(angles, [["C1"]] * len(angles), groups), VOTING, "C1")
     assert len(found.exemplars) == len(angles)

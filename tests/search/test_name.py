@@ -42,7 +42,7 @@ def test_several() -> None:
         "'lun' may mean 3 concepts: C2 Lung mass; C1 Lung; C10 Lung  nodule."
     )
     many = {f"C{i}": i for i in range(20)}
-    with pytest.raises(SeveralConcepts, match="C19 x19; .* and 12 more"):
+    with pytest.raises(SeveralConcepts, match=r"C19 x19; .* and 12 more"):
         find_concept("x", many, {cui: f"x{n}" for cui, n in many.items()})
 
 
