@@ -225,8 +225,9 @@ class SearchOut(BaseModel):
     missing: list[CaseOut] = Field(
         description="Cases that lack the concept although their neighbours have it."
     )
-    wrong: list[CaseOut] = Field(
-        description="Cases that hold the concept although their neighbours do not."
+    wrong: list[CaseOut] | None = Field(
+        description="Cases that hold the concept although their neighbours do not; null where "
+        "its images support each other too little to say so."
     )
     names: dict[str, str] = Field(description="Of every CUI in the answer that has one.")
 

@@ -91,7 +91,8 @@ def _of_concept(engine: Engine, cui: str, query: SearchQuery) -> dict[str, Any]:
     found = of_concept(annotator.stored, annotator.voting, cui, k=query.k, most=_MOST_JUDGED)
     concept = {"cui": cui, "name": annotator.stored.names.get(cui, ""), "images": found.images}
     facts = {"kind": "concept", "concept": concept}
-    return _answer(engine, facts, found.exemplars, found.missing, found.wrong)
+    answer = _answer(engine, facts, found.exemplars, found.missing, found.wrong)
+    return answer if found.judges_wrong else {**answer, "wrong": None}
 
 
 def _answer(

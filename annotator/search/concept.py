@@ -47,6 +47,11 @@ class OfConcept:
     missing: tuple[Case, ...]
     wrong: tuple[Case, ...]
 
+    @property
+    def judges_wrong(self) -> bool:
+        """Whether its images support each other enough to call one wrong."""
+        return self.support >= LEAST_SUPPORT
+
 
 def of_concept(
     stored: Index, voting: Voting, cui: str, *, k: int = 10, most: int = MOST_JUDGED

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from annotator.errors import AnnotatorError
 from annotator.search.cases import Case, Ranking
-from annotator.search.concept import LEAST_SUPPORT, OfConcept
+from annotator.search.concept import OfConcept
 
 Format = Literal["table", "csv", "json", "trec"]
 
@@ -80,7 +80,7 @@ def cases_of_kind(found: OfConcept, kind: str) -> tuple[Case, ...]:
 
 def none(found: OfConcept, kind: str) -> str:
     """What is said in place of an empty list."""
-    if kind == "wrong" and found.support < LEAST_SUPPORT:
+    if kind == "wrong" and not found.judges_wrong:
         return f"not judged: its images support each other too little ({found.support:.2f})"
     return "none"
 

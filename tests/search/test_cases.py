@@ -4,11 +4,11 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from annotator.search.cases import Case, cases_of, left_out, nearest_others
-from index import Neighbors, StoredIndex
+from index import Neighbors, StoredIndex, VersionWriter, open_index
 from index.cases import Found
 
 MakeIndex = Callable[..., StoredIndex]
@@ -59,21 +59,35 @@ def test_a_search_looks_past_a_large_group(make_index: MakeIndex) -> None:
 rows = st.lists(st.integers(0, 9), min_size=6, max_size=6, unique=True)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@pytest.fixture(scope="module")
+def ten(tmp_path_factory: pytest.TempPathFactory) -> StoredIndex:
+    """Ten images in three groups."""
+    folder = tmp_path_factory.mktemp("ten")
+    with VersionWriter(folder) as writer:
+        writer.add(np.eye(10, dtype=np.float32))
+        groups = [f"g{i % 3}" if i % 4 else "" for i in range(10)]
+        writer.publish(
+            [f"i{n}" for n in range(10)], [["C1"]] * 10, names={}, columns={"groups": groups},
+            about={},
+        )  # fmt: skip
+    return open_index(folder)
+
+
+@settings(deadline=None)
 @given(found=st.lists(rows, min_size=1, max_size=4), k=st.integers(1, 8), data=st.data())
 def test_what_is_left_keeps_its_order(
-    make_index: MakeIndex, found: list[list[int]], k: int, data: st.DataObject
+    ten: StoredIndex, found: list[list[int]], k: int, data: st.DataObject
 ) -> None:
-    groups = [f"g{i % 3}" if i % 4 else "" for i in range(10)]
-    stored = make_index(range(10), [["C1"]] * 10, groups)
+    groups = ten.columns["groups"]
     similarities = np.tile(np.linspace(0.9, 0.1, 6).astype(np.float32), (len(found), 1))
-    names = data.draw(st.lists(st.sampled_from(["", *stored.ids]), min_size=len(found)))
+    names = data.draw(st.lists(st.sampled_from(["", *ten.ids]), min_size=len(found)))
     own = data.draw(st.lists(st.sampled_from(["", "g0", "g1"]), min_size=len(found)))
     names, own = names[: len(found)], own[: len(found)]
-    result = left_out(Found(Neighbors(np.array(found), similarities), stored), names, own, k)
+    result = left_out(Found(Neighbors(np.array(found), similarities), ten), names, own, k)
     for i, cases in enumerate(cases_of(result)):
         expected = [
-            f"i{row}" for row in found[i]
+            f"i{row}"
+            for row in found[i]
             if f"i{row}" != names[i] and not (own[i] and groups[row] == own[i])
-        ]  # fmt: skip
+        ]
         assert [case.image_id for case in cases] == expected[:k]

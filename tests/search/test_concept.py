@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from annotator.search.concept import of_concept, shares_of
@@ -18,6 +18,7 @@ VOTING = Voting(k=3, beta=0)
 sets = st.lists(st.lists(st.sampled_from("ABCD"), max_size=4), min_size=1, max_size=9)
 
 
+@settings(deadline=None)
 @given(sets, st.integers(1, 3), st.integers(1, 5), st.data())
 def test_shares_are_those_of_the_vote(
     concepts: list[list[str]], q: int, k: int, data: st.DataObject
