@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -38,6 +39,48 @@ class Cases(Protocol):
     def thumbnail(self, row: int) -> bytes | None:
         """The small picture of a row, a JPEG; None where there is none."""
         ...
+
+
+class Taken:
+    """Some rows of other cases.
+
+    Args:
+        cases: All of them.
+        rows: int64[m], which.
+    """
+
+    def __init__(self, cases: Cases, rows: NDArray[np.int64]) -> None:
+        self._cases = cases
+        self._rows = rows
+
+    @cached_property
+    def ids(self) -> Sequence[str]:
+        """Image id of each row."""
+        return [self._cases.ids[row] for row in self._rows.tolist()]
+
+    @cached_property
+    def labels(self) -> LabelTable:
+        """CUIs of each row."""
+        return self._cases.labels.take(self._rows)
+
+    @cached_property
+    def columns(self) -> Mapping[str, Sequence[str]]:
+        """Further text of each row by column name."""
+        rows = self._rows.tolist()
+        return {name: [of[row] for row in rows] for name, of in self._cases.columns.items()}
+
+    def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """float32[m, dim]: the vectors of some rows."""
+        return self._cases.vectors(self._rows[rows])
+
+    def thumbnail(self, row: int) -> bytes | None:
+        """The small picture of a row, a JPEG; None where there is none."""
+        return self._cases.thumbnail(int(self._rows[row]))
+
+
+def spread(n: int, most: int) -> NDArray[np.int64]:
+    """int64[min(n, most)]: some of n places, ascending and spread evenly over them."""
+    return np.linspace(0, n - 1, min(n, most)).round().astype(np.int64)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -96,6 +97,13 @@ class LabelTable:
     def row(self, i: int) -> tuple[str, ...]:
         """The CUIs of row i, ascending."""
         return tuple(self.cuis[j] for j in self.indices[self.indptr[i] : self.indptr[i + 1]])
+
+    def holders(self, cui: str) -> NDArray[np.int64]:
+        """int64[m], ascending: the rows that hold a CUI, which need not be in the vocabulary."""
+        j = bisect.bisect_left(self.cuis, cui)
+        if j == len(self.cuis) or self.cuis[j] != cui:
+            return np.zeros(0, np.int64)
+        return np.searchsorted(self.indptr, np.flatnonzero(self.indices == j), side="right") - 1
 
     @cached_property
     def sizes(self) -> NDArray[np.int64]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from index.cases import Found
+    from index.cases import Cases, Found
     from index.change import Changed
     from index.labels import LabelTable
     from index.segments import Segment
@@ -73,6 +73,14 @@ class Index(Protocol):
             IndexProblem: Vectors of another length or not of unit norm; k below 1; the server
                 cannot be reached.
         """
+        ...
+
+    def with_ids(self, ids: Sequence[str]) -> Cases:
+        """The images with these ids, in their order; those that are not there are left out."""
+        ...
+
+    def with_concept(self, cui: str, most: int) -> Cases:
+        """Images that hold a CUI by ascending row; of more than `most`, so many spread evenly."""
         ...
 
     def thumbnail_of(self, image_id: str) -> bytes | None:

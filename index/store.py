@@ -18,7 +18,7 @@ which is replaced atomically. A reader keeps the version that it opened. Nothing
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -33,7 +33,7 @@ from index.backends.joined import JoinedIndex
 from index.backends.library import import_faiss
 from index.backends.protocol import VectorIndex
 from index.backends.structure import open_structure
-from index.cases import Found
+from index.cases import Cases, Found, Taken, spread
 from index.errors import IndexProblem
 from index.labels import LabelTable
 from index.manifest import REBUILD, REMOVED, check_files, is_current, read_manifest
@@ -92,6 +92,16 @@ class StoredIndex:
             IndexProblem: Vectors of another length or not of unit norm; k below 1.
         """
         return Found(self.index.search(vectors, k), self)
+
+    def with_ids(self, ids: Sequence[str]) -> Cases:
+        """The images with these ids, in their order; those that are not there are left out."""
+        rows = [self._rows[id_] for id_ in ids if id_ in self._rows]
+        return Taken(self, np.array(rows, np.int64))
+
+    def with_concept(self, cui: str, most: int) -> Cases:
+        """Images that hold a CUI by ascending row; of more than `most`, so many spread evenly."""
+        rows = self.labels.holders(cui)
+        return Taken(self, rows[spread(len(rows), most)])
 
     def thumbnail(self, row: int) -> bytes | None:
         """The small picture of a row, a JPEG; None where there is none."""

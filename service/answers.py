@@ -81,8 +81,7 @@ class Answer:
         annotation = replace(outcome[0], image_id=id_, neighbors=outcome[0].neighbors[:listed])
         fields = annotation.to_dict(self.engine.annotator.stored.names, explain=True)
         for neighbor in fields["neighbors"]:
-            path = f"/v1/neighbors/{quote(neighbor['id'], safe='')}/image"
-            neighbor["thumbnail"] = path if self.engine.has_thumbnails else None
+            neighbor["thumbnail"] = picture_path(self.engine, neighbor["id"])
         return {**fields, "error": None}
 
     def _timings(self, total_seconds: float) -> dict[str, float]:
@@ -90,6 +89,11 @@ class Answer:
         longest = {s: max((each[s] for each in seconds), default=0.0) for s in STAGES}
         longest["total"] = total_seconds
         return {f"{stage}_ms": round(value * 1000, 3) for stage, value in longest.items()}
+
+
+def picture_path(engine: Engine, image_id: str) -> str | None:
+    """Where the picture of an image of the index is, if the index has pictures."""
+    return f"/v1/neighbors/{quote(image_id, safe='')}/image" if engine.has_thumbnails else None
 
 
 def describe_model(engine: Engine) -> dict[str, str]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,8 @@ from service.metrics import Metrics
 if TYPE_CHECKING:
     from annotator.pipeline import Annotation
     from annotator.vote.voting import Voting
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class Batcher:
     async def __aenter__(self) -> Batcher:
         self._decoders = ThreadPoolExecutor(self.limits.workers, "decode")
         self._encoders = ThreadPoolExecutor(self.limits.encoders, "encode")
+        self._searchers = ThreadPoolExecutor(1, "search")
         self._loop = asyncio.create_task(self._serve(), name="batcher")
         return self
 
@@ -86,7 +89,7 @@ class Batcher:
         with contextlib.suppress(asyncio.CancelledError):
             await self._loop
         await asyncio.gather(*self._running)
-        for pool in (self._decoders, self._encoders):
+        for pool in (self._decoders, self._encoders, self._searchers):
             await asyncio.to_thread(pool.shutdown, wait=True, cancel_futures=True)
 
     @property
@@ -131,6 +134,10 @@ class Batcher:
         for stage in ("queue", "decode"):
             self._metrics.stage_seconds.labels(stage).observe(seconds[stage])
         return annotation, seconds
+
+    async def aside(self, work: Callable[[], T]) -> T:
+        """Run what needs no image beside the batches, one at a time."""
+        return await asyncio.get_running_loop().run_in_executor(self._searchers, work)
 
     async def _serve(self) -> None:
         while True:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from annotator.embed.embedder import Embedder
     from annotator.embed.torch_setup import Device
     from annotator.pipeline import Annotation, Annotator
+    from annotator.search.cases import Case
+    from annotator.search.text import TextSearch
     from annotator.vote.voting import Voting
     from index.place import Place
 
@@ -42,6 +45,7 @@ class Engine:
 
     annotator: Annotator
     concepts: Sequence[Concept]
+    _one_text_tower: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def version(self) -> str:
@@ -56,6 +60,31 @@ class Engine:
     def thumbnail(self, image_id: str) -> bytes | None:
         """The JPEG of an image of the index, if there are both."""
         return self.annotator.stored.thumbnail_of(image_id)
+
+    @property
+    def searches_text(self) -> bool:
+        """Whether the encoder is of a kind that has a text tower."""
+        from annotator.embed.makers import has_text_tower
+
+        return has_text_tower(self.annotator.embedder.name)
+
+    def search_text(self, text: str, k: int) -> Sequence[Case]:
+        """The k cases that fit a text best; the first time, the text tower is loaded.
+
+        Raises:
+            AnnotatorError: The encoder has no text tower, or it cannot be loaded.
+        """
+        from annotator.search.cases import cases_of
+
+        with self._one_text_tower:
+            search = self._text_search
+        return cases_of(search.find([text], k))[0]
+
+    @cached_property
+    def _text_search(self) -> TextSearch:
+        from annotator.search.text import TextSearch
+
+        return TextSearch(self.annotator.stored)
 
     def decode(self, data: bytes, max_pixels: int, max_frames: int) -> NDArray[np.uint8]:
         """An image file to the encoder's input, uint8[frames, ...].

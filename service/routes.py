@@ -6,6 +6,8 @@ import asyncio
 import dataclasses
 import logging
 import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any
 
@@ -15,8 +17,9 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from annotator import __version__
 from index.errors import IndexProblem
-from service.answers import Answer, check_run_ids, describe_model, ids_of, wants_csv
+from service.answers import Answer, Outcome, check_run_ids, describe_model, ids_of, wants_csv
 from service.docs_page import POLICY, render_docs
+from service.engine import Engine
 from service.logs import log
 from service.problems import MEDIA_TYPE, Problem, unreachable
 from service.schemas import (
@@ -26,8 +29,14 @@ from service.schemas import (
     ConceptsQuery,
     InfoOut,
     ReloadOut,
+    SearchOut,
+    SearchQuery,
+    SimilarImagesQuery,
+    SimilarOut,
+    SimilarQuery,
     StatusOut,
 )
+from service.search import search, similar_to, similar_to_images
 from service.state import Service, client_closed
 from service.uploads import announced_size, read_uploads
 
@@ -89,22 +98,9 @@ async def annotate(request: Request, query: Annotated[AnnotateQuery, Query()]) -
     it an unusable image has no CUIs, and `X-Annotator-Failed` counts such images.
     """
     started = time.perf_counter()
-    service = _service(request)
-    size = announced_size(request.headers, service.settings)
-    with service.admission.enter(size) as ticket:
-        engine = service.holder.current
-        options = query.model_dump(include={"k", "decider", "min_score"}, exclude_none=True)
-        voting = dataclasses.replace(engine.annotator.voting, **options)
-        as_run = wants_csv(request.headers.get("accept", ""))
-        try:
-            uploads = await read_uploads(request, service.settings, ticket)
-        except ClientDisconnect:
-            raise client_closed() from None
-        request.state.images = len(uploads)
-        ids = ids_of(uploads)
-        if as_run:
-            check_run_ids(ids)
-        outcomes = await service.annotate(request, engine, uploads, voting)
+    as_run = wants_csv(request.headers.get("accept", ""))
+    options = query.model_dump(include={"k", "decider", "min_score"}, exclude_none=True)
+    engine, ids, outcomes = await _annotated(request, options, check_run_ids if as_run else None)
     answer = Answer(engine, ids, outcomes)
     if as_run:
         headers = {"X-Annotator-Failed": str(answer.failed)} if answer.failed else None
@@ -112,6 +108,78 @@ async def annotate(request: Request, query: Annotated[AnnotateQuery, Query()]) -
     if len(outcomes) == 1 and isinstance(outcomes[0], Problem):
         raise outcomes[0]
     return JSONResponse(answer.to_dict(query.neighbors, time.perf_counter() - started))
+
+
+async def _annotated(
+    request: Request, options: Mapping[str, Any], check: Callable[[Sequence[str]], None] | None
+) -> tuple[Engine, list[str], list[Outcome]]:
+    """What becomes of the images of a request.
+
+    Args:
+        request: With images in its body.
+        options: That replace the index's own of voting.
+        check: Told about the ids before the work is done; may refuse them by raising.
+    """
+    service = _service(request)
+    size = announced_size(request.headers, service.settings)
+    with service.admission.enter(size) as ticket:
+        engine = service.holder.current
+        voting = dataclasses.replace(engine.annotator.voting, **options)
+        try:
+            uploads = await read_uploads(request, service.settings, ticket)
+        except ClientDisconnect:
+            raise client_closed() from None
+        request.state.images = len(uploads)
+        ids = ids_of(uploads)
+        if check is not None:
+            check(ids)
+        return engine, ids, await service.annotate(request, engine, uploads, voting)
+
+
+@router.get(
+    "/v1/search", response_model=SearchOut, responses=_problems(401, 404, 409, 422, 429, 500, 503)
+)
+async def search_cases(request: Request, query: Annotated[SearchQuery, Query()]) -> dict[str, Any]:
+    """Cases of a concept, and those whose labels its neighbours contradict; or that fit words.
+
+    `q` is a CUI, or the name of a concept or a part of it; other words are searched for where the
+    encoder has a text tower (open_clip).
+    """
+    service = _service(request)
+    with service.admission.enter():
+        engine = service.holder.current
+        return await service.search(request, partial(search, engine, query))
+
+
+@router.get(
+    "/v1/similar", response_model=SimilarOut, responses=_problems(401, 404, 409, 422, 429, 500, 503)
+)
+async def similar(request: Request, query: Annotated[SimilarQuery, Query()]) -> dict[str, Any]:
+    """The cases that are most similar to an image of the index."""
+    service = _service(request)
+    with service.admission.enter():
+        engine = service.holder.current
+        return await service.search(request, partial(similar_to, engine, query))
+
+
+@router.post(
+    "/v1/similar",
+    response_model=SimilarOut,
+    responses=_problems(400, 401, 408, 413, 415, 422, 429, 500, 503),
+    openapi_extra=_BODY,
+)
+async def similar_images(
+    request: Request, query: Annotated[SimilarImagesQuery, Query()]
+) -> dict[str, Any]:
+    """The cases that are most similar to one or several images, sent as for `/v1/annotate`.
+
+    An image that cannot be used costs the others nothing: its result says why. If it was the only
+    one, that is the answer.
+    """
+    engine, ids, outcomes = await _annotated(request, {"k": query.k}, None)
+    if len(outcomes) == 1 and isinstance(outcomes[0], Problem):
+        raise outcomes[0]
+    return similar_to_images(engine, ids, outcomes)
 
 
 @router.get("/v1/info", response_model=InfoOut, responses=_problems(401))

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 MOST_NEIGHBORS = 1000
+MOST_CASES = 100
 
 
 class AnnotateQuery(BaseModel):
@@ -35,6 +36,40 @@ class ConceptsQuery(BaseModel):
 
     q: str = Field("", max_length=200, description="Part of a CUI or name, in any case.")
     limit: int = Field(20, ge=0, le=1000, description="Most concepts in the answer.")
+
+
+class SearchQuery(BaseModel):
+    """Options of `GET /v1/search`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    q: str = Field(
+        min_length=1, max_length=200, description="A CUI, a concept's name or its beginning; words."
+    )
+    by: Literal["auto", "concept", "text"] = Field(
+        "auto", description="auto: by text if no concept is meant and the encoder reads text."
+    )
+    k: int = Field(10, ge=1, le=MOST_CASES, description="Cases in each list.")
+
+
+class SimilarQuery(BaseModel):
+    """Options of `GET /v1/similar`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str = Field(min_length=1, max_length=1000, description="Of an image of the index.")
+    k: int = Field(10, ge=1, le=MOST_CASES, description="Cases to list.")
+    without: Literal["itself", "group"] = Field(
+        "itself", description="group: leave out all images of its patient or study."
+    )
+
+
+class SimilarImagesQuery(BaseModel):
+    """Options of `POST /v1/similar`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    k: int = Field(10, ge=1, le=MOST_CASES, description="Cases to list for each image.")
 
 
 class ProblemOut(BaseModel):
@@ -163,6 +198,54 @@ class ConceptsOut(BaseModel):
 
     concepts: list[ConceptOut] = Field(description="Most frequent first.")
     total: int = Field(description="How many match.")
+
+
+class CaseOut(BaseModel):
+    """A case that a search found."""
+
+    id: str
+    score: float = Field(
+        description="Of a search by image or text, the similarity (cosine, -1 to 1); of one by "
+        "concept, the share of its neighbours' votes that are for the concept, 0 to 1."
+    )
+    cuis: list[str]
+    caption: str
+    thumbnail: str | None = Field(description="Path of its picture, if the index has pictures.")
+
+
+class SearchOut(BaseModel):
+    """Answer of `GET /v1/search`."""
+
+    index_version: str
+    kind: Literal["concept", "text"]
+    concept: ConceptOut | None = Field(description="The concept that was meant.")
+    cases: list[CaseOut] = Field(
+        description="Those that hold the concept, most typical first; or that fit the words."
+    )
+    missing: list[CaseOut] = Field(
+        description="Cases that lack the concept although their neighbours have it."
+    )
+    wrong: list[CaseOut] | None = Field(
+        description="Cases that hold the concept although their neighbours do not; null where "
+        "its images support each other too little to say so."
+    )
+    names: dict[str, str] = Field(description="Of every CUI in the answer that has one.")
+
+
+class SimilarResult(BaseModel):
+    """The cases that are similar to an image, or why there are none."""
+
+    id: str = Field(description="Of the image.")
+    cases: list[CaseOut] = Field(description="Most similar first.")
+    error: ProblemOut | None
+
+
+class SimilarOut(BaseModel):
+    """Answer of `/v1/similar`."""
+
+    index_version: str
+    results: list[SimilarResult] = Field(description="In the order of the files.")
+    names: dict[str, str] = Field(description="Of every CUI in the answer that has one.")
 
 
 class ReloadOut(BaseModel):

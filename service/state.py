@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -62,24 +62,37 @@ class Service:
             Problem: 499, the client went away; 503, it took too long, or the index cannot be
                 reached. What was not begun is dropped.
         """
-        work = self._annotate_all(engine, uploads, voting)
-        try:
-            async with asyncio.timeout(self.settings.timeout_s):
-                outcomes = await _unless_disconnected(request, work)
-        except TimeoutError:
-            raise Problem(
-                503,
-                "timeout",
-                f"The answer was not ready within {self.settings.timeout_s:g} seconds.",
-                "Send fewer images at once, or try again later.",
-                {"Retry-After": "5"},
-            ) from None
+        outcomes = await self._in_time(request, self._annotate_all(engine, uploads, voting))
         for outcome in outcomes:
             if isinstance(outcome, Problem) and outcome.code == "index_unreachable":
                 raise outcome  # none of the others was searched either
             code = outcome.code if isinstance(outcome, Problem) else "ok"
             self.metrics.images.labels(code).inc()
         return outcomes
+
+    async def search(self, request: Request, work: Callable[[], T]) -> T:
+        """Do a search that needs no image of the request, and blocks.
+
+        Raises:
+            Problem: As of `annotate`, or what `work` raises.
+        """
+        try:
+            return await self._in_time(request, self.batcher.aside(work))
+        except IndexProblem as error:
+            raise self._not_searched(error) from error
+
+    async def _in_time(self, request: Request, work: Coroutine[Any, Any, T]) -> T:
+        try:
+            async with asyncio.timeout(self.settings.timeout_s):
+                return await _unless_disconnected(request, work)
+        except TimeoutError:
+            raise Problem(
+                503,
+                "timeout",
+                f"The answer was not ready within {self.settings.timeout_s:g} seconds.",
+                "Ask for less at once, or try again later.",
+                {"Retry-After": "5"},
+            ) from None
 
     async def _annotate_all(
         self, engine: Engine, uploads: Sequence[Upload], voting: Voting
@@ -100,10 +113,13 @@ class Service:
             log(logging.ERROR, "an image could not be encoded", error, reason=error.message)
             return Problem(500, "encoding_failed", error.message, error.hint)
         except IndexProblem as error:
-            log(logging.ERROR, "the index could not be searched", error, reason=error.message)
-            if not isinstance(error, IndexUnreachable):
-                self._reload_soon()  # the version that is served may be gone from its server
-            return unreachable()
+            return self._not_searched(error)
+
+    def _not_searched(self, error: IndexProblem) -> Problem:
+        log(logging.ERROR, "the index could not be searched", error, reason=error.message)
+        if not isinstance(error, IndexUnreachable):
+            self._reload_soon()  # the version that is served may be gone from its server
+        return unreachable()
 
     async def reload(self) -> bool:
         """Serve the index's current version from now on; see `EngineHolder.reload`.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import os
 import shutil
 from collections.abc import Callable
@@ -14,7 +16,7 @@ import pytest
 
 if TYPE_CHECKING:
     from annotator.collection import Collection
-    from annotator.embed.embedder import TorchEmbedder
+    from annotator.embed.embedder import Embedder, TorchEmbedder
 
 # Threads of OpenMP spin while they wait: on cores that others use too, tests would take several
 # times as long. Read once, when torch or FAISS is loaded.
@@ -44,6 +46,42 @@ def tiny_embedder() -> TorchEmbedder:
     half = (0.5, 0.5, 0.5)
     preprocess = Preprocess(32, "letterbox", "bicubic", half, half)
     return TorchEmbedder("tiny", Encoder(model, preprocess, "tiny"), device="cpu", precision="fp32")
+
+
+@pytest.fixture(scope="session")
+def clip_embedder(tmp_path_factory: pytest.TempPathFactory) -> Embedder:
+    """A small random open_clip model with a text tower, saved as a repository on disk."""
+    from annotator.embed.torch_setup import make_torchvision_importable
+
+    if importlib.util.find_spec("open_clip") is None:
+        pytest.skip("open_clip is an optional extra")
+    make_torchvision_importable()
+    import open_clip
+    import torch
+    from safetensors.torch import save_file
+
+    from annotator.embed.makers import make_embedder
+
+    tower = {"width": 32, "layers": 2}
+    config = {
+        "embed_dim": 24,
+        "vision_cfg": {"image_size": 32, "head_width": 16, "patch_size": 8, **tower},
+        "text_cfg": {"context_length": 16, "vocab_size": 49408, "heads": 2, **tower},
+    }
+    folder = tmp_path_factory.mktemp("clip") / "tiny-with-text"
+    folder.mkdir()
+    (folder / "tiny-with-text.json").write_text(json.dumps(config))
+    open_clip.add_model_config(folder / "tiny-with-text.json")
+    torch.manual_seed(0)
+    model = open_clip.create_model("tiny-with-text")
+    save_file({n: t.clone() for n, t in model.state_dict().items()},
+              folder / "open_clip_model.safetensors")  # fmt: skip
+    half = [0.5, 0.5, 0.5]
+    preprocess = {"mean": half, "std": half, "interpolation": "bicubic", "resize_mode": "longest"}
+    (folder / "open_clip_config.json").write_text(
+        json.dumps({"model_cfg": config, "preprocess_cfg": preprocess})
+    )
+    return make_embedder(f"local-dir:{folder}", device="cpu", precision="fp32")
 
 
 @pytest.fixture(scope="session")

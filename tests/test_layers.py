@@ -27,7 +27,11 @@ LAYERS = (
     {"collection", "inspect", "removal"},
     {"rows", "map"},
     {"build", "pipeline"},
+<<<<<<< HEAD
     {"audit", "change", "explain", "figure"},
+=======
+    {"change", "figure", "search"},
+>>>>>>> 37f99c1 (annotator search: by an image, a concept or words)
     {"cli"},
     {"__main__"},
 )

@@ -24,6 +24,7 @@ from annotator.cli.console import EXIT_INTERRUPTED, EXIT_OK, EXIT_PROBLEM, say
 from annotator.cli.explain import explain_command
 from annotator.cli.map import map_command
 from annotator.cli.score import evaluate_command, validate_command
+from annotator.cli.search import search_command
 from annotator.cli.serve import serve_command
 from annotator.cli.show import show_command
 from annotator.cli.tune import tune_command
@@ -92,6 +93,7 @@ for _command in (
     info_command,
     verify_command,
     serve_command,
+    search_command,
     show_command,
     map_command,
     explain_command,

@@ -109,18 +109,48 @@ def _local_file(path: Path) -> Encoder:
     return _timm_encoder(model)
 
 
+def has_text_tower(name: str) -> bool:
+    """Whether an encoder is of a kind that has one."""
+    kind, _, rest = name.partition(":")
+    return kind in ("open_clip", "hf-hub", "local-dir") and bool(rest) and "+" not in name
+
+
+def open_clip_model(name: str) -> tuple[str, Any] | None:
+    """An open_clip model whole, with its text tower; None if the encoder is of another kind.
+
+    Args:
+        name: As for `make_embedder`.
+
+    Returns:
+        The model's name in open_clip, and the model in evaluation mode.
+
+    Raises:
+        AnnotatorError: As `make_embedder`.
+    """
+    if not has_text_tower(name):
+        return None
+    kind, _, rest = name.partition(":")
+    model, pretrained = _model_and_weights(rest) if kind == "open_clip" else (name, None)
+    return model, _load_open_clip(model, pretrained)[0]
+
+
 def _open_clip(rest: str) -> Encoder:
     """`MODEL@PRETRAINED`, where PRETRAINED is a tag of open_clip's or a checkpoint file."""
+    return _open_clip_encoder(*_model_and_weights(rest))
+
+
+def _model_and_weights(rest: str) -> tuple[str, str]:
     model, _, pretrained = rest.partition("@")
     if not pretrained:
         raise AnnotatorError(
             f"open_clip:{model} does not say which weights.",
             f"Write open_clip:{model}@TAG or open_clip:{model}@/path/to/checkpoint.",
         )
-    return _open_clip_encoder(model, pretrained)
+    return model, pretrained
 
 
-def _open_clip_encoder(model_name: str, pretrained: str | None) -> Encoder:
+def _load_open_clip(model_name: str, pretrained: str | None) -> tuple[Any, Any]:
+    """The whole model, and its configuration."""
     make_torchvision_importable()
     if importlib.util.find_spec("open_clip") is None:
         raise AnnotatorError(
@@ -130,13 +160,18 @@ def _open_clip_encoder(model_name: str, pretrained: str | None) -> Encoder:
     import open_clip
 
     name = f"open_clip:{model_name}@{pretrained}" if pretrained else model_name
-    with _explained(name), warnings.catch_warnings():
+    with explained(name), warnings.catch_warnings():
         # open_clip only warns when a tag's weights were trained with another activation.
         warnings.filterwarnings("error", message="QuickGELU mismatch")
         clip = open_clip.create_model(
             model_name, pretrained, require_pretrained=True, weights_only=True
         )
         network = open_clip.get_model_config(model_name)
+    return clip.eval(), network
+
+
+def _open_clip_encoder(model_name: str, pretrained: str | None) -> Encoder:
+    clip, network = _load_open_clip(model_name, pretrained)
     # Only the image tower is kept: the text tower would double the memory for nothing.
     visual = clip.visual
     if getattr(visual, "output_tokens", False):
@@ -167,7 +202,7 @@ def _timm_model(architecture: str, **options: Any) -> Any:
             f"timm has no model {architecture!r}.",
             f"Similar: {', '.join(similar)}" if similar else "See timm.list_models().",
         )
-    with _explained(f"timm:{architecture}"):
+    with explained(f"timm:{architecture}"):
         return timm.create_model(architecture, **{"num_classes": 0, **options}).eval()
 
 
@@ -188,7 +223,7 @@ def _timm_encoder(model: Any) -> Encoder:
 
 
 @contextmanager
-def _explained(name: str) -> Iterator[None]:
+def explained(name: str) -> Iterator[None]:
     """Turn the many ways in which a download or a checkpoint fails into one clear error."""
     try:
         yield

@@ -58,9 +58,9 @@ class Voting:
             if not fits:
                 raise ValueError(f"{name} cannot be {getattr(self, name)!r}")
 
-    def decide(self, neighbors: Neighbors, labels: LabelTable) -> tuple[Posterior, list[Decision]]:
-        """Neighbours of q images to their posterior and q decisions."""
-        posterior = vote(
+    def weigh(self, neighbors: Neighbors, labels: LabelTable) -> Posterior:
+        """Neighbours of q images to their posterior."""
+        return vote(
             neighbors,
             labels,
             k=self.k,
@@ -69,6 +69,10 @@ class Voting:
             prior=self.prior,
             typical=self.typical,
         )
+
+    def decide(self, neighbors: Neighbors, labels: LabelTable) -> tuple[Posterior, list[Decision]]:
+        """Neighbours of q images to their posterior and q decisions."""
+        posterior = self.weigh(neighbors, labels)
         return posterior, decide(
             posterior,
             self.decider,

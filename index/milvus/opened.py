@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.backends.protocol import Neighbors, check_search
-from index.cases import Found
+from index.cases import Cases, Found, spread
 from index.errors import IndexProblem
 from index.labels import LabelTable
 from index.milvus.documents import Documents, array_from_bytes
@@ -28,6 +29,8 @@ from index.milvus.rows import (
 from index.milvus.server import Server
 from index.milvus.state import numbers, read_concepts, removed_rows
 from index.segments import CONTENT
+
+_HOLDERS_AT_ONCE = 16384  # rows of which those with a concept are asked for; Milvus gives no more
 
 
 @dataclass(frozen=True)
@@ -171,6 +174,25 @@ class MilvusIndex:
             FoundCases(self, ids, labels),
         )
 
+    def with_ids(self, ids: Sequence[str]) -> Cases:
+        """The images with these ids, in their order; those that are not there are left out."""
+        some = self._of_this_version(self.entities(sorted(set(ids)), ["row", "cuis"]))
+        found = {entity["id"]: entity for entity in some}
+        return self._cases([found[id_] for id_ in ids if id_ in found])
+
+    def with_concept(self, cui: str, most: int) -> Cases:
+        """Images that hold a CUI by ascending row; of more than `most`, so many spread evenly."""
+        holding = every_row(
+            self._server,
+            self.collection,
+            self.manifest["stored"],
+            ["cuis"],
+            _HOLDERS_AT_ONCE,
+            which=f"array_contains(cuis, {json.dumps(cui, ensure_ascii=False)})",
+        )
+        found = self._of_this_version(holding)
+        return self._cases([found[i] for i in spread(len(found), most).tolist()])
+
     def thumbnail_of(self, image_id: str) -> bytes | None:
         """The small picture of an image, a JPEG; None where there is none."""
         if not self.has_thumbnails:
@@ -203,6 +225,16 @@ class MilvusIndex:
         """The entities of rows by the numbers that they were written with, those that are there."""
         for condition in conditions("row", rows):
             yield from query(self._server, self.collection, condition, ["id", *fields])
+
+    def _of_this_version(self, entities: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Those that were neither removed before nor added since."""
+        stored = self.manifest["stored"]
+        place = numbers(stored, self.removed)
+        return [e for e in entities if e["row"] < stored and place[e["row"]] >= 0]
+
+    def _cases(self, entities: Sequence[Mapping[str, Any]]) -> FoundCases:
+        labels = self._labels_of([list(entity["cuis"]) for entity in entities])
+        return FoundCases(self, [entity["id"] for entity in entities], labels)
 
     def _labels_of(self, sets: list[list[str]]) -> FoundLabels:
         standing = [list(cuis) for cuis in self.manifest["sample"]]

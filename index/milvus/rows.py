@@ -280,11 +280,20 @@ def check_count(server: Server, collection: str, expected: int) -> None:
 
 
 def every_row(
-    server: Server, collection: str, total: int, fields: Sequence[str], step: int = 4096
+    server: Server,
+    collection: str,
+    total: int,
+    fields: Sequence[str],
+    step: int = 4096,
+    *,
+    which: str = "",
 ) -> Iterator[dict[str, Any]]:
-    """All entities in the order of their numbers, of which `total` were given."""
+    """All entities in the order of their numbers, of which `total` were given; those that meet the
+    condition `which`, if there is one.
+    """
+    also = f" and {which}" if which else ""
     for start in range(0, total, step):
-        condition = f"row >= {start} and row < {start + step}"
+        condition = f"row >= {start} and row < {start + step}{also}"
         some = query(server, collection, condition, ["id", "row", *fields])
         yield from sorted(some, key=lambda entity: (entity["row"], entity["id"]))
 

@@ -5,11 +5,11 @@ const LONGEST_WAIT_S = 30;
 
 let key = ""; // in memory only, never in storage
 
-/** An error that a person can act on: title, detail, hint, and the HTTP status (0 without one). */
+/** An error that a person can act on: title, detail, hint, the HTTP status (0 without one), code. */
 export class Problem extends Error {
-  constructor({ title, detail = "", hint = "", status = 0 }, retryAfter = 1) {
+  constructor({ title, detail = "", hint = "", status = 0, code = "" }, retryAfter = 1) {
     super(detail || title);
-    Object.assign(this, { title, detail, hint, status, retryAfter });
+    Object.assign(this, { title, detail, hint, status, code, retryAfter });
   }
 }
 
@@ -36,6 +36,7 @@ async function problemOf(response) {
       detail: fields.detail,
       hint: fields.hint,
       status: response.status,
+      code: fields.code,
     },
     Math.min(Math.max(Number(response.headers.get("Retry-After")) || 1, 1), LONGEST_WAIT_S),
   );
@@ -65,7 +66,13 @@ async function fetched(path, read, options = {}) {
   }
 }
 
+const asked = (path, query, signal) =>
+  fetched(`${path}?${new URLSearchParams(query)}`, (response) => response.json(), { signal });
+
 export const info = () => fetched("v1/info", (response) => response.json());
+export const concepts = (q, limit) => asked("v1/concepts", { q, limit });
+export const search = (q, k, signal) => asked("v1/search", { q, k }, signal);
+export const similar = (id, k, signal) => asked("v1/similar", { id, k }, signal);
 
 /**
  * Annotate one image. While the server is busy, `onBusy(seconds)` is told of each wait.

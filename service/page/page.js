@@ -1,6 +1,7 @@
 // The page: images come in, wait, are sent a few at a time, and are shown.
 
 import { Problem, annotate, hasKey, info, useKey } from "./api.js";
+import { startFinding } from "./find.js";
 import { makeTab, paintTab, panelOf } from "./view.js";
 
 const AT_ONCE = 4; // requests in flight
@@ -385,4 +386,5 @@ $("download").addEventListener("click", downloadRun);
 $("clear").addEventListener("click", clear);
 $("retry").addEventListener("click", () => retry(...withState("failed")));
 
+startFinding({ say, askForKey });
 showInfo();

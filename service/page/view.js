@@ -198,18 +198,57 @@ function neighborsPart({ neighbors }, cases) {
   );
 }
 
-function neighborCard({ id, similarity, weight, cuis, caption, thumbnail }, answer, names) {
+/** The frame of a case's picture, filled once the picture is there; null without one. */
+function pictureFrame(thumbnail) {
+  if (!thumbnail) return null;
   const frame = h("span", { className: "thumb" });
-  if (thumbnail) {
-    picture(thumbnail).then(
-      (src) => frame.append(h("img", { src, alt: "" })),
-      () => frame.classList.add("missing"),
-    );
-  }
+  picture(thumbnail).then(
+    (src) => frame.append(h("img", { src, alt: "" })),
+    () => frame.classList.add("missing"),
+  );
+  return frame;
+}
+
+/** A button that asks for cases like one of the index: an event that `find.js` waits for. */
+function likeButton(id) {
+  const button = h(
+    "button",
+    { type: "button", className: "quiet like", "aria-label": `Similar cases to ${id}` },
+    "Similar cases",
+  );
+  button.addEventListener("click", () =>
+    button.dispatchEvent(new CustomEvent("similar", { bubbles: true, detail: id })),
+  );
+  return button;
+}
+
+/** A case that a search found; the concept `meant` comes first and is filled in. */
+export function caseCard({ id, cuis, caption, thumbnail }, names, fact, meant) {
+  const chips = [...cuis]
+    .sort((a, b) => (b === meant) - (a === meant))
+    .map((cui) => {
+      const className = cui === meant ? "chip chosen" : "chip";
+      return h("li", { className, title: cui }, names[cui] || cui);
+    });
+  const facts = [
+    h("span", { className: "case-id" }, id),
+    h("span", { className: "case-fact" }, fact),
+  ];
+  return h(
+    "li",
+    { className: "neighbor" },
+    h("div", { className: "case" }, pictureFrame(thumbnail), ...facts),
+    caption ? h("p", { className: "caption" }, caption) : null,
+    h("ul", { className: "chips" }, ...chips),
+    likeButton(id),
+  );
+}
+
+function neighborCard({ id, similarity, weight, cuis, caption, thumbnail }, answer, names) {
   const button = h(
     "button",
     { type: "button", className: "case", "aria-pressed": "false" },
-    thumbnail ? frame : null,
+    pictureFrame(thumbnail),
     h("span", { className: "case-id" }, id),
     h("span", { className: "case-fact" }, `similarity ${similarity.toFixed(3)}`),
     h("span", { className: "case-fact" }, `${(weight * 100).toFixed(1)} % of the vote`, bar(weight)),
@@ -227,6 +266,7 @@ function neighborCard({ id, similarity, weight, cuis, caption, thumbnail }, answ
     button,
     caption ? h("p", { className: "caption" }, caption) : null,
     h("ul", { className: "chips" }, ...chips.map(([chip]) => chip)),
+    likeButton(id),
   );
   return { cuis, button, row, chips };
 }

@@ -83,6 +83,14 @@ def tiny_index(tmp_path_factory: pytest.TempPathFactory, tiny_embedder: TorchEmb
 
 
 @pytest.fixture(scope="session")
+def clip_engine(tmp_path_factory: pytest.TempPathFactory, clip_embedder: Embedder) -> Engine:
+    """An engine whose encoder has a text tower."""
+    directory = tmp_path_factory.mktemp("service-clip") / "index"
+    build(directory, clip_embedder)
+    return open_engine(directory, "cpu", clip_embedder)
+
+
+@pytest.fixture(scope="session")
 def engine(tiny_index: Path, tiny_embedder: TorchEmbedder) -> Engine:
     return open_engine(tiny_index, "cpu", tiny_embedder)
 

@@ -166,6 +166,14 @@ class Tab:
         for picture in pictures.all():
             picture.evaluate("picture => picture.decode()")
 
+    def find(self, text: str) -> Locator:
+        """What is found for a text, by its heading."""
+        self.page.get_by_label("Find cases of the index").fill(text)
+        self.page.keyboard.press("Enter")
+        heading = self.page.get_by_role("region", name="Cases found").get_by_role("heading")
+        expect(heading.first).to_be_focused()
+        return self.page.locator("#found")
+
     def button(self, name: str) -> Locator:
         return self.page.get_by_role("button", name=name, exact=True)
 
@@ -357,11 +365,11 @@ def test_all_of_it_by_keyboard(open_page: Opener, place: Place) -> None:
         order.append(focused(tab))
         press("Tab")
     assert focused(tab) == "body"  # past the last control: no trap
-    n = tab.page.locator(".concept, .case").count()
+    n = tab.page.locator(".concept, .case, .like").count()
     assert n > 10
     assert order == [
-        "button#choose", "summary", "button#copy", "button#download", "button#clear",
-        "button#tab-1", *["button"] * (1 + n), "a#docs",
+        "button#choose", "summary", "input#q", "button", "button#copy", "button#download",
+        "button#clear", "button#tab-1", *["button"] * (1 + n), "a#docs",
     ]  # fmt: skip
     for key, now in (
         ("ArrowRight", 2), ("ArrowRight", 3), ("ArrowRight", 3), ("Home", 1), ("ArrowLeft", 1),
@@ -403,6 +411,71 @@ def test_a_concept_and_its_cases_light_up(open_page: Opener, server: str, place:
     tab.page.mouse.move(0, 0)
     expect(tab.page.locator(".concept").first).to_have_attribute("aria-pressed", "true")
     assert lit.count() > 0
+
+
+def test_the_cases_of_a_concept(open_page: Opener, server: str) -> None:
+    wanted = httpx.get(f"{server}/v1/search", params={"q": "Brain", "k": 8}).json()
+    tab = open_page()
+    field = tab.page.get_by_label("Find cases of the index")
+    field.press_sequentially("brai")
+    known = tab.page.locator("#known option")
+    expect(known.first).to_have_attribute("value", "Brain")
+    found = tab.find("brain")
+    concept = wanted["concept"]
+    expect(found.locator("h2")).to_have_text(f"Brain {concept['cui']} · {concept['images']} images")
+    lists = found.locator(".cases")
+    expect(lists).to_have_count(3)
+    cards = lists.first.locator(".neighbor")
+    expect(cards).to_have_count(len(wanted["cases"]))
+    for card, case in zip(cards.all(), wanted["cases"], strict=True):
+        expect(card).to_contain_text(case["id"])
+        expect(card).to_contain_text(f"{case['score']:.2f} of the votes")
+        expect(card.locator(".chip.chosen")).to_have_text(["Brain"])
+        card.locator("img").evaluate("picture => picture.decode()")
+    expect(tab.page.locator("#status")).to_contain_text(f"Brain {concept['cui']}")
+    tab.button("Close").click()
+    expect(found).to_be_hidden()
+    expect(field).to_be_focused()
+
+
+def test_what_is_not_found_and_what_means_several(open_page: Opener, server: str) -> None:
+    tab = open_page()
+    found = tab.find("a wardrobe")
+    expect(found.locator(".notice.error")).to_contain_text("is called 'a wardrobe'")
+    found = tab.find("ma")
+    expect(found.locator("h2")).to_have_text("Which “ma”?")
+    choice = found.get_by_role("button", name=re.compile("Magnetic Resonance Imaging"))
+    choice.press("Enter")
+    expect(found.locator("h2")).to_contain_text("Magnetic Resonance Imaging")
+    expect(found.locator("h2")).to_be_focused()
+
+
+def test_cases_like_one_that_is_shown(open_page: Opener, server: str, place: Place) -> None:
+    tab = open_page()
+    tab.upload(place.images[0])
+    tab.finished(1)
+    nearest = answer(server, place.images[0])["neighbors"][0]["id"]
+    tab.page.get_by_role("button", name=f"Similar cases to {nearest}").click()
+    found = tab.page.locator("#found")
+    expect(found.locator("h2")).to_have_text(f"Like {nearest}")
+    wanted = httpx.get(f"{server}/v1/similar", params={"id": nearest, "k": 8}).json()
+    (result,) = wanted["results"]
+    expect(found.locator(".case-id")).to_have_text([case["id"] for case in result["cases"]])
+    first = result["cases"][0]
+    expect(found.locator(".neighbor").first).to_contain_text(f"similarity {first['score']:.3f}")
+    found.get_by_role("button", name=f"Similar cases to {first['id']}").click()  # and on from there
+    expect(found.locator("h2")).to_have_text(f"Like {first['id']}")
+    expect(tab.page.locator(".concept").first).to_be_visible()  # the annotation stays
+
+
+def test_a_search_asks_for_the_key(open_page: Opener, small_server: str) -> None:
+    tab = open_page(small_server)
+    tab.page.get_by_label("Find cases of the index").fill("Brain")
+    tab.page.keyboard.press("Enter")
+    expect(tab.page.locator("#found")).to_be_hidden()
+    tab.page.get_by_label("Key", exact=True).fill(KEY)
+    tab.button("Use this key").click()
+    expect(tab.find("Brain").locator(".neighbor").first).to_be_visible()
 
 
 def test_the_key_is_asked_for_and_forgotten(
@@ -579,6 +652,7 @@ def test_every_text_can_be_read(open_page: Opener, place: Place, scheme: str) ->
     tab.upload(place.images[0], place.broken, place.noise, place.dicom)
     tab.finished(3, failed=1)
     tab.page.get_by_text("Options").click()
+    tab.find("Brain")
     for i in range(4):
         tab.tabs().nth(i).click()
         if tab.page.locator(".concept").count():
@@ -604,7 +678,7 @@ def test_every_control_has_a_name(open_page: Opener, small_server: str, place: P
     ]
     controls = {
         "button", "tab", "textbox", "spinbutton", "combobox", "tablist", "tabpanel", "image",
-        "DisclosureTriangle", "progressbar",
+        "DisclosureTriangle", "progressbar", "searchbox", "region",
     }  # fmt: skip
     seen = {role for role, _ in nodes}
     assert seen >= {"button", "tab", "textbox", "spinbutton", "combobox", "tabpanel", "image"}

@@ -1,0 +1,1 @@
+"""Finding cases in an index: by an image, by a concept, by words."""

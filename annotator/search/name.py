@@ -1,0 +1,69 @@
+"""Which concept of an index a text means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from annotator.errors import AnnotatorError
+
+_LISTED = 8
+
+
+class NoSuchConcept(AnnotatorError):
+    """A text that means none of an index's concepts."""
+
+
+class SeveralConcepts(AnnotatorError):
+    """A text that means several.
+
+    Args:
+        text: What was asked for.
+        cuis: Those that it may mean, the most frequent first.
+        shown: How each is shown.
+    """
+
+    def __init__(self, text: str, cuis: Sequence[str], shown: Sequence[str]) -> None:
+        more = f" and {len(cuis) - _LISTED} more" if len(cuis) > _LISTED else ""
+        super().__init__(
+            f"{text!r} may mean {len(cuis)} concepts: {'; '.join(shown[:_LISTED])}{more}.",
+            "Give the CUI of one.",
+        )
+        self.cuis = tuple(cuis)
+
+
+def find_concept(text: str, concepts: Mapping[str, int], names: Mapping[str, str]) -> str:
+    """The CUI that a text means: in any case, it is the CUI, the name, its beginning or a part.
+
+    The first of these that holds for any concept decides.
+
+    Args:
+        text: A CUI or a name.
+        concepts: In how many images each CUI of the index occurs.
+        names: Name of each CUI that has one.
+
+    Raises:
+        NoSuchConcept: None is meant.
+        SeveralConcepts: Several are meant alike.
+    """
+    wanted = " ".join(text.split()).casefold()
+    for meant in _readings(wanted, concepts, names) if wanted else ():
+        if len(meant) == 1:
+            return meant[0]
+        if meant:
+            meant.sort(key=lambda cui: (-concepts[cui], cui))
+            shown = [f"{cui} {names.get(cui, '')}".strip() for cui in meant]
+            raise SeveralConcepts(text, meant, shown)
+    raise NoSuchConcept(
+        f"None of the {len(concepts):,} concepts of the index is called {text!r}.",
+        "`annotator info` shows the most frequent ones.",
+    )
+
+
+def _readings(
+    wanted: str, concepts: Mapping[str, int], names: Mapping[str, str]
+) -> Iterator[list[str]]:
+    yield [cui for cui in concepts if cui.casefold() == wanted]
+    plain = {cui: " ".join(names[cui].split()).casefold() for cui in concepts if cui in names}
+    yield [cui for cui, name in plain.items() if name == wanted]
+    yield [cui for cui, name in plain.items() if name.startswith(wanted)]
+    yield [cui for cui, name in plain.items() if wanted in name]

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from service.engine import Engine
+from service.schemas import ProblemOut, SearchOut, SimilarOut
+
+Draw = Callable[..., bytes]
+MakeClient = Callable[..., TestClient]
+
+
+def similar(client: TestClient, query: str) -> SimilarOut:
+    answer = client.get(f"/v1/similar?{query}")
+    assert answer.status_code == 200, answer.text
+    return SimilarOut.model_validate(answer.json())
+
+
+def problem(answer: Any) -> tuple[int, str]:
+    described = ProblemOut.model_validate(answer.json())
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert described.detail and described.hint and described.status == answer.status_code
+    return answer.status_code, described.code
+
+
+@pytest.mark.parametrize("q", ["C1", "c1", "ünd", "ÜND <ONE>", "one"])
+def test_a_concept(client: TestClient, engine: Engine, q: str) -> None:
+    answer = client.get("/v1/search", params={"q": q, "k": 3})
+    found = SearchOut.model_validate(answer.json())
+    assert answer.json() == found.model_dump()
+    assert found.kind == "concept" and found.concept is not None
+    assert found.concept.model_dump() == {"cui": "C1", "name": "Ünd <one>", "images": 4}
+    assert len(found.cases) == 3 and all("C1" in case.cuis for case in found.cases)
+    scores = [case.score for case in found.cases]
+    assert scores == sorted(scores, reverse=True) and 0 <= scores[-1] <= scores[0] <= 1
+    assert found.cases[0].caption.startswith("Drawing ") and found.cases[0].thumbnail is None
+    assert not any("C1" in case.cuis for case in found.missing)
+    assert found.index_version == "v000001" and found.names["C9"] == "In all of them"
+
+
+def test_the_command_line_and_the_service_agree(client: TestClient, engine: Engine) -> None:
+    from annotator.search.concept import of_concept
+
+    annotator = engine.annotator
+    expected = of_concept(annotator.stored, annotator.voting, "C9")
+    found = client.get("/v1/search?q=C9").json()
+    assert [case["id"] for case in found["cases"]] == [c.image_id for c in expected.exemplars]
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "code"),
+    [
+        ("q=absent", 404, "no_such_concept"),
+        ("q=absent&by=concept", 404, "no_such_concept"),
+        ("q=C1&by=text", 409, "no_text_search"),
+        ("q=", 422, "invalid_parameter"),
+        ("", 422, "invalid_parameter"),
+        ("q=C1&k=0", 422, "invalid_parameter"),
+        ("q=C1&k=101", 422, "invalid_parameter"),
+        ("q=C1&by=mood", 422, "invalid_parameter"),
+        ("q=C1&other=1", 422, "invalid_parameter"),
+    ],
+)
+def test_searches_that_are_refused(client: TestClient, query: str, status: int, code: str) -> None:
+    assert problem(client.get(f"/v1/search?{query}")) == (status, code)
+
+
+def test_several_concepts_are_listed(client: TestClient) -> None:
+    answer = client.get("/v1/search?q=n")  # "In all of them", "Ünd <one>"
+    assert problem(answer) == (409, "ambiguous_concept")
+    assert "C9 In all of them; C1 Ünd <one>" in answer.json()["detail"]
+
+
+def test_similar_to_an_image_of_the_index(client: TestClient, engine: Engine) -> None:
+    found = similar(client, "id=train04&k=3")
+    (result,) = found.results
+    assert (result.id, result.error, len(result.cases)) == ("train04", None, 3)
+    assert "train04" not in [case.id for case in result.cases]
+    assert result.cases[0].score >= result.cases[1].score >= result.cases[2].score
+    assert found.names.keys() <= {"C1", "C9"}
+    assert len(similar(client, "id=train04&k=100").results[0].cases) == 11
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "code"),
+    [
+        ("id=absent", 404, "no_such_image"),
+        ("id=train04&without=group", 409, "no_groups"),
+        ("", 422, "invalid_parameter"),
+        ("id=train04&k=x", 422, "invalid_parameter"),
+        ("id=train04&without=nothing", 422, "invalid_parameter"),
+    ],
+)
+def test_similar_that_is_refused(client: TestClient, query: str, status: int, code: str) -> None:
+    assert problem(client.get(f"/v1/similar?{query}")) == (status, code)
+
+
+def test_similar_to_images_that_are_sent(client: TestClient, drawing: Draw) -> None:
+    files = [("image", ("a.png", drawing(4))), ("image", ("bad.png", b"no image"))]
+    answer = client.post("/v1/similar?k=2", files=files)
+    good, bad = SimilarOut.model_validate(answer.json()).results
+    assert (good.id, good.error, len(good.cases)) == ("a", None, 2)
+    assert good.cases[0].id == "train04" and good.cases[0].score == pytest.approx(1)
+    assert bad.id == "bad" and bad.cases == []
+    assert bad.error is not None and bad.error.code == "unknown_format"
+    assert problem(client.post("/v1/similar", files=files[1:])) == (415, "unknown_format")
+    annotated = client.post("/v1/annotate?k=2", files=files[:1]).json()["results"][0]
+    assert [n["id"] for n in annotated["neighbors"]] == [case.id for case in good.cases]
+
+
+def test_they_need_a_key_and_room(make_client: MakeClient, drawing: Draw) -> None:
+    client = make_client(keys=["a-key-of-the-tests"])
+    for path in ("/v1/search?q=C1", "/v1/similar?id=train04"):
+        assert problem(client.get(path)) == (401, "unauthorized")
+        headers = {"X-API-Key": "a-key-of-the-tests"}
+        assert client.get(path, headers=headers).status_code == 200
+        with client.app.state.service.admission.enter() as ticket:  # type: ignore[attr-defined]
+            ticket.hold(images=128)
+            assert problem(client.get(path, headers=headers)) == (429, "overloaded")
+
+
+def test_no_time(make_client: MakeClient) -> None:
+    client = make_client(timeout_s=1e-6)
+    assert problem(client.get("/v1/search?q=C9")) == (503, "timeout")
+
+
+def test_they_are_counted_without_what_was_asked(client: TestClient) -> None:
+    client.get("/v1/search?q=C1")
+    client.get("/v1/search?q=secret")
+    metrics = client.get("/metrics").text
+    assert 'outcome="ok",route="/v1/search",status="200"} 1.0' in metrics
+    assert 'outcome="no_such_concept",route="/v1/search",status="404"} 1.0' in metrics
+    assert "secret" not in metrics
+
+
+@pytest.mark.parametrize("by", ["auto", "text"])
+def test_free_text(make_client: MakeClient, clip_engine: Engine, by: str) -> None:
+    from annotator.search.cases import cases_of
+    from annotator.search.text import TextSearch
+
+    client = make_client(engine=clip_engine)
+    answer = client.get("/v1/search", params={"q": "stripes from left to right", "by": by, "k": 4})
+    found = SearchOut.model_validate(answer.json())
+    assert (found.kind, found.concept, found.missing, found.wrong) == ("text", None, [], [])
+    (expected,) = cases_of(
+        TextSearch(clip_engine.annotator.stored).find(["stripes from left to right"], 4)
+    )
+    assert [(c.id, c.score) for c in found.cases] == [
+        (c.image_id, pytest.approx(c.score, abs=1e-6)) for c in expected
+    ]
+    if by == "auto":
+        concept = client.get("/v1/search?q=C1").json()
+        assert concept["kind"] == "concept"
+        assert problem(client.get("/v1/search?q=x&by=concept")) == (404, "no_such_concept")
