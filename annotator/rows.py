@@ -16,7 +16,8 @@ from annotator.adapt.projection import Projection
 from annotator.collection import Collection
 from annotator.embed.cache import EmbeddingCache
 from annotator.embed.embedder import Embedder
-from annotator.embed.stream import default_workers, embed_images
+from annotator.embed.runners import Runner
+from annotator.embed.stream import default_workers
 from annotator.errors import AnnotatorError
 from annotator.images.ref import ImageRef
 from annotator.images.thumbnails import make_thumbnails
@@ -84,6 +85,7 @@ def embed_collection(
     cache: Path | None,
     batch_size: int | None,
     workers: int | None,
+    runner: Runner,
     on_error: OnError,
     progress: Progress,
 ) -> Rows:
@@ -96,6 +98,7 @@ def embed_collection(
         cache: The file where vectors are looked up and kept, or None.
         batch_size: Images that the encoder takes at once; None for what suits it.
         workers: Threads; None for the number of cores.
+        runner: Embeds them.
         on_error: "skip" leaves out images that cannot be used; "fail" stops at the first.
         progress: Told about every image.
 
@@ -112,7 +115,7 @@ def embed_collection(
             opened = stack.enter_context(EmbeddingCache(cache, embedder.fingerprint.digest))
         results = stack.enter_context(
             contextlib.closing(
-                embed_images(
+                runner(
                     collection.images,
                     embedder,
                     cache=opened,

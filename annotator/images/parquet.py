@@ -68,7 +68,7 @@ class _ImageReader:
     """
 
     def __init__(self, paths: Sequence[str]) -> None:
-        self._paths = paths
+        self._paths = tuple(paths)
         self._lock = threading.Lock()
         # File, first row and cells of each slice, the newest last, and how many rows these are.
         self._slices: deque[tuple[int, int, Any]] = deque()
@@ -76,6 +76,10 @@ class _ImageReader:
         self._file: tuple[int, Any, list[int]] | None = None  # number, file, first rows of groups
         self._place: tuple[int, int, int] | None = None  # file, row group, next row
         self._batches: Iterator[Any] = iter(())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # To another process go the paths alone: it reads the files itself.
+        return _reader_of_thread, (self._paths,)
 
     def read(self, number: int, row: int) -> bytes:
         """The bytes of the image in a row of the file with that number.
@@ -131,6 +135,17 @@ class _ImageReader:
             sizes = (source.metadata.row_group(group).num_rows for group in groups)
             self._file = (number, source, [0, *accumulate(sizes)])
         return self._file[1:]
+
+
+_of_thread = threading.local()
+
+
+def _reader_of_thread(paths: tuple[str, ...]) -> _ImageReader:
+    """This thread's reader of these files: what it has read and where it is, it keeps."""
+    if getattr(_of_thread, "paths", None) != paths:
+        _of_thread.paths, _of_thread.reader = paths, _ImageReader(paths)
+    reader: _ImageReader = _of_thread.reader
+    return reader
 
 
 def _parquet_file(path: str) -> Any:
