@@ -15,7 +15,8 @@ from functools import partial
 from itertools import accumulate
 from typing import Any
 
-from annotator.errors import FormatError, ImageError
+from annotator.errors import AnnotatorError, FormatError, ImageError
+from annotator.images import remote
 from annotator.images.ref import MAX_BYTES, ImageRef, image_id, printable
 
 _SLICE = 64
@@ -87,12 +88,12 @@ class _ImageReader:
         Raises:
             ImageError: The file cannot be read any more, or the cell holds no image.
         """
-        import pyarrow
-
         with self._lock:
             try:
                 value = self._cell(number, row).as_py()
-            except (pyarrow.ArrowException, OSError, StopIteration, IndexError):
+            except AnnotatorError:
+                raise
+            except Exception:  # pyarrow's, or those of the store that the file is in
                 self._file = self._place = None  # the iterator is of no more use
                 message = "its part of the Parquet file cannot be read"
                 raise ImageError(message, "Check the file, and fetch it again.") from None
@@ -153,18 +154,19 @@ def _parquet_file(path: str) -> Any:
 
     # Read piece by piece: otherwise all the images of a row group would be in memory at once. Not
     # mapped into memory: a mapped file that shrinks ends the process.
-    return ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
+    source = remote.open_file(path) if remote.is_url(path) else path
+    return ParquetFile(source, pre_buffer=False, buffer_size=1 << 20)
 
 
 @contextmanager
 def _opened(path: str) -> Iterator[Any]:
     """An open file, whose failures become `FormatError`."""
-    import pyarrow
-
     try:
         with _parquet_file(path) as file:
             yield file
-    except (pyarrow.ArrowException, OSError):
+    except AnnotatorError:
+        raise
+    except Exception:  # pyarrow's, or those of the store that the file is in
         message = f"{printable(path)} cannot be read as a Parquet file"
         raise FormatError(message, "Check its access rights, or fetch it again.") from None
 
