@@ -16,7 +16,8 @@ import numpy as np
 
 from annotator.embed.cache import EmbeddingCache
 from annotator.embed.embedder import Embedder
-from annotator.embed.ray_worker import Attempts, EncodingWorker, Recipe, batch_row
+from annotator.embed.ray_attempts import Attempts
+from annotator.embed.ray_worker import EncodingWorker, Recipe, batch_row
 from annotator.embed.stream import (
     Embedded,
     cpu_count,
@@ -96,9 +97,20 @@ class RayRunner:
                 folder=str(Path.cwd()),
             )
             known = ray.put(b"".join(cache.contents()) if cache is not None else b"")
+            attempts = ray.remote(num_cpus=0)(Attempts).remote()
             waiting = iter(refs)
-            for rows in _stream(batches, recipe, known, pool):
-                yield from _results(rows, waiting, embedder, cache, batch_size)
+            with contextlib.closing(_stream(batches, recipe, known, attempts, pool)) as found:
+                try:
+                    for rows in found:
+                        yield from _results(rows, waiting, embedder, cache, batch_size)
+                finally:
+                    ray.kill(attempts)
+            missing = next(waiting, None)
+        if missing is not None:
+            raise AnnotatorError(
+                f"Ray gave nothing back from {missing.where} on.",
+                "Run it again, which continues where it was; see Ray's logs.",
+            )
 
 
 @dataclass(frozen=True)
@@ -142,15 +154,14 @@ def _pool_of(
 
 
 def _stream(
-    batches: Sequence[Sequence[ImageRef]], recipe: Recipe, known: Any, pool: _Pool
-) -> Iterator[list[dict[str, Any]]]:
+    batches: Sequence[Sequence[ImageRef]], recipe: Recipe, known: Any, attempts: Any, pool: _Pool
+) -> Generator[list[dict[str, Any]], None, None]:
     """Rows of results in the order of the batches; what is not taken yet waits, bounded, in Ray."""
     import ray.data
 
     starts = accumulate([0, *map(len, batches)])
     items = [batch_row(start, batch) for start, batch in zip(starts, batches, strict=False)]
     per_task = min(_BATCHES, -(-len(items) // (2 * pool.actors * pool.calls)))
-    attempts = ray.remote(num_cpus=0)(Attempts).remote()
     images = ray.data.from_items(items, override_num_blocks=-(-len(items) // per_task))
     context = images.context
     context.enable_progress_bars = False  # the caller shows one

@@ -6,7 +6,6 @@ import contextlib
 import os
 import pickle
 import socket
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -23,8 +22,6 @@ from annotator.errors import AnnotatorError
 from annotator.images.pixels import Frames
 from annotator.images.ref import ImageRef
 
-MOST_ATTEMPTS = 4  # of a batch, before its images are held to be what ends the workers
-
 
 @dataclass(frozen=True)
 class Recipe:
@@ -37,6 +34,7 @@ class Recipe:
         batch_size: Images that it takes at once.
         threads: Of one torch operation.
         folder: The driver's working folder, from which relative paths go.
+        attempts: How often a batch is begun before its images are held to be what ends workers.
     """
 
     name: str
@@ -45,6 +43,7 @@ class Recipe:
     batch_size: int
     threads: int
     folder: str
+    attempts: int = 4
 
     def make(self) -> Embedder:
         """The encoder.
@@ -88,26 +87,6 @@ class KnownKeys:
         """The driver keeps them."""
 
 
-class Attempts:
-    """An actor that outlives the workers, and counts how often a batch was begun.
-
-    Ray gives a lost worker's work to another one as often as it takes; images that end every worker
-    would keep it busy for ever.
-    """
-
-    def __init__(self) -> None:
-        self._begun: Counter[int] = Counter()
-
-    def begin(self, place: int) -> int:
-        """How often the batch at this place was begun, this time counted."""
-        self._begun[place] += 1
-        return self._begun[place]
-
-    def done(self, place: int) -> None:
-        """The batch is of no more interest."""
-        del self._begun[place]
-
-
 class EncodingWorker:
     """An actor of Ray Data's pool. What no other image would survive is a row, not an exception.
 
@@ -149,9 +128,10 @@ class EncodingWorker:
     def _encode(self, place: int, where: str, reads: bytes) -> list[dict[str, Any]]:
         import ray
 
-        if ray.get(self._attempts.begin.remote(place)) > MOST_ATTEMPTS:
+        most = self._recipe.attempts
+        if ray.get(self._attempts.begin.remote(place)) > most:
             raise AnnotatorError(
-                f"{MOST_ATTEMPTS} of Ray's workers died, each with the same images: {where}.",
+                f"{most} of Ray's workers died, each with the same images: {where}.",
                 "One of them may end the decoder: leave them out. Or there is not enough memory: "
                 "try fewer --workers.",
             )

@@ -122,7 +122,7 @@ def test_patterns_files_lists_and_mixtures(root: str, tmp_path: Path) -> None:
     listed = find_images(f"{root}/list.txt").images
     assert [ref.id for ref in listed] == ["a", "b", "gone"]
     assert listed[0].read() == b"a"
-    with pytest.raises(ImageError, match="^no such file\n"):
+    with pytest.raises(ImageError, match=r"^no such file\n"):
         listed[2].read()
 
 
@@ -142,10 +142,10 @@ def test_parquet(root: str) -> None:
 
 
 def test_what_is_not_there(root: str) -> None:
-    with pytest.raises(AnnotatorError, match="no such file or prefix: .*/nothing") as caught:
+    with pytest.raises(AnnotatorError, match=r"no such file or prefix: .*/nothing") as caught:
         find_images(f"{root}/nothing")
     assert caught.value.hint
-    with pytest.raises(AnnotatorError, match="no image found in .*bmp"):
+    with pytest.raises(AnnotatorError, match=r"no image found in .*bmp"):
         find_images(f"{root}/*.bmp")
 
 
@@ -156,16 +156,14 @@ def test_a_bucket_and_a_file_that_are_not_there(s3: str) -> None:
     system = fsspec.filesystem("s3")
     system.rm("images/some/set/b.png")
     try:
-        with pytest.raises(ImageError, match="^no such file\n"):
+        with pytest.raises(ImageError, match=r"^no such file\n"):
             refs[2].read()
     finally:
         with fsspec.open(f"{s3}/set/b.png", "wb") as file:
             file.write(b"b")
 
 
-def test_too_large_is_refused_before_it_is_read(
-    root: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_large_is_refused_before_it_is_read(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
     (ref,) = find_images(f"{root}/set/deep/IM1").images
     monkeypatch.setattr(remote, "MAX_BYTES", 100)
     with pytest.raises(ImageError, match="132 bytes are over the limit of 100") as caught:
