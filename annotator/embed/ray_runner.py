@@ -97,7 +97,7 @@ class RayRunner:
                 folder=str(Path.cwd()),
             )
             known = ray.put(b"".join(cache.contents()) if cache is not None else b"")
-            attempts = ray.remote(num_cpus=0)(Attempts).remote()
+            attempts: Any = ray.remote(num_cpus=0)(Attempts).remote()
             waiting = iter(refs)
             with contextlib.closing(_stream(batches, recipe, known, attempts, pool)) as found:
                 try:

@@ -57,6 +57,31 @@ class Known(Protocol):
         ...
 
 
+class AsFound:
+    """A cache as it is when a run begins: what the run itself adds is not looked up.
+
+    Otherwise the second of two equal images would sometimes be known and sometimes not, and with it
+    the size of its batch, on which the last bits of the batch's vectors may depend in fp32.
+
+    Args:
+        cache: Where vectors are looked up and kept.
+    """
+
+    def __init__(self, cache: Known) -> None:
+        self._cache = cache
+        self._added: set[bytes] = set()
+
+    def get(self, content: bytes) -> NDArray[np.float32] | None:
+        """The vector of an image with this content key, if it was known before."""
+        return None if content in self._added else self._cache.get(content)
+
+    def put(self, items: Iterable[tuple[bytes, NDArray[np.float32]]]) -> None:
+        """Keep vectors by content key."""
+        kept = list(items)
+        self._added.update(content for content, _ in kept)
+        self._cache.put(kept)
+
+
 def cpu_count() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -97,12 +122,13 @@ def embed_images(
     """
     workers = workers or default_workers()
     batch_size = batch_size or embedder.batch_size
+    found = AsFound(cache) if cache is not None else None
     waiting: deque[Future[list[Embedded]]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="embed")
     with threads_per_operation(max(1, cpu_count() // workers)):
         try:
             for batch in in_batches(refs, batch_size, workers):
-                waiting.append(pool.submit(embed_batch, batch, embedder, cache, batch_size))
+                waiting.append(pool.submit(embed_batch, batch, embedder, found, batch_size))
                 if len(waiting) >= 2 * workers:
                     yield from waiting.popleft().result()
             while waiting:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner
@@ -14,6 +16,9 @@ from annotator.embed.runners import make_runner
 from annotator.embed.stream import embed_images, in_batches
 from annotator.errors import AnnotatorError
 from annotator.images.ref import ImageRef
+
+if TYPE_CHECKING:
+    from annotator.embed.embedder import TorchEmbedder
 
 
 def test_local_is_the_default() -> None:
@@ -38,6 +43,15 @@ def test_without_ray_the_error_names_the_extra(
     assert result.exit_code == 1
     assert "The Ray runner needs the package ray" in result.stderr
     assert 'pip install "annotator[ray]"' in result.stderr
+
+
+def test_no_cluster_at_the_address(tiny_embedder: TorchEmbedder) -> None:
+    if os.environ.get("ANNOTATOR_REQUIRE_RAY") != "1":
+        pytest.importorskip("ray.data", reason="the extra `ray` is not installed")
+    runner = make_runner("ray", address="127.0.0.1:1")
+    with pytest.raises(AnnotatorError, match=r"no connection to 127\.0\.0\.1:1") as caught:
+        list(runner([ImageRef("a", "a.png", bytes)], tiny_embedder))
+    assert "--ray-address" in caught.value.hint
 
 
 def test_an_address_belongs_to_ray(monkeypatch: pytest.MonkeyPatch) -> None:
