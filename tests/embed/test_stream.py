@@ -159,7 +159,7 @@ def test_the_cache_saves_the_work_and_gives_the_same_bits(
 def test_equal_images_do_not_depend_on_who_is_first(
     tiny_embedder: TorchEmbedder, tmp_path: Path
 ) -> None:
-    """Batches are as large as without them, whatever the threads do; known ones come from before."""
+    """Batches are as large as without them; what is known was known before the run."""
     images = [ref(str(i), lambda i=i: png(i % 4)) for i in range(24)]  # type: ignore[misc]
     watched = Watched(tiny_embedder)
     with EmbeddingCache(tmp_path / "c.sqlite", tiny_embedder.fingerprint.digest) as cache:
