@@ -17,7 +17,7 @@ from annotator.collection import Collection
 from annotator.embed.cache import EmbeddingCache
 from annotator.embed.embedder import Embedder
 from annotator.embed.runners import Runner
-from annotator.embed.stream import default_workers
+from annotator.embed.stream import default_workers, embed_images
 from annotator.errors import AnnotatorError
 from annotator.images.ref import ImageRef
 from annotator.images.thumbnails import make_thumbnails
@@ -85,9 +85,9 @@ def embed_collection(
     cache: Path | None,
     batch_size: int | None,
     workers: int | None,
-    runner: Runner,
     on_error: OnError,
     progress: Progress,
+    runner: Runner = embed_images,
 ) -> Rows:
     """Embed the images of a collection, their vectors by way of `spool`.
 
@@ -98,9 +98,9 @@ def embed_collection(
         cache: The file where vectors are looked up and kept, or None.
         batch_size: Images that the encoder takes at once; None for what suits it.
         workers: Threads; None for the number of cores.
-        runner: Embeds them.
         on_error: "skip" leaves out images that cannot be used; "fail" stops at the first.
         progress: Told about every image.
+        runner: Embeds them, here by default.
 
     Raises:
         AnnotatorError: No image could be used, or one could not and `on_error` is "fail".
