@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from annotator.collection import Collection
 from annotator.embed.cache import CACHE_FILE
 from annotator.embed.embedder import Embedder
+from annotator.embed.runners import Runner
+from annotator.embed.stream import embed_images
 from annotator.errors import AnnotatorError
 from annotator.progress import Progress, silent
 from annotator.record import recorded_lists, to_record, with_tuning
@@ -70,6 +72,7 @@ def build_index(
     fixed: Sequence[str] = (),
     batch_size: int | None = None,
     workers: int | None = None,
+    runner: Runner = embed_images,
     use_cache: bool = True,
     thumbnails: bool = False,
     index_type: IndexType = "auto",
@@ -92,6 +95,7 @@ def build_index(
         fixed: Fields of `voting` that tuning leaves as they are.
         batch_size: Images that the encoder takes at once; None for what suits it.
         workers: Threads; None for the number of cores.
+        runner: Embeds the images, here by default; see `make_runner`.
         use_cache: Look vectors up in, and add them to, `embeddings.sqlite` in `directory`.
         thumbnails: Keep a small picture of each image, for people to look at; about 6 kB each.
         index_type: How the vectors are searched; "auto" chooses by their number and length.
@@ -114,6 +118,7 @@ def build_index(
             cache=place.folder / CACHE_FILE if use_cache else None,
             batch_size=batch_size,
             workers=workers,
+            runner=runner,
             on_error=on_error,
             progress=progress,
         )

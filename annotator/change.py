@@ -15,6 +15,8 @@ from annotator.adapt.projection import Projection
 from annotator.collection import Collection
 from annotator.embed.cache import CACHE_FILE
 from annotator.embed.embedder import Embedder
+from annotator.embed.runners import Runner
+from annotator.embed.stream import embed_images
 from annotator.progress import Progress, silent
 from annotator.record import check_encoder, recorded_lists
 from annotator.removal import forget_removed, forget_replaced
@@ -55,6 +57,7 @@ def add_images(
     replace: bool = False,
     batch_size: int | None = None,
     workers: int | None = None,
+    runner: Runner = embed_images,
     use_cache: bool = True,
     on_error: OnError = "skip",
     progress: Progress = silent,
@@ -71,6 +74,7 @@ def add_images(
         replace: Images whose id the index has take the place of those; otherwise they are refused.
         batch_size: Images that the encoder takes at once; None for what suits it.
         workers: Threads; None for the number of cores.
+        runner: Embeds the images, here by default; see `make_runner`.
         use_cache: Look vectors up in, and add them to, the index's cache.
         on_error: "skip" leaves out images that cannot be used; "fail" stops at the first.
         progress: Told about every image.
@@ -92,6 +96,7 @@ def add_images(
             cache=place.folder / CACHE_FILE if use_cache else None,
             batch_size=batch_size,
             workers=workers,
+            runner=runner,
             on_error=on_error,
             progress=progress,
         )

@@ -15,6 +15,7 @@ from annotator.adapt.projection import Projection
 from annotator.embed.cache import EmbeddingCache
 from annotator.embed.embedder import Embedder
 from annotator.embed.makers import make_embedder
+from annotator.embed.runners import Runner
 from annotator.embed.stream import Embedded, embed_images
 from annotator.embed.torch_setup import Device, Precision
 from annotator.images.pixels import Frames
@@ -149,6 +150,7 @@ class Annotator:
         cache: EmbeddingCache | None = None,
         batch_size: int | None = None,
         workers: int | None = None,
+        runner: Runner = embed_images,
         with_neighbors: bool = True,
         progress: Progress = silent,
     ) -> Iterator[Annotation]:
@@ -159,12 +161,11 @@ class Annotator:
             cache: Where vectors are looked up and kept.
             batch_size: Images that the encoder takes at once; None for what suits it.
             workers: Threads; None for the number of cores.
+            runner: Embeds the images, here by default; see `make_runner`.
             with_neighbors: Say which cases voted; False saves a little time and memory.
             progress: Told about every image.
         """
-        results = embed_images(
-            refs, self.embedder, cache=cache, batch_size=batch_size, workers=workers
-        )
+        results = runner(refs, self.embedder, cache=cache, batch_size=batch_size, workers=workers)
         with contextlib.closing(results):
             block: list[Embedded] = []
             for result in progress(results, total=len(refs), label="Annotating"):

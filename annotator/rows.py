@@ -16,6 +16,7 @@ from annotator.adapt.projection import Projection
 from annotator.collection import Collection
 from annotator.embed.cache import EmbeddingCache
 from annotator.embed.embedder import Embedder
+from annotator.embed.runners import Runner
 from annotator.embed.stream import default_workers, embed_images
 from annotator.errors import AnnotatorError
 from annotator.images.ref import ImageRef
@@ -86,6 +87,7 @@ def embed_collection(
     workers: int | None,
     on_error: OnError,
     progress: Progress,
+    runner: Runner = embed_images,
 ) -> Rows:
     """Embed the images of a collection, their vectors by way of `spool`.
 
@@ -98,6 +100,7 @@ def embed_collection(
         workers: Threads; None for the number of cores.
         on_error: "skip" leaves out images that cannot be used; "fail" stops at the first.
         progress: Told about every image.
+        runner: Embeds them, here by default.
 
     Raises:
         AnnotatorError: No image could be used, or one could not and `on_error` is "fail".
@@ -112,7 +115,7 @@ def embed_collection(
             opened = stack.enter_context(EmbeddingCache(cache, embedder.fingerprint.digest))
         results = stack.enter_context(
             contextlib.closing(
-                embed_images(
+                runner(
                     collection.images,
                     embedder,
                     cache=opened,

@@ -14,6 +14,7 @@ from annotator.cli.options import (
     embedding_options,
     file_path,
     given_collection,
+    given_runner,
     given_voting,
     index_option,
     index_type_options,
@@ -98,6 +99,7 @@ def build_index_command(
     from annotator.progress import bar
 
     voting = voting_of(options)
+    runner = given_runner(options)
     with contextlib.ExitStack() as stack:
         if images is None:
             say("No images given: building from the built-in sample collection (phantoms).")
@@ -127,6 +129,7 @@ def build_index_command(
             fixed=given_voting(options),
             batch_size=options["batch_size"],
             workers=options["workers"],
+            runner=runner,
             use_cache=not options["no_cache"],
             thumbnails=options["thumbnails"],
             index_type=options["index_type"] or "auto",

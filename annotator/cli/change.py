@@ -13,6 +13,7 @@ from annotator.cli.options import (
     embedding_options,
     file_path,
     given_collection,
+    given_runner,
     index_option,
     index_type_options,
 )
@@ -42,6 +43,7 @@ def add_command(images: str, concepts: str | None, place: Place, **options: Any)
     """
     from annotator.progress import bar
 
+    runner = given_runner(options)
     collection = given_collection(images, concepts, options, on_mismatch="skip")
     for line in collection.report():
         say(line)
@@ -57,6 +59,7 @@ def add_command(images: str, concepts: str | None, place: Place, **options: Any)
         replace=options["replace"],
         batch_size=options["batch_size"],
         workers=options["workers"],
+        runner=runner,
         use_cache=not options["no_cache"],
         on_error=options["on_error"],
         progress=bar,

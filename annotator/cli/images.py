@@ -13,6 +13,7 @@ from annotator.cli.console import say
 from annotator.cli.options import (
     embedding_options,
     file_path,
+    given_runner,
     side_options,
     together,
     verify_option,
@@ -42,12 +43,13 @@ def given_images(images: str, options: Mapping[str, Any]) -> list[ImageRef]:
     """IMAGES as far as `which_options` ask for them, sorted by id or in the order of --ids.
 
     Raises:
-        AnnotatorError: As `find_images`, `read_ids` and `select_side`.
+        AnnotatorError: As `find_images`, `read_ids`, `select_side` and `given_runner`.
     """
     from annotator.collection import in_order_of, select_side
     from annotator.images.sources import find_images
     from annotator.tables.formats import read_ids
 
+    given_runner(options)  # says what it lacks before anything is read
     found = find_images(images, on_duplicate=options["on_duplicate"])
     if found.ignored:
         say(f"{len(found.ignored)} files are not images and are ignored: {found.ignored[0]}, …")
@@ -105,6 +107,7 @@ def annotate_images(
             cache=cache,
             batch_size=options["batch_size"],
             workers=options["workers"],
+            runner=given_runner(options),
             with_neighbors=with_neighbors,
             progress=bar,
         ):

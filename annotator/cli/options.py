@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ import click
 
 if TYPE_CHECKING:
     from annotator.collection import Collection, OnMismatch
+    from annotator.embed.runners import Runner
     from annotator.vote.voting import Voting
     from index.place import Place
 
@@ -86,6 +88,20 @@ embedding_options = together(
         help="Images that the encoder takes at once (default: 16; on a GPU 128).",
     ),
     click.option("--workers", type=click.IntRange(1), help="Threads (default: the cores)."),
+    click.option(
+        "--runner",
+        type=click.Choice(["local", "ray"]),
+        default="local",
+        show_default=True,
+        help="Who reads and encodes the images: this process, or the workers of a Ray cluster.",
+    ),
+    click.option(
+        "--ray-address",
+        envvar="RAY_ADDRESS",
+        metavar="ADDRESS",
+        help="For --runner ray: a running cluster, HOST:PORT or auto (environment: RAY_ADDRESS; "
+        "default: one is started on this machine for the length of the command).",
+    ),
     click.option(
         "--on-duplicate",
         type=click.Choice(["fail", "first"]),
@@ -167,6 +183,21 @@ def given_collection(
         on_mismatch=on_mismatch,
         on_duplicate=options["on_duplicate"],
     )
+
+
+def given_runner(options: Mapping[str, Any]) -> Runner:
+    """What `embedding_options` say of who embeds.
+
+    Raises:
+        click.UsageError: An address without --runner ray.
+        AnnotatorError: As `make_runner`.
+    """
+    from annotator.embed.runners import make_runner
+
+    address = options["ray_address"]
+    if options["runner"] != "ray" and address and "RAY_ADDRESS" not in os.environ:
+        raise click.UsageError("--ray-address belongs to --runner ray.")
+    return make_runner(options["runner"], address=address, device=options["device"])
 
 
 def given_voting(options: Mapping[str, Any]) -> list[str]:

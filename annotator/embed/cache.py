@@ -69,6 +69,14 @@ class EmbeddingCache:
             return None
         return np.frombuffer(blob, dtype="<f4").astype(np.float32)
 
+    def contents(self) -> list[bytes]:
+        """Content keys of the images whose vectors are known; some may turn out to be damaged."""
+        with self._lock, self._explained():
+            rows = self._db.execute(
+                "SELECT content FROM vectors WHERE fingerprint = ?", (self._fingerprint,)
+            )
+            return [content for (content,) in rows]
+
     def put(self, items: Iterable[tuple[bytes, NDArray[np.float32]]]) -> None:
         """Keep vectors by content key; all of them or, if the process dies, none."""
         rows = []

@@ -1,12 +1,16 @@
-"""Many images to vectors: reading, decoding and encoding overlap, in bounded memory, in order."""
+"""Many images to vectors: reading, decoding and encoding overlap, in bounded memory, in order.
+
+This is the local runner; `annotator.embed.runners` has the others.
+"""
 
 from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +43,43 @@ class Embedded:
     error: str | None = None
     cached: bool = False
     content: bytes = b""
+
+
+class Known(Protocol):
+    """Where vectors are looked up by content and kept: an `EmbeddingCache`, or a stand-in."""
+
+    def get(self, content: bytes) -> NDArray[np.float32] | None:
+        """The vector of an image with this content key, if it is known."""
+        ...
+
+    def put(self, items: Iterable[tuple[bytes, NDArray[np.float32]]]) -> None:
+        """Keep vectors by content key."""
+        ...
+
+
+class AsFound:
+    """A cache as it is when a run begins: what the run itself adds is not looked up.
+
+    Otherwise the second of two equal images would sometimes be known and sometimes not, and with it
+    the size of its batch, on which the last bits of the batch's vectors may depend in fp32.
+
+    Args:
+        cache: Where vectors are looked up and kept.
+    """
+
+    def __init__(self, cache: Known) -> None:
+        self._cache = cache
+        self._added: set[bytes] = set()
+
+    def get(self, content: bytes) -> NDArray[np.float32] | None:
+        """The vector of an image with this content key, if it was known before."""
+        return None if content in self._added else self._cache.get(content)
+
+    def put(self, items: Iterable[tuple[bytes, NDArray[np.float32]]]) -> None:
+        """Keep vectors by content key."""
+        kept = list(items)
+        self._added.update(content for content, _ in kept)
+        self._cache.put(kept)
 
 
 def cpu_count() -> int:
@@ -80,16 +121,14 @@ def embed_images(
         AnnotatorError: The encoder or the cache failed, which no other image would survive.
     """
     workers = workers or default_workers()
-    # A short list is spread over all workers instead of filling the first one's batch.
     batch_size = batch_size or embedder.batch_size
-    size = max(1, min(batch_size, -(-len(refs) // workers)))
-    batches = iter([refs[i : i + size] for i in range(0, len(refs), size)])
+    found = AsFound(cache) if cache is not None else None
     waiting: deque[Future[list[Embedded]]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="embed")
     with threads_per_operation(max(1, cpu_count() // workers)):
         try:
-            for batch in batches:
-                waiting.append(pool.submit(_embed_batch, batch, embedder, cache, batch_size))
+            for batch in in_batches(refs, batch_size, workers):
+                waiting.append(pool.submit(embed_batch, batch, embedder, found, batch_size))
                 if len(waiting) >= 2 * workers:
                     yield from waiting.popleft().result()
             while waiting:
@@ -98,9 +137,33 @@ def embed_images(
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _embed_batch(
-    refs: Sequence[ImageRef], embedder: Embedder, cache: EmbeddingCache | None, batch_size: int
+def in_batches(refs: Sequence[ImageRef], batch_size: int, workers: int) -> list[Sequence[ImageRef]]:
+    """`refs` in the batches that workers take; a short list is spread over all of them.
+
+    In fp32 the last bits of a vector may depend on how many images are encoded at once, so every
+    runner makes the same batches.
+    """
+    size = max(1, min(batch_size, -(-len(refs) // workers)))
+    return [refs[i : i + size] for i in range(0, len(refs), size)]
+
+
+def embed_batch(
+    refs: Sequence[ImageRef], embedder: Embedder, cache: Known | None, batch_size: int
 ) -> list[Embedded]:
+    """One batch all the way: read, hash, look up, decode, encode, keep.
+
+    Args:
+        refs: The images.
+        embedder: Encodes them.
+        cache: Where vectors are looked up and kept, or None.
+        batch_size: Frames that the encoder takes at once.
+
+    Returns:
+        What became of each image, in their order.
+
+    Raises:
+        AnnotatorError: The encoder or the cache failed.
+    """
     results: dict[int, Embedded] = {}
     pixels: list[NDArray[np.uint8]] = []
     fresh: list[tuple[int, bytes]] = []

@@ -15,7 +15,8 @@ from functools import partial
 from itertools import accumulate
 from typing import Any
 
-from annotator.errors import FormatError, ImageError
+from annotator.errors import AnnotatorError, FormatError, ImageError
+from annotator.images import remote
 from annotator.images.ref import MAX_BYTES, ImageRef, image_id, printable
 
 _SLICE = 64
@@ -68,7 +69,7 @@ class _ImageReader:
     """
 
     def __init__(self, paths: Sequence[str]) -> None:
-        self._paths = paths
+        self._paths = tuple(paths)
         self._lock = threading.Lock()
         # File, first row and cells of each slice, the newest last, and how many rows these are.
         self._slices: deque[tuple[int, int, Any]] = deque()
@@ -77,18 +78,22 @@ class _ImageReader:
         self._place: tuple[int, int, int] | None = None  # file, row group, next row
         self._batches: Iterator[Any] = iter(())
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # To another process go the paths alone: it reads the files itself.
+        return _reader_of_thread, (self._paths,)
+
     def read(self, number: int, row: int) -> bytes:
         """The bytes of the image in a row of the file with that number.
 
         Raises:
             ImageError: The file cannot be read any more, or the cell holds no image.
         """
-        import pyarrow
-
         with self._lock:
             try:
                 value = self._cell(number, row).as_py()
-            except (pyarrow.ArrowException, OSError, StopIteration, IndexError):
+            except AnnotatorError:
+                raise
+            except Exception:  # pyarrow's, or those of the store that the file is in
                 self._file = self._place = None  # the iterator is of no more use
                 message = "its part of the Parquet file cannot be read"
                 raise ImageError(message, "Check the file, and fetch it again.") from None
@@ -133,23 +138,35 @@ class _ImageReader:
         return self._file[1:]
 
 
+_of_thread = threading.local()
+
+
+def _reader_of_thread(paths: tuple[str, ...]) -> _ImageReader:
+    """This thread's reader of these files: what it has read and where it is, it keeps."""
+    if getattr(_of_thread, "paths", None) != paths:
+        _of_thread.paths, _of_thread.reader = paths, _ImageReader(paths)
+    reader: _ImageReader = _of_thread.reader
+    return reader
+
+
 def _parquet_file(path: str) -> Any:
     from pyarrow.parquet import ParquetFile
 
     # Read piece by piece: otherwise all the images of a row group would be in memory at once. Not
     # mapped into memory: a mapped file that shrinks ends the process.
-    return ParquetFile(path, pre_buffer=False, buffer_size=1 << 20)
+    source = remote.open_file(path) if remote.is_url(path) else path
+    return ParquetFile(source, pre_buffer=False, buffer_size=1 << 20)
 
 
 @contextmanager
 def _opened(path: str) -> Iterator[Any]:
     """An open file, whose failures become `FormatError`."""
-    import pyarrow
-
     try:
         with _parquet_file(path) as file:
             yield file
-    except (pyarrow.ArrowException, OSError):
+    except AnnotatorError:
+        raise
+    except Exception:  # pyarrow's, or those of the store that the file is in
         message = f"{printable(path)} cannot be read as a Parquet file"
         raise FormatError(message, "Check its access rights, or fetch it again.") from None
 

@@ -1,4 +1,4 @@
-"""Where images come from: folders, files, globs, list files and Parquet tables.
+"""Where images come from: folders, files, globs, list files and Parquet tables, here or elsewhere.
 
 Finding images opens none of them; each is read when its `ImageRef` is asked to, so that one that
 cannot be read never costs the others.
@@ -11,15 +11,17 @@ cannot be read never costs the others.
 from __future__ import annotations
 
 import glob
+import io
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from annotator.errors import AnnotatorError, ImageError
+from annotator.images import remote
 from annotator.images.ref import IMAGE_EXTENSIONS, MAX_BYTES, ImageRef, image_id, printable
 
 _LIST_EXTENSIONS = frozenset({".txt", ".lst"})
@@ -56,7 +58,9 @@ def find_images(spec: Spec, *, on_duplicate: Literal["fail", "first"] = "fail") 
               blank lines and lines that start with ``#`` are skipped, and a path that does not
               exist is found all the same, so that it is reported with the image;
             - a Parquet file with a column ``image`` of bytes or struct<bytes, path> and, without
-              such a path, ``image_id``; folders and patterns may hold Parquet files too.
+              such a path, ``image_id``; folders and patterns may hold Parquet files too;
+            - the URL of any of these in an object store (``s3://bucket/prefix``, ``gs://…``), where
+              a prefix is a folder; a list may hold such URLs, too.
 
             In folders and patterns images are known by their extension. Files without one (a DICOM
             UID ends in digits, which are none) are images if they start like a DICOM.
@@ -72,7 +76,7 @@ def find_images(spec: Spec, *, on_duplicate: Literal["fail", "first"] = "fail") 
             or a Parquet file cannot be read (FormatError).
     """
     files, tables, ignored = _expand(spec)
-    refs = [ImageRef(image_id(path), printable(path), partial(_read_file, path)) for path in files]
+    refs = [ImageRef(image_id(path), printable(path), _reader(path)) for path in files]
     if tables:
         from annotator.images.parquet import parquet_images
 
@@ -117,6 +121,10 @@ def parquet_concepts(spec: Spec) -> tuple[dict[str, tuple[str, ...]], dict[str, 
     return read_concepts(tables)
 
 
+def _reader(path: str) -> Callable[[], bytes]:
+    return partial(remote.read_file if remote.is_url(path) else _read_file, path)
+
+
 def _read_file(path: str) -> bytes:
     try:
         status = os.stat(path)
@@ -144,11 +152,14 @@ def _expand(spec: Spec) -> tuple[list[str], list[str], list[str]]:
     tables: set[str] = set()
     ignored: set[str] = set()
     for part in [spec] if isinstance(spec, (str, Path)) else spec:
-        named = os.path.normpath(os.path.expanduser(os.fspath(part)))
+        named = os.fspath(part)
         candidates: Iterable[str]
-        if os.path.isdir(named):
-            candidates = _scan(named)
-        elif os.path.exists(named):
+        if remote.is_url(named):
+            candidates, is_file = remote.list_files(named)
+        else:
+            named = os.path.normpath(os.path.expanduser(named))
+            candidates, is_file = _local(named)
+        if is_file:
             extension = os.path.splitext(named)[1].lower()
             if extension in _LIST_EXTENSIONS:
                 files.update(_listed(named))
@@ -157,10 +168,6 @@ def _expand(spec: Spec) -> tuple[list[str], list[str], list[str]]:
             else:
                 files.add(named)
             continue
-        elif glob.has_magic(named):
-            candidates = map(os.path.normpath, glob.iglob(named, recursive=True))
-        else:
-            raise AnnotatorError(f"no such file or folder: {printable(named)}", _MISSING_HINT)
         for candidate in candidates:
             # An image's extension settles it: asking the disk about each would take seconds.
             extension = os.path.splitext(candidate)[1].lower()
@@ -168,13 +175,24 @@ def _expand(spec: Spec) -> tuple[list[str], list[str], list[str]]:
                 files.add(candidate)
             elif extension == ".parquet":
                 tables.add(candidate)
-            elif os.path.isdir(candidate):
+            elif not remote.is_url(candidate) and os.path.isdir(candidate):
                 continue
             elif (not extension or extension[1:].isdigit()) and _starts_like_dicom(candidate):
                 files.add(candidate)
             else:
                 ignored.add(candidate)
     return sorted(files), sorted(tables), sorted(ignored)
+
+
+def _local(named: str) -> tuple[Iterable[str], bool]:
+    """Paths that a folder or pattern of this machine stands for; whether it is a file instead."""
+    if os.path.isdir(named):
+        return _scan(named), False
+    if os.path.exists(named):
+        return [named], True
+    if glob.has_magic(named):
+        return map(os.path.normpath, glob.iglob(named, recursive=True)), False
+    raise AnnotatorError(f"no such file or folder: {printable(named)}", _MISSING_HINT)
 
 
 def _scan(folder: str) -> Iterator[str]:
@@ -206,21 +224,29 @@ def _scan(folder: str) -> Iterator[str]:
 
 def _listed(path: str) -> Iterator[str]:
     """The paths in a list file, relative to its folder."""
+    elsewhere = remote.is_url(path)
     try:
-        with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
-            lines = [line.strip() for line in file]
+        with remote.open_file(path) if elsewhere else open(path, "rb") as file:
+            text = io.TextIOWrapper(file, "utf-8-sig", "surrogateescape")
+            lines = [line.strip() for line in text]
     except OSError as error:
-        message = f"list {printable(path)} cannot be read: {error.strerror}"
+        message = f"list {printable(path)} cannot be read: {error.strerror or error}"
         raise AnnotatorError(message, "Check its access rights.") from None
     folder = os.path.dirname(path)
     for line in lines:
-        if line and not line.startswith("#"):
+        if not line or line.startswith("#"):
+            continue
+        if elsewhere or remote.is_url(line):
+            yield remote.beside(path, line)
+        else:
             yield os.path.normpath(os.path.join(folder, os.path.expanduser(line)))
 
 
 def _starts_like_dicom(path: str) -> bool:
     from annotator.images.dicom import looks_like_dicom
 
+    if remote.is_url(path):
+        return looks_like_dicom(remote.read_start(path, 132))
     try:
         if not os.path.isfile(path):  # a pipe would be waited for
             return False

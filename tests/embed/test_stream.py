@@ -156,6 +156,21 @@ def test_the_cache_saves_the_work_and_gives_the_same_bits(
         assert [r.cached for r in embed_images(renamed, watched, cache=cache)] == [True]
 
 
+def test_equal_images_do_not_depend_on_who_is_first(
+    tiny_embedder: TorchEmbedder, tmp_path: Path
+) -> None:
+    """Batches are as large as without them; what is known was known before the run."""
+    images = [ref(str(i), lambda i=i: png(i % 4)) for i in range(24)]  # type: ignore[misc]
+    watched = Watched(tiny_embedder)
+    with EmbeddingCache(tmp_path / "c.sqlite", tiny_embedder.fingerprint.digest) as cache:
+        first = list(embed_images(images, watched, cache=cache, workers=1, batch_size=6))
+        assert watched.batches == [6] * 4
+        assert not any(r.cached for r in first)
+        again = list(embed_images(images, watched, cache=cache, workers=1, batch_size=6))
+        assert watched.batches == [6] * 4
+        assert all(r.cached for r in again)
+
+
 def test_closing_early_keeps_what_was_done_and_does_no_more(
     tiny_embedder: TorchEmbedder, tmp_path: Path
 ) -> None:
