@@ -27,11 +27,7 @@ LAYERS = (
     {"collection", "inspect", "removal"},
     {"rows", "map"},
     {"build", "pipeline"},
-<<<<<<< HEAD
-    {"audit", "change", "explain", "figure"},
-=======
-    {"change", "figure", "search"},
->>>>>>> 37f99c1 (annotator search: by an image, a concept or words)
+    {"audit", "change", "explain", "figure", "search"},
     {"cli"},
     {"__main__"},
 )
