@@ -115,27 +115,42 @@ def errors(
     stored: StoredIndex, lost: dict[str, set[str]], added: dict[str, set[str]]
 ) -> dict[str, Any]:
     """Precision and recall of both lists, over all concepts, and of their first entries."""
-    counts = {"missing": np.zeros(5, np.int64), "wrong": np.zeros(5, np.int64)}
     voting, judged = recorded_voting(stored), 0
+    tallies = {"missing": Tally(), "wrong": Tally()}
     for cui in lost:
         found = of_concept(stored, voting, cui, k=len(stored), most=len(stored))
         judged += found.judges_wrong
-        for kind, cases, true in (
-            ("missing", found.missing, lost[cui]), ("wrong", found.wrong, added[cui]),
-        ):  # fmt: skip
-            hits = [case.image_id in true for case in cases]
-            first = hits[: len(true)]
-            counts[kind] += [len(hits), sum(hits), len(true), len(first), sum(first)]
+        tallies["missing"].add([case.image_id for case in found.missing], lost[cui])
+        tallies["wrong"].add([case.image_id for case in found.wrong], added[cui])
     figures: dict[str, Any] = {"concepts": len(lost), "concepts_judged_wrong": judged}
-    for kind, (listed, hits, planted, first, first_hits) in counts.items():
+    for kind, tally in tallies.items():
         figures |= {
-            f"{kind}_planted": int(planted),
-            f"{kind}_listed": int(listed),
-            f"{kind}_precision": round(float(hits / max(listed, 1)), 3),
-            f"{kind}_recall": round(float(hits / planted), 3),
-            f"{kind}_precision_of_first": round(float(first_hits / max(first, 1)), 3),
+            f"{kind}_planted": tally.planted,
+            f"{kind}_listed": tally.listed,
+            f"{kind}_precision": round(tally.hits / max(tally.listed, 1), 3),
+            f"{kind}_recall": round(tally.hits / tally.planted, 3),
+            f"{kind}_precision_of_first": round(tally.first_hits / max(tally.first, 1), 3),
         }
     return figures
+
+
+@dataclasses.dataclass
+class Tally:
+    """What is listed and planted; `first` counts as many of each list as were planted."""
+
+    listed: int = 0
+    hits: int = 0
+    planted: int = 0
+    first: int = 0
+    first_hits: int = 0
+
+    def add(self, ids: list[str], true: set[str]) -> None:
+        """Count one list."""
+        self.listed += len(ids)
+        self.hits += len(true.intersection(ids))
+        self.planted += len(true)
+        self.first += len(ids[: len(true)])
+        self.first_hits += len(true.intersection(ids[: len(true)]))
 
 
 def words(stored: StoredIndex, folder: Path, embedder: Embedder, offset: float) -> dict[str, Any]:
@@ -153,7 +168,7 @@ def words(stored: StoredIndex, folder: Path, embedder: Embedder, offset: float) 
         if not FEWEST <= images <= len(stored) / 2:
             continue
         holders = stored.labels.holders(cui)
-        direction = unit(own[holders].mean(axis=0) - own.mean(axis=0))
+        direction = unit(np.mean(own[holders], axis=0) - np.mean(own, axis=0))
         beside = unit(rng.normal(size=own.shape[1]))
         text = unit(direction + offset * beside).astype(np.float32)[None]
         exact, seen = own @ text[0], held @ towards(projection, text)[0]
@@ -174,10 +189,9 @@ def words(stored: StoredIndex, folder: Path, embedder: Embedder, offset: float) 
     }
 
 
-def unit(vector: NDArray[Any]) -> NDArray[Any]:
-    """The vector over its length."""
-    result: NDArray[Any] = vector / np.linalg.norm(vector)
-    return result
+def unit(vector: Any) -> Any:
+    """float[dim]: the vector over its length."""
+    return vector / np.linalg.norm(vector)
 
 
 def ranks(scores: NDArray[Any]) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""docs/captions.md and docs/ranking.md are executed: their files written, their commands run."""
+"""docs/captions.md, ranking.md and finding.md: their files are written, their commands run."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def play(page: str, folder: Path) -> int:
             found, said = run(command, folder)
             same = doctest.OutputChecker().check_output(wanted, found, doctest.ELLIPSIS)
             assert same, f"{command}\n--- wanted\n{wanted}\n--- found\n{found}"
-            if command.startswith(("annotator caption", "annotator evaluate")):
+            if command.startswith(("annotator caption", "annotator evaluate", "annotator search")):
                 assert "\nNext: " in f"\n{said}", command
             played += 1
     assert not names
@@ -59,3 +59,10 @@ def test_captions(tmp_path: Path) -> None:
 
 def test_ranking(tmp_path: Path) -> None:
     assert play("ranking.md", tmp_path) == 2
+
+
+@pytest.mark.slow
+def test_finding(tmp_path: Path) -> None:
+    assert play("finding.md", tmp_path) == 6
+    page = (tmp_path / "brain.html").read_text(encoding="utf-8")
+    assert page.count("data:image/jpeg;base64,") >= 3 and "Likely missing" in page

@@ -21,6 +21,8 @@ from annotator.cli.options import (
 from annotator.errors import AnnotatorError
 
 if TYPE_CHECKING:
+    from annotator.embed.cache import EmbeddingCache
+    from annotator.embed.embedder import Embedder
     from annotator.images.ref import ImageRef
     from annotator.pipeline import Annotation
     from annotator.vote.voting import Voting
@@ -62,6 +64,36 @@ def given_images(images: str, options: Mapping[str, Any]) -> list[ImageRef]:
     return in_order_of([id_ for id_ in ids if id_ in side], found.images)
 
 
+def given_embedder(stored: Index, options: Mapping[str, Any]) -> Embedder:
+    """The encoder that an index records, as far as `asking_options` leave it so.
+
+    Raises:
+        AnnotatorError: It cannot be loaded.
+    """
+    from annotator.pipeline import recorded_embedder
+
+    return recorded_embedder(
+        stored,
+        name=options["embedder"],
+        device=options["device"],
+        precision=options["precision"],
+    )
+
+
+@contextlib.contextmanager
+def given_cache(
+    place: Place, embedder: Embedder, options: Mapping[str, Any]
+) -> Iterator[EmbeddingCache | None]:
+    """The cache of vectors beside an index, if it is wanted and can be written."""
+    from annotator.embed.cache import CACHE_FILE, EmbeddingCache
+
+    if options["no_cache"] or not os.access(place.folder, os.W_OK):
+        yield None
+        return
+    with EmbeddingCache(place.folder / CACHE_FILE, embedder.fingerprint.digest) as cache:
+        yield cache
+
+
 def annotate_images(
     place: Place,
     stored: Index,
@@ -86,22 +118,11 @@ def annotate_images(
     Raises:
         AnnotatorError: An image cannot be used and --on-error is "fail"; or as `Annotator`.
     """
-    from annotator.embed.cache import CACHE_FILE, EmbeddingCache
-    from annotator.pipeline import Annotator, recorded_embedder
+    from annotator.pipeline import Annotator
     from annotator.progress import bar
 
-    embedder = recorded_embedder(
-        stored,
-        name=options["embedder"],
-        device=options["device"],
-        precision=options["precision"],
-    )
-    annotator = Annotator(stored, embedder, voting)
-    with contextlib.ExitStack() as stack:
-        cache = None
-        if not options["no_cache"] and os.access(place.folder, os.W_OK):
-            path = place.folder / CACHE_FILE
-            cache = stack.enter_context(EmbeddingCache(path, embedder.fingerprint.digest))
+    annotator = Annotator(stored, given_embedder(stored, options), voting)
+    with given_cache(place, annotator.embedder, options) as cache:
         for annotation in annotator.annotate(
             refs,
             cache=cache,

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from annotator.cli.console import EXIT_OK, EXIT_PARTIAL, say, say_failed, write_result
-from annotator.cli.options import embedding_options, file_path, index_option, verify_option
+from annotator.cli.images import (
+    asking_options,
+    given_cache,
+    given_embedder,
+    given_images,
+    which_options,
+)
+from annotator.cli.options import file_path, index_option
 from annotator.errors import AnnotatorError
 
 if TYPE_CHECKING:
-    from annotator.embed.cache import EmbeddingCache
-    from annotator.embed.embedder import Embedder
     from annotator.images.ref import ImageRef
     from annotator.search.cases import Ranking
     from index.place import Index, Place
@@ -52,10 +56,8 @@ if TYPE_CHECKING:
 @click.option("--output", type=file_path(dir_okay=False), help="Write there instead of stdout.")
 @click.option("--out", "page", type=file_path(dir_okay=False), help="Also a page with pictures.")
 @click.option("--images", "cases", help="The indexed images, if the index keeps no pictures.")
-@click.option("--embedder", metavar="NAME", help="The encoder, if its weights have moved.")
-@click.option("--precision", type=click.Choice(["fp32", "bf16"]), help="Must be the index's.")
-@verify_option
-@embedding_options
+@which_options
+@asking_options
 def search_command(query: str | None, place: Place, **options: Any) -> int:
     """Find cases of the index by an image, a concept or words.
 
@@ -67,7 +69,7 @@ def search_command(query: str | None, place: Place, **options: Any) -> int:
     \b
     annotator search scan.png
     annotator search "pleural effusion" --out effusion.html
-    annotator search test/ --k 100 --format trec --output similar.txt
+    annotator search images/ --split split.csv --only test --k 100 --format trec > similar.txt
     annotator search --text "chest radiograph with a pacemaker"
     """
     kind, wanted = _meant(query, options)
@@ -75,6 +77,8 @@ def search_command(query: str | None, place: Place, **options: Any) -> int:
         raise click.UsageError("--without belongs to a search by images.")
     if options["groups"] and (options["without"] != "group" or kind != "image"):
         raise click.UsageError("--groups belongs to a search by images --without group.")
+    if kind != "image" and (options["ids_file"] or options["split"] or options["only"]):
+        raise click.UsageError("--ids, --split and --only belong to a search by images.")
     if options["format_"] == "trec" and kind == "concept":
         raise click.UsageError("--format trec is for rankings; a concept has table, csv and json.")
     stored = place.open(whole=options["verify"], device=options["device"])
@@ -164,29 +168,21 @@ def _search_concept(
 def _by_images(
     wanted: str, place: Place, stored: Index, options: Mapping[str, Any]
 ) -> tuple[list[Ranking], list[ImageRef]]:
-    from annotator.images.sources import find_images
     from annotator.tables.formats import read_column
 
-    found = find_images(wanted, on_duplicate=options["on_duplicate"])
-    if found.ignored:
-        say(f"{len(found.ignored)} files are not images and are ignored: {found.ignored[0]}, …")
+    refs = given_images(wanted, options)
     groups = read_column(options["groups"]) if options["groups"] else None
 
-    from annotator.pipeline import Annotator, recorded_embedder
+    from annotator.pipeline import Annotator
     from annotator.progress import bar
     from annotator.search.similar import rank_images
 
-    embedder = recorded_embedder(
-        stored,
-        name=options["embedder"],
-        device=options["device"],
-        precision=options["precision"],
-    )
+    embedder = given_embedder(stored, options)
     rankings: list[Ranking] = []
-    with _cache(place, embedder, options) as cache:
+    with given_cache(place, embedder, options) as cache:
         for ranking in rank_images(
             Annotator(stored, embedder),
-            found.images,
+            refs,
             options["k"],
             without=options["without"] or "nothing",
             groups=groups,
@@ -201,7 +197,7 @@ def _by_images(
                     "Put it right, or pass such images over with --on-error skip.",
                 )
             rankings.append(ranking)
-    return rankings, found.images
+    return rankings, refs
 
 
 def _by_text(wanted: str, stored: Index, options: Mapping[str, Any]) -> list[Ranking]:
@@ -211,20 +207,6 @@ def _by_text(wanted: str, stored: Index, options: Mapping[str, Any]) -> list[Ran
     search = TextSearch(stored, options["embedder"])
     (cases,) = cases_of(search.find([wanted], options["k"]))
     return [Ranking(wanted, cases)]
-
-
-@contextlib.contextmanager
-def _cache(
-    place: Place, embedder: Embedder, options: Mapping[str, Any]
-) -> Iterator[EmbeddingCache | None]:
-    """The cache of vectors beside the index, if it is wanted and can be written."""
-    from annotator.embed.cache import CACHE_FILE, EmbeddingCache
-
-    if options["no_cache"] or not os.access(place.folder, os.W_OK):
-        yield None
-        return
-    with EmbeddingCache(place.folder / CACHE_FILE, embedder.fingerprint.digest) as cache:
-        yield cache
 
 
 def _pictures(stored: Index, images: str | None) -> Callable[[str], bytes]:
