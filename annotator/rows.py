@@ -158,7 +158,7 @@ def thumbnails_of(
     images: Sequence[ImageRef], spool: Spool, workers: int | None, progress: Progress
 ) -> dict[str, NDArray[Any]]:
     """Small pictures of images by way of `spool`, as arrays of an index."""
-    made = make_thumbnails(images, workers=workers or default_workers())
+    made = make_thumbnails(images, workers=workers or default_workers(images))
     with contextlib.closing(made):
         ends = [
             spool.add(picture) for picture in progress(made, total=len(images), label="Thumbnails")

@@ -33,6 +33,7 @@ LAYERS = (
 )
 HEAVY = {"torch", "torchvision", "timm", "open_clip", "pandas", "faiss", "matplotlib", "pyarrow"}
 HEAVY |= {"pydicom", "sklearn", "skimage", "tqdm", "umap", "numba"}
+HEAVY |= {"ray", "fsspec", "s3fs", "gcsfs"}
 # What the extra `service` installs; loaded by `annotator serve` alone.
 SERVICE = {"fastapi", "starlette", "pydantic", "pydantic_settings", "uvicorn", "h11"}
 SERVICE |= {"prometheus_client", "python_multipart"}

@@ -24,6 +24,7 @@ from annotator.embed.stream import (
     default_workers,
     embed_batch,
     in_batches,
+    waiters,
 )
 from annotator.embed.torch_setup import Device
 from annotator.errors import AnnotatorError, first_line
@@ -79,7 +80,7 @@ class RayRunner:
                 were lost again and again.
         """
         batch_size = batch_size or embedder.batch_size
-        workers_here = workers or default_workers()
+        workers_here = workers or default_workers(refs)
         batches = in_batches(refs, batch_size, workers_here)
         if not batches:
             return
@@ -87,7 +88,9 @@ class RayRunner:
             import ray
 
             nodes = ray.nodes()  # type: ignore[no-untyped-call]
-            pool = _pool_of(nodes, self._device, workers, cpu_count() // workers_here)
+            pool = _pool_of(
+                nodes, self._device, workers, cpu_count() // workers_here, waiters(refs)
+            )
             recipe = Recipe(
                 name=embedder.name,
                 fingerprint=embedder.fingerprint,
@@ -124,7 +127,11 @@ class _Pool:
 
 
 def _pool_of(
-    nodes: Sequence[Mapping[str, Any]], device: Device, workers: int | None, threads: int
+    nodes: Sequence[Mapping[str, Any]],
+    device: Device,
+    workers: int | None,
+    threads: int,
+    calls: int = 1,
 ) -> _Pool:
     """The actors that the nodes of a cluster have room for.
 
@@ -133,6 +140,7 @@ def _pool_of(
         device: "auto" takes GPUs where there are any.
         workers: Most of them; on GPUs the threads that decode for each.
         threads: Of one operation on a CPU, as far as every node has them.
+        calls: At once in each on a CPU.
 
     Raises:
         AnnotatorError: GPUs are asked for, and the cluster has none.
@@ -150,7 +158,7 @@ def _pool_of(
         )
     each = max(1, min([threads, *cpus]))
     room = max(1, sum(n // each for n in cpus))
-    return _Pool(min(room, workers or room), cpus=each, gpus=0, calls=1)
+    return _Pool(min(room, workers or room), cpus=each, gpus=0, calls=calls)
 
 
 def _stream(

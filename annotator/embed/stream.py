@@ -22,8 +22,10 @@ from annotator.embed.torch_setup import threads_per_operation
 from annotator.errors import ImageError
 from annotator.images.decode import decode
 from annotator.images.ref import ImageRef
+from annotator.images.remote import is_url
 
 _MOST_WORKERS = 16
+_WAITERS = 4  # for one core, where reading waits for an object store
 
 
 @dataclass(frozen=True)
@@ -87,9 +89,17 @@ def cpu_count() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def default_workers() -> int:
-    """Threads where none are asked for: one a core, 16 at most."""
-    return min(cpu_count(), _MOST_WORKERS)
+def default_workers(refs: Sequence[ImageRef] = ()) -> int:
+    """Threads where none are asked for: one a core, 16 at most.
+
+    Four times as many where `refs` lie in an object store, whose answers they mostly wait for.
+    """
+    return min(cpu_count(), _MOST_WORKERS) * waiters(refs)
+
+
+def waiters(refs: Sequence[ImageRef]) -> int:
+    """How many threads keep a core busy that reads and encodes `refs`."""
+    return _WAITERS if any(is_url(ref.where) for ref in refs) else 1
 
 
 def embed_images(
@@ -115,12 +125,12 @@ def embed_images(
         embedder: Used from several threads.
         cache: Where vectors are looked up and kept, or None.
         batch_size: Images that the encoder takes at once; None for what suits it.
-        workers: Threads; None for the number of cores, 16 at most.
+        workers: Threads; None for `default_workers`.
 
     Raises:
         AnnotatorError: The encoder or the cache failed, which no other image would survive.
     """
-    workers = workers or default_workers()
+    workers = workers or default_workers(refs)
     batch_size = batch_size or embedder.batch_size
     found = AsFound(cache) if cache is not None else None
     waiting: deque[Future[list[Embedded]]] = deque()

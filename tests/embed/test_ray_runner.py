@@ -231,6 +231,7 @@ def test_the_actors_that_a_cluster_has_room_for() -> None:
     assert _pool_of(nodes, "cpu", None, 2) == ray_runner._Pool(5, cpus=2, gpus=0, calls=1)
     assert _pool_of(nodes, "cpu", None, 4) == ray_runner._Pool(3, cpus=3, gpus=0, calls=1)
     assert _pool_of(nodes, "auto", None, 0).cpus == 1
+    assert _pool_of(nodes, "auto", None, 1, 4) == ray_runner._Pool(11, cpus=1, gpus=0, calls=4)
     gpus = [node(CPU=16.0, GPU=2.0), node(CPU=8.0, GPU=1.0)]
     assert _pool_of(gpus, "auto", None, 1) == ray_runner._Pool(3, cpus=1, gpus=1, calls=8)
     assert _pool_of(gpus, "cuda", 5, 1).calls == 5

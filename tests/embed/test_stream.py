@@ -18,7 +18,7 @@ from PIL import Image
 from annotator.embed.cache import EmbeddingCache, content_key
 from annotator.embed.embedder import Encoder, TorchEmbedder
 from annotator.embed.preprocess import Preprocess
-from annotator.embed.stream import Embedded, cpu_count, embed_images
+from annotator.embed.stream import Embedded, cpu_count, default_workers, embed_images
 from annotator.errors import AnnotatorError, ImageError
 from annotator.images.decode import decode
 from annotator.images.ref import ImageRef
@@ -296,6 +296,12 @@ def test_cores_are_shared_between_the_workers(tiny_embedder: TorchEmbedder) -> N
     list(embed_images(refs(4), watched, workers=1))
     assert seen == {cpu_count()}
     assert torch.get_num_threads() == before
+
+
+def test_more_workers_where_images_lie_in_an_object_store() -> None:
+    here = refs(3)
+    there = [*here, ImageRef("a", "s3://bucket/a.png", missing)]
+    assert default_workers(there) == 4 * default_workers(here) == 4 * default_workers()
 
 
 def test_a_short_list_is_spread_over_the_workers(tiny_embedder: TorchEmbedder) -> None:

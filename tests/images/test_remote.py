@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from click.testing import CliRunner
 
+from annotator.cli import cli
 from annotator.errors import AnnotatorError, FormatError, ImageError
 from annotator.images import remote
 from annotator.images.sources import find_images, parquet_concepts
@@ -169,6 +171,30 @@ def test_too_large_is_refused_before_it_is_read(root: str, monkeypatch: pytest.M
     with pytest.raises(ImageError, match="132 bytes are over the limit of 100") as caught:
         ref.read()
     assert caught.value.code == "too_large"
+
+
+@pytest.mark.slow
+def test_the_same_index_from_an_object_store(
+    s3: str, tmp_path: Path, draw: Callable[[Path, int, int], None]
+) -> None:
+    """Through the command; what is wrong with an image is said with its URL."""
+    (tmp_path / "images").mkdir()
+    for i in range(20):
+        draw(tmp_path / "images" / f"i{i:02}.png", i % 3, i)
+    (tmp_path / "images" / "i04.png").write_bytes(b"no image")
+    rows = "".join(f"i{i:02},C{i % 3}\n" for i in range(20))
+    (tmp_path / "concepts.csv").write_text(f"ID,CUIs\n{rows}")
+    system = fsspec.filesystem("s3")
+    system.put(str(tmp_path / "images"), "images/drawn", recursive=True)
+    vectors = []
+    for images in (tmp_path / "images", "s3://images/drawn"):
+        index = tmp_path / f"index{len(vectors)}"
+        given = ["build-index", str(images), str(tmp_path / "concepts.csv"), "--index", str(index)]
+        built = CliRunner().invoke(cli, [*given, "--workers", "2"])
+        assert built.exit_code == 3, built.stderr
+        assert f"{images}/i04.png: not a JPEG" in built.stderr
+        vectors.append((max(index.glob("v*")) / "vectors.npy").read_bytes())
+    assert vectors[0] == vectors[1]
 
 
 def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
