@@ -26,7 +26,7 @@ from common import save
 from numpy.typing import NDArray
 
 from annotator.build import build_index
-from annotator.collection import read_collection
+from annotator.collection import Collection
 from annotator.embed.makers import DEFAULT, make_embedder
 from annotator.explain.attribution import Heat, highest
 from annotator.explain.explain import Concept, Explanation, explain
@@ -36,10 +36,11 @@ from annotator.images.ref import ImageRef
 from annotator.images.sources import find_images
 from annotator.pipeline import Annotator
 from annotator.progress import bar
-from annotator.sample import write_sample
-from annotator.sample.cases import FINDINGS, draw_cases
-from annotator.sample.render import drawn_by
+from annotator.sample.cases import FINDINGS, NAMES, Case, draw_cases
+from annotator.sample.encode import write_image
+from annotator.sample.render import drawn_by, render
 
+SEED = 2026  # of the sample collection
 SHARE = 0.1  # of the picture that is covered
 RANDOM = 4  # random tenths of either kind
 # What is added to the anatomy at one place; the others (a large heart) are the anatomy.
@@ -98,7 +99,9 @@ def main() -> None:
             for row in measure(annotator, subject)
         ]
     of = "phantoms" if options.images is None else "images"
-    record = {"of": of, "encoder": annotator.embedder.name, "images": len(subjects)}
+    record: dict[str, Any] = {"of": of, "encoder": annotator.embedder.name, "images": len(subjects)}
+    if options.images is None:
+        record["seed"] = options.seed
     for name, value in (record | summary(rows)).items():
         print(f"{name}: {value}")
     save("explanations", [record | summary(rows)])
@@ -106,28 +109,37 @@ def main() -> None:
 
 def sample_index(folder: Path, embedder: str = DEFAULT, n: int = 600) -> Annotator:
     """An index of the sample collection's training side, in `folder`."""
-    sample = write_sample(folder / "sample", n=n)
-    train = read_collection(
-        sample.images,
-        sample.concepts,
-        names=sample.concept_names,
-        groups=str(sample.patients),
-        split=str(sample.split),
-        only="train",
+    cases = [case for case in draw_cases(n, SEED) if case.split == "train"]
+    train = Collection(
+        images=drawn(folder / "train", cases),
+        concepts={case.id: case.cuis for case in cases},
+        names=NAMES,
+        captions={},
+        groups={case.id: case.patient_id for case in cases},
+        without_image=(),
+        without_concepts=(),
+        duplicates={},
+        ignored=(),
     )
     build_index(train, folder / "index", make_embedder(embedder))
     return Annotator.open(folder / "index")
 
 
-def phantoms(folder: Path, n: int, seed: int) -> list[Subject]:
-    """Phantoms with a lesion, among the first n of a seed."""
-    refs = {ref.id: ref for ref in find_images(write_sample(folder, n=n, seed=seed).images).images}
-    subjects = []
-    for case in draw_cases(n, seed):
-        lesions = {name: drawn_by(case, name) for name in case.findings if name in LESIONS}
-        if any(mask.any() for mask in lesions.values()):
-            subjects.append(Subject(refs[case.id], lesions))
-    return subjects
+def phantoms(folder: Path, n: int, seed: int, every: int = 1) -> list[Subject]:
+    """Every so many of the phantoms with a lesion, among the first n of a seed."""
+    found = [case for case in draw_cases(n, seed) if set(case.findings) & set(LESIONS)][::every]
+    return [
+        Subject(ref, {name: drawn_by(case, name) for name in case.findings if name in LESIONS})
+        for ref, case in zip(drawn(folder, found), found, strict=True)
+    ]
+
+
+def drawn(folder: Path, cases: Sequence[Case]) -> list[ImageRef]:
+    """The images of cases, sorted by id as they are."""
+    folder.mkdir(parents=True)
+    for case in bar(cases, total=len(cases), label="Drawing"):
+        write_image(folder, case, render(case))
+    return find_images(folder).images
 
 
 def measure(annotator: Annotator, subject: Subject) -> Iterator[dict[str, Any]]:
@@ -196,8 +208,9 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     known = [row for row in rows if row["lesion"]]
     if known:
         for key in MAPS:
-            result[f"on the lesion, {key}"] = round(np.mean([row[f"on {key}"] for row in known]), 4)
-        result["chance"] = round(np.mean([row["chance"] for row in known]), 4)
+            on = float(np.mean([row[f"on {key}"] for row in known]))
+            result[f"on the lesion, {key}"] = round(on, 4)
+        result["chance"] = round(float(np.mean([row["chance"] for row in known])), 4)
         result["by lesion"] = {
             name: [
                 round(float(np.mean([r["on contrast"] for r in known if r["lesion"] == name])), 2),

@@ -18,11 +18,13 @@ from annotator.sample.render import drawn_by, render
 
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What the benchmark measures, of a smaller sample and fewer phantoms."""
+    """What the benchmark measures, of every fourth of its phantoms and with fewer random tenths."""
     folder: Path = tmp_path_factory.mktemp("explanations")
-    annotator = explanations.sample_index(folder, n=300)
-    subjects = explanations.phantoms(folder / "more", 40, seed=7)
-    return [row for subject in subjects for row in explanations.measure(annotator, subject)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(explanations, "RANDOM", 2)
+        annotator = explanations.sample_index(folder)
+        subjects = explanations.phantoms(folder / "more", 300, seed=7, every=4)
+        return [row for subject in subjects for row in explanations.measure(annotator, subject)]
 
 
 @pytest.mark.slow
@@ -33,7 +35,7 @@ def test_parts_add_up(rows: list[dict[str, Any]]) -> None:
 
 @pytest.mark.slow
 def test_the_peak_lies_on_the_lesion(rows: list[dict[str, Any]]) -> None:
-    assert len(rows) >= 12
+    assert len(rows) >= 25
     on = np.mean([row["on contrast"] for row in rows])
     assert on >= 0.7
     assert on >= 3 * np.mean([row["chance"] for row in rows])
