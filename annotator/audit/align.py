@@ -16,12 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
+Levels = Sequence[tuple[int, int, int, float | None]]
 
 # Side of the pictures, steps, pixels to each side of which a mean is taken away for the fine
 # structure, and its correlation with which a pair goes on. Copies that are known to be some had at
-# least 0.79 at 16 and at 32 pixels (docs/audit.md).
-_QUICK = ((16, 4, 2, 0.7), (32, 3, 2, 0.7), (64, 3, 4, None))
+# least 0.7 at 16 and at 32 pixels.
+_QUICK = ((16, 4, 2, 0.65), (32, 3, 2, 0.65), (64, 3, 4, None))
 _CLOSE = ((16, 4, 2, 0.5), (32, 3, 2, 0.5), (64, 3, 4, 0.5), (128, 3, 6, None))
+# Scale and shift along x, then along y, of coordinates from -1 to 1, from which fitting starts: as
+# it is, and as if the second was cropped. Of stripes, one may be taken for the next one.
+_STARTS = np.array([[0, 0, 0, 0], [0.05, 0, 0.05, 0]], np.float32)
 CLOSE_SIDE = 128  # pixels of the larger pictures
 _PAIRS_AT_ONCE = 256
 _LEAST_SCALE, _MOST_SHIFT = 0.8, 0.2  # that a copy is looked for; of the side
@@ -58,7 +62,7 @@ def fit_pairs(
         a = first[rows[part]].astype(np.float32)
         b = second[others[part]].astype(np.float32)
         b = np.where(mirrored[part, None, None], b[:, :, ::-1], b)
-        return _fit(a, b, _QUICK)
+        return _fit_both(a, b, _QUICK)
 
     with ThreadPoolExecutor(max(1, workers), thread_name_prefix="align") as pool:
         values = list(pool.map(fitted, parts))
@@ -67,23 +71,35 @@ def fit_pairs(
 
 def fit_closely(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> Floats:
     """As `fit_pairs` with larger pictures, uint8[p, 128, 128], all parts of which count alike."""
-    return _fit(first.astype(np.float32), second.astype(np.float32), _CLOSE)
+    return _fit_both(first.astype(np.float32), second.astype(np.float32), _CLOSE)
 
 
-def _fit(a: Floats, b: Floats, levels: Sequence[tuple[int, int, int, float | None]]) -> Floats:
+def _fit_both(a: Floats, b: Floats, levels: Levels) -> Floats:
+    """The second laid over the first or the first over the second, whichever fits better."""
+    best: Floats = np.maximum(_fit(a, b, levels), _fit(b, a, levels))
+    return best
+
+
+def _fit(a: Floats, b: Floats, levels: Levels) -> Floats:
     """float32[p]: as `fit_pairs`, of float32[p, side, side]."""
     result = np.zeros(len(a), np.float32)
     left = np.flatnonzero((a.std(axis=(1, 2)) > _FLAT) & (b.std(axis=(1, 2)) > _FLAT))
     warp = np.zeros((len(left), 4), np.float32)
-    for side, steps, reach, least in levels:
+    for level, (side, steps, reach, least) in enumerate(levels):
         if not len(left):
             break
         small_a, small_b = _reduced(a[left], side), _reduced(b[left], side)
-        for _ in range(steps):
-            warp = _step(small_a, small_b, warp)
-        laid, inside = _laid(small_b, warp)
-        seen = _evened if side == CLOSE_SIDE else _structure
-        value = _correlation(seen(small_a, reach), seen(laid, reach), inside)
+        starts = [warp + start for start in _STARTS] if level == 0 else [warp]
+        value, warp = np.full(len(left), -np.inf, np.float32), starts[0]
+        for tried in starts:
+            for _ in range(steps):
+                tried = _step(small_a, small_b, tried)
+            laid, inside = _laid(small_b, tried)
+            seen = _evened if side == CLOSE_SIDE else _structure
+            fits = _correlation(seen(small_a, reach), seen(laid, reach), inside)
+            better = fits > value
+            value = np.where(better, fits, value)
+            warp = np.where(better[:, None], tried, warp)
         if least is None:
             result[left] = value
         else:

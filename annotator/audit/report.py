@@ -43,9 +43,12 @@ _MEANING = {
 _STYLE = """
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(21rem, 1fr)); gap: 1rem; }
 .grid .card { margin: 0; }
-.grid figure { flex: 1 1 9rem; max-width: 10rem; }
-.score { float: right; font-variant-numeric: tabular-nums; font-weight: 600; }
+.grid .row { flex-wrap: nowrap; }
+.grid figure { flex: 1 1 0; min-width: 0; max-width: 10rem; }
+.grid img { width: 100%; }
 .detail { margin: .5rem 0 0; font-size: .875rem; overflow-wrap: anywhere; }
+.detail strong { font-variant-numeric: tabular-nums; }
+a { color: var(--action); }
 nav ul { padding-left: 1.25rem; margin: .5rem 0 0; }
 """
 
@@ -103,9 +106,8 @@ def _card(finding: Finding, pictures: Pictures, others: Pictures) -> str:
     if finding.other_id:
         figures.append(_figure(finding.other_id, others))
     return (
-        f'<div class="card"><span class="score">{finding.score:.3f}</span>'
-        f'<div class="row">{"".join(figures)}</div>'
-        f'<p class="detail">{text(finding.detail)}</p></div>'
+        f'<div class="card"><div class="row">{"".join(figures)}</div>'
+        f'<p class="detail"><strong>{finding.score:.3f}</strong> {text(finding.detail)}</p></div>'
     )
 
 

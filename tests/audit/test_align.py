@@ -52,6 +52,14 @@ def test_mirrored_pairs_are_laid_over_as_mirror_images(small: Drawn) -> None:
     assert fitted(small, small, mirrored=True).max() < 0.75
 
 
+def test_the_order_of_the_two_does_not_matter(small: Drawn) -> None:
+    crop = np.stack(
+        [np.asarray(Image.fromarray(t).resize((64, 64), box=(0, 3, 61, 64))) for t in small]
+    )
+    assert fitted(small, crop).tolist() == fitted(crop, small).tolist()
+    assert fitted(small, crop).min() > 0.9
+
+
 def test_a_picture_of_one_colour_fits_nothing(small: Drawn) -> None:
     grey = np.full_like(small, 90)
     assert not fitted(grey, small).any() and not fitted(grey, grey).any()
