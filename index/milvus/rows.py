@@ -284,7 +284,7 @@ def every_row(
 ) -> Iterator[dict[str, Any]]:
     """All entities in the order of their numbers, of which `total` were given."""
     for start in range(0, total, step):
-        condition = f"row >= {start} and row < {start + step}"
+        condition = f"row >= {start} and row < {min(start + step, total)}"
         some = query(server, collection, condition, ["id", "row", *fields])
         yield from sorted(some, key=lambda entity: (entity["row"], entity["id"]))
 
