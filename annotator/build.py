@@ -29,6 +29,7 @@ from annotator.rows import (
 from annotator.tune.choose import Adaptation, Choice, choose
 from annotator.tune.grid import Tuned, choose_voting
 from annotator.vote.voting import Voting
+from index.milvus.kinds import MilvusKind
 from index.place import Place, place_of
 from index.segments import CONTENT
 from index.writer import IndexType
@@ -75,7 +76,7 @@ def build_index(
     runner: Runner = embed_images,
     use_cache: bool = True,
     thumbnails: bool = False,
-    index_type: IndexType = "auto",
+    index_type: IndexType | MilvusKind = "auto",
     target_recall: float | None = None,
     on_error: OnError = "skip",
     progress: Progress = silent,
@@ -108,6 +109,7 @@ def build_index(
         IndexProblem: The folder is something else, or another process writes to it.
     """
     place = place_of(directory)
+    place.check_index_type(index_type)
     with contextlib.ExitStack() as stack:
         writer = stack.enter_context(place.writer())
         spool = stack.enter_context(Spool(place.folder))

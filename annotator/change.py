@@ -31,6 +31,7 @@ from annotator.rows import (
 from annotator.tune.neighbours import ARRAYS as TUNING
 from index import LabelTable, StoredIndex
 from index.change import Changed
+from index.milvus.kinds import MilvusKind
 from index.place import Place, place_of
 from index.segments import CONTENT, Segment
 from index.writer import IndexType
@@ -122,7 +123,7 @@ def add_images(
 def compact_index(
     directory: Path | str | Place,
     *,
-    index_type: IndexType | None = None,
+    index_type: IndexType | MilvusKind | None = None,
     target_recall: float | None = None,
     progress: Progress = silent,
 ) -> Changed:
@@ -140,6 +141,8 @@ def compact_index(
         IndexProblem: As `index.change.compact`.
     """
     place = place_of(directory)
+    if index_type is not None:
+        place.check_index_type(index_type)
     stored = place.open()
     if isinstance(stored, StoredIndex):
         forget_removed(place, stored)

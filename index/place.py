@@ -131,10 +131,16 @@ class Place(Protocol):
     Attributes:
         folder: On this machine, for what belongs to the work on the index: the cache of vectors,
             and files on their way.
+        disk: Where its rows are kept, in words.
+        after_compact: What has become of removed rows after `compact`, in words.
     """
 
     @property
     def folder(self) -> Path: ...  # noqa: D102
+    @property
+    def disk(self) -> str: ...  # noqa: D102
+    @property
+    def after_compact(self) -> str: ...  # noqa: D102
 
     def open(
         self, *, whole: bool = False, device: Device = "cpu", patience: float = PATIENCE_S
@@ -154,6 +160,14 @@ class Place(Protocol):
 
     def manifest(self) -> Mapping[str, Any]:
         """That of the current version, without opening it."""
+        ...
+
+    def check_index_type(self, index_type: str) -> None:
+        """Refuse a type of index that there is not here, before work is done for it.
+
+        Raises:
+            IndexProblem: Says which there are.
+        """
         ...
 
     def writer(self) -> AbstractContextManager[Writer]:
@@ -202,6 +216,8 @@ class LocalPlace:
     """
 
     folder: Path
+    disk = "the disk"
+    after_compact = "are gone from the disk"
 
     def __str__(self) -> str:
         return str(self.folder)
@@ -219,6 +235,16 @@ class LocalPlace:
         from index.manifest import read_manifest
 
         return read_manifest(self.folder)[1]
+
+    def check_index_type(self, index_type: str) -> None:
+        """ "auto" or one of `manifest.SEARCH_FILES`."""
+        from index.manifest import SEARCH_FILES
+
+        if index_type != "auto" and index_type not in SEARCH_FILES:
+            raise IndexProblem(
+                f"A folder has no index of the type {index_type}.",
+                f"It has: {', '.join(SEARCH_FILES)}.",
+            )
 
     def writer(self) -> AbstractContextManager[Writer]:
         """`writer.VersionWriter`."""

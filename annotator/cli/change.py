@@ -99,7 +99,7 @@ def remove_command(
     change = remove_images(place, wanted, missing_ok=missing_ok)
     say(
         f"{place}: version {change.version}, {change.removed} images removed, {change.rows} "
-        "left. They stay on the disk until: annotator compact"
+        f"left. They stay on {place.disk} until: annotator compact"
     )
     return EXIT_OK
 
@@ -126,6 +126,6 @@ def compact_command(place: Place, index_type: Any, target_recall: float | None) 
     say(f"Index type {manifest['index_type']}: {search_in_words(manifest['search'])}.")
     say(
         f"{place}: version {change.version}, {change.rows} images; {change.removed} removed "
-        "ones are gone from the disk."
+        f"ones {place.after_compact}."
     )
     return EXIT_OK

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from annotator.vote.voting import Voting
     from index.place import Place
 
+_FOLDER_TYPES = ("auto", "flat", "scan", "hnsw", "ivf", "compressed")
+_INDEX_TYPES = (*_FOLDER_TYPES, "gpu-flat", "gpu-ivf", "gpu-cagra")  # the last are Milvus's
+
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
@@ -150,9 +153,9 @@ verify_option = click.option(
 index_type_options = together(
     click.option(
         "--index-type",
-        type=click.Choice(["auto", "flat", "scan", "hnsw", "ivf", "compressed"]),
+        type=click.Choice(_INDEX_TYPES),
         help="How vectors are searched: exactly (flat, scan), or approximately (hnsw, ivf, "
-        "compressed); auto chooses by their number.",
+        "compressed); auto chooses by their number. Milvus has no scan, and gpu-... on its GPUs.",
     ),
     click.option(
         "--target-recall",

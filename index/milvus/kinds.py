@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 from index.errors import IndexProblem
 
+MilvusKind = Literal["gpu-flat", "gpu-ivf", "gpu-cagra"]  # beside those that folders have, too
+
 METRIC = "IP"
-_TYPES = {
+TYPES = {
     "flat": "FLAT",
     "hnsw": "HNSW",
     "ivf": "IVF_FLAT",
@@ -30,9 +32,9 @@ def choose_milvus_kind(kind: str, n: int, target_recall: float | None) -> tuple[
         IndexProblem: Milvus does not have it.
     """
     if kind != "auto":
-        if kind not in _TYPES:
+        if kind not in TYPES:
             raise IndexProblem(
-                f"Milvus has no index of the type {kind}.", f"It has: {', '.join(_TYPES)}."
+                f"Milvus has no index of the type {kind}.", f"It has: {', '.join(TYPES)}."
             )
         return kind, "it was asked for"
     if target_recall == 1:
@@ -51,7 +53,7 @@ def build_params(kind: str, n: int) -> dict[str, Any]:
         params = {"nlist": _lists(n)}
     elif kind == "gpu-cagra":
         params = {"intermediate_graph_degree": 64, "graph_degree": 32}
-    return {"index_type": _TYPES[kind], "metric_type": METRIC, "params": params}
+    return {"index_type": TYPES[kind], "metric_type": METRIC, "params": params}
 
 
 def efforts(kind: str, n: int) -> Iterator[dict[str, int]]:

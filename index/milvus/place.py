@@ -16,6 +16,7 @@ from index.change import Changed
 from index.milvus import change, check
 from index.milvus.address import Address
 from index.milvus.compact import compact
+from index.milvus.kinds import choose_milvus_kind
 from index.milvus.opened import MilvusIndex
 from index.milvus.ready import open_rows
 from index.milvus.server import Server
@@ -36,6 +37,8 @@ class MilvusPlace:
     """
 
     address: Address
+    disk = "the server's disk"
+    after_compact = "are dropped, and the server deletes their files by itself some hours later"
 
     @classmethod
     def at(cls, text: str) -> MilvusPlace:
@@ -70,6 +73,10 @@ class MilvusPlace:
     def manifest(self) -> Mapping[str, Any]:
         """That of the current version."""
         return current(self._server()).manifest
+
+    def check_index_type(self, index_type: str) -> None:
+        """ "auto" or one of `kinds.TYPES`."""
+        choose_milvus_kind(index_type, 1, None)
 
     @contextmanager
     def writer(self) -> Iterator[Writer]:

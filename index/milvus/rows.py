@@ -280,20 +280,11 @@ def check_count(server: Server, collection: str, expected: int) -> None:
 
 
 def every_row(
-    server: Server,
-    collection: str,
-    total: int,
-    fields: Sequence[str],
-    step: int = 4096,
-    *,
-    which: str = "",
+    server: Server, collection: str, total: int, fields: Sequence[str], step: int = 4096
 ) -> Iterator[dict[str, Any]]:
-    """All entities in the order of their numbers, of which `total` were given; those that meet the
-    condition `which`, if there is one.
-    """
-    also = f" and {which}" if which else ""
+    """All entities in the order of their numbers, of which `total` were given."""
     for start in range(0, total, step):
-        condition = f"row >= {start} and row < {start + step}{also}"
+        condition = f"row >= {start} and row < {min(start + step, total)}"
         some = query(server, collection, condition, ["id", "row", *fields])
         yield from sorted(some, key=lambda entity: (entity["row"], entity["id"]))
 

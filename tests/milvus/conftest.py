@@ -27,6 +27,7 @@ ROOT = Path(__file__).parents[2]
 PYTHON = Path(os.environ.get("ANNOTATOR_MILVUS_PYTHON") or ROOT / ".venv-milvus/bin/python")
 REQUIRED = os.environ.get("ANNOTATOR_REQUIRE_MILVUS") == "1"
 MISSING = f"there is no {PYTHON}: `make test-scale` makes it, or set ANNOTATOR_MILVUS_PYTHON"
+STARTER = Path(__file__).with_name("start_server.py")
 DIM = 16
 _NAMES = itertools.count()
 
@@ -50,8 +51,7 @@ class Milvus:
         # Its many threads would keep torch's and FAISS's from the cores.
         self._log: IO[bytes] = (self.folder.parent / f"{self.folder.name}.log").open("ab")
         self._starter = subprocess.Popen(
-            [PYTHON, Path(__file__).with_name("start_server.py"), self.folder, str(self.port)]
-            + list(self.settings),
+            [PYTHON, STARTER, self.folder, str(self.port), *self.settings],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
