@@ -57,21 +57,23 @@ def main() -> None:
     images = find_images(options.images).images
     concepts = read_concepts(options.concepts)
     groups = read_column(options.groups) if options.groups else {}
-    records = []
     with tempfile.TemporaryDirectory() as folder:
         cache = options.cache or Path(folder) / "cache.sqlite"
         with Gathering(make_embedder(), cache=cache, progress=bar) as gathering:
             clean, own = without_duplicates(images, groups, gathering)
-            print(f"{len(images)} images with {own} pairs of their own")
+            print(f"{len(images)} images with {own} pairs of their own", flush=True)
             for seed in options.seeds:
                 place = Path(folder) / f"seed{seed}"
-                for name, base in (("as it is", images), ("without its own duplicates", clean)):
+                report({"own_pairs": own, **labels(images, concepts, groups, seed, gathering)})
+                for name, base in (("without its own duplicates", clean), ("as it is", images)):
                     record = duplicates(base, groups, seed, place / name, gathering)
-                    records.append({"collection": name, **record})
-                    print(records[-1])
-                records.append(labels(images, concepts, groups, seed, gathering))
-                print(records[-1])
-    print(f"raw figures: {save('audit', [{'own_pairs': own, **r} for r in records])}")
+                    report({"own_pairs": own, "collection": name, **record})
+
+
+def report(record: dict[str, Any]) -> None:
+    """Print and keep one record."""
+    save("audit", [record])
+    print(record, flush=True)
 
 
 def without_duplicates(

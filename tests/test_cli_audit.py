@@ -41,7 +41,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         noise = Image.fromarray(rng.normal(128, 300, (128, 128)).clip(0, 255).astype(np.uint8))
         fine = np.asarray(noise.filter(ImageFilter.GaussianBlur(3)), np.float64)
         bright = 140 * (np.exp(-3 * x**2 - y**2) if i % 4 < 2 else np.abs(np.sin(6 * y)))
-        picture = (bright + fine - fine.mean() + 50).clip(0, 255).astype(np.uint8)
+        picture = (bright + 2 * (fine - fine.mean()) + 60).clip(0, 255).astype(np.uint8)
         Image.fromarray(picture).save(folder / "images" / f"i{i:02d}.png")
         concepts[f"i{i:02d}"] = "C0000001;C0000009" if i % 4 < 2 else "C0000002;C0000009"
         sides[f"i{i:02d}"] = "test" if i >= 48 else "train"
@@ -74,113 +74,96 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def examples(place: Path) -> list[list[str]]:
+    """The commands of docs/audit.md, in whose folder there is all that they name."""
+    shutil.copytree(place / "clean", place / "train")
+    (place / "new").mkdir()
+    for i in range(52, 60):
+        shutil.copy(place / "images" / f"i{i}.png", place / "new")
+    (place / "new" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    rows = [f"i{i},C000000{1 if i % 4 < 2 else 2};C0000009\n" for i in range(52, 60)]
+    rows[2] = "i54,C0000001;C0000009\n"  # looks like the other kind
+    (place / "new_concepts.csv").write_text("ID,CUIs\n" + "".join(rows))
+    lines = re.findall(r"^    annotator (.*)", DOCS.read_text(), re.MULTILINE)
+    return [shlex.split(line.split(" > ")[0]) for line in lines]
+
+
 @EMBEDS
-def test_every_fault_is_found_and_shown(place: Path, tmp_path: Path) -> None:
-    result = invoke(
-        "audit", place / "images", place / "concepts.csv", "--split", place / "split.csv",
-        "--groups", place / "patients.csv", "--out", tmp_path / "audit.html",
-        "--cache", tmp_path / "cache.sqlite",
-    )  # fmt: skip
-    assert result.exit_code == 1, result.output
-    leak, straddle, exact, label, odd = rows(result)
+def test_the_examples_of_the_docs(
+    place: Path, examples: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place)
+    built = invoke("build-index", "train", "concepts.csv", "--thumbnails")
+    assert built.exit_code == 0, built.output
+    everything, as_json, new, sources = (invoke(*arguments) for arguments in examples)
+
+    assert everything.exit_code == 1, everything.output
+    leak, straddle, exact, label, odd = rows(everything)
     assert (leak["kind"], leak["id"], leak["other_id"]) == ("leak", "i05", "mirrored")
     assert leak["detail"] == "mirrored; train and test" and float(leak["score"]) > 0.9
-    assert (straddle["kind"], straddle["detail"]) == (
-        "straddle",
-        "group p05: 2 in train, 1 in test",
-    )
+    assert straddle["kind"] == "straddle"
+    assert straddle["detail"] == "group p05: 2 in train, 1 in test"
     assert (exact["kind"], exact["id"], exact["other_id"]) == ("exact", "i09", "i09_again")
     assert (label["kind"], label["id"]) == ("label", "i20")
-    assert (
-        label["detail"].startswith("lacks C0000001 (") and "; holds C0000002 (" in label["detail"]
-    )
+    assert label["detail"].startswith("lacks C0000001 (")
+    assert "; holds C0000002 (" in label["detail"]
     assert (odd["kind"], odd["id"]) == ("unlike", "odd")
-    assert "67 images: 1 exact, 1 leak, 1 straddle, 1 label, 1 unlike." in result.stderr
-    assert "Next: put the images of each pair or group on one side" in result.stderr
-    html = (tmp_path / "audit.html").read_text()
+    assert "67 images: 1 exact, 1 leak, 1 straddle, 1 label, 1 unlike." in everything.stderr
+    assert "Next: put the images of each pair or group on one side" in everything.stderr
+    html = Path("audit.html").read_text()
     assert html.count("<img ") == 8 and "http" not in html.replace("http-equiv", "")
 
-    again = invoke(
-        "audit", place / "images", place / "concepts.csv", "--split", place / "split.csv",
-        "--groups", place / "patients.csv", "--cache", tmp_path / "cache.sqlite",
-        "--fail-on", "none", "--format", "json", "--limit", "1",
-    )  # fmt: skip
-    assert again.exit_code == 0, again.output
-    found = json.loads(again.stdout)
-    assert found["counts"] == dict.fromkeys(("leak", "straddle", "exact", "label", "unlike"), 1)
+    assert as_json.exit_code == 1 and "Next: add --out" in as_json.stderr
+    found = json.loads(as_json.stdout)
+    assert found["counts"] == {"leak": 1, "exact": 1, "label": 1, "unlike": 1}
     assert [f["kind"] for f in found["findings"]] == list(found["counts"])
-    assert "Next: add --out" in again.stderr
+
+    assert new.exit_code == 1, new.output  # --fail-on label
+    (doubt,) = rows(new)
+    assert (doubt["kind"], doubt["id"]) == ("label", "i54")
+    assert "broken.png" in new.stderr and "1 images could not be used" in new.stderr
+
+    assert sources.exit_code == 1, sources.output
+    made, noise = rows(sources)
+    assert (made["kind"], made["id"], made["other_id"]) == ("copy", "made_0", "i05")
+    assert made["detail"].startswith("mirrored; similarity ") and noise["kind"] == "source"
+    assert Path("sources.html").read_text().count("<img ") == 4
+
+
+@EMBEDS
+def test_sources_in_an_index(
+    place: Path, examples: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for index, options in (("pictures", ["--thumbnails"]), ("plain", [])):
+        built = invoke(
+            "build-index", place / "train", place / "concepts.csv", "--index", index, *options
+        )
+        assert built.exit_code == 0, built.output
+    result = invoke("audit", place / "synthetic", "--against", "pictures", "--format", "json")
+    made, other = json.loads(result.stdout)["findings"]
+    assert (made["kind"], made["id"], made["other_id"]) == ("copy", "made_0", "i05")
+    assert made["detail"].startswith("mirrored; ") and len(made["sources"]) == 5
+    assert made["sources"][0]["flag"] == "copy" and made["sources"][1]["flag"] != "copy"
+    assert other["kind"] != "copy" and result.exit_code == 1
+    result = invoke("audit", place / "synthetic", "--against", "plain", "--out", "x.html")
+    assert {row["kind"] for row in rows(result)} <= {"close", "source"} and result.exit_code == 0
+    assert "keeps no small pictures" in result.stderr
+    assert "no picture" in Path("x.html").read_text()
 
 
 @EMBEDS
 def test_a_sound_collection_passes(place: Path, tmp_path: Path) -> None:
-    result = invoke(
-        "audit", place / "clean", "--split", place / "split.csv", "--out", tmp_path / "audit.html"
-    )
+    page = tmp_path / "audit.html"
+    result = invoke("audit", place / "clean", "--split", place / "split.csv", "--out", page,
+                    "--cache", tmp_path / "cache.sqlite")  # fmt: skip
     assert (result.exit_code, result.stdout) == (0, "kind,id,other_id,score,detail\n")
     assert "40 images: nothing was found." in result.stderr
-    assert "Nothing was found" in (tmp_path / "audit.html").read_text()
-
-
-@EMBEDS
-def test_sources_in_a_folder_and_in_an_index(place: Path, tmp_path: Path) -> None:
-    index = tmp_path / "index"
-    built = invoke(
-        "build-index", place / "clean", place / "concepts.csv", "--index", index, "--thumbnails"
-    )
-    assert built.exit_code == 0, built.output
-    for against in (place / "clean", index):
-        result = invoke("audit", place / "synthetic", "--against", against, "--format", "json")
-        assert result.exit_code == 1, result.output
-        made, noise = json.loads(result.stdout)["findings"]
-        assert (made["kind"], made["id"], made["other_id"]) == ("copy", "made_0", "i05")
-        assert made["detail"].startswith("mirrored; ") and len(made["sources"]) == 5
-        assert noise["id"] == "made_1" and noise["kind"] != "copy"
-    plain = tmp_path / "plain"
-    invoke("build-index", place / "clean", place / "concepts.csv", "--index", plain)
-    result = invoke("audit", place / "synthetic", "--against", plain, "--out", tmp_path / "x.html")
-    assert (
-        "keeps no small pictures" in result.stderr
-        and "no picture" in (tmp_path / "x.html").read_text()
-    )
-    assert {row["kind"] for row in rows(result)} <= {"close", "source"}
-
-
-@EMBEDS
-def test_new_images_against_an_index(place: Path, tmp_path: Path) -> None:
-    index = tmp_path / "index"
-    assert invoke("build-index", place / "images", place / "concepts.csv", "--index", index,
-                  "--split", place / "split.csv", "--only", "train").exit_code == 0  # fmt: skip
-    (tmp_path / "new").mkdir()
-    for i in range(52, 60):
-        shutil.copy(place / "images" / f"i{i}.png", tmp_path / "new")
-    (tmp_path / "new" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    wrong = {
-        f"i{i}": "C0000001;C0000009" if i % 4 < 2 else "C0000002;C0000009" for i in range(52, 60)
-    }
-    wrong["i54"] = "C0000001;C0000009"  # looks like the other kind
-    table = "".join(f"{id_},{cuis}\n" for id_, cuis in wrong.items())
-    (tmp_path / "new.csv").write_text("ID,CUIs\n" + table)
-    result = invoke("audit", tmp_path / "new", tmp_path / "new.csv", "--index", index)
-    assert result.exit_code == 3, result.output  # one image could not be used
-    kinds = {(row["kind"], row["id"]) for row in rows(result)}
-    assert kinds == {("label", "i54")}
-    assert "broken.png" in result.stderr
-
-
-@EMBEDS
-@pytest.mark.parametrize("n", range(len(re.findall(r"^    annotator ", DOCS.read_text(), re.M))))
-def test_the_examples_of_the_docs_run(
-    n: int, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    command = re.findall(r"^    annotator (.*)", DOCS.read_text(), re.MULTILINE)[n]
-    if not (place / "train").exists():
-        shutil.copytree(place / "clean", place / "train")
-    monkeypatch.chdir(place)
-    result = invoke(*shlex.split(command.split(" > ")[0]))
-    assert result.exit_code in (0, 1), result.output
-    assert result.exception is None or isinstance(result.exception, SystemExit)
-    assert "Next: " in result.stderr or "build-index" in command
+    assert "Unlike images were not looked for: that takes 50 images." in result.stderr
+    assert "Nothing was found" in page.read_text()
+    again = invoke("audit", place / "clean", "--cache", tmp_path / "cache.sqlite")
+    assert (again.exit_code, again.stdout) == (0, result.stdout)
 
 
 @pytest.mark.parametrize(

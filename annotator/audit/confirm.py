@@ -12,7 +12,7 @@ from annotator.audit.align import fit_closely
 from annotator.audit.candidates import Pairs
 from annotator.progress import Progress, silent
 
-PROMISING = 0.75  # correlation of the small pictures with which a pair gets a closer look
+PROMISING = 0.8  # correlation of the small pictures with which a pair gets a closer look
 _PAIRS_AT_ONCE = 64
 
 #: A picture uint8[128, 128] by its row.
