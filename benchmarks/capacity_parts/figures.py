@@ -184,12 +184,12 @@ def _assumed(assumed: Assumptions, results: Path) -> Iterator[_Entry]:
         "links", "bytes a row of a graph in Milvus", 8.0 * links, f"2 × {links} links of 4 bytes"
     )
     flat = _last(results, "row_bytes", _of("flat", 512))
-    fields = flat["id_bytes"] + 8 + 8 * flat["concepts_per_image"] + flat["caption_bytes"] + 64
+    fields = flat["id_bytes"] + 8 + 8 * flat["concepts_per_image"] + flat["caption_bytes"] + 2 * 64
     yield _Entry(
         "fields",
         "bytes a row of other fields in Milvus",
         fields,
-        "id, number, CUIs, caption, sha256 as they are; Milvus' overhead is not known",
+        "id, number, CUIs, caption, two sha256 in hex; Milvus' overhead is not known",
     )
 
 
