@@ -161,7 +161,18 @@ def _row_bytes(results: Path) -> Iterator[_Entry]:
 
 
 def _milvus(results: Path) -> Iterator[_Entry]:
-    yield from ()
+    """Of its newest record of a graph; of each key that it lacks, that nobody has measured it."""
+    try:
+        record = _last(results, "milvus", lambda r: (r.get("kind"), r.get("dim")) == ("hnsw", 512))
+        where = f"{_where('milvus', record)}, {record['n']:,} rows"
+    except Missing:
+        record, where = {}, "no milvus.jsonl with a graph over 512 numbers"
+    rates = record.get("queries_per_second", {})
+    for name, what, value in (
+        ("hnsw", "queries/s a query node, `hnsw`", rates.get("1")),
+        ("sent", "rows/s that one client sends to one data node", record.get("rows_per_second")),
+    ):
+        yield _Entry(name, what, value, where)
 
 
 def _assumed(assumed: Assumptions, results: Path) -> Iterator[_Entry]:
@@ -184,12 +195,12 @@ def _assumed(assumed: Assumptions, results: Path) -> Iterator[_Entry]:
         "links", "bytes a row of a graph in Milvus", 8.0 * links, f"2 × {links} links of 4 bytes"
     )
     flat = _last(results, "row_bytes", _of("flat", 512))
-    fields = flat["id_bytes"] + 8 + 8 * flat["concepts_per_image"] + flat["caption_bytes"] + 64
+    fields = flat["id_bytes"] + 8 + 8 * flat["concepts_per_image"] + flat["caption_bytes"] + 2 * 64
     yield _Entry(
         "fields",
         "bytes a row of other fields in Milvus",
         fields,
-        "id, number, CUIs, caption, sha256 as they are; Milvus' overhead is not known",
+        "id, number, CUIs, caption, two sha256 in hex; Milvus' overhead is not known",
     )
 
 

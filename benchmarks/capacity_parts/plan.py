@@ -81,6 +81,10 @@ _MILVUS = (
         "ceil(n * (4 * 1280 + links + fields) / node)", "count"),
     Row("sq8_nodes", "query nodes, `compressed` (IVF_SQ8), 512",
         "ceil(n * (512 + fields) / node)", "count"),
+    Row("hnsw_all", "query nodes for memory and queries/s, `hnsw`, 512",
+        "hnsw_nodes * ceil(wanted / hnsw)", "count"),
+    Row("sending", "send rows, one client", "n / sent", "seconds"),
+    Row("senders", "clients and data nodes, to send in a day", f"ceil(sending / {DAY})", "count"),
     Row("stored", "object store: rows and graph", "n * (4 * 512 + fields) + hnsw_own", "bytes"),
 )  # fmt: skip
 FOLDERS = "An index in folders"

@@ -37,7 +37,7 @@ def replaced(document: str, tables: str) -> str:
 
 def _figures(figures: Mapping[str, Figure]) -> str:
     lines = [
-        "M: measured, in benchmarks/results/. A: assumed.",
+        "M: measured, in benchmarks/results/, unless it says otherwise. A: assumed.",
         "",
         "| | figure | | from |",
         "| --- | --- | ---: | --- |",

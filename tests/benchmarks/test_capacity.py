@@ -111,7 +111,9 @@ def test_assumptions_are_marked_and_change_what_rests_on_them(figures) -> None:
     other = load_figures(RESULTS, Assumptions(gpu_images_per_s=1000, node_gib=32))
     assert other["gpu"].key.startswith("A")
     assert "command line" in other["gpu"].source
-    assert all(not f.key.startswith("M") or "json" in f.source for f in figures.values())
+    measured = [f for f in figures.values() if f.key.startswith("M")]
+    assert measured
+    assert all("jsonl" in figure.source for figure in measured)
     n = 10**9
     assert column(n, other).values["gpu_s"] == n / 1000
     assert column(n, other).values["hnsw_nodes"] > column(n, figures).values["hnsw_nodes"]
@@ -132,6 +134,20 @@ def test_what_nobody_has_measured_is_not_made_up(figures) -> None:
     assert plan[0].values["cpus"] is None  # and what rests on it
     assert plan[0].values["gpu_s"] is not None
     assert "| not measured |" in markdown(unknown, plan)
+
+
+def test_milvus_may_be_measured_or_not(results) -> None:
+    (results / "milvus.jsonl").unlink(missing_ok=True)
+    without = column(10**6, load_figures(results, Assumptions())).values
+    assert without["sending"] is without["hnsw_all"] is None
+    assert without["hnsw_nodes"] is not None
+    machine = {"cpu": "a", "cores": 2}
+    record = {"kind": "hnsw", "dim": 512, "n": 10, "machine": machine, "rows_per_second": 500}
+    for more, nodes in (({}, None), ({"queries_per_second": {"1": 60.0}}, 2)):
+        (results / "milvus.jsonl").write_text(json.dumps(record | more))
+        values = column(10**6, load_figures(results, Assumptions())).values
+        assert values["sending"] == 2000
+        assert values["hnsw_all"] == nodes
 
 
 def _unknown(figure):
