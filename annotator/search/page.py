@@ -85,7 +85,7 @@ def _cases(
 ) -> str:
     items = [
         f'<li>{picture(picture_of(case.image_id), case.image_id)}<p class="id">'
-        f'{text(case.image_id)}</p><p class="facts">{rank}. {score.format(case.score)}</p>'
+        f'{text(case.image_id)}</p><p class="facts">{rank} · {score.format(case.score)}</p>'
         f"{_chips(case.cuis, names, meant)}{_caption(case.caption)}</li>"
         for rank, case in enumerate(cases, 1)
     ]
