@@ -7,8 +7,10 @@ are skipped; ANNOTATOR_REQUIRE_MILVUS=1 makes them fail instead.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -29,12 +31,16 @@ REQUIRED = os.environ.get("ANNOTATOR_REQUIRE_MILVUS") == "1"
 MISSING = f"there is no {PYTHON}: `make test-scale` makes it, or set ANNOTATOR_MILVUS_PYTHON"
 STARTER = Path(__file__).with_name("start_server.py")
 DIM = 16
+TOKEN = "root:Milvus"  # what a new server has
 _NAMES = itertools.count()
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+def _free_port() -> int:
+    """Below those that connections come from: one could take it while the server is away."""
+    for port in random.sample(range(20000, 32000), 100):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError
 
 
 class Milvus:
@@ -43,7 +49,7 @@ class Milvus:
     def __init__(self, folder: Path, *settings: str) -> None:
         self.folder = folder
         self.settings = settings
-        self.port = free_port()
+        self.port = _free_port()
         self.start()
 
     def start(self) -> None:
@@ -82,7 +88,8 @@ class Milvus:
         """Of pymilvus: what somebody else does to the server."""
         from pymilvus import MilvusClient
 
-        return MilvusClient(uri=f"http://127.0.0.1:{self.port}", timeout=30)
+        uri = f"http://127.0.0.1:{self.port}"
+        return MilvusClient(uri=uri, token=TOKEN, timeout=30)
 
 
 @pytest.fixture(scope="session")
@@ -92,16 +99,22 @@ def milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Milvus]:
         if REQUIRED:
             pytest.fail(MISSING)
         pytest.skip(MISSING)
-    server = Milvus(tmp_path_factory.mktemp("milvus") / "server")
+    server = Milvus(tmp_path_factory.mktemp("milvus") / "server", "authorization_enabled=true")
     yield server
     server.stop()
 
 
+@pytest.fixture(scope="session")
+def free_port() -> Callable[[], int]:
+    return _free_port
+
+
 @pytest.fixture(autouse=True, scope="session")
-def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What this machine knows of indexes in Milvus lies in a folder of the tests."""
+def _environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What this machine knows of indexes in Milvus lies in a folder of the tests; the token."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("ANNOTATOR_MILVUS_TOKEN", TOKEN)
         yield
 
 
@@ -150,6 +163,11 @@ def _publish(
                 **options,
             )
         )
+
+
+@pytest.fixture(scope="session", name="wait_for")
+def _wait_for() -> Callable[..., None]:
+    return wait_for
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 120) -> None:

@@ -12,12 +12,22 @@ import socket
 import sys
 from pathlib import Path
 
-from milvus import MilvusServer  # type: ignore[import-not-found]
+from milvus import MilvusServer, MilvusServerConfig  # type: ignore[import-not-found]
 
 
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
+
+
+class Config(MilvusServerConfig):  # type: ignore[misc]
+    """Takes a port again on which a server was just killed, as the server itself would."""
+
+    def try_bind_port(self, port: int) -> socket.socket | None:
+        try:
+            return socket.create_server(("127.0.0.1", port))  # with SO_REUSEADDR
+        except OSError:
+            return None
 
 
 def main() -> None:
@@ -43,7 +53,7 @@ def main() -> None:
         )
     }  # fmt: skip
     settings = dict(setting.split("=", 1) for setting in sys.argv[3:])
-    server = MilvusServer(proxy_port=port, etcd_port=client, **ports)
+    server = MilvusServer(Config(), proxy_port=port, etcd_port=client, **ports)
     server.set_base_dir(str(folder))
     for name, value in settings.items():
         server.config.set(name, value == "true" if value in ("true", "false") else value)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from click.testing import CliRunner, Result
 
@@ -188,3 +191,54 @@ def test_types_of_index_that_are_not_there(both: tuple[Path, str], tmp_path: Pat
     assert "A folder has no index of the type gpu-ivf" in error and "scan" in error
     error = invoke("build-index", "--index", tmp_path / "new", "--index-type", "gpu-cagra", code=1)
     assert "A folder has no index of the type gpu-cagra" in error.stderr
+
+
+def test_the_service_while_the_server_is_away(
+    both: tuple[Path, str], milvus: Any, sample: SamplePaths, wait_for: Callable[..., None]
+) -> None:
+    image = sorted((sample.directory / "images").iterdir())[0].read_bytes()
+    command = [sys.executable, "-m", "annotator", "serve", "--index", both[1], "--port", "0"]
+    service = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    )
+    assert service.stdout is not None
+    try:
+        line = service.stdout.readline()
+        assert line.startswith("Serving on http"), service.communicate()
+        client = httpx.Client(base_url=line.split()[2], timeout=60)
+        headers = {"Content-Type": "image/png"}
+
+        def ask() -> httpx.Response:
+            return client.post("/v1/annotate", content=image, headers=headers)
+
+        def concepts(answer: httpx.Response) -> Any:
+            (result,) = answer.json()["results"]
+            return result["concepts"], result["neighbors"]
+
+        before = ask()
+        assert before.status_code == 200, before.text
+        picture = concepts(before)[1][0]["thumbnail"]
+        assert client.get(picture).headers["content-type"] == "image/jpeg"
+        assert client.get("/v1/neighbors/nobody/image").status_code == 404
+        milvus.kill()
+        files = [("image", (f"{i}.png", image)) for i in range(20)]
+        started = time.monotonic()
+        for answer in (ask(), client.post("/v1/annotate", files=files), client.get(picture)):
+            assert (answer.status_code, answer.json()["code"]) == (503, "index_unreachable")
+            assert int(answer.headers["Retry-After"]) > 0
+            assert "127.0.0.1" not in answer.text
+        assert time.monotonic() - started < 40
+        assert client.get("/livez").status_code == client.get("/readyz").status_code == 200
+        assert client.get("/v1/info").status_code == 200
+        service.send_signal(signal.SIGHUP)
+        milvus.start()
+        wait_for(lambda: ask().status_code == 200)
+        assert concepts(ask()) == concepts(before)
+        assert client.get(picture).status_code == 200
+    finally:
+        service.terminate()
+        log = service.communicate(timeout=60)[1]
+    assert service.returncode == 0
+    events = [json.loads(line) for line in log.splitlines()]
+    assert {"the index could not be searched", "reload failed"} <= {e["event"] for e in events}
+    assert not any("Traceback" in line for line in log.splitlines())
