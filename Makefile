@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 DEMO ?= demo
+MILVUS := .venv-milvus
 
-.PHONY: demo test test-fast lint format clean
+.PHONY: demo test test-fast test-scale scale lint format clean
 .DEFAULT_GOAL := help
 
 help: ## what the targets do
@@ -18,7 +19,19 @@ $(VENV)/.base: pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.base
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		--constraint constraints.txt --editable '.[cpu,service,clip,encoders,dicom,dev]'
+		--constraint constraints.txt --editable '.[cpu,service,clip,encoders,dicom,milvus,dev]'
+	touch $@
+
+$(VENV)/.scale: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable '.[ray]'
+	touch $@
+
+# The server wants versions of its own, so it gets an environment of its own.
+$(MILVUS)/.ready:
+	$(PYTHON) -m venv $(MILVUS)
+	$(MILVUS)/bin/python -m pip install --quiet --disable-pip-version-check \
+		milvus==2.3.5 pymilvus==2.6.17 setuptools
 	touch $@
 
 demo: $(VENV)/.base ## install, build an index from phantoms, annotate, score
@@ -40,6 +53,12 @@ test: lint ## lint, type-check, all tests
 test-fast: $(VENV)/.dev ## the tests that take seconds
 	$(BIN)/python -m pytest -m 'not slow'
 
+scale: $(VENV)/.scale $(MILVUS)/.ready ## install Ray and a Milvus server, for their tests
+
+test-scale: scale ## the tests with a real Milvus server and with Ray
+	ANNOTATOR_REQUIRE_MILVUS=1 ANNOTATOR_REQUIRE_RAY=1 $(BIN)/python -m pytest \
+		tests/milvus tests/embed/test_ray_runner.py tests/embed/test_runners.py tests/test_cli_ray.py
+
 lint: $(VENV)/.dev ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -50,4 +69,4 @@ format: $(VENV)/.dev ## let ruff put the code in shape
 	$(BIN)/ruff format .
 
 clean: ## remove what the other targets made
-	rm -rf $(VENV) $(DEMO) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(MILVUS) $(DEMO) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
