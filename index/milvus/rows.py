@@ -280,11 +280,27 @@ def check_count(server: Server, collection: str, expected: int) -> None:
 
 
 def every_row(
-    server: Server, collection: str, total: int, fields: Sequence[str], step: int = 4096
+    server: Server,
+    collection: str,
+    total: int,
+    fields: Sequence[str],
+    step: int = 4096,
+    *,
+    which: str = "",
 ) -> Iterator[dict[str, Any]]:
-    """All entities in the order of their numbers, of which `total` were given."""
+    """All entities in the order of their numbers, of which `total` were given.
+
+    Args:
+        server: To talk to.
+        collection: Of rows.
+        total: Numbers that were given.
+        fields: Of the entities, beside id and row.
+        step: Numbers that are asked for at once.
+        which: A condition; "" for all.
+    """
     for start in range(0, total, step):
         condition = f"row >= {start} and row < {min(start + step, total)}"
+        condition += f" and {which}" if which else ""
         some = query(server, collection, condition, ["id", "row", *fields])
         yield from sorted(some, key=lambda entity: (entity["row"], entity["id"]))
 
