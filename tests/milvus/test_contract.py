@@ -49,11 +49,21 @@ def check_same(local: Index, milvus: Index, queries: np.ndarray, k: int) -> None
     assert labels(milvus, queries, k) == labels(local, queries, k)
 
 
+def check_lone_queries(index: Index, queries: np.ndarray) -> None:
+    """One alone finds what it finds in a batch."""
+    ids, similarities = found(index, queries, 20)
+    for i in (0, 1, 255, 256, 299):
+        theirs, alone = found(index, queries[i : i + 1], 20)
+        assert theirs == [ids[i]]
+        assert np.abs(alone[0] - similarities[i]).max() < 1e-6
+
+
 @pytest.mark.parametrize("kind", ["flat", "hnsw", "ivf"])
 def test_neighbours_and_similarities(
     tmp_path: Path, place: MilvusPlace, publish: Publish, unit: Unit, kind: str
 ) -> None:
     vectors = unit(3000)
+    vectors[2000:] = vectors[:1000]
     publish(LocalPlace(tmp_path / "index"), vectors)
     publish(place, vectors, index_type=kind, target_recall=1.0)
     local, milvus = LocalPlace(tmp_path / "index").open(), place.open()
@@ -62,6 +72,7 @@ def test_neighbours_and_similarities(
     if kind == "flat":
         for k in (1, 5, 50):
             check_same(local, milvus, queries, k)
+        check_lone_queries(milvus, queries)
         return
     assert milvus.manifest["search"]["recall"] > 0.99
     ids, similarities = found(local, queries, 20)
@@ -75,37 +86,16 @@ def test_neighbours_and_similarities(
     assert similarities[:, 0] == pytest.approx(their_similarities[:, 0], abs=0.2)
 
 
-def test_few_rows_many_equal_ones_and_no_query(
-    tmp_path: Path, milvus: Any, publish: Publish, unit: Unit
+@pytest.mark.parametrize("n", [1, 300])
+def test_few_rows_and_many_equal_ones(
+    tmp_path: Path, place: MilvusPlace, publish: Publish, unit: Unit, n: int
 ) -> None:
-    def places(name: str) -> tuple[Path, MilvusPlace]:
-        return tmp_path / name, MilvusPlace.at(milvus.address())
-
-    queries = unit(4, seed=1)
-    for n, ks in ((1, (1, 50)), (7, (3, 7, 50))):
-        local, remote = both(*places(f"{n}"), publish, unit(n))
-        for k in ks:
-            check_same(local, remote, queries, k)
+    # Three different vectors: more equal ones than fit beside the k that are asked for.
+    copies = unit(3)[np.random.default_rng(0).integers(3, size=n)]
+    local, remote = both(tmp_path, place, publish, copies)
+    for k in (1, 9, 150, 300, 1000):
+        check_same(local, remote, np.concatenate([unit(4, seed=1), copies[:3]]), k)
     assert remote.find(unit(0), 4).neighbors.rows.shape[0] == 0
-    # Three different vectors, 400 rows: more equal ones than fit beside the k that are asked for.
-    copies = unit(3)[np.random.default_rng(0).integers(3, size=400)]
-    local, remote = both(*places("equal"), publish, copies)
-    for k in (1, 9, 150, 400, 1000):
-        check_same(local, remote, np.concatenate([queries, copies[:3]]), k)
-
-
-def test_a_lone_query_equals_one_of_a_batch(
-    place: MilvusPlace, publish: Publish, unit: Unit
-) -> None:
-    vectors = unit(500)
-    vectors[300:] = vectors[:200]
-    publish(place, vectors)
-    index, queries = place.open(), unit(300, seed=1)
-    ids, similarities = found(index, queries, 20)
-    for i in (0, 1, 255, 256, 299):
-        theirs, alone = found(index, queries[i : i + 1], 20)
-        assert theirs == [ids[i]]
-        assert np.abs(alone[0] - similarities[i]).max() < 1e-6
 
 
 def test_what_an_index_says_of_itself(
@@ -145,15 +135,8 @@ def test_what_an_index_says_of_itself(
     # What stands for all rows is the same, so that the prior is.
     sample = [result.cases.labels.row(i) for i in result.cases.labels.sample.tolist()]
     assert sample == [mine.row(i) for i in mine.sample.tolist()]
-
-
-def test_queries_that_cannot_be_compared_are_refused(
-    place: MilvusPlace, publish: Publish, unit: Unit
-) -> None:
-    publish(place, unit(9))
-    index = place.open()
     for queries in (unit(2, 15), unit(2) * 2, unit(2).astype(np.float64)):
         with pytest.raises(IndexProblem):
-            index.find(queries, 3)
-    with pytest.raises(IndexProblem, match="k is 0"):
-        index.find(unit(1), 0)
+            milvus.find(queries, 3)
+    with pytest.raises(IndexProblem, match="at least 1, not 0"):
+        milvus.find(unit(1), 0)
