@@ -123,7 +123,8 @@ def test_a_full_queue_refuses_at_once(server: Any, drawing: Callable[..., bytes]
     assert answer.headers["retry-after"] == "1"
     with started_request(server, bytes(1 << 20)) as unfinished:
         assert unfinished.recv(100).startswith(b"HTTP/1.1 429")
-    assert metric(server, 'annotator_rejected_total{reason="overloaded"}') == 2
+    # It is counted after it was answered.
+    wait_for(lambda: metric(server, 'annotator_rejected_total{reason="overloaded"}') == 2)
     for i, connection in enumerate(held):
         status, body = finish(connection, drawing(i)[-1:])
         assert status == 200 and body["results"][0]["neighbors"][0]["id"] == f"train{i:02d}"
