@@ -164,7 +164,7 @@ def bare_one_caller(embedder: Embedder, batch: NDArray[np.uint8]) -> float:
 def bare_one_a_core(embedder: Embedder, batch: NDArray[np.uint8]) -> float:
     """Images a second, one batch a core at a time."""
     with threads_per_operation(1), ThreadPoolExecutor(cpu_count()) as pool:
-        work = [batch] * (32 * cpu_count())
+        work = [batch] * (32 * (cpu_count() if embedder.batch_size < 64 else 1))
         list(pool.map(embedder.embed, work[: cpu_count()]))
         return rate(lambda: list(pool.map(embedder.embed, work)), len(work) * len(batch))
 

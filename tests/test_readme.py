@@ -50,7 +50,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
 @pytest.fixture(scope="module")
 def served(library: tuple[Path, list[str]]) -> Iterator[tuple[Path, str]]:
     """That folder, and the address of a server started as README.md says, on a free port."""
-    program, *arguments = shlex.split(line("annotator serve"))
+    program, *arguments = shlex.split(line("annotator serve --index concept-index"))
     assert program == "annotator"
     with subprocess.Popen(
         [sys.executable, "-m", "annotator", *arguments, "--port", "0"],

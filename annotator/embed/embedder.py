@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import threading
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from annotator.images.decode import Frames
+
+
+_T = TypeVar("_T")
 
 
 class Embedder(Protocol):
@@ -143,8 +146,11 @@ class TorchEmbedder:
         ]
         self._scale = (1 / torch.tensor(scale, device=self.device)).view(1, 3, 1, 1)
         self._shift = torch.tensor(shift, device=self.device).view(1, 3, 1, 1)
-        # On a GPU one stream is enough, and two batches at once would double its memory.
-        self._one_at_a_time = threading.Lock() if self.device.type == "cuda" else None
+        # On a GPU one thread does it all: two batches at once would double its memory, and torch
+        # keeps cuDNN's plans by thread, whose making takes seconds.
+        self._thread = (
+            ThreadPoolExecutor(1, thread_name_prefix="cuda") if self.device.type == "cuda" else None
+        )
         self.fingerprint = Fingerprint(
             architecture=encoder.architecture,
             weights=digest,
@@ -172,11 +178,7 @@ class TorchEmbedder:
                 f"{self.name} takes uint8[n, {self.image_size}, {self.image_size}, 3], "
                 f"not {pixels.dtype}{list(pixels.shape)}"
             )
-        if self._one_at_a_time is None:
-            vectors = self._forward(pixels)
-        else:
-            with self._one_at_a_time:
-                vectors = self._forward(pixels)
+        vectors = self._run(lambda: self._forward(pixels))
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
         if not np.all(np.isfinite(norms) & (norms > 0)):
             raise AnnotatorError(
@@ -190,6 +192,20 @@ class TorchEmbedder:
         """What each position of a picture adds to its vector, which is their sum; None where the
         vector is no sum over positions. Not while other threads embed.
         """
+        return self._run(lambda: self._positions(frame))
+
+    def patches(self, frame: Image.Image) -> list[PositionMap] | None:
+        """Each patch's share of the mean of the unit vectors that the encoder would give for each
+        patch alone, which is near the picture's vector; None where the encoder has no patches. Not
+        while other threads embed.
+        """
+        return self._run(lambda: self._patches(frame))
+
+    def _run(self, work: Callable[[], _T]) -> _T:
+        """Do `work` where the network runs."""
+        return work() if self._thread is None else self._thread.submit(work).result()
+
+    def _positions(self, frame: Image.Image) -> list[PositionMap] | None:
         with torch.inference_mode():
             batch = self._batch(self.prepare([frame]))
             raw = float(torch.linalg.norm(self._model(batch).float()))
@@ -207,11 +223,7 @@ class TorchEmbedder:
             for start, part in zip(starts, parts, strict=False)
         ]
 
-    def patches(self, frame: Image.Image) -> list[PositionMap] | None:
-        """Each patch's share of the mean of the unit vectors that the encoder would give for each
-        patch alone, which is near the picture's vector; None where the encoder has no patches. Not
-        while other threads embed.
-        """
+    def _patches(self, frame: Image.Image) -> list[PositionMap] | None:
         with torch.inference_mode():
             vectors = patch_vectors(self._model, self._batch(self.prepare([frame])))
             if vectors is None:
@@ -229,10 +241,33 @@ class TorchEmbedder:
         return (batch.float() * self._scale - self._shift).to(self._dtype)
 
     def _forward(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        n = len(pixels)
+        if self._thread is not None:
+            pixels = filled_up(pixels, (1, 16, self.batch_size))
         with torch.inference_mode():
             output = self._model(self._batch(pixels))
-            vectors: NDArray[np.float32] = output.float().cpu().numpy()
+            vectors: NDArray[np.float32] = output[:n].float().cpu().numpy()
         return vectors
+
+
+def filled_up(pixels: NDArray[np.uint8], sizes: Sequence[int]) -> NDArray[np.uint8]:
+    """With black images at its end, so that there are as many as the next of `sizes`.
+
+    cuDNN makes a plan for each number of images that it meets, which takes some seconds; encoding
+    images for nothing takes milliseconds.
+
+    Args:
+        pixels: uint8[n, size, size, 3].
+        sizes: Ascending; beyond the last one, multiples of it.
+
+    Returns:
+        uint8[m, size, size, 3].
+    """
+    n = len(pixels)
+    wanted = next((size for size in sizes if size >= n), -(-n // sizes[-1]) * sizes[-1])
+    if wanted == n:
+        return pixels
+    return np.concatenate([pixels, np.zeros((wanted - n, *pixels.shape[1:]), np.uint8)])
 
 
 def _vector_length(name: str, model: nn.Module, example: torch.Tensor) -> int:

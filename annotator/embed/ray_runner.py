@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 import sys
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 _BATCHES = 8
 _INIT_DEATHS = 3  # of workers in a row while they load the encoder
 _MOST_THREADS = 16
+_ANSWERS_WITHIN_S = 20
 
 
 class RayRunner:
@@ -245,6 +247,7 @@ def _connected(address: str | None) -> Iterator[None]:
             if address is None:
                 ray.init("local", num_cpus=cpu_count(), include_dashboard=False, **quiet)
             else:
+                _knock(address)
                 ray.init(address, **quiet)
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
         raise AnnotatorError(
@@ -255,6 +258,13 @@ def _connected(address: str | None) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raise OSError at once if nothing listens there, which Ray tries for ten minutes."""
+    host, _, port = address.rpartition("//")[2].rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), _ANSWERS_WITHIN_S).close()
 
 
 @contextlib.contextmanager

@@ -15,10 +15,14 @@ rows agree.
 
 from __future__ import annotations
 
+import os
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 Floats = NDArray[np.float32]
 
@@ -73,18 +77,29 @@ class Synthetic:
             n: Rows in all.
             stream: Another one gives other rows of the same distribution: queries, for example.
         """
-        for number, start in enumerate(range(0, n, _ROWS_AT_ONCE)):
-            rng = np.random.default_rng([self._seed, 7, stream, number])
-            m = min(_ROWS_AT_ONCE, n - start)
-            of = np.searchsorted(self._until, rng.random(m))
-            of = np.minimum(of, self.clusters - 1)
-            rows = rng.standard_normal((m, self._dim), np.float32)
-            rows *= self._local
-            rows *= self._noise[of][:, None]
-            rows += self._centres[of]
-            rows = rows @ self._rotation
-            rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-            yield rows, of.astype(np.int32)
+        workers = len(os.sched_getaffinity(0))
+        made: deque[Future[tuple[Floats, NDArray[np.int32]]]] = deque()
+        # A core a chunk: most of it is drawing numbers, which one core does for itself.
+        with threadpool_limits(1), ThreadPoolExecutor(workers) as pool:
+            for number, start in enumerate(range(0, n, _ROWS_AT_ONCE)):
+                m = min(_ROWS_AT_ONCE, n - start)
+                made.append(pool.submit(self._chunk, stream, number, m))
+                if len(made) > workers:
+                    yield made.popleft().result()
+            while made:
+                yield made.popleft().result()
+
+    def _chunk(self, stream: int, number: int, m: int) -> tuple[Floats, NDArray[np.int32]]:
+        rng = np.random.default_rng([self._seed, 7, stream, number])
+        of = np.searchsorted(self._until, rng.random(m))
+        of = np.minimum(of, self.clusters - 1)
+        rows = rng.standard_normal((m, self._dim), np.float32)
+        rows *= self._local
+        rows *= self._noise[of][:, None]
+        rows += self._centres[of]
+        rows = rows @ self._rotation
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        return rows, of.astype(np.int32)
 
 
 def clusters_for(n: int) -> int:

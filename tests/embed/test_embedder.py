@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from annotator.embed.embedder import Encoder, TorchEmbedder
+from annotator.embed.embedder import Encoder, TorchEmbedder, filled_up
 from annotator.embed.makers import DEFAULT, make_embedder
 from annotator.embed.preprocess import Preprocess
 from annotator.embed.torch_setup import Precision, make_torchvision_importable
@@ -174,3 +174,28 @@ def test_layers_were_folded_and_memory_is_channels_last() -> None:
     weights = [p for p in network.parameters() if p.ndim == 4]
     assert all(w.is_contiguous(memory_format=torch.channels_last) for w in weights)
     assert not any(p.requires_grad for p in network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("n", "wanted"), [(1, 1), (2, 16), (16, 16), (17, 128), (128, 128), (129, 256), (256, 256)]
+)
+def test_batches_of_a_few_sizes(n: int, wanted: int) -> None:
+    pixels = np.random.default_rng(n).integers(1, 256, (n, 4, 4, 3), np.uint8)
+    filled = filled_up(pixels, (1, 16, 128))
+    assert filled.shape == (wanted, 4, 4, 3) and filled.dtype == np.uint8
+    assert np.array_equal(filled[:n], pixels) and not filled[n:].any()
+    assert filled.flags.c_contiguous
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_a_gpu_the_vectors_are_those_of_the_cpu() -> None:
+    here, there = make_embedder(device="cpu"), make_embedder(device="cuda", precision="fp32")
+    pixels = np.random.default_rng(0).integers(
+        0, 256, (20, here.image_size, here.image_size, 3), np.uint8
+    )
+    vectors = there.embed(pixels)
+    assert vectors.shape == (20, there.dim)
+    assert np.abs((vectors * here.embed(pixels)).sum(axis=1) - 1).max() < 1e-3
+    with ThreadPoolExecutor(4) as pool:  # as the runner's threads do
+        for again in pool.map(there.embed, [pixels] * 4):
+            assert again.tobytes() == vectors.tobytes()

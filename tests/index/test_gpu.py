@@ -424,6 +424,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         get_compile_options=lambda: "OPTIMIZE GPU CUVS",
         log=log,
     )
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)  # nor asked what is free
     monkeypatch.setattr(gpu_faiss, "import_faiss", lambda: library)
     monkeypatch.setattr(gpu_faiss, "_driver_works", lambda: True)
     monkeypatch.setattr(gpu_faiss, "_shared", {})
