@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from index.errors import IndexProblem, IndexUnreachable
 from index.milvus.kinds import EXACT, search_params
-from index.milvus.rows import count
+from index.milvus.rows import SUMMARY, count, read_summary
 from index.milvus.server import Server
 
 MOST_K = 16384  # neighbours that Milvus gives
@@ -154,7 +154,7 @@ class Searcher:
                 data=list(queries),
                 limit=limit,
                 filter=self._condition,
-                output_fields=["row", "cuis"],
+                output_fields=[SUMMARY],
                 search_params=search_params(self._params, limit),
                 # What was changed seconds ago may be missed; what was built is all there.
                 consistency_level="Bounded",
@@ -169,13 +169,14 @@ class Searcher:
         width = max(map(len, found), default=0)
         rows = np.full((len(queries), width), -1, np.int64)
         similarities = np.full((len(queries), width), -np.inf, np.float32)
+        row_of: dict[str, int] = {}  # of this answer alone: in another an id may be of another row
         for i, hits in enumerate(found):
             similarities[i, : len(hits)] = [hit["distance"] for hit in hits]
-            rows[i, : len(hits)] = [hit["entity"]["row"] for hit in hits]
             for hit in hits:
-                entity = hit["entity"]
-                if entity["row"] not in cases:
-                    cases[entity["row"]] = Case(hit["id"], entity["cuis"])
+                if (id_ := hit["id"]) not in row_of:
+                    row_of[id_], cuis = read_summary(hit["entity"][SUMMARY])
+                    cases[row_of[id_]] = Case(id_, cuis)
+            rows[i, : len(hits)] = [row_of[hit["id"]] for hit in hits]
         return rows, similarities
 
     def _check_that_all_are_there(self) -> None:

@@ -19,13 +19,16 @@ from index.progress import Progress
 from index.segments import CONTENT, THUMBNAIL_ENDS, Segment
 
 Level = Literal["Strong", "Bounded"]
-_LONGEST_ID, _LONGEST_TEXT, _LONGEST_CUI, _MOST_CUIS = 512, 65535, 64, 4096
+_LONGEST_ID, _LONGEST_TEXT, _LONGEST_CUI, _MOST_CUIS = 512, 65535, 64, 1000
 _MESSAGE = 8 * 2**20  # bytes
 _MOST_ROWS = 2000  # in a message
 _LISTED = 1000  # values in a condition
 _COLUMN = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 THUMBNAIL, DIGEST = "thumbnail", "sha256"
-_TAKEN = {"id", "row", "vector", "cuis", CONTENT, THUMBNAIL, DIGEST}
+# Number and CUIs in one text, for searches: pymilvus takes as long to read some fields of each
+# neighbour, and longer to read an array, as the server to find it.
+SUMMARY, _SEPARATOR = "summary", ";"
+_TAKEN = {"id", "row", "vector", "cuis", SUMMARY, CONTENT, THUMBNAIL, DIGEST}
 
 
 def create_rows(client: Any, seconds: float, name: str, rows: Segment, note: str) -> None:
@@ -51,6 +54,7 @@ def create_rows(client: Any, seconds: float, name: str, rows: Segment, note: str
         max_capacity=_MOST_CUIS,
         max_length=_LONGEST_CUI,
     )
+    schema.add_field(SUMMARY, DataType.VARCHAR, max_length=_LONGEST_TEXT)
     for column in sorted(rows.columns):
         schema.add_field(column, DataType.VARCHAR, max_length=_LONGEST_TEXT)
     if CONTENT in rows.arrays:
@@ -84,6 +88,9 @@ def check_entities(rows: Segment) -> None:
     long = next((cui for cui in rows.labels.cuis if len(cui.encode()) > _LONGEST_CUI), None)
     if long is not None:
         raise IndexProblem(f"Milvus keeps CUIs of up to {_LONGEST_CUI} bytes, not {long!r}.", hint)
+    split = next((cui for cui in rows.labels.cuis if _SEPARATOR in cui), None)
+    if split is not None:
+        raise IndexProblem(f"{split!r} cannot be a CUI in Milvus: {_SEPARATOR} separates them.")
     if len(rows) and int(rows.labels.sizes.max()) > _MOST_CUIS:
         raise IndexProblem(f"Milvus keeps up to {_MOST_CUIS} CUIs of an image.", hint)
 
@@ -104,6 +111,7 @@ def entities(rows: Segment, first: int, places: Sequence[int]) -> list[dict[str,
             "row": first + i,
             "vector": rows.vectors[i],
             "cuis": list(rows.labels.row(i)),
+            SUMMARY: _SEPARATOR.join([str(first + i), *rows.labels.row(i)]),
         }
         entity |= {column: texts[i] for column, texts in rows.columns.items()}
         if content is not None:
@@ -116,11 +124,17 @@ def entities(rows: Segment, first: int, places: Sequence[int]) -> list[dict[str,
     return result
 
 
+def read_summary(text: str) -> tuple[int, list[str]]:
+    """Number and CUIs of an entity."""
+    row, *cuis = text.split(_SEPARATOR)
+    return int(row), cuis
+
+
 def fields_of(manifest: Mapping[str, Any]) -> list[str]:
     """All fields of an entity but its id and number."""
     own = [CONTENT] if manifest["content"] else []
     own += [THUMBNAIL] if manifest["thumbnails"] else []
-    return ["vector", "cuis", *manifest["columns"], *own, DIGEST]
+    return ["vector", "cuis", SUMMARY, *manifest["columns"], *own, DIGEST]
 
 
 def digest_of(entity: Mapping[str, Any]) -> str:
@@ -167,7 +181,7 @@ def settle(server: Server, collection: str, rows: Segment, first: int, *, expect
     if count(server, collection) != expected:
         # A message whose answer was lost may have been worked on after it was sent again: the
         # server counts both, and shows one. Replacing deletes both.
-        for places in _batches(rows):
+        for places in messages(rows):
             _send(server, collection, entities(rows, first, places), over=True)
         check_count(server, collection, expected)
 
@@ -176,7 +190,7 @@ def _send_rows(
     server: Server, collection: str, rows: Segment, first: int, *, resumed: bool
 ) -> Iterator[int]:
     """Put rows into a collection, yielding how many each time; a row that is there stays single."""
-    for places in _batches(rows):
+    for places in messages(rows):
         there: dict[str, list[int]] = {}
         if resumed:
             there = rows_of(server, collection, [rows.ids[i] for i in places])
@@ -186,7 +200,7 @@ def _send_rows(
         yield len(places)
 
 
-def _batches(rows: Segment) -> Iterator[list[int]]:
+def messages(rows: Segment) -> Iterator[list[int]]:
     """Rows that go into a message together."""
     size = 4 * rows.vectors.shape[1] + 512 + (8192 if THUMBNAIL_ENDS in rows.arrays else 0)
     step = max(1, min(_MOST_ROWS, _MESSAGE // size))
