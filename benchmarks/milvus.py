@@ -158,7 +158,7 @@ def ask(
             consistency_level="Bounded",
         )  # fmt: skip
 
-    ways = {
+    ways: dict[str, Callable[[Floats], Any]] = {
         "bare_ids": pymilvus([]),
         "bare": pymilvus([SUMMARY]),
         "product": lambda queries: index.find(queries, k),

@@ -24,7 +24,7 @@ def search(engine: Engine, query: SearchQuery) -> dict[str, Any]:
     Raises:
         Problem: 404 no such concept; 409 several of them, or no search by text.
     """
-    from annotator.search.name import NoSuchConcept, SeveralConcepts, find_concept
+    from annotator.concept_names import NoSuchConcept, SeveralConcepts, find_concept
 
     stored = engine.annotator.stored
     if query.by != "text":

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 # A module may import those of its own layer's package and of the layers before it.
 LAYERS = (
     {"errors"},
-    {"progress", "html", "tables", "images", "vote", "adapt"},
+    {"progress", "html", "concept_names", "tables", "images", "vote", "adapt"},
     {"score", "embed", "sample"},
     {"tune", "captions"},
     {"record"},

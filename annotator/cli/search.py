@@ -130,9 +130,9 @@ def _meant(query: str | None, options: Mapping[str, Any]) -> tuple[str, str]:
 def _search_concept(
     wanted: str, *, guessed: bool, stored: Index, options: Mapping[str, Any]
 ) -> int:
+    from annotator.concept_names import NoSuchConcept, find_concept
     from annotator.record import recorded_voting
     from annotator.search.concept import of_concept
-    from annotator.search.name import NoSuchConcept, find_concept
     from annotator.search.report import render_concept, shown
 
     try:

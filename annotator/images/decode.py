@@ -269,8 +269,10 @@ def _to_8bit(image: Image.Image) -> Image.Image:
         return Image.fromarray(grey)
     if image.mode == "1":
         return image.convert("L")
-    mode = "L" if image.mode in ("L", "LA", "La") else "RGB"
-    if image.has_transparency_data:
+    # Pillow says "P" of some frames of GIFs that are grey, and asks their missing palette in vain.
+    no_palette = image.mode == "P" and image.palette is None
+    mode = "L" if no_palette or image.mode in ("L", "LA", "La") else "RGB"
+    if not no_palette and image.has_transparency_data:
         # On black: the background of radiographs, and what most tools show, since they drop the
         # alpha channel and transparent pixels are usually stored as black.
         opaque = image.convert("LA" if mode == "L" else "RGBA")

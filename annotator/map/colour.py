@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from annotator.concept_names import find_concept
 from annotator.errors import AnnotatorError
 from annotator.map.telling import rarest, telling
 from index.labels import LabelTable
@@ -106,46 +105,28 @@ def by_value(values: Sequence[str], by: str) -> Colouring:
     )
 
 
-def find_concepts(given: Sequence[str], cuis: Sequence[str], names: Mapping[str, str]) -> list[str]:
+def find_concepts(
+    given: Sequence[str], concepts: Mapping[str, int], names: Mapping[str, str]
+) -> list[str]:
     """The CUIs that a user means by CUIs or names, one a text or several with commas between.
+
+    Args:
+        given: The texts.
+        concepts: In how many images each CUI of the index occurs.
+        names: Name of each CUI that has one.
 
     Raises:
         AnnotatorError: There is no such concept, a name is that of several, or there are too many.
     """
+    called = {name.casefold() for name in names.values()}
     found: dict[str, None] = {}
-    known: dict[str, list[str]] = {}
-    for cui in cuis:
-        for text in {cui.casefold(), names.get(cui, "").casefold()} - {""}:
-            known.setdefault(text, []).append(cui)
     for text in given:
-        whole = text.strip().casefold() in known  # names hold commas, too
+        whole = text.strip().casefold() in called  # names hold commas, too
         for part in [text] if whole else text.split(","):
             if part.strip():
-                found[_one(part.strip(), known, partial(_shown, names=names))] = None
+                found[find_concept(part, concepts, names)] = None
     if not 0 < len(found) <= MOST:
         raise AnnotatorError(
             f"--concepts names {len(found)} concepts.", f"Give 1 to {MOST}: one colour each."
         )
     return list(found)
-
-
-def _one(text: str, known: Mapping[str, Sequence[str]], shown: Callable[[str], str]) -> str:
-    hits = known.get(text.casefold(), ())
-    if len(hits) == 1:
-        return hits[0]
-    if hits:
-        raise AnnotatorError(
-            f"The name {text!r} is that of {', '.join(hits)}.", "Give the CUI instead."
-        )
-    near = difflib.get_close_matches(text.casefold(), known, 3, 0.5)
-    similar = dict.fromkeys(shown(cui) for match in near for cui in known[match])
-    raise AnnotatorError(
-        f"The index has no concept {text!r}.",
-        f"Similar: {', '.join(similar)}."
-        if similar
-        else "`annotator info` lists the frequent ones.",
-    )
-
-
-def _shown(cui: str, names: Mapping[str, str]) -> str:
-    return f"{cui} ({names[cui]})" if cui in names else cui

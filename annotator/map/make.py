@@ -72,7 +72,7 @@ def make_map(
             concept, umap-learn is missing, or a file cannot be read.
     """
     if color == "concept":
-        chosen = find_concepts(concepts, list(stored.concepts), stored.names) if concepts else None
+        chosen = find_concepts(concepts, stored.concepts, stored.names) if concepts else None
     points = read_points(stored, limit=limit, seed=seed)
     if color == "concept":
         colouring = by_concept(points.labels, points.name, chosen)

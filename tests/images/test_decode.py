@@ -277,6 +277,20 @@ def test_frames_middle_and_all(format: str) -> None:
     assert reds == [40, 120]
 
 
+def test_frames_of_a_grey_gif() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (4, 40, 40), np.uint8)
+    data = encode(
+        Image.fromarray(noise[0]),
+        "GIF",
+        save_all=True,
+        append_images=[Image.fromarray(frame) for frame in noise[1:]],
+    )
+    found = decode(data, frames="all")
+    assert len(found) == 4
+    for picture, frame in zip(found, noise, strict=True):
+        assert np.abs(np.asarray(picture.convert("L")).astype(int) - frame).max() <= 2
+
+
 def test_tiff_pages_may_differ_in_size_and_mode() -> None:
     pages = [Image.fromarray(GREY), Image.fromarray(COLOUR[:10]), Image.fromarray(GREY[:5])]
     data = encode(pages[0], "TIFF", save_all=True, append_images=pages[1:])

@@ -105,7 +105,7 @@ def test_an_index_without_pictures_and_groups(plain_index: Path, tmp_path: Path)
         (("--color", "group", "--concepts", "C1"), 2, "--concepts is for --color concept"),
         (("--limit", "0"), 2, "--limit"),
         (("--method", "tsne"), 2, "--method"),
-        (("--concepts", "Brains"), 1, "no concept 'Brains'"),
+        (("--concepts", "Brains"), 1, "called 'Brains'"),
         (("--color", "nowhere.csv:source"), 1, "nowhere.csv does not exist"),
         (("--out", "nowhere/map.png"), 1, "nowhere/map.png cannot be written"),
     ],

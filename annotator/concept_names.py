@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
 
 from annotator.errors import AnnotatorError
 
@@ -45,25 +46,38 @@ def find_concept(text: str, concepts: Mapping[str, int], names: Mapping[str, str
         NoSuchConcept: None is meant.
         SeveralConcepts: Several are meant alike.
     """
-    wanted = " ".join(text.split()).casefold()
+    wanted = _plain(text)
     for meant in _readings(wanted, concepts, names) if wanted else ():
         if len(meant) == 1:
             return meant[0]
         if meant:
             meant.sort(key=lambda cui: (-concepts[cui], cui))
-            shown = [f"{cui} {names.get(cui, '')}".strip() for cui in meant]
-            raise SeveralConcepts(text, meant, shown)
+            raise SeveralConcepts(text, meant, [_shown(cui, names) for cui in meant])
+    known: dict[str, str] = {}
+    for cui in sorted(concepts, key=lambda cui: concepts[cui]):
+        known |= dict.fromkeys((cui.casefold(), _plain(names.get(cui, ""))), cui)  # frequent last
+    similar = dict.fromkeys(known[near] for near in get_close_matches(wanted, known, 3, 0.5))
     raise NoSuchConcept(
         f"None of the {len(concepts):,} concepts of the index is called {text!r}.",
-        "`annotator info` shows the most frequent ones.",
+        f"Similar: {'; '.join(_shown(cui, names) for cui in similar)}."
+        if similar
+        else "`annotator info` shows the most frequent ones.",
     )
+
+
+def _plain(name: str) -> str:
+    return " ".join(name.split()).casefold()
+
+
+def _shown(cui: str, names: Mapping[str, str]) -> str:
+    return f"{cui} {names.get(cui, '')}".strip()
 
 
 def _readings(
     wanted: str, concepts: Mapping[str, int], names: Mapping[str, str]
 ) -> Iterator[list[str]]:
     yield [cui for cui in concepts if cui.casefold() == wanted]
-    plain = {cui: " ".join(names[cui].split()).casefold() for cui in concepts if cui in names}
+    plain = {cui: _plain(names[cui]) for cui in concepts if cui in names}
     yield [cui for cui, name in plain.items() if name == wanted]
     yield [cui for cui, name in plain.items() if name.startswith(wanted)]
     yield [cui for cui, name in plain.items() if wanted in name]
