@@ -30,7 +30,8 @@ from annotator.tune.choose import Adaptation, Choice, choose
 from annotator.tune.grid import Tuned, choose_voting
 from annotator.vote.voting import Voting
 from index.milvus.kinds import MilvusKind
-from index.place import Place, place_of
+from index.place import Place
+from index.places import place_of
 from index.segments import CONTENT
 from index.writer import IndexType
 

@@ -32,7 +32,8 @@ from annotator.tune.neighbours import ARRAYS as TUNING
 from index import LabelTable, StoredIndex
 from index.change import Changed
 from index.milvus.kinds import MilvusKind
-from index.place import Place, place_of
+from index.place import Place
+from index.places import place_of
 from index.segments import CONTENT, Segment
 from index.writer import IndexType
 

@@ -26,7 +26,8 @@ from annotator.vote.posterior import Posterior
 from annotator.vote.voting import Voting
 from index.backends.protocol import check_unit
 from index.cases import Cases, Found
-from index.place import Index, Place, place_of
+from index.place import Index, Place
+from index.places import place_of
 
 _SEARCHED_AT_ONCE = 256
 

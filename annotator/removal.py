@@ -9,7 +9,8 @@ from annotator.embed.cache import CACHE_FILE, EmbeddingCache
 from annotator.record import recorded_encoder
 from index import StoredIndex
 from index.change import Changed
-from index.place import Index, Place, place_of
+from index.place import Index, Place
+from index.places import place_of
 from index.segments import CONTENT, Segment
 
 

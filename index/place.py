@@ -1,7 +1,4 @@
-"""Where an index lies, and what can be done there: a folder, or a server of vectors.
-
-    concept-index                        a folder (`index.store`)
-    milvus://HOST:PORT/NAME              a Milvus server (`index.milvus`); milvus+https:// by TLS
+"""What a place is where an index lies, and what can be done there: `index.places` has them.
 
 Who has an index open holds an `Index`; who builds or changes one, its `Place`.
 """
@@ -10,11 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from index.errors import IndexProblem
 from index.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -205,119 +200,3 @@ class Place(Protocol):
     def problems(self) -> list[str]:
         """Everything that is wrong with the stored index, as sentences."""
         ...
-
-
-@dataclass(frozen=True)
-class LocalPlace:
-    """A folder.
-
-    Attributes:
-        folder: That folder.
-    """
-
-    folder: Path
-    disk = "the disk"
-    after_compact = "are gone from the disk"
-
-    def __str__(self) -> str:
-        return str(self.folder)
-
-    def open(
-        self, *, whole: bool = False, device: Device = "cpu", patience: float = PATIENCE_S
-    ) -> Index:
-        """`store.open_index`."""
-        from index.store import open_index
-
-        return open_index(self.folder, whole=whole, device=device)
-
-    def manifest(self) -> Mapping[str, Any]:
-        """`manifest.read_manifest`."""
-        from index.manifest import read_manifest
-
-        return read_manifest(self.folder)[1]
-
-    def check_index_type(self, index_type: str) -> None:
-        """ "auto" or one of `manifest.SEARCH_FILES`."""
-        from index.manifest import SEARCH_FILES
-
-        if index_type != "auto" and index_type not in SEARCH_FILES:
-            raise IndexProblem(
-                f"A folder has no index of the type {index_type}.",
-                f"It has: {', '.join(SEARCH_FILES)}.",
-            )
-
-    def writer(self) -> AbstractContextManager[Writer]:
-        """`writer.VersionWriter`."""
-        from index.writer import VersionWriter
-
-        return VersionWriter(self.folder)
-
-    def add_rows(
-        self, rows: Segment, *, of: str, over: bool = False, progress: Progress = silent
-    ) -> Changed:
-        """`change.add_rows`."""
-        from index.change import add_rows
-
-        return add_rows(self.folder, rows, of=of, over=over)
-
-    def remove_rows(self, ids: Collection[str], *, missing_ok: bool = False) -> Changed:
-        """`change.remove_rows`."""
-        from index.change import remove_rows
-
-        return remove_rows(self.folder, ids, missing_ok=missing_ok)
-
-    def compact(
-        self,
-        *,
-        of: str,
-        index_type: Any = None,
-        target_recall: float | None = None,
-        arrays: Mapping[str, NDArray[Any]],
-        progress: Progress = silent,
-    ) -> Changed:
-        """`change.compact`."""
-        from index.change import compact
-
-        return compact(
-            self.folder,
-            of=of,
-            index_type=index_type,
-            target_recall=target_recall,
-            arrays=arrays,
-            progress=progress,
-        )
-
-    def change_about(self, about: Mapping[str, Any], *, of: str) -> str:
-        """`publish.change_about`."""
-        from index.publish import change_about
-
-        return change_about(self.folder, about, of=of)
-
-    def problems(self) -> list[str]:
-        """`check.problems`."""
-        from index.check import problems
-
-        return problems(self.folder)
-
-
-def place_of(where: str | Path | Place) -> Place:
-    """The place that a path or an address names.
-
-    Raises:
-        IndexProblem: An address that cannot be read, or of a kind that is not known.
-    """
-    if isinstance(where, Path):
-        return LocalPlace(where)
-    if not isinstance(where, str):
-        return where
-    scheme, separator, _ = where.partition("://")
-    if not separator:
-        return LocalPlace(Path(where))
-    if scheme in ("milvus", "milvus+https"):
-        from index.milvus.place import MilvusPlace
-
-        return MilvusPlace.at(where)
-    raise IndexProblem(
-        f"{where}: an index cannot lie at {scheme}://.",
-        "Give a folder, or milvus://HOST:PORT/NAME.",
-    )

@@ -153,7 +153,7 @@ def open_engine(
     from annotator.embed.stream import blank_pixels
     from annotator.pipeline import Annotator, recorded_embedder
     from annotator.record import recorded_encoder
-    from index.place import place_of
+    from index.places import place_of
 
     stored = place_of(place).open(device=device, patience=_PATIENCE_S)
     if embedder is None or embedder.fingerprint.differences(recorded_encoder(stored)[1]):

@@ -16,7 +16,7 @@ from annotator.vote.voting import Voting
 from index import LabelTable, VersionWriter, open_index
 from index.change import add_rows, compact, remove_rows
 from index.check import problems
-from index.place import LocalPlace
+from index.local import LocalPlace
 from index.segments import Segment
 
 N, DIM = 150, 8

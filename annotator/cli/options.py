@@ -43,7 +43,7 @@ class _PlaceType(click.ParamType):  # type: ignore[type-arg]  # not generic befo
     name = "index"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Place:
-        from index.place import place_of
+        from index.places import place_of
 
         return place_of(value)
 

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from index import IndexProblem
+from index.local import LocalPlace
 from index.milvus.address import TOKEN, Address
-from index.place import LocalPlace, place_of
+from index.places import place_of
 
 NAMES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,50}", fullmatch=True)
 HOSTS = st.from_regex(r"[a-z][a-z0-9-]{0,20}(\.[a-z]{2,5}){0,2}", fullmatch=True) | st.just("::1")

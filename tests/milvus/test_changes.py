@@ -13,10 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from index import IndexProblem, LabelTable
+from index.local import LocalPlace
 from index.milvus import rows as milvus_rows
 from index.milvus.opened import MilvusIndex
 from index.milvus.place import MilvusPlace
-from index.place import LocalPlace
 from index.segments import Segment
 
 Publish = Callable[..., str]

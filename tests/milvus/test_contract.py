@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from index import IndexProblem
+from index.local import LocalPlace
 from index.milvus.place import MilvusPlace
-from index.place import Index, LocalPlace
+from index.place import Index
 
 Publish = Callable[..., str]
 Unit = Callable[..., np.ndarray]

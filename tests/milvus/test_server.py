@@ -162,7 +162,7 @@ class Absent:
 sys.meta_path.insert(0, Absent())
 import numpy as np
 from index import LabelTable
-from index.place import place_of
+from index.places import place_of
 place = place_of(sys.argv[1])
 with place.writer() as writer:
     writer.add(np.eye(4, dtype=np.float32))
