@@ -143,7 +143,7 @@ def _search_concept(
         raise AnnotatorError(
             f"{wanted!r} is neither a file nor one of the {len(stored.concepts):,} concepts of the "
             "index.",
-            "`annotator info` shows the most frequent concepts; --text searches by free words.",
+            f"{error.hint} --text searches by free words.",
         ) from error
     found = of_concept(stored, recorded_voting(stored), cui, k=options["k"])
     write_result(render_concept(found, options["format_"], stored.names), options["output"])
