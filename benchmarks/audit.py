@@ -12,6 +12,9 @@ Two plantings of each seed, into copies in a temporary folder:
   the first 150 proposals.
 
 Everything else that is proposed counts as false; of the pairs it is said how many are of one group.
+
+With `--limits` it is counted instead how large a crop and how strong a rotation may be for a copy
+to be recognised, each laid over its own original.
 """
 
 from __future__ import annotations
@@ -28,7 +31,11 @@ import numpy as np
 from common import save
 from PIL import Image, ImageEnhance
 
+from annotator.audit.align import CLOSE_SIDE, fit_closely, fit_pairs
+from annotator.audit.confirm import PROMISING
+from annotator.audit.duplicates import LEAST_SCORE
 from annotator.audit.examine import Given
+from annotator.audit.glances import SIDE, glance
 from annotator.audit.material import Gathering
 from annotator.audit.run import audit_images
 from annotator.embed.makers import make_embedder
@@ -40,6 +47,8 @@ from annotator.tables.formats import read_column, read_concepts
 
 CHANGES = ("rescaled", "recompressed", "cropped", "brightness", "mirrored")
 COPIES, SWAPPED, FIRST = 100, 50, 150
+CROPS, ROTATIONS, TRIED = (0.1, 0.15, 0.2, 0.25), (1, 2, 3, 5), 120
+BICUBIC = Image.Resampling.BICUBIC
 PAIR_KINDS = ("leak", "exact", "near")
 
 
@@ -49,12 +58,18 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--images", required=True)
-    parser.add_argument("--concepts", required=True)
+    parser.add_argument("--concepts")
     parser.add_argument("--groups", metavar="FILE:COLUMN")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--cache", type=Path, help="file that keeps computed vectors")
+    parser.add_argument("--limits", action="store_true")
     options = parser.parse_args()
     images = find_images(options.images).images
+    if options.limits:
+        report(limits(images, options.seeds[0]))
+        return
+    if not options.concepts:
+        parser.error("--concepts is required")
     concepts = read_concepts(options.concepts)
     groups = read_column(options.groups) if options.groups else {}
     with tempfile.TemporaryDirectory() as folder:
@@ -148,21 +163,63 @@ def changed(picture: Image.Image, change: str, rng: np.random.Generator) -> byte
     if change == "rescaled":
         factor = rng.uniform(0.4, 0.9) if rng.random() < 0.7 else rng.uniform(1.1, 1.6)
         size = max(32, round(width * factor)), max(32, round(height * factor))
-        picture = picture.resize(size, Image.Resampling.BICUBIC)
+        picture = picture.resize(size, BICUBIC)
     elif change == "recompressed":
         quality = int(rng.integers(20, 60))
     elif change == "cropped":
-        across, down = round(width * 0.05), round(height * 0.05)
-        x, y = int(rng.integers(0, across + 1)), int(rng.integers(0, down + 1))
-        picture = picture.crop((x, y, x + width - across, y + height - down))
+        picture = cropped(picture, 0.05, rng)
     elif change == "brightness":
         factor = rng.uniform(0.6, 0.85) if rng.random() < 0.5 else rng.uniform(1.15, 1.5)
         picture = ImageEnhance.Brightness(picture).enhance(factor)
     else:
         picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return jpeg(picture, quality)
+
+
+def cropped(picture: Image.Image, share: float, rng: np.random.Generator) -> Image.Image:
+    """A picture less a share of each side."""
+    width, height = picture.size
+    across, down = round(width * share), round(height * share)
+    x, y = int(rng.integers(0, across + 1)), int(rng.integers(0, down + 1))
+    return picture.crop((x, y, x + width - across, y + height - down))
+
+
+def jpeg(picture: Image.Image, quality: int) -> bytes:
+    """A JPEG file."""
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=quality)
     return file.getvalue()
+
+
+def limits(images: Sequence[ImageRef], seed: int) -> dict[str, Any]:
+    """How many copies are recognised after a larger crop or a slight rotation."""
+    rng = np.random.default_rng(seed)
+    files = [images[i].read() for i in rng.choice(len(images), TRIED, replace=False).tolist()]
+    pictures = [decode(file)[0] for file in files]
+    crops = {
+        share: recognised(files, [jpeg(cropped(p, share, rng), 90) for p in pictures])
+        for share in CROPS
+    }
+    rotations = {
+        angle: recognised(files, [jpeg(p.rotate(angle, BICUBIC), 90) for p in pictures])
+        for angle in ROTATIONS
+    }
+    return {
+        "what": "limits",
+        "seed": seed,
+        "tried": TRIED,
+        "recognised_by_crop": crops,
+        "recognised_by_degrees": rotations,
+    }
+
+
+def recognised(files: Sequence[bytes], copies: Sequence[bytes]) -> int:
+    """How many copies are near duplicates of the file that they were made of."""
+    rows, mirrored = np.arange(len(files)), np.zeros(len(files), bool)
+    a, b = (np.stack([glance(file, SIDE) for file in of]) for of in (files, copies))
+    promising = fit_pairs(a, b, rows, rows, mirrored) >= PROMISING
+    a, b = (np.stack([glance(file, CLOSE_SIDE) for file in of]) for of in (files, copies))
+    return int((promising & (fit_closely(a, b) >= LEAST_SCORE)).sum())
 
 
 def labels(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFilter, ImageOps
 
 from annotator.audit.align import fit_closely, fit_pairs
 from annotator.audit.glances import glance
@@ -58,6 +58,16 @@ def test_the_order_of_the_two_does_not_matter(small: Drawn) -> None:
     )
     assert fitted(small, crop).tolist() == fitted(crop, small).tolist()
     assert fitted(small, crop).min() > 0.9
+
+
+def test_a_crop_by_a_tenth_fits_without_a_large_structure_that_stays_in_place() -> None:
+    rng = np.random.default_rng(0)
+    noise = [Image.fromarray(rng.integers(0, 256, (256, 256), np.uint8)) for _ in EVERY]
+    clouds = [ImageOps.autocontrast(n.filter(ImageFilter.GaussianBlur(20))) for n in noise]
+    whole = np.stack([np.asarray(c.resize((64, 64))) for c in clouds])
+    crops = np.stack([np.asarray(c.resize((64, 64), box=(0, 26, 230, 256))) for c in clouds])
+    assert fitted(whole, crops).min() > 0.9
+    assert fitted(whole, np.roll(crops, 1, axis=0)).max() < 0.75
 
 
 def test_a_picture_of_one_colour_fits_nothing(small: Drawn) -> None:
