@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections import deque
-from collections.abc import Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +11,11 @@ from PIL import Image
 
 from annotator.errors import ImageError
 from annotator.images.decode import decode
+from annotator.images.in_threads import in_threads
 from annotator.images.ref import ImageRef
 from annotator.progress import Progress, silent
 
 SIDE = 64  # pixels; 4 kB an image
-_WAITING = 64  # pictures in memory
 
 
 def make_glances(
@@ -31,24 +29,10 @@ def make_glances(
         progress: Told about every image.
     """
     glances = np.zeros((len(refs), SIDE, SIDE), np.uint8)
-    with contextlib.closing(_made(refs, workers)) as made:
+    with contextlib.closing(in_threads(glance_at, refs, workers=workers)) as made:
         for i, glance in enumerate(progress(made, total=len(refs), label="Looking")):
             glances[i] = glance
     return glances
-
-
-def _made(refs: Sequence[ImageRef], workers: int) -> Generator[NDArray[np.uint8], None, None]:
-    waiting: deque[Future[NDArray[np.uint8]]] = deque()
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="glance")
-    try:
-        for ref in refs:
-            waiting.append(pool.submit(glance_at, ref))
-            if len(waiting) >= _WAITING:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def glance(data: bytes, side: int = SIDE) -> NDArray[np.uint8]:

@@ -67,10 +67,10 @@ _FAIL_ON = "exact,leak,straddle,copy"
 )
 @click.option(
     "--threshold",
-    type=click.FloatRange(0.5, 1),
+    type=click.FloatRange(0.8, 1),
     default=0.88,
     show_default=True,
-    help="Correlation of a near duplicate.",
+    help="Correlation of a near duplicate, 0.8 at least.",
 )
 @click.option(
     "--fail-on",

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import io
-from collections import deque
 from collections.abc import Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 
 from PIL import Image
 
 from annotator.errors import ImageError
 from annotator.images.decode import decode
+from annotator.images.in_threads import in_threads
 from annotator.images.ref import ImageRef
 
 SIDE = 192  # pixels of the longer side
 _QUALITY = 80
-_WAITING = 64  # pictures in memory
 
 
 def make_thumbnails(refs: Sequence[ImageRef], *, workers: int) -> Generator[bytes, None, None]:
@@ -25,17 +23,7 @@ def make_thumbnails(refs: Sequence[ImageRef], *, workers: int) -> Generator[byte
         refs: The images.
         workers: Threads.
     """
-    waiting: deque[Future[bytes]] = deque()
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="thumbnail")
-    try:
-        for ref in refs:
-            waiting.append(pool.submit(_thumbnail, ref))
-            if len(waiting) >= _WAITING:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    return in_threads(_thumbnail, refs, workers=workers)
 
 
 def _thumbnail(ref: ImageRef) -> bytes:
