@@ -254,10 +254,13 @@ def _connected(address: str | None) -> Iterator[None]:
             f"Ray: no connection to {address or 'a cluster of this machine'}: {first_line(error)}",
             "Check --ray-address and that the cluster runs, with `ray status`.",
         ) from error
+    worker = ray._private.worker
+    worker._worker_logs_enabled = False  # or it prints to stdout that a worker was lost
     try:
         yield
     finally:
         ray.shutdown()
+        worker._worker_logs_enabled = True
 
 
 def _knock(address: str) -> None:

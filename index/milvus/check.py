@@ -34,7 +34,7 @@ def problems(server: Server) -> list[str]:
     try:
         state = current(server)
         for name in sorted(state.manifest["documents"]):
-            state.documents.read(state.manifest, name)
+            state.documents.read(state.manifest, name, now=True)
         index = MilvusIndex(server, state.collection, state.revision, state.manifest)
         found += _rows(server, state, index)
         if not found:

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.errors import IndexProblem
+from index.milvus.rows import Level, query
 from index.milvus.server import Server
 
 _PART = 48_000  # bytes; 64,000 characters of the 65,535 that a text may have
@@ -77,30 +78,44 @@ class Documents:
             if hashlib.sha256(raw).hexdigest() == digest:
                 yield number, raw
 
-    def read(self, manifest: Mapping[str, Any], name: str) -> bytes:
+    def read(self, manifest: Mapping[str, Any], name: str, *, now: bool = False) -> bytes:
         """A document that the manifest lists.
+
+        Args:
+            manifest: Of its revision.
+            name: Of the document.
+            now: As it is, even if it was sound some seconds ago.
 
         Raises:
             IndexProblem: It is not there or was changed.
         """
         entry = manifest["documents"][name]
         keys = [_key(name, entry["revision"], part) for part in range(entry["parts"])]
-        texts: dict[str, str] = {}
-        for start in range(0, len(keys), _AT_ONCE):
-            some = json.dumps(keys[start : start + _AT_ONCE])
-            texts |= {r["key"]: r["text"] for r in self._query(f"key in {some}", ["key", "text"])}
+        # What was written once stays, so that of some seconds ago will do, if it was there.
+        levels: tuple[Level, ...] = ("Strong",) if now else ("Bounded", "Strong")
+        for level in levels:
+            texts = self._texts(keys, level)
+            raw = b"".join(base64.b64decode(texts.get(key, "")) for key in keys)
+            if hashlib.sha256(raw).hexdigest() == entry["sha256"]:
+                return raw
         missing = not all(key in texts for key in keys)
         if missing and self.newest()[1]["version"] != manifest["version"]:
             raise IndexProblem(
                 f"{self._server.address} has got newer versions meanwhile.", "Open it again."
             )
-        raw = b"".join(base64.b64decode(texts.get(key, "")) for key in keys)
-        if hashlib.sha256(raw).hexdigest() != entry["sha256"]:
-            raise IndexProblem(
-                f"{self._server.address}: {name} in {self.collection} is not what was written.",
-                "Build the index again.",
-            )
-        return raw
+        raise IndexProblem(
+            f"{self._server.address}: {name} in {self.collection} is not what was written.",
+            "Build the index again.",
+        )
+
+    def _texts(self, keys: list[str], level: Level) -> dict[str, str]:
+        """Those of the parts that are there."""
+        texts: dict[str, str] = {}
+        for start in range(0, len(keys), _AT_ONCE):
+            condition = f"key in {json.dumps(keys[start : start + _AT_ONCE])}"
+            found = self._query(condition, ["key", "text"], level)
+            texts |= {row["key"]: row["text"] for row in found}
+        return texts
 
     def publish(
         self, revision: int, manifest: Mapping[str, Any], changed: Mapping[str, bytes]
@@ -173,15 +188,10 @@ class Documents:
             ]
             self._server.call("upsert", self.collection, rows)
 
-    def _query(self, condition: str, fields: list[str]) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self._server.call(
-            "query",
-            self.collection,
-            filter=condition,
-            output_fields=fields,
-            consistency_level="Strong",
-        )
-        return found
+    def _query(
+        self, condition: str, fields: list[str], level: Level = "Strong"
+    ) -> list[dict[str, Any]]:
+        return query(self._server, self.collection, condition, fields, level)
 
     def _create(self, client: Any, seconds: float) -> None:
         from pymilvus import DataType

@@ -26,7 +26,7 @@ from index.milvus.rows import (
     query,
     vectors_of,
 )
-from index.milvus.server import Server
+from index.milvus.server import Absent, Server
 from index.milvus.state import numbers, read_concepts, removed_rows
 from index.segments import CONTENT
 
@@ -161,10 +161,17 @@ class MilvusIndex:
 
         Raises:
             IndexProblem: Vectors of another length or not of unit norm; k below 1; the server
-                cannot be reached.
+                cannot be reached; this version was dropped.
         """
         queries = check_search(vectors, self.manifest["dim"], k)
-        near = self._searcher.nearest(queries, k)
+        try:
+            near = self._searcher.nearest(queries, k)
+        except Absent as problem:
+            raise IndexProblem(
+                f"{self._server.address}: {self.version} is gone: the index was built or compacted "
+                "anew.",
+                "Open the index again.",
+            ) from problem
         found, position = np.unique(near.rows, return_inverse=True)
         some = found.tolist()
         ids = [near.cases[row].id for row in some]

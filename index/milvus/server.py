@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -26,6 +27,7 @@ _OLDEST = (2, 3)
 ABSENT = {100, 1600}  # collection, alias
 _FULL = {3, 7, 9}  # memory, disk, writing is denied
 _DENIED = {1400, 1401}
+_NO_DATABASE = 800
 # Not ready, unavailable, too many requests, rate limit; not loaded (yet); replicas, channels,
 # segments and nodes that are being moved or recovered.
 _PASSING = {1, 2, 4, 5, 8, 101, 103, 104, 201, 202, *range(400, 404), *range(500, 504)}
@@ -127,13 +129,18 @@ def explain(error: Exception, address: Address) -> IndexProblem:
     if any(word in lower for word in _FOREIGN_WORDS):
         return IndexProblem(
             f"{address.uri} does not speak the protocol of Milvus: {text}",
-            "Give the port of its gRPC interface (19530 by default), with milvus+https:// if it "
-            "speaks TLS.",
+            "Give the port of its gRPC interface (19530 by default), with milvus+https:// if, and "
+            "only if, it speaks TLS.",
         )
     if code in ABSENT:
         return Absent(
             f"{address}: there is no such index: {text}",
             f"Build one: annotator build-index IMAGES CONCEPTS --index {address}",
+        )
+    if code == _NO_DATABASE:
+        return IndexProblem(
+            f"{address.uri} has no database {address.database}: {text}",
+            "Check ?db=DATABASE, or make it on the server.",
         )
     if code in _DENIED or any(word in lower for word in _DENIED_WORDS):
         return IndexProblem(
@@ -165,7 +172,9 @@ def _text(error: BaseException) -> str:
         said.append(" ".join(text.split()))
         # pymilvus raises errors "from" themselves, a chain without an end.
         link = link.__cause__ if link.__cause__ is not link else None
-    return "; ".join(dict.fromkeys(text for text in said if text))[:500]
+    # Of pymilvus for whatever went wrong, also a token; what comes after it says what it was.
+    told = [text for text in said if text and not text.startswith("Fail connecting to server on")]
+    return "; ".join(dict.fromkeys(told or said))[:500]
 
 
 _LOCK = threading.Lock()
@@ -191,6 +200,8 @@ def _client(address: Address, seconds: float) -> MilvusClient:
                 timeout=min(_CONNECT_S, seconds),
             )
             _check_version(str(client.get_server_version(timeout=seconds)), address)
+            if address.database:
+                client.list_collections(timeout=seconds)  # fails where it is not there
             _CLIENTS[key] = client
         return _CLIENTS[key]
 
@@ -207,6 +218,8 @@ def _check_version(version: str, address: Address) -> None:
 
 @cache
 def _library() -> type[MilvusClient]:
+    # gRPC would write to stderr what its errors say.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     try:
         from pymilvus import MilvusClient
     except ModuleNotFoundError as error:

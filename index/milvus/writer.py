@@ -143,6 +143,8 @@ class MilvusWriter:
         server, name = self._server, self._server.address.name
         before = current_collection(server)
         if before is not None and self._is_published(manifest, texts, target_recall):
+            if only:
+                self._drop({number_of(name, before)})
             return str(current(server).manifest["version"])
         former = number_of(name, before) if before else None
         number = (former or 0) + 1

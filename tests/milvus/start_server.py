@@ -14,6 +14,18 @@ from pathlib import Path
 
 from milvus import MilvusServer, MilvusServerConfig  # type: ignore[import-not-found]
 
+# What a server waits for before it looks again, or gives up on one that was killed: the usual
+# values suit clusters, and tests would do little but wait for them.
+QUICK = {
+    "proxy.timeTickInterval": 20,  # ms, usually 200: a query for what is there now waits for it
+    "queryCoord.checkInterval": 100,  # ms, 1000
+    "queryCoord.distPullInterval": 50,  # ms, 500
+    "queryCoord.checkHandoffInterval": 500,  # ms, 5000
+    "dataCoord.segment.assignmentExpiration": 300,  # ms, 2000: a flush waits for it
+    "common.session.ttl": 10,  # s, 30: who starts again waits for what was killed to be forgotten
+    "grpc.client.maxBackoff": 0.5,  # s, 10
+}
+
 
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -55,6 +67,8 @@ def main() -> None:
     settings = dict(setting.split("=", 1) for setting in sys.argv[3:])
     server = MilvusServer(Config(), proxy_port=port, etcd_port=client, **ports)
     server.set_base_dir(str(folder))
+    for name, value in QUICK.items():
+        server.config.set(name, str(value))
     for name, value in settings.items():
         server.config.set(name, value == "true" if value in ("true", "false") else value)
     server.start()

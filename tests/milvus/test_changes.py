@@ -205,6 +205,46 @@ def test_another_version_and_other_owners_of_the_name(
         place.open()
 
 
+def test_compact_leaves_no_version_before(
+    place: MilvusPlace, milvus: Any, publish: Publish, unit: Unit
+) -> None:
+    """Not even if nothing was removed from this one: it may hold what others were built without."""
+    publish(place, unit(20))
+    kept = place.open()
+    publish(place, unit(10, seed=1))
+    prefix = f"{place.address.name}_v"
+
+    def versions() -> list[str]:
+        names = milvus.client().list_collections()
+        return sorted(name[len(prefix) - 1 :] for name in names if name.startswith(prefix))
+
+    assert versions() == ["v000001", "v000001_documents", "v000002", "v000002_documents"]
+    assert place.compact(of="v000002.1", arrays={}).version == "v000002.1"
+    assert versions() == ["v000002", "v000002_documents"]
+    assert place.problems() == []
+    with pytest.raises(IndexProblem, match=r"v000001\.1 is gone") as problem:
+        kept.find(unit(1), 1)
+    assert problem.value.hint == "Open the index again."
+
+
+def test_a_database_of_the_server(
+    milvus: Any, place: MilvusPlace, publish: Publish, unit: Unit
+) -> None:
+    vectors = unit(30)
+    publish(place, vectors[:20])
+    milvus.client().create_database("team")
+    other = MilvusPlace.at(f"{place}?db=team")
+    with pytest.raises(IndexProblem, match="there is no such index"):
+        other.open()
+    for n in (10, 30):  # the second time the alias moves
+        publish(other, vectors[:n])
+        assert (len(other.open()), len(place.open())) == (n, 20)
+    assert other.open().version == "v000002.1"
+    assert other.problems() == place.problems() == []
+    with pytest.raises(IndexProblem, match="has no database nowhere"):
+        MilvusPlace.at(f"{place}?db=nowhere").open()
+
+
 def test_verify_finds_planted_damage(
     place: MilvusPlace, milvus: Any, publish: Publish, unit: Unit
 ) -> None:

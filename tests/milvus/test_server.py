@@ -85,6 +85,7 @@ def test_it_is_tried_again_with_pauses_until_it_answers(monkeypatch: Any) -> Non
         (65535, "quota exceeded[reason=memory quota exhausted]", "is full"),
         (9, "deny to write", "is full"),
         (1400, "not authenticated", "does not let us in"),
+        (800, "database not found", "has no database"),
         (65535, "field rowx not exist", "refuses: field rowx not exist"),
         (2200, "collection not found in the weather", "refuses"),
     ],
