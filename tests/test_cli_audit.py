@@ -182,3 +182,11 @@ def test_wrong_usage(arguments: tuple[str, ...], problem: str, tmp_path: Path) -
 def test_a_missing_table_is_said_before_any_work(place: Path) -> None:
     result = invoke("audit", place / "images", place / "none.csv")
     assert result.exit_code == 1 and "none.csv" in result.stderr and result.stdout == ""
+
+
+@pytest.mark.parametrize("option", ["--index", "--against"])
+def test_an_index_on_a_server_is_refused(option: str, tmp_path: Path) -> None:
+    Image.new("L", (64, 64), 99).save(tmp_path / "a.png")
+    result = invoke("audit", tmp_path, option, "milvus://host:1/name")
+    assert result.exit_code == 1 and result.stdout == ""
+    assert "those of milvus://host:1/name lie on a server" in result.stderr

@@ -28,7 +28,8 @@ _SEARCHED_AT_ONCE = 256
 
 def is_index(path: str) -> bool:
     """Whether an index lies there, and not images."""
-    return (Path(path) / "current").is_file()
+    on_server = path.startswith(("milvus://", "milvus+https://"))
+    return on_server or (Path(path) / "current").is_file()
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,7 +17,8 @@ from annotator.cli.console import (
     say_failed,
     write_result,
 )
-from annotator.cli.options import embedding_options, file_path, names_option
+from annotator.cli.options import PlaceType, embedding_options, file_path, names_option
+from annotator.errors import AnnotatorError
 
 if TYPE_CHECKING:
     from annotator.audit.examine import Given
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from annotator.audit.run import Result
     from annotator.audit.stored import Cases
     from annotator.images.ref import ImageRef
+    from index.place import Place
 
 _FAIL_ON = "exact,leak,straddle,copy"
 
@@ -45,7 +46,7 @@ _FAIL_ON = "exact,leak,straddle,copy"
 @click.option(
     "--index",
     "directory",
-    type=file_path(),
+    type=PlaceType(),
     help="An index: what IMAGES are compared with to find unlike ones; its encoder and cache are "
     "used.",
 )
@@ -197,10 +198,18 @@ def _traced(images: Sequence[ImageRef], options: Mapping[str, Any]) -> Result:
         return trace_images(images, other, gathering, least=options["threshold"], progress=bar)
 
 
-def _cases(directory: str | Path) -> Cases:
+def _cases(where: str | Place) -> Cases:
     from annotator.audit.stored import Cases
+    from index.local import LocalPlace
+    from index.places import place_of
 
-    return Cases.open(Path(directory))
+    place = place_of(where)
+    if not isinstance(place, LocalPlace):
+        raise AnnotatorError(
+            f"An audit needs all vectors, and those of {place} lie on a server.",
+            "Give an index that lies in a folder.",
+        )
+    return Cases.open(place.folder)
 
 
 def _gathering(cases: Cases | None, options: Mapping[str, Any]) -> Gathering:

@@ -37,12 +37,13 @@ def together(*options: Decorator) -> Decorator:
     return decorate
 
 
-class _PlaceType(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.5
+class PlaceType(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.5
     """Where an index lies."""
 
     name = "index"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> Place:
+        """The place that a path or an address names."""
         from index.places import place_of
 
         return place_of(value)
@@ -54,7 +55,7 @@ index_option = click.option(
     envvar="ANNOTATOR_INDEX",
     default="concept-index",
     show_default=True,
-    type=_PlaceType(),
+    type=PlaceType(),
     metavar="INDEX",
     help="The index: a folder, or milvus://HOST:PORT/NAME (environment: ANNOTATOR_INDEX).",
 )
