@@ -19,10 +19,10 @@ _AT_ONCE = 256  # queries in a message
 
 
 class Case(NamedTuple):
-    """A row that was found: its image's id, and its CUIs."""
+    """A row that was found: its image's id, and its CUIs in one text."""
 
     id: str
-    cuis: list[str]
+    cuis: str
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from index.labels import LabelTable
 from index.milvus.documents import Documents, array_from_bytes
 from index.milvus.nearest import Searcher
 from index.milvus.rows import (
+    SEPARATOR,
     THUMBNAIL,
     conditions,
     every_row,
@@ -121,6 +122,7 @@ class MilvusIndex:
         self.concepts: Mapping[str, int] = {cui: images for cui, (images, _) in concepts.items()}
         self.names: Mapping[str, str] = {cui: name for cui, (_, name) in concepts.items() if name}
         self.removed = removed_rows(self._documents, manifest)
+        self._standing = [SEPARATOR.join(cuis) for cuis in manifest["sample"]]
         self._searcher = Searcher(server, collection, manifest, self.removed)
 
     @property
@@ -240,19 +242,36 @@ class MilvusIndex:
         return [e for e in entities if e["row"] < stored and place[e["row"]] >= 0]
 
     def _cases(self, entities: Sequence[Mapping[str, Any]]) -> FoundCases:
-        labels = self._labels_of([list(entity["cuis"]) for entity in entities])
+        labels = self._labels_of([SEPARATOR.join(entity["cuis"]) for entity in entities])
         return FoundCases(self, [entity["id"] for entity in entities], labels)
 
-    def _labels_of(self, sets: list[list[str]]) -> FoundLabels:
-        standing = [list(cuis) for cuis in self.manifest["sample"]]
-        table = LabelTable.from_sets([*map(list, sets), *standing])
-        return FoundLabels(
-            table.indptr,
-            table.indices,
-            table.cuis,
-            np.array([self.concepts.get(cui, 0) for cui in table.cuis], np.int64),
-            np.arange(len(sets), len(sets) + len(standing)),
-        )
+    def _labels_of(self, texts: Sequence[str]) -> FoundLabels:
+        return found_labels(texts, self._standing, self.concepts)
+
+
+def found_labels(
+    texts: Sequence[str], standing: Sequence[str], concepts: Mapping[str, int]
+) -> FoundLabels:
+    """The labels of rows, followed by those of rows that stand for all.
+
+    Args:
+        texts: The CUIs of each row, ascending, in one text.
+        standing: The same of the others.
+        concepts: In how many images of the index each CUI occurs.
+    """
+    rows = [*texts, *standing]
+    # As few objects as can be: a list for each of thousands of rows costs more than the rest.
+    sizes = [text.count(SEPARATOR) + 1 if text else 0 for text in rows]
+    held = SEPARATOR.join(filter(None, rows)).split(SEPARATOR) if any(sizes) else []
+    cuis = tuple(sorted(set(held)))
+    position = {cui: j for j, cui in enumerate(cuis)}
+    return FoundLabels(
+        np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
+        np.fromiter(map(position.__getitem__, held), np.int32, len(held)),
+        cuis,
+        np.array([concepts.get(cui, 0) for cui in cuis], np.int64),
+        np.arange(len(texts), len(rows)),
+    )
 
 
 class _Arrays(Mapping[str, NDArray[Any]]):

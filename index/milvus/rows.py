@@ -27,7 +27,7 @@ _COLUMN = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,99}")
 THUMBNAIL, DIGEST = "thumbnail", "sha256"
 # Number and CUIs in one text, for searches: pymilvus takes as long to read some fields of each
 # neighbour, and longer to read an array, as the server to find it.
-SUMMARY, _SEPARATOR = "summary", ";"
+SUMMARY, SEPARATOR = "summary", ";"
 _TAKEN = {"id", "row", "vector", "cuis", SUMMARY, CONTENT, THUMBNAIL, DIGEST}
 
 
@@ -88,9 +88,9 @@ def check_entities(rows: Segment) -> None:
     long = next((cui for cui in rows.labels.cuis if len(cui.encode()) > _LONGEST_CUI), None)
     if long is not None:
         raise IndexProblem(f"Milvus keeps CUIs of up to {_LONGEST_CUI} bytes, not {long!r}.", hint)
-    split = next((cui for cui in rows.labels.cuis if _SEPARATOR in cui), None)
+    split = next((cui for cui in rows.labels.cuis if SEPARATOR in cui), None)
     if split is not None:
-        raise IndexProblem(f"{split!r} cannot be a CUI in Milvus: {_SEPARATOR} separates them.")
+        raise IndexProblem(f"{split!r} cannot be a CUI in Milvus: {SEPARATOR} separates them.")
     if len(rows) and int(rows.labels.sizes.max()) > _MOST_CUIS:
         raise IndexProblem(f"Milvus keeps up to {_MOST_CUIS} CUIs of an image.", hint)
 
@@ -111,7 +111,7 @@ def entities(rows: Segment, first: int, places: Sequence[int]) -> list[dict[str,
             "row": first + i,
             "vector": rows.vectors[i],
             "cuis": list(rows.labels.row(i)),
-            SUMMARY: _SEPARATOR.join([str(first + i), *rows.labels.row(i)]),
+            SUMMARY: SEPARATOR.join([str(first + i), *rows.labels.row(i)]),
         }
         entity |= {column: texts[i] for column, texts in rows.columns.items()}
         if content is not None:
@@ -124,9 +124,9 @@ def entities(rows: Segment, first: int, places: Sequence[int]) -> list[dict[str,
     return result
 
 
-def read_summary(text: str) -> tuple[int, list[str]]:
-    """Number and CUIs of an entity."""
-    row, *cuis = text.split(_SEPARATOR)
+def read_summary(text: str) -> tuple[int, str]:
+    """Number of an entity, and its CUIs in one text, ascending."""
+    row, _, cuis = text.partition(SEPARATOR)
     return int(row), cuis
 
 
