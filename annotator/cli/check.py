@@ -49,7 +49,8 @@ def verify_command(place: Place) -> int:
     problems = place.problems()
     for problem in problems:
         click.echo(problem)
-    say(f"{place}: {len(problems)} problems." if problems else f"{place} is sound.")
+    many = f"{len(problems)} problem{'s' * (len(problems) > 1)}"
+    say(f"{place}: {many}." if problems else f"{place} is sound.")
     return EXIT_PROBLEM if problems else EXIT_OK
 
 
