@@ -32,7 +32,9 @@ class SeveralConcepts(AnnotatorError):
         self.cuis = tuple(cuis)
 
 
-def find_concept(text: str, concepts: Mapping[str, int], names: Mapping[str, str]) -> str:
+def find_concept(
+    text: str, concepts: Mapping[str, int], names: Mapping[str, str], *, suggest: bool = True
+) -> str:
     """The CUI that a text means: in any case, it is the CUI, the name, its beginning or a part.
 
     The first of these that holds for any concept decides.
@@ -41,6 +43,7 @@ def find_concept(text: str, concepts: Mapping[str, int], names: Mapping[str, str
         text: A CUI or a name.
         concepts: In how many images each CUI of the index occurs.
         names: Name of each CUI that has one.
+        suggest: Look for similar ones, for the hint of an error; this takes longer than the rest.
 
     Raises:
         NoSuchConcept: None is meant.
@@ -53,16 +56,20 @@ def find_concept(text: str, concepts: Mapping[str, int], names: Mapping[str, str
         if meant:
             meant.sort(key=lambda cui: (-concepts[cui], cui))
             raise SeveralConcepts(text, meant, [_shown(cui, names) for cui in meant])
-    known: dict[str, str] = {}
-    for cui in sorted(concepts, key=lambda cui: concepts[cui]):
-        known |= dict.fromkeys((cui.casefold(), _plain(names.get(cui, ""))), cui)  # frequent last
-    similar = dict.fromkeys(known[near] for near in get_close_matches(wanted, known, 3, 0.5))
+    similar = _similar(wanted, concepts, names) if suggest else []
     raise NoSuchConcept(
         f"None of the {len(concepts):,} concepts of the index is called {text!r}.",
         f"Similar: {'; '.join(_shown(cui, names) for cui in similar)}."
         if similar
         else "`annotator info` shows the most frequent ones.",
     )
+
+
+def _similar(wanted: str, concepts: Mapping[str, int], names: Mapping[str, str]) -> list[str]:
+    known: dict[str, str] = {}
+    for cui in sorted(concepts, key=lambda cui: concepts[cui]):
+        known |= dict.fromkeys((cui.casefold(), _plain(names.get(cui, ""))), cui)  # frequent last
+    return list(dict.fromkeys(known[near] for near in get_close_matches(wanted, known, 3, 0.5)))
 
 
 def _plain(name: str) -> str:

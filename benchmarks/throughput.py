@@ -36,12 +36,17 @@ from PIL import Image
 from annotator.embed.embedder import Embedder
 from annotator.embed.makers import make_embedder
 from annotator.embed.stream import cpu_count
-from annotator.embed.torch_setup import make_torchvision_importable, threads_per_operation
+from annotator.embed.torch_setup import (
+    choose_device,
+    make_torchvision_importable,
+    threads_per_operation,
+)
 from annotator.images.decode import decode
 from annotator.images.ref import ImageRef
 from annotator.images.sources import find_images
 
 BATCH = 32  # of the plain loop
+_CALLS = 32  # of the encoder, by each caller
 
 
 def main() -> None:
@@ -89,6 +94,8 @@ def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         stderr=subprocess.DEVNULL,
     )
     embedder = make_embedder(options.embedder, device=options.device)
+    on_gpu = choose_device(options.device).type == "cuda"  # which takes one batch at a time
+    calls = _CALLS if on_gpu else _CALLS * cpu_count()
     batch = ready_batch(refs[: embedder.batch_size], embedder)
     timed: dict[str, list[float]] = {"plain": [], "bare": [], "annotate": [], "annotate_warm": []}
     for _ in range(options.rounds):
@@ -97,7 +104,7 @@ def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             plain = [sys.executable, __file__, str(folder / "images"), "--only-plain"]
             timed["plain"].append(float(subprocess.check_output(plain, stderr=subprocess.DEVNULL)))
         timed["bare"].append(
-            max(bare_one_caller(embedder, batch), bare_one_a_core(embedder, batch))
+            max(bare_one_caller(embedder, batch), bare_one_a_core(embedder, batch, calls))
         )
         n, seconds, startup = annotate([*command, "annotate", str(folder / "images"), *index], refs)
         timed["annotate"].append(n / seconds)
@@ -158,13 +165,13 @@ def bare_one_caller(embedder: Embedder, batch: NDArray[np.uint8]) -> float:
     """Images a second, one batch at a time on all cores."""
     with threads_per_operation(cpu_count()):
         embedder.embed(batch)
-        return rate(lambda: [embedder.embed(batch) for _ in range(32)], 32 * len(batch))
+        return rate(lambda: [embedder.embed(batch) for _ in range(_CALLS)], _CALLS * len(batch))
 
 
-def bare_one_a_core(embedder: Embedder, batch: NDArray[np.uint8]) -> float:
+def bare_one_a_core(embedder: Embedder, batch: NDArray[np.uint8], calls: int) -> float:
     """Images a second, one batch a core at a time."""
     with threads_per_operation(1), ThreadPoolExecutor(cpu_count()) as pool:
-        work = [batch] * (32 * (cpu_count() if embedder.batch_size < 64 else 1))
+        work = [batch] * calls
         list(pool.map(embedder.embed, work[: cpu_count()]))
         return rate(lambda: list(pool.map(embedder.embed, work)), len(work) * len(batch))
 

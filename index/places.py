@@ -1,7 +1,6 @@
-"""The places where an index can lie: a folder, or a server of vectors.
+"""The places where an index can lie: a folder (`index.local`), or a server (`index.milvus`).
 
-concept-index                        a folder (`index.local`)
-milvus://HOST:PORT/NAME              a Milvus server (`index.milvus`); milvus+https:// by TLS
+Such as concept-index, or milvus://HOST:PORT/NAME; milvus+https:// by TLS.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from index.errors import IndexProblem
 from index.local import LocalPlace
+from index.milvus.address import SCHEMES
 from index.place import Place
 
 
@@ -23,14 +23,20 @@ def place_of(where: str | Path | Place) -> Place:
         return LocalPlace(where)
     if not isinstance(where, str):
         return where
-    scheme, separator, _ = where.partition("://")
-    if not separator:
-        return LocalPlace(Path(where))
-    if scheme in ("milvus", "milvus+https"):
+    if is_on_server(where):
         from index.milvus.place import MilvusPlace
 
         return MilvusPlace.at(where)
+    scheme, separator, _ = where.partition("://")
+    if not separator:
+        return LocalPlace(Path(where))
     raise IndexProblem(
         f"{where}: an index cannot lie at {scheme}://.",
         "Give a folder, or milvus://HOST:PORT/NAME.",
     )
+
+
+def is_on_server(where: str) -> bool:
+    """Whether a text is the address of an index on a server."""
+    scheme, separator, _ = where.partition("://")
+    return bool(separator) and scheme in SCHEMES

@@ -29,7 +29,8 @@ def search(engine: Engine, query: SearchQuery) -> dict[str, Any]:
     stored = engine.annotator.stored
     if query.by != "text":
         try:
-            return _of_concept(engine, find_concept(query.q, stored.concepts, stored.names), query)
+            cui = find_concept(query.q, stored.concepts, stored.names, suggest=False)
+            return _of_concept(engine, cui, query)
         except SeveralConcepts as error:
             raise Problem(409, "ambiguous_concept", error.message, error.hint) from None
         except NoSuchConcept as error:

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 
 # A module may import those of its own layer's package and of the layers before it.
 LAYERS = (
-    {"errors"},
+    {"errors", "in_threads"},
     {"progress", "html", "concept_names", "tables", "images", "vote", "adapt"},
     {"score", "embed", "sample"},
     {"tune", "captions"},

@@ -11,8 +11,8 @@ from PIL import Image
 
 from annotator.errors import ImageError
 from annotator.images.decode import decode
-from annotator.images.in_threads import in_threads
 from annotator.images.ref import ImageRef
+from annotator.in_threads import in_threads
 from annotator.progress import Progress, silent
 
 SIDE = 64  # pixels; 4 kB an image

@@ -21,6 +21,7 @@ from annotator.record import recorded_voting
 from annotator.tune.neighbours import LEAST_IMAGES, Lists
 from annotator.vote.voting import Voting
 from index import LabelTable, Neighbors, StoredIndex, open_index
+from index.places import is_on_server
 
 _MORE = 50  # neighbours beyond those that vote, to leave out the image's own
 _SEARCHED_AT_ONCE = 256
@@ -28,8 +29,7 @@ _SEARCHED_AT_ONCE = 256
 
 def is_index(path: str) -> bool:
     """Whether an index lies there, and not images."""
-    on_server = path.startswith(("milvus://", "milvus+https://"))
-    return on_server or (Path(path) / "current").is_file()
+    return is_on_server(path) or (Path(path) / "current").is_file()
 
 
 @dataclass(frozen=True)

@@ -5,11 +5,11 @@ This is the local runner; `annotator.embed.runners` has the others.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections import deque
 from collections.abc import Generator, Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -23,6 +23,7 @@ from annotator.errors import ImageError
 from annotator.images.decode import decode
 from annotator.images.ref import ImageRef
 from annotator.images.remote import is_url
+from annotator.in_threads import in_threads
 
 _MOST_WORKERS = 16
 _WAITERS = 4  # for one core, where reading waits for an object store
@@ -133,18 +134,12 @@ def embed_images(
     workers = workers or default_workers(refs)
     batch_size = batch_size or embedder.batch_size
     found = AsFound(cache) if cache is not None else None
-    waiting: deque[Future[list[Embedded]]] = deque()
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="embed")
-    with threads_per_operation(max(1, cpu_count() // workers)):
-        try:
-            for batch in in_batches(refs, batch_size, workers):
-                waiting.append(pool.submit(embed_batch, batch, embedder, found, batch_size))
-                if len(waiting) >= 2 * workers:
-                    yield from waiting.popleft().result()
-            while waiting:
-                yield from waiting.popleft().result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    work = partial(embed_batch, embedder=embedder, cache=found, batch_size=batch_size)
+    batches = in_batches(refs, batch_size, workers)
+    done = in_threads(work, batches, workers=workers, waiting=2 * workers)
+    with threads_per_operation(max(1, cpu_count() // workers)), contextlib.closing(done):
+        for results in done:
+            yield from results
 
 
 def in_batches(refs: Sequence[ImageRef], batch_size: int, workers: int) -> list[Sequence[ImageRef]]:

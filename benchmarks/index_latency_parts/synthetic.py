@@ -15,14 +15,16 @@ rows agree.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
+
+from annotator.in_threads import in_threads
 
 Floats = NDArray[np.float32]
 
@@ -78,19 +80,16 @@ class Synthetic:
             stream: Another one gives other rows of the same distribution: queries, for example.
         """
         workers = len(os.sched_getaffinity(0))
-        made: deque[Future[tuple[Floats, NDArray[np.int32]]]] = deque()
         # A core a chunk: most of it is drawing numbers, which one core does for itself.
-        with threadpool_limits(1), ThreadPoolExecutor(workers) as pool:
-            for number, start in enumerate(range(0, n, _ROWS_AT_ONCE)):
-                m = min(_ROWS_AT_ONCE, n - start)
-                made.append(pool.submit(self._chunk, stream, number, m))
-                if len(made) > workers:
-                    yield made.popleft().result()
-            while made:
-                yield made.popleft().result()
+        work = partial(self._chunk, n, stream)
+        chunks = range(-(-n // _ROWS_AT_ONCE))
+        made = in_threads(work, chunks, workers=workers, waiting=workers + 1)
+        with threadpool_limits(1), contextlib.closing(made):
+            yield from made
 
-    def _chunk(self, stream: int, number: int, m: int) -> tuple[Floats, NDArray[np.int32]]:
+    def _chunk(self, n: int, stream: int, number: int) -> tuple[Floats, NDArray[np.int32]]:
         rng = np.random.default_rng([self._seed, 7, stream, number])
+        m = min(_ROWS_AT_ONCE, n - number * _ROWS_AT_ONCE)
         of = np.searchsorted(self._until, rng.random(m))
         of = np.minimum(of, self.clusters - 1)
         rows = rng.standard_normal((m, self._dim), np.float32)

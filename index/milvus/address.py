@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from index.errors import IndexProblem
 
 TOKEN = "ANNOTATOR_MILVUS_TOKEN"
+SCHEMES = ("milvus", "milvus+https")  # the second by TLS
 _PORT = 19530
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
 _HINT = "Write milvus://HOST:PORT/NAME, with NAME of letters, digits and _."
@@ -52,7 +53,7 @@ class Address:
             port = parts.port or _PORT
         except ValueError as error:
             raise IndexProblem(f"{shown}: the port is not a number up to 65535.", _HINT) from error
-        if parts.scheme not in ("milvus", "milvus+https") or not parts.hostname:
+        if parts.scheme not in SCHEMES or not parts.hostname:
             raise IndexProblem(f"{shown} names no server.", _HINT)
         if not _NAME.fullmatch(name):
             raise IndexProblem(f"{shown}: {name!r} cannot be the name of an index.", _HINT)

@@ -106,12 +106,13 @@ def entities(rows: Segment, first: int, places: Sequence[int]) -> list[dict[str,
     content = rows.arrays.get(CONTENT)
     result = []
     for i in places:
+        cuis = rows.labels.row(i)
         entity: dict[str, Any] = {
             "id": rows.ids[i],
             "row": first + i,
             "vector": rows.vectors[i],
-            "cuis": list(rows.labels.row(i)),
-            SUMMARY: SEPARATOR.join([str(first + i), *rows.labels.row(i)]),
+            "cuis": list(cuis),
+            SUMMARY: SEPARATOR.join([str(first + i), *cuis]),
         }
         entity |= {column: texts[i] for column, texts in rows.columns.items()}
         if content is not None:
