@@ -57,7 +57,7 @@ scale: $(VENV)/.scale $(MILVUS)/.ready ## install Ray and a Milvus server, for t
 
 test-scale: scale ## the tests with a real Milvus server and with Ray
 	ANNOTATOR_REQUIRE_MILVUS=1 ANNOTATOR_REQUIRE_RAY=1 $(BIN)/python -m pytest \
-		tests/milvus tests/embed/test_ray_runner.py tests/embed/test_runners.py tests/test_cli_ray.py
+		tests/index/milvus tests/encoders/test_ray_runner.py tests/encoders/test_runners.py tests/cli/test_ray.py
 
 lint: $(VENV)/.dev ## ruff and mypy
 	$(BIN)/ruff check .

@@ -7,29 +7,53 @@ The names below are the Python API. They are imported when they are first used, 
 from __future__ import annotations
 
 import importlib
+import importlib.util
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from annotator.build import build_index
     from annotator.collection import read_collection
-    from annotator.embed.makers import make_embedder
+    from annotator.encoders.registry import make_embedder
     from annotator.errors import AnnotatorError
+    from annotator.evaluation.evaluation import evaluate
     from annotator.images.sources import find_images
+    from annotator.indexing.build import build_index
+    from annotator.knn.voting import Voting
     from annotator.pipeline import Annotation, Annotator
-    from annotator.score.evaluation import evaluate
-    from annotator.vote.voting import Voting
 
 __version__ = "0.1.0"
+
+
+def _check_siblings() -> None:
+    """Refuse to run where another package takes the place of `index` or `service`.
+
+    Raises:
+        ImportError: Says which, and where it lies.
+    """
+    home = Path(__file__).resolve().parents[1]
+    for name in ("index", "service"):
+        spec = importlib.util.find_spec(name)
+        origin = spec.origin if spec is not None else None
+        if origin is None or Path(origin).resolve().parent != home / name:
+            places = [origin] if origin else list((spec and spec.submodule_search_locations) or ())
+            raise ImportError(
+                f"annotator needs its own package `{name}` from {home}, but Python finds "
+                f"{places[0] if places else 'none'}. Rename or uninstall that one, or start in "
+                "another folder; if there is none, install cui-annotator again."
+            )
+
+
+_check_siblings()
 
 _HOME = {
     "Annotation": "annotator.pipeline",
     "Annotator": "annotator.pipeline",
     "AnnotatorError": "annotator.errors",
-    "Voting": "annotator.vote.voting",
-    "build_index": "annotator.build",
-    "evaluate": "annotator.score.evaluation",
+    "Voting": "annotator.knn.voting",
+    "build_index": "annotator.indexing.build",
+    "evaluate": "annotator.evaluation.evaluation",
     "find_images": "annotator.images.sources",
-    "make_embedder": "annotator.embed.makers",
+    "make_embedder": "annotator.encoders.registry",
     "read_collection": "annotator.collection",
 }
 

@@ -13,8 +13,7 @@ from typing import Literal
 from annotator.errors import AnnotatorError, FormatError, ImageError
 from annotator.images.ref import ImageRef
 from annotator.images.sources import find_images, parquet_concepts
-from annotator.progress import Progress, silent
-from annotator.sample import write_sample
+from annotator.phantoms import write_sample
 from annotator.tables.formats import (
     read_captions,
     read_column,
@@ -173,10 +172,10 @@ def _parquet_concepts(
 
 
 @contextlib.contextmanager
-def sample_collection(*, progress: Progress = silent) -> Iterator[Collection]:
+def sample_collection() -> Iterator[Collection]:
     """The training side of the built-in phantoms, drawn into a folder that is removed after."""
     with tempfile.TemporaryDirectory(prefix="annotator-sample-") as folder:
-        sample = write_sample(Path(folder) / "sample", progress=progress)
+        sample = write_sample(Path(folder) / "sample")
         yield read_collection(
             sample.images,
             sample.concepts,

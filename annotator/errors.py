@@ -4,6 +4,17 @@ from __future__ import annotations
 
 from typing import Literal
 
+from index.errors import AnnotatorError, IndexProblem
+
+__all__ = [
+    "AnnotatorError",
+    "FormatError",
+    "ImageError",
+    "ImageFault",
+    "IndexProblem",
+    "first_line",
+]
+
 #: What can be wrong with an image; stable, for programs.
 ImageFault = Literal[
     "unreadable",  # its file is missing, not a file, or may not be read
@@ -15,23 +26,6 @@ ImageFault = Literal[
     "too_large",  # more pixels or bytes than allowed
     "too_many_frames",  # more frames, pages or scans than are read
 ]
-
-
-class AnnotatorError(Exception):
-    """Something the user can put right: a wrong path, a malformed file, a foreign index.
-
-    Args:
-        message: What was wrong and where, in one sentence.
-        hint: What to do about it, in one sentence; shown on a line of its own.
-    """
-
-    def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
-
-    def __str__(self) -> str:
-        return f"{self.message}\n  {self.hint}" if self.hint else self.message
 
 
 class ImageError(AnnotatorError):

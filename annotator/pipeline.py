@@ -11,23 +11,28 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from annotator.adapt.projection import Projection
-from annotator.embed.cache import EmbeddingCache
-from annotator.embed.embedder import Embedder
-from annotator.embed.makers import make_embedder
-from annotator.embed.runners import Runner
-from annotator.embed.stream import Embedded, embed_images
-from annotator.embed.torch_setup import Device, Precision
+from annotator.encoders.cache import EmbeddingCache
+from annotator.encoders.embedder import Embedder
+from annotator.encoders.local_runner import Embedded, embed_images
+from annotator.encoders.registry import make_embedder
+from annotator.encoders.runners import Runner
+from annotator.encoders.torch_setup import Device, Precision
 from annotator.images.pixels import Frames
 from annotator.images.ref import ImageRef
-from annotator.progress import Progress, silent
-from annotator.record import check_encoder, recorded_encoder, recorded_nearest, recorded_voting
-from annotator.vote.posterior import Posterior
-from annotator.vote.voting import Voting
-from index.backends.protocol import check_unit
-from index.cases import Cases, Found
-from index.place import Index, Place
-from index.places import place_of
+from annotator.indexing.metadata import (
+    check_encoder,
+    recorded_encoder,
+    recorded_nearest,
+    recorded_voting,
+)
+from annotator.knn.posterior import Posterior
+from annotator.knn.projection import Projection
+from annotator.knn.voting import Voting
+from index.cases import Rows, SearchResult
+from index.locations import locate
+from index.progress import track
+from index.protocols import Index, IndexLocation
+from index.search.base import check_unit
 
 _SEARCHED_AT_ONCE = 256
 
@@ -129,7 +134,7 @@ class Annotator:
     @classmethod
     def open(
         cls,
-        directory: Path | str | Place,
+        directory: Path | str | IndexLocation,
         *,
         embedder: Embedder | None = None,
         voting: Voting | None = None,
@@ -141,7 +146,7 @@ class Annotator:
             IndexProblem: There is no index, or it is damaged, or cannot be reached.
             AnnotatorError: The encoder cannot be loaded, or is another one now.
         """
-        stored = place_of(directory).open(device=device)
+        stored = locate(directory).open(device=device)
         return cls(stored, embedder or recorded_embedder(stored, device=device), voting)
 
     def annotate(
@@ -153,7 +158,6 @@ class Annotator:
         workers: int | None = None,
         runner: Runner = embed_images,
         with_neighbors: bool = True,
-        progress: Progress = silent,
     ) -> Iterator[Annotation]:
         """Annotate `refs`, yielding in their order; an unusable image yields its error.
 
@@ -164,12 +168,11 @@ class Annotator:
             workers: Threads; None for the number of cores.
             runner: Embeds the images, here by default; see `make_runner`.
             with_neighbors: Say which cases voted; False saves a little time and memory.
-            progress: Told about every image.
         """
         results = runner(refs, self.embedder, cache=cache, batch_size=batch_size, workers=workers)
         with contextlib.closing(results):
             block: list[Embedded] = []
-            for result in progress(results, total=len(refs), label="Annotating"):
+            for result in track(results, total=len(refs), label="Annotating"):
                 block.append(result)
                 if len(block) == _SEARCHED_AT_ONCE:
                     yield from self._annotate_block(block, with_neighbors)
@@ -190,7 +193,7 @@ class Annotator:
         """
         return self.decide(image_ids, self.search(vectors), with_neighbors=with_neighbors)
 
-    def search(self, vectors: NDArray[np.float32], k: int | None = None) -> Found:
+    def search(self, vectors: NDArray[np.float32], k: int | None = None) -> SearchResult:
         """The k nearest cases (None for `voting.k`) of the encoder's vectors float32[q, dim].
 
         Raises:
@@ -212,7 +215,7 @@ class Annotator:
     def decide(
         self,
         image_ids: Sequence[str],
-        found: Found,
+        found: SearchResult,
         *,
         voting: Voting | None = None,
         with_neighbors: bool = True,
@@ -257,9 +260,9 @@ class Annotator:
                 yield Annotation(result.ref.id, (), (), 0.0, (), error=result.error)
 
 
-def _voters(found: Found, posterior: Posterior, i: int, k: int) -> tuple[Neighbor, ...]:
+def _voters(found: SearchResult, posterior: Posterior, i: int, k: int) -> tuple[Neighbor, ...]:
     """The neighbours of query i that voted; what follows them is the prior."""
-    cases: Cases = found.cases
+    cases: Rows = found.cases
     captions = cases.columns.get("captions")
     return tuple(
         Neighbor(

@@ -38,11 +38,10 @@ from annotator.audit.examine import Given
 from annotator.audit.glances import SIDE, glance
 from annotator.audit.material import Gathering
 from annotator.audit.run import audit_images
-from annotator.embed.makers import make_embedder
+from annotator.encoders.registry import make_embedder
 from annotator.images.decode import decode
 from annotator.images.ref import ImageRef
 from annotator.images.sources import find_images
-from annotator.progress import bar
 from annotator.tables.formats import read_column, read_concepts
 
 CHANGES = ("rescaled", "recompressed", "cropped", "brightness", "mirrored")
@@ -74,7 +73,7 @@ def main() -> None:
     groups = read_column(options.groups) if options.groups else {}
     with tempfile.TemporaryDirectory() as folder:
         cache = options.cache or Path(folder) / "cache.sqlite"
-        with Gathering(make_embedder(), cache=cache, progress=bar) as gathering:
+        with Gathering(make_embedder(), cache=cache) as gathering:
             clean, own = without_duplicates(images, groups, gathering)
             print(f"{len(images)} images with {own} pairs of their own", flush=True)
             for seed in options.seeds:
@@ -96,7 +95,7 @@ def without_duplicates(
 ) -> tuple[list[ImageRef], int]:
     """The images less one of each pair that is found among them, and how many pairs there are."""
     given = Given(None, {}, groups, {})
-    found = audit_images(images, given, gathering, progress=bar).findings
+    found = audit_images(images, given, gathering).findings
     pairs = [f for f in found if f.kind in PAIR_KINDS]
     second = {f.other_id for f in pairs}
     return [ref for ref in images if ref.id not in second], len(pairs)
@@ -121,7 +120,7 @@ def duplicates(
         (folder / f"{id_}.jpg").write_bytes(changed(picture, change, rng))
     planted = find_images(folder).images
     start = time.perf_counter()
-    result = audit_images([*images, *planted], Given(None, {}, groups, {}), gathering, progress=bar)
+    result = audit_images([*images, *planted], Given(None, {}, groups, {}), gathering)
     pairs = [f for f in result.findings if f.kind in PAIR_KINDS]
     # As they are listed: kinds one after the other, so by score across them.
     known = [f for f in pairs if "both of group" in f.detail]
@@ -241,7 +240,7 @@ def labels(
         swapped[a], swapped[b] = concepts[b], concepts[a]
         wrong |= {a, b}
     start = time.perf_counter()
-    result = audit_images(images, Given(swapped, {}, groups, {}), gathering, progress=bar)
+    result = audit_images(images, Given(swapped, {}, groups, {}), gathering)
     proposed = [f.image_id for f in result.findings if f.kind == "label"]
     return {
         "what": "swapped labels",

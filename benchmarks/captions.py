@@ -26,21 +26,21 @@ import numpy as np
 from common import save
 from numpy.typing import NDArray
 
-from annotator.build import build_index
-from annotator.captions.consensus import Method, choose
-from annotator.captions.text import rouge1, similarities
 from annotator.collection import Collection, read_collection
-from annotator.embed.makers import make_embedder
+from annotator.encoders.registry import make_embedder
+from annotator.evaluation.measures import compare as compare_scores
+from annotator.evaluation.measures import measure
+from annotator.evaluation.official_f1 import mean
+from annotator.evaluation.rouge import rouge1, similarities
+from annotator.indexing.build import build_index
+from annotator.indexing.metadata import recorded_lists, recorded_voting
+from annotator.knn.caption import Method, choose
+from annotator.knn.posterior import vote
+from annotator.knn.voting import Voting
 from annotator.pipeline import Annotation, Annotator
-from annotator.progress import bar
-from annotator.record import recorded_lists, recorded_voting
-from annotator.score.measures import compare as compare_scores
-from annotator.score.measures import measure
-from annotator.score.scorers import mean
 from annotator.tables.formats import read_column
-from annotator.vote.posterior import vote
-from annotator.vote.voting import Voting
 from index import StoredIndex, open_index
+from index.progress import track
 
 K = (1, 3, 5, 10, 20, 30, 50, 100)
 BETA = (0.0, 4.0, 8.0, 12.0, 16.0, 24.0, 48.0)
@@ -54,7 +54,7 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         folder = options.index or stack.enter_context(tempfile.TemporaryDirectory())
         train, test = (read(options, side) for side in ("train", "test"))
-        build_index(train, folder, make_embedder(), progress=bar)
+        build_index(train, folder, make_embedder())
         settings = list(compare(open_index(Path(folder))))
         records: list[dict[str, Any]] = [{"side": "train", "settings": settings}]
         records += score(Annotator.open(folder), test, options.by)
@@ -117,7 +117,7 @@ def compare(stored: StoredIndex) -> Iterator[dict[str, Any]]:
     texts = stored.columns["captions"]
     # Of each image: how its neighbours' captions are like each other, and like its own.
     between, own = [], []
-    for query, rows in bar(
+    for query, rows in track(
         zip(lists.queries, lists.found.rows, strict=True), total=len(lists.queries), label="ROUGE-1"
     ):
         between.append(similarities([texts[row] for row in rows]).astype(np.float32))
@@ -160,7 +160,7 @@ def compare(stored: StoredIndex) -> Iterator[dict[str, Any]]:
 def score(annotator: Annotator, test: Collection, by: str | None) -> Iterator[dict[str, Any]]:
     """ROUGE-1 of each method on the test side, the consensus against the nearest case."""
     group_of = read_column(by) if by else {}
-    annotations = [a for a in annotator.annotate(test.images, progress=bar) if a.error is None]
+    annotations = [a for a in annotator.annotate(test.images) if a.error is None]
     groups = [group_of.get(a.image_id, "") for a in annotations] if by else None
     scores = {
         method: [rouge1(test.captions[a.image_id], caption(a, method)) for a in annotations]

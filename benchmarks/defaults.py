@@ -23,13 +23,13 @@ from common import save
 from numpy.typing import NDArray
 
 from annotator.collection import Collection, read_collection
-from annotator.embed.embedder import Encoder, TorchEmbedder
-from annotator.embed.makers import DEFAULT
-from annotator.embed.packaged import packaged
-from annotator.embed.preprocess import Resize
-from annotator.embed.stream import embed_images
-from annotator.progress import bar
-from annotator.tune.choose import Adaptation, choose
+from annotator.encoders.efficientnet import packaged
+from annotator.encoders.embedder import Encoder, TorchEmbedder
+from annotator.encoders.local_runner import embed_images
+from annotator.encoders.preprocess import Resize
+from annotator.encoders.registry import DEFAULT
+from annotator.knn.fit_index import Adaptation, choose
+from index.progress import track
 
 # Parts of the vectors by the position of their block: a mean and a deviation for each stage.
 POOLED = {
@@ -84,7 +84,7 @@ def main() -> None:
 def embed(collection: Collection, encoder: Encoder) -> tuple[list[str], NDArray[np.float32]]:
     """Ids and vectors of the images that can be used."""
     refs, embedder = collection.images, TorchEmbedder("benchmark", encoder)
-    results = list(bar(embed_images(refs, embedder), total=len(refs), label="Embedding"))
+    results = list(track(embed_images(refs, embedder), total=len(refs), label="Embedding"))
     kept = [(r.ref.id, r.vector) for r in results if r.vector is not None]
     return [id_ for id_, _ in kept], np.stack([vector for _, vector in kept])
 

@@ -25,20 +25,20 @@ import numpy as np
 from common import save
 from numpy.typing import NDArray
 
-from annotator.build import build_index
 from annotator.collection import Collection
-from annotator.embed.makers import DEFAULT, make_embedder
+from annotator.encoders.registry import DEFAULT, make_embedder
 from annotator.explain.attribution import Heat, highest
 from annotator.explain.explain import Concept, Explanation, explain
 from annotator.explain.occlusion import cover
 from annotator.images.decode import decode
 from annotator.images.ref import ImageRef
 from annotator.images.sources import find_images
+from annotator.indexing.build import build_index
+from annotator.phantoms.cases import FINDINGS, NAMES, Case, draw_cases
+from annotator.phantoms.encode import write_image
+from annotator.phantoms.render import drawn_by, render
 from annotator.pipeline import Annotator
-from annotator.progress import bar
-from annotator.sample.cases import FINDINGS, NAMES, Case, draw_cases
-from annotator.sample.encode import write_image
-from annotator.sample.render import drawn_by, render
+from index.progress import track
 
 SEED = 2026  # of the sample collection
 SHARE = 0.1  # of the picture that is covered
@@ -95,7 +95,7 @@ def main() -> None:
             subjects = [Subject(ref, {}) for ref in found[::step][: options.n]]
         rows = [
             row
-            for subject in bar(subjects, total=len(subjects), label="Explaining")
+            for subject in track(subjects, total=len(subjects), label="Explaining")
             for row in measure(annotator, subject)
         ]
     of = "phantoms" if options.images is None else "images"
@@ -137,7 +137,7 @@ def phantoms(folder: Path, n: int, seed: int, every: int = 1) -> list[Subject]:
 def drawn(folder: Path, cases: Sequence[Case]) -> list[ImageRef]:
     """The images of cases, sorted by id as they are."""
     folder.mkdir(parents=True)
-    for case in bar(cases, total=len(cases), label="Drawing"):
+    for case in track(cases, total=len(cases), label="Drawing"):
         write_image(folder, case, render(case))
     return find_images(folder).images
 

@@ -30,16 +30,15 @@ import numpy as np
 from common import save
 from numpy.typing import NDArray
 
-from annotator.adapt.projection import Projection
-from annotator.adapt.pullback import towards
-from annotator.build import build_index
 from annotator.collection import Collection, read_collection
-from annotator.embed.cache import CACHE_FILE, EmbeddingCache
-from annotator.embed.embedder import Embedder
-from annotator.embed.makers import make_embedder
-from annotator.progress import bar
-from annotator.record import recorded_voting
-from annotator.search.concept import of_concept
+from annotator.encoders.cache import CACHE_FILE, EmbeddingCache
+from annotator.encoders.embedder import Embedder
+from annotator.encoders.registry import make_embedder
+from annotator.explore.concept import of_concept
+from annotator.indexing.build import build_index
+from annotator.indexing.metadata import recorded_voting
+from annotator.knn.projection import Projection
+from annotator.knn.pullback import towards
 from index import StoredIndex, open_index
 
 FEWEST = 20  # images of a concept
@@ -73,11 +72,11 @@ def main() -> None:
         folder = options.work or Path(temporary)
         for seed in range(options.seeds):
             planted, lost, added = plant(collection, options.share, seed)
-            build_index(planted, folder, embedder, progress=bar)
+            build_index(planted, folder, embedder)
             found = errors(open_index(folder), lost, added)
             records.append({"what": "label errors", "share": options.share, "seed": seed, **found})
             print(records[-1])
-        build_index(collection, folder, embedder, progress=bar)
+        build_index(collection, folder, embedder)
         for offset in (0, 1, 5):
             figures = words(open_index(folder), folder, embedder, offset)
             records.append({"what": "words", "offset": offset, **figures})

@@ -27,7 +27,7 @@ from index_latency_parts.synthetic import Synthetic
 from numpy.typing import NDArray
 
 from index import LabelTable, VersionWriter, open_index
-from index.change import add_rows, compact, remove_rows
+from index.folder.change import add_rows, compact, remove_rows
 from index.segments import CONTENT, Segment
 
 CONCEPTS = [[f"C{j:07d}" for j in range(i, i + 5)] for i in range(1000)]
@@ -36,8 +36,8 @@ OPEN = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from index.store import open_index
-from index.backends.library import import_faiss
+from index.folder.store import open_index
+from index.search.library import import_faiss
 import_faiss()
 query = np.load(sys.argv[2])
 start = time.perf_counter()

@@ -25,11 +25,11 @@ from common import save
 from index_latency_parts.data import QUERIES, Dataset, prepare
 from numpy.typing import NDArray
 
-from annotator.vote.voting import Voting
+from annotator.knn.voting import Voting
 from index import LabelTable
-from index.backends.approximate import candidates_for, set_effort
-from index.backends.library import import_faiss
-from index.backends.structure import KINDS, STRUCTURE, Kind, make_structure, open_structure
+from index.search.build import KINDS, STRUCTURE, Kind, make_structure, open_structure
+from index.search.faiss_ivf import candidates_for, set_effort
+from index.search.library import import_faiss
 
 Floats = NDArray[np.float32]
 

@@ -29,7 +29,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         images = options.images
         if images is None:
-            from annotator.sample import write_sample
+            from annotator.phantoms import write_sample
 
             images = write_sample(Path(folder) / "sample").images
         for n in options.sizes:

@@ -30,11 +30,12 @@ from index_latency_parts.truth import recall, similarities
 from numpy.typing import NDArray
 from pymilvus import MilvusClient
 
-from annotator.vote.voting import Voting
+from annotator.knn.voting import Voting
 from index.milvus.kinds import build_params, search_params
 from index.milvus.opened import MilvusIndex
-from index.milvus.place import MilvusPlace
+from index.milvus.place import MilvusLocation
 from index.milvus.rows import SUMMARY, create_rows, entities, messages
+from index.progress import reported_by
 from index.segments import Segment
 
 Floats = NDArray[np.float32]
@@ -60,7 +61,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def measure(kind: str, data: Dataset, rows: Segment, options: argparse.Namespace) -> dict[str, Any]:
     """Build both, ask both, remove both."""
-    place = MilvusPlace.at(f"{options.server.rstrip('/')}/{NAME}_{kind}")
+    place = MilvusLocation.at(f"{options.server.rstrip('/')}/{NAME}_{kind}")
     client = MilvusClient(uri=place.address.uri, token=place.address.token)
     bare = f"{place.address.name}_bare"
     remove(client, place.address.name)
@@ -84,17 +85,17 @@ def measure(kind: str, data: Dataset, rows: Segment, options: argparse.Namespace
     }
 
 
-def build(place: MilvusPlace, kind: str, rows: Segment) -> dict[str, float]:
+def build(place: MilvusLocation, kind: str, rows: Segment) -> dict[str, float]:
     """Seconds of the product's build, by what it says that it does."""
     spent: dict[str, float] = {}
 
-    def progress(items: Iterable[Any], *, total: int, label: str) -> Iterator[Any]:
+    def track(items: Iterable[Any], *, total: int, label: str) -> Iterator[Any]:
         started = time.perf_counter()
         yield from items
         spent[label] = time.perf_counter() - started
 
     started = time.perf_counter()
-    with place.writer() as writer:
+    with reported_by(track), place.writer() as writer:
         writer.add(rows.vectors)
         writer.publish(
             rows.ids,
@@ -103,7 +104,6 @@ def build(place: MilvusPlace, kind: str, rows: Segment) -> dict[str, float]:
             columns={},
             about={},
             index_type=kind,
-            progress=progress,
         )
     whole = time.perf_counter() - started
     return {

@@ -37,7 +37,7 @@ from quality_rows.registry import ROWS, Settings
 from quality_rows.report import markdown, plot_bars, plot_curves
 
 from annotator.collection import Collection, read_collection
-from annotator.embed.makers import DEFAULT
+from annotator.encoders.registry import DEFAULT
 from annotator.errors import AnnotatorError
 from annotator.tables.formats import read_column
 

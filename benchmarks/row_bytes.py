@@ -30,7 +30,7 @@ from index_latency_parts.synthetic import Synthetic
 
 from annotator.tables.formats import read_captions, read_concepts
 from index import VersionWriter, open_index
-from index.backends.structure import STRUCTURE
+from index.search.build import STRUCTURE
 from index.segments import CONTENT
 
 KINDS = {512: ("flat", "ivf", "compressed"), 1280: ("ivf", "compressed")}
@@ -72,7 +72,7 @@ def texts_of(options: argparse.Namespace, folder: Path) -> Texts:
     """Those of the collection; without one, of the phantoms."""
     concepts, captions = options.concepts, options.captions
     if concepts is None:
-        from annotator.sample import write_sample
+        from annotator.phantoms import write_sample
 
         paths = write_sample(folder / "sample")
         concepts, captions = paths.concepts, paths.captions
@@ -171,7 +171,7 @@ def child(what: str, folder: Path) -> dict[str, int]:
 
 def opened(index: Path) -> dict[str, int]:
     """Memory that an open index has taken for itself, after some queries."""
-    from index.backends.library import import_faiss
+    from index.search.library import import_faiss
 
     import_faiss()
     dim = json.loads((index / "v000001" / "manifest.json").read_text())["dim"]

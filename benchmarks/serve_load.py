@@ -73,7 +73,7 @@ def run(options: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:
     """Prepare images and an index in `folder`, and measure each part that was asked for."""
     source, index = options.source, options.index
     if source is None or index is None:
-        from annotator.sample import write_sample
+        from annotator.phantoms import write_sample
 
         sample = write_sample(folder / "sample", n=options.phantoms)
         source = source or sample.images

@@ -33,10 +33,10 @@ from common import copies, save
 from numpy.typing import NDArray
 from PIL import Image
 
-from annotator.embed.embedder import Embedder
-from annotator.embed.makers import make_embedder
-from annotator.embed.stream import cpu_count
-from annotator.embed.torch_setup import (
+from annotator.encoders.embedder import Embedder
+from annotator.encoders.local_runner import cpu_count
+from annotator.encoders.registry import make_embedder
+from annotator.encoders.torch_setup import (
     choose_device,
     make_torchvision_importable,
     threads_per_operation,
@@ -75,7 +75,7 @@ def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Prepare images and an index in `folder`, and time the three."""
     images = options.images
     if images is None:
-        from annotator.sample import write_sample
+        from annotator.phantoms import write_sample
 
         images = write_sample(folder / "sample").images
     copies(images, folder / "images", options.n)

@@ -19,9 +19,9 @@ import numpy as np
 from common import save
 from numpy.typing import NDArray
 
-from annotator.adapt.fit import Fitter
-from annotator.tune.grid import choose_voting
-from annotator.tune.neighbours import cross_fitted, group_folds
+from annotator.knn.cross_validation import cross_fitted, group_folds
+from annotator.knn.fit import Fitter
+from annotator.knn.grid_search import choose_voting
 from index import LabelTable
 
 _ROWS_AT_ONCE = 4096

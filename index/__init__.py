@@ -10,22 +10,22 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from index.backends.flat import FlatIndex
-    from index.backends.protocol import Neighbors, VectorIndex
     from index.errors import IndexProblem
+    from index.folder.store import StoredIndex, open_index
+    from index.folder.writer import VersionWriter
     from index.labels import LabelTable
-    from index.store import StoredIndex, open_index
-    from index.writer import VersionWriter
+    from index.search.base import Neighbors, VectorIndex
+    from index.search.flat import FlatIndex
 
 _HOME = {
-    "FlatIndex": "index.backends.flat",
+    "FlatIndex": "index.search.flat",
     "IndexProblem": "index.errors",
     "LabelTable": "index.labels",
-    "Neighbors": "index.backends.protocol",
-    "StoredIndex": "index.store",
-    "VectorIndex": "index.backends.protocol",
-    "VersionWriter": "index.writer",
-    "open_index": "index.store",
+    "Neighbors": "index.search.base",
+    "StoredIndex": "index.folder.store",
+    "VectorIndex": "index.search.base",
+    "VersionWriter": "index.folder.writer",
+    "open_index": "index.folder.store",
 }
 
 __all__ = [

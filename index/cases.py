@@ -10,11 +10,11 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from index.backends.protocol import Neighbors
 from index.labels import LabelTable
+from index.search.base import Neighbors
 
 
-class Cases(Protocol):
+class Rows(Protocol):
     """Rows of an index and what belongs to them: all of it, or those that a search found."""
 
     @property
@@ -41,7 +41,7 @@ class Cases(Protocol):
         ...
 
 
-class Taken:
+class RowSubset:
     """Some rows of other cases.
 
     Args:
@@ -49,7 +49,7 @@ class Taken:
         rows: int64[m], which.
     """
 
-    def __init__(self, cases: Cases, rows: NDArray[np.int64]) -> None:
+    def __init__(self, cases: Rows, rows: NDArray[np.int64]) -> None:
         self._cases = cases
         self._rows = rows
 
@@ -84,7 +84,7 @@ def spread(n: int, most: int) -> NDArray[np.int64]:
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """The neighbours of some queries.
 
     Attributes:
@@ -93,9 +93,9 @@ class Found:
     """
 
     neighbors: Neighbors
-    cases: Cases
+    cases: Rows
 
-    def take(self, queries: Sequence[int]) -> Found:
+    def take(self, queries: Sequence[int]) -> SearchResult:
         """The neighbours of some of the queries."""
         found, some = self.neighbors, list(queries)
-        return Found(Neighbors(found.rows[some], found.similarities[some]), self.cases)
+        return SearchResult(Neighbors(found.rows[some], found.similarities[some]), self.cases)

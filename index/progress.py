@@ -1,21 +1,48 @@
-"""How long work tells that it is going on."""
+"""Progress of long work: code that loops says so by `track`, a front end decides what is shown."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
 from typing import Protocol, TypeVar
 
 T = TypeVar("T")
 
 
-class Progress(Protocol):
-    """Wraps an iterable and reports, on the way, how far it is."""
+class Reporter(Protocol):
+    """Passes an iterable through and reports how far it is."""
 
     def __call__(self, items: Iterable[T], *, total: int, label: str) -> Iterable[T]:
-        """Pass `items` through, saying what (`label`) is how far of `total`."""
+        """Yield `items`, reporting under `label` how many of `total` have passed."""
         ...
 
 
 def silent(items: Iterable[T], *, total: int, label: str) -> Iterable[T]:
-    """No report: the default of the Python API."""
+    """Report nothing: the default, and what the Python API does."""
     return items
+
+
+def bar(items: Iterable[T], *, total: int, label: str) -> Iterable[T]:
+    """A bar with rate and time left on stderr, for anything that takes over a second."""
+    from tqdm import tqdm
+
+    return tqdm(items, total=total, desc=label, unit=" images", delay=1, dynamic_ncols=True)
+
+
+_reporter: Reporter = silent
+
+
+@contextlib.contextmanager
+def reported_by(reporter: Reporter) -> Iterator[None]:
+    """Let `reporter` show all progress of this process inside the `with` block."""
+    global _reporter
+    before, _reporter = _reporter, reporter
+    try:
+        yield
+    finally:
+        _reporter = before
+
+
+def track(items: Iterable[T], *, total: int, label: str) -> Iterable[T]:
+    """Iterate over `items`, reporting progress to whoever has asked for it by `reported_by`."""
+    return _reporter(items, total=total, label=label)

@@ -11,8 +11,8 @@ from annotator.errors import FormatError
 from annotator.images.ref import image_id
 from annotator.tables.run import render_run
 from service.engine import Engine
-from service.metrics import STAGES
 from service.multipart import Upload
+from service.observability import STAGES
 from service.problems import Problem
 
 if TYPE_CHECKING:

@@ -15,17 +15,17 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
 from annotator import __version__
-from service.admission import RefuseOverflow
-from service.auth import Keys, LocalNamesOnly, RequireKey
 from service.batcher import Limits
 from service.engine import EngineHolder
-from service.headers import PAGE_POLICY, CloseAtTheEnd, Linger, SafeHeaders
-from service.observe import Observe
+from service.middleware.admission import RefuseOverflow
+from service.middleware.auth import Keys, LocalNamesOnly, RequireKey
+from service.middleware.headers import PAGE_POLICY, CloseAtTheEnd, Linger, SafeHeaders
+from service.middleware.observe import Observe
 from service.page_files import PageFile, read_page
 from service.problems import Problem
 from service.routes import NOTICE, router
+from service.service import Service
 from service.settings import Settings
-from service.state import Service
 
 _HEALTH = ("/livez", "/readyz")
 
@@ -64,8 +64,8 @@ def create_app(settings: Settings, holder: EngineHolder, keys: Keys | None = Non
 
 @contextlib.asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    from annotator.embed.stream import cpu_count
-    from annotator.embed.torch_setup import threads_per_operation
+    from annotator.encoders.local_runner import cpu_count
+    from annotator.encoders.torch_setup import threads_per_operation
 
     batcher = app.state.service.batcher
     # The encoders share the cores; see docs/service.md, "Tuning".
@@ -75,8 +75,8 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 def _limits(settings: Settings, holder: EngineHolder) -> Limits:
-    from annotator.embed.stream import default_workers
-    from annotator.embed.torch_setup import choose_device
+    from annotator.encoders.local_runner import default_workers
+    from annotator.encoders.torch_setup import choose_device
 
     cores = default_workers()
     on_gpu = choose_device(settings.device).type == "cuda"

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from index.errors import IndexProblem
 from service.engine import Engine
-from service.metrics import Metrics
+from service.observability import Metrics
 
 if TYPE_CHECKING:
+    from annotator.knn.voting import Voting
     from annotator.pipeline import Annotation
-    from annotator.vote.voting import Voting
 
 T = TypeVar("T")
 

@@ -14,13 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from annotator.embed.embedder import Embedder
-    from annotator.embed.torch_setup import Device
+    from annotator.encoders.embedder import Embedder
+    from annotator.encoders.torch_setup import Device
+    from annotator.explore.neighbours import Case
+    from annotator.explore.text_search import TextSearch
+    from annotator.knn.voting import Voting
     from annotator.pipeline import Annotation, Annotator
-    from annotator.search.cases import Case
-    from annotator.search.text import TextSearch
-    from annotator.vote.voting import Voting
-    from index.place import Place
+    from index.protocols import IndexLocation
 
 
 _PATIENCE_S = 3.0  # with the index's server, if it has one: clients rather ask again than wait
@@ -64,7 +64,7 @@ class Engine:
     @property
     def searches_text(self) -> bool:
         """Whether the encoder is of a kind that has a text tower."""
-        from annotator.embed.makers import has_text_tower
+        from annotator.encoders.registry import has_text_tower
 
         return has_text_tower(self.annotator.embedder.name)
 
@@ -74,7 +74,7 @@ class Engine:
         Raises:
             AnnotatorError: The encoder has no text tower, or it cannot be loaded.
         """
-        from annotator.search.cases import cases_of
+        from annotator.explore.neighbours import cases_of
 
         with self._one_text_tower:
             search = self._text_search
@@ -82,7 +82,7 @@ class Engine:
 
     @cached_property
     def _text_search(self) -> TextSearch:
-        from annotator.search.text import TextSearch
+        from annotator.explore.text_search import TextSearch
 
         return TextSearch(self.annotator.stored)
 
@@ -117,7 +117,7 @@ class Engine:
         Returns:
             An annotation of each (its image id is empty), and the seconds of encode, search, vote.
         """
-        from annotator.embed.stream import embed_frames
+        from annotator.encoders.local_runner import embed_frames
 
         clock = [time.perf_counter()]
         vectors = embed_frames(pixels, self.annotator.embedder, batch_size)
@@ -137,7 +137,7 @@ class Engine:
 
 
 def open_engine(
-    place: Path | str | Place, device: Device = "auto", embedder: Embedder | None = None
+    place: Path | str | IndexLocation, device: Device = "auto", embedder: Embedder | None = None
 ) -> Engine:
     """Open the current version of an index, and try it on one image.
 
@@ -150,12 +150,12 @@ def open_engine(
         IndexProblem: There is no index, or it is damaged, or cannot be reached.
         AnnotatorError: The encoder cannot be loaded, or is another one now.
     """
-    from annotator.embed.stream import blank_pixels
+    from annotator.encoders.local_runner import blank_pixels
+    from annotator.indexing.metadata import recorded_encoder
     from annotator.pipeline import Annotator, recorded_embedder
-    from annotator.record import recorded_encoder
-    from index.places import place_of
+    from index.locations import locate
 
-    stored = place_of(place).open(device=device, patience=_PATIENCE_S)
+    stored = locate(place).open(device=device, patience=_PATIENCE_S)
     if embedder is None or embedder.fingerprint.differences(recorded_encoder(stored)[1]):
         embedder = recorded_embedder(stored, device=device)
     annotator = Annotator(stored, embedder)
@@ -177,7 +177,7 @@ class EngineHolder:
         engine: What to begin with.
     """
 
-    def __init__(self, place: Path | str | Place, device: Device, engine: Engine) -> None:
+    def __init__(self, place: Path | str | IndexLocation, device: Device, engine: Engine) -> None:
         self.current = engine
         self._place = place
         self._device: Device = device

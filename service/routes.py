@@ -37,7 +37,7 @@ from service.schemas import (
     StatusOut,
 )
 from service.search import search, similar_to, similar_to_images
-from service.state import Service, client_closed
+from service.service import Service, client_closed
 from service.uploads import announced_size, read_uploads
 
 NOTICE = "Not for clinical use."

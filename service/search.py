@@ -6,13 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from annotator.errors import AnnotatorError
+from annotator.errors import AnnotatorError, IndexProblem
 from service.answers import Outcome, picture_path
 from service.engine import Engine
 from service.problems import Problem
 
 if TYPE_CHECKING:
-    from annotator.search.cases import Case
+    from annotator.explore.neighbours import Case
     from service.schemas import SearchQuery, SimilarQuery
 
 _MOST_JUDGED = 500  # of a concept's images
@@ -24,7 +24,7 @@ def search(engine: Engine, query: SearchQuery) -> dict[str, Any]:
     Raises:
         Problem: 404 no such concept; 409 several of them, or no search by text.
     """
-    from annotator.concept_names import NoSuchConcept, SeveralConcepts, find_concept
+    from annotator.tables.concept_names import NoSuchConcept, SeveralConcepts, find_concept
 
     stored = engine.annotator.stored
     if query.by != "text":
@@ -40,6 +40,8 @@ def search(engine: Engine, query: SearchQuery) -> dict[str, Any]:
                 raise Problem(404, "no_such_concept", error.message, hint) from None
     try:
         found = engine.search_text(query.q, query.k)
+    except IndexProblem:
+        raise
     except AnnotatorError as error:
         raise Problem(409, "no_text_search", error.message, error.hint) from None
     return _answer(engine, {"kind": "text", "concept": None}, found, (), ())
@@ -51,7 +53,7 @@ def similar_to(engine: Engine, query: SimilarQuery) -> dict[str, Any]:
     Raises:
         Problem: 404 no such image; 409 the index does not know its images' groups.
     """
-    from annotator.search.similar import rank_ids
+    from annotator.explore.similar import rank_ids
 
     stored = engine.annotator.stored
     if not stored.with_ids([query.id]).ids:
@@ -59,6 +61,8 @@ def similar_to(engine: Engine, query: SimilarQuery) -> dict[str, Any]:
         raise Problem(404, "no_such_image", "The index has no image of this id.", hint)
     try:
         (ranking,) = rank_ids(stored, [query.id], query.k, without=query.without)
+    except IndexProblem:
+        raise
     except AnnotatorError as error:
         raise Problem(409, "no_groups", error.message, "Leave out `without`.") from None
     result = {"id": query.id, "cases": _cases(engine, ranking.cases), "error": None}
@@ -69,7 +73,7 @@ def similar_to_images(
     engine: Engine, ids: Sequence[str], outcomes: Sequence[Outcome]
 ) -> dict[str, Any]:
     """`schemas.SimilarOut` for images that were sent: the cases are those that voted."""
-    from annotator.search.cases import Case
+    from annotator.explore.neighbours import Case
 
     results: list[dict[str, Any]] = []
     for id_, outcome in zip(ids, outcomes, strict=True):
@@ -86,7 +90,7 @@ def similar_to_images(
 
 
 def _of_concept(engine: Engine, cui: str, query: SearchQuery) -> dict[str, Any]:
-    from annotator.search.concept import of_concept
+    from annotator.explore.concept import of_concept
 
     annotator = engine.annotator
     found = of_concept(annotator.stored, annotator.voting, cui, k=query.k, most=_MOST_JUDGED)

@@ -13,12 +13,12 @@ import uvicorn
 
 from annotator.errors import AnnotatorError
 from service.app import create_app
-from service.auth import read_keys
 from service.engine import EngineHolder, open_engine
 from service.logs import configure_logging, log
-from service.protocol import MAX_HEADER_BYTES, http_protocol
+from service.middleware.auth import read_keys
+from service.middleware.protocol import MAX_HEADER_BYTES, http_protocol
+from service.service import Service
 from service.settings import Settings
-from service.state import Service
 
 KEEP_ALIVE_SECONDS = 15
 

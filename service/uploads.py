@@ -9,7 +9,7 @@ from python_multipart.multipart import parse_options_header
 from starlette.datastructures import Headers
 from starlette.requests import Request
 
-from service.admission import Ticket
+from service.middleware.admission import Ticket
 from service.multipart import MultipartReader, Upload, is_image_type
 from service.problems import Problem
 from service.settings import Settings

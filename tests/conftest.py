@@ -16,7 +16,7 @@ import pytest
 
 if TYPE_CHECKING:
     from annotator.collection import Collection
-    from annotator.embed.embedder import Embedder, TorchEmbedder
+    from annotator.encoders.embedder import Embedder, TorchEmbedder
 
 # Threads of OpenMP spin while they wait: on cores that others use too, tests would take several
 # times as long. Read once, when torch or FAISS is loaded.
@@ -51,8 +51,8 @@ def tiny_embedder() -> TorchEmbedder:
     import torch
     from torch import nn
 
-    from annotator.embed.embedder import Encoder, TorchEmbedder
-    from annotator.embed.preprocess import Preprocess
+    from annotator.encoders.embedder import Encoder, TorchEmbedder
+    from annotator.encoders.preprocess import Preprocess
 
     model = nn.Sequential(
         nn.Conv2d(3, 8, 5, stride=2), nn.ReLU(), nn.Conv2d(8, 16, 5, stride=2), nn.Tanh()
@@ -70,7 +70,7 @@ def tiny_embedder() -> TorchEmbedder:
 @pytest.fixture(scope="session")
 def clip_embedder(tmp_path_factory: pytest.TempPathFactory) -> Embedder:
     """A small random open_clip model with a text tower, saved as a repository on disk."""
-    from annotator.embed.torch_setup import make_torchvision_importable
+    from annotator.encoders.torch_setup import make_torchvision_importable
 
     if importlib.util.find_spec("open_clip") is None:
         pytest.skip("open_clip is an optional extra")
@@ -79,7 +79,7 @@ def clip_embedder(tmp_path_factory: pytest.TempPathFactory) -> Embedder:
     import torch
     from safetensors.torch import save_file
 
-    from annotator.embed.makers import make_embedder
+    from annotator.encoders.registry import make_embedder
 
     tower = {"width": 32, "layers": 2}
     config = {
@@ -151,7 +151,7 @@ def patterns(tmp_path_factory: pytest.TempPathFactory) -> Collection:
 def _tuned_index(
     tmp_path_factory: pytest.TempPathFactory, patterns: Collection, tiny_embedder: TorchEmbedder
 ) -> Path:
-    from annotator.build import build_index
+    from annotator.indexing.build import build_index
 
     directory = tmp_path_factory.mktemp("tuned") / "index"
     build_index(patterns, directory, tiny_embedder)

@@ -38,7 +38,7 @@ HEAVY |= {"ray", "fsspec", "s3fs", "gcsfs"}
 SERVICE = {"fastapi", "starlette", "pydantic", "pydantic_settings", "uvicorn", "h11"}
 SERVICE |= {"prometheus_client", "python_multipart"}
 MAY_BE_HEAVY = {
-    "annotator/embed": {"torch"},
+    "annotator/encoders": {"torch"},
     "annotator/images/dicom_worker.py": {"pydicom"},  # a process of its own
 }
 
@@ -67,7 +67,7 @@ def imports(path: Path, *, top_only: bool = False) -> Iterator[str]:
 
 
 def name_of(path: Path) -> str:
-    """Such as "embed" for annotator/embed/cache.py."""
+    """Such as "embed" for annotator/encoders/cache.py."""
     return path.relative_to(ROOT / "annotator").parts[0].removesuffix(".py")
 
 
@@ -146,8 +146,14 @@ def run(script: str) -> str:
         ("import annotator.cli", {"numpy", "PIL", "service"} | SERVICE | HEAVY),
         ("import service.server", {"PIL"} | HEAVY),
         ("from annotator import evaluate, find_images, read_collection, Voting", HEAVY),
-        ("import annotator.inspect, annotator.record, index.store", HEAVY),
-        ("import annotator.tables.run, annotator.score.stats, annotator.score.report", HEAVY),
+        (
+            "import annotator.indexing.describe, annotator.indexing.metadata, index.folder.store",
+            HEAVY,
+        ),
+        (
+            "import annotator.tables.run, annotator.evaluation.collection_stats, annotator.evaluation.report",
+            HEAVY,
+        ),
     ],
 )
 def test_what_an_import_does_not_load(statement: str, absent: set[str]) -> None:

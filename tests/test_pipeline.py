@@ -11,18 +11,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from annotator.adapt.projection import ARRAYS, Projection
-from annotator.build import build_index
 from annotator.collection import Collection, in_order_of, read_collection
-from annotator.embed.embedder import TorchEmbedder
-from annotator.embed.stream import embed_images
+from annotator.encoders.embedder import TorchEmbedder
+from annotator.encoders.local_runner import embed_images
 from annotator.errors import AnnotatorError
 from annotator.images.sources import find_images
+from annotator.indexing.build import build_index
+from annotator.indexing.metadata import recorded_nearest
+from annotator.knn.projection import ARRAYS, Projection
+from annotator.knn.voting import Voting
 from annotator.pipeline import Annotation, Annotator, recorded_embedder
-from annotator.record import recorded_nearest
-from annotator.vote.voting import Voting
 from index import IndexProblem, Neighbors, StoredIndex, VersionWriter, open_index
-from index.cases import Found
+from index.cases import SearchResult
 
 CONCEPTS = ["C1;C2", "C1", "", "C3", "C2;C3;C4", "C1", "C5", "C2", "C1;C2", "C4"]
 
@@ -249,13 +249,13 @@ def test_familiarity_is_a_share_of_the_index(tuned: Annotator) -> None:
     rows = np.zeros((len(quantiles), 1), np.int64)
     similarities = quantiles.astype(np.float32)[:, None]
     ids = [str(i) for i in range(len(quantiles))]
-    found = tuned.decide(ids, Found(Neighbors(rows, similarities), cases(tuned)))
+    found = tuned.decide(ids, SearchResult(Neighbors(rows, similarities), cases(tuned)))
     shares = [a.familiarity for a in found]
     assert shares == pytest.approx(np.linspace(0, 1, len(quantiles)), abs=0.02)
     assert shares == sorted(shares)  # type: ignore[type-var]
     for similarity, share in ((-1.0, 0.0), (1.0, 1.0)):
         near = Neighbors(rows[:1], np.array([[similarity]], np.float32))
-        (one,) = tuned.decide(["x"], Found(near, cases(tuned)))
+        (one,) = tuned.decide(["x"], SearchResult(near, cases(tuned)))
         assert one.familiarity == share
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from annotator.sample import write_sample
+from annotator.phantoms import write_sample
 
 README = Path(__file__).parents[1] / "README.md"
 TEXT = README.read_text(encoding="utf-8")

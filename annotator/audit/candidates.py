@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from annotator.adapt.fit import Fitter
-from annotator.adapt.projection import Projection
 from annotator.audit.align import fit_pairs
-from annotator.progress import Progress, silent
+from annotator.knn.fit import Fitter
+from annotator.knn.projection import Projection
 from index import FlatIndex, LabelTable
+from index.progress import track
 
 BY_LOOKS, BY_PIXELS = 10, 5  # neighbours that are compared
 _COARSE = 16  # pixels of the side of what is compared by pixels
@@ -73,21 +73,19 @@ def looks_projection(vectors: NDArray[np.float32], blocks: tuple[int, ...]) -> P
     return Fitter(vectors, LabelTable.from_sets([()] * len(vectors)), blocks).projection(None)
 
 
-def compare_within(views: Views, *, workers: int, progress: Progress = silent) -> Pairs:
+def compare_within(views: Views, *, workers: int) -> Pairs:
     """Each image with those of the same collection that are most similar; every pair once."""
     keys = _keys(_nearest(views, views, 1), len(views))
     # A pair once, whichever of the two found the other.
     rows, others = np.minimum(keys[:, 0], keys[:, 1]), np.maximum(keys[:, 0], keys[:, 1])
     keys = np.unique(np.stack([rows, others, keys[:, 2]], axis=1)[rows != others], axis=0)
-    return _compared(views, views, keys, workers, progress)
+    return _compared(views, views, keys, workers)
 
 
-def compare_across(
-    views: Views, sources: Views, *, workers: int, progress: Progress = silent
-) -> Pairs:
+def compare_across(views: Views, sources: Views, *, workers: int) -> Pairs:
     """Each image of `views` (rows) with those of `sources` (others) that are most similar."""
     keys = np.unique(_keys(_nearest(views, sources, 0), len(sources)), axis=0)
-    return _compared(views, sources, keys, workers, progress)
+    return _compared(views, sources, keys, workers)
 
 
 def _compared(
@@ -95,11 +93,10 @@ def _compared(
     second: Views,
     keys: NDArray[np.int64],
     workers: int,
-    progress: Progress,
 ) -> Pairs:
     scores = np.zeros(len(keys), np.float32)
     starts = range(0, len(keys), _FITTED_AT_ONCE)
-    for start in progress(starts, total=len(starts), label="Comparing"):
+    for start in track(starts, total=len(starts), label="Comparing"):
         part = slice(start, start + _FITTED_AT_ONCE)
         rows, others, mirrored = keys[part, 0], keys[part, 1], keys[part, 2].astype(bool)
         scores[part] = fit_pairs(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from annotator.audit.align import fit_closely
 from annotator.audit.candidates import Pairs
-from annotator.progress import Progress, silent
+from index.progress import track
 
 PROMISING = 0.8  # correlation of the small pictures with which a pair gets a closer look
 _PAIRS_AT_ONCE = 64
@@ -19,9 +19,7 @@ _PAIRS_AT_ONCE = 64
 Look = Callable[[int], NDArray[np.uint8]]
 
 
-def confirm(
-    pairs: Pairs, first: Look, second: Look, *, workers: int = 1, progress: Progress = silent
-) -> Pairs:
+def confirm(pairs: Pairs, first: Look, second: Look, *, workers: int = 1) -> Pairs:
     """The promising ones of `pairs`, with the correlation of larger pictures as their score.
 
     Args:
@@ -29,7 +27,6 @@ def confirm(
         first: Pictures of `pairs.rows`.
         second: Pictures of `pairs.others`.
         workers: Threads.
-        progress: Told about the work.
     """
     kept = pairs.take(np.flatnonzero(pairs.scores >= PROMISING))
     starts = range(0, len(kept.rows), _PAIRS_AT_ONCE)
@@ -44,6 +41,6 @@ def confirm(
         return fit_closely(a, np.where(kept.mirrored[part, None, None], b[:, :, ::-1], b))
 
     with ThreadPoolExecutor(max(1, workers), thread_name_prefix="confirm") as pool:
-        scores = list(progress(pool.map(looked, starts), total=len(starts), label="Confirming"))
+        scores = list(track(pool.map(looked, starts), total=len(starts), label="Confirming"))
     joined = np.concatenate([np.zeros(0, np.float32), *scores])
     return Pairs(kept.rows, kept.others, kept.mirrored, joined)

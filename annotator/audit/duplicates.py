@@ -15,7 +15,6 @@ from annotator.audit.glances import glance_at
 from annotator.errors import ImageError
 from annotator.images.decode import decode
 from annotator.images.ref import ImageRef
-from annotator.progress import Progress, silent
 
 LEAST_SCORE = 0.88  # of a near duplicate; docs/audit.md says what was measured
 _MAYBE_EXACT = 0.999  # from here on the pixels themselves are compared
@@ -50,7 +49,6 @@ def find_duplicates(
     *,
     least: float = LEAST_SCORE,
     workers: int = 1,
-    progress: Progress = silent,
 ) -> list[Duplicate]:
     """All pairs of images that are the same file, the same pixels or the same picture.
 
@@ -62,7 +60,6 @@ def find_duplicates(
         views: Of the images.
         least: Score of a near duplicate.
         workers: Threads.
-        progress: Told about the work.
 
     Returns:
         The surest first, then by row.
@@ -74,9 +71,9 @@ def find_duplicates(
         if first != row:
             found.append(Duplicate(first, row, 1.0, "same file"))
     rows = np.array(sorted(first_of.values()), np.int64)
-    pairs = compare_within(views.take(rows), workers=workers, progress=progress)
+    pairs = compare_within(views.take(rows), workers=workers)
     pairs = Pairs(rows[pairs.rows], rows[pairs.others], pairs.mirrored, pairs.scores)
-    pairs = confirm(pairs, looking_at(refs), looking_at(refs), workers=workers, progress=progress)
+    pairs = confirm(pairs, looking_at(refs), looking_at(refs), workers=workers)
     found += near_duplicates(pairs, least, partial(same_pixels, refs, refs))
     return sorted(found, key=lambda d: (-d.score, d.row, d.other))
 

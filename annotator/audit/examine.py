@@ -21,9 +21,8 @@ from annotator.audit.material import Material
 from annotator.audit.splits import straddling
 from annotator.audit.stored import Cases
 from annotator.audit.unlike import distances_to, distances_within, strangers
-from annotator.embed.embedder import Embedder
-from annotator.progress import Progress, silent
-from annotator.tune.neighbours import LEAST_IMAGES
+from annotator.encoders.embedder import Embedder
+from annotator.knn.cross_validation import LEAST_IMAGES
 from index import LabelTable
 
 _ORDER = ("leak", "straddle", "exact", "near", "label", "unlike")
@@ -67,7 +66,6 @@ def examine(
     cases: Cases | None = None,
     least: float = LEAST_SCORE,
     workers: int = 1,
-    progress: Progress = silent,
 ) -> Audit:
     """Look for everything that may be wrong with a collection.
 
@@ -79,7 +77,6 @@ def examine(
             concepts, unless it holds the images itself.
         least: Score of a near duplicate.
         workers: Threads.
-        progress: Told about the work.
     """
     ids, notes = material.ids, list[str]()
     projection = looks_projection(material.vectors, embedder.blocks)
@@ -90,7 +87,6 @@ def examine(
         Views(looks, material.glances),
         least=least,
         workers=workers,
-        progress=progress,
     )
     findings = _of_duplicates(duplicates, ids, given)
     for s in straddling(ids, given.groups, given.sides):
@@ -101,16 +97,14 @@ def examine(
     groups = merged_groups(ids, given.groups, duplicates)
     within = cases is None or 2 * len(set(ids) & set(cases.ids)) >= len(ids)
     if given.concepts is not None:
-        doubts = _doubts(
-            material, given, groups, embedder.blocks, None if within else cases, progress
-        )
+        doubts = _doubts(material, given, groups, embedder.blocks, None if within else cases)
         if doubts is None:
             notes.append(
                 f"Concepts were not checked: that takes {LEAST_IMAGES} images with concepts, of "
                 "several groups."
             )
         findings += [_of_doubt(doubt, ids, given.names) for doubt in doubts or ()]
-    findings += _unlike(material, groups, cases, embedder.fingerprint.digest, progress, notes)
+    findings += _unlike(material, groups, cases, embedder.fingerprint.digest, notes)
     order = {kind: i for i, kind in enumerate(_ORDER)}
     return Audit(sorted(findings, key=lambda f: order[f.kind]), notes)
 
@@ -153,7 +147,6 @@ def _doubts(
     groups: Sequence[str],
     blocks: tuple[int, ...],
     cases: Cases | None,
-    progress: Progress,
 ) -> list[Doubt] | None:
     """Doubtful concepts, by row of `material`; None where there is too little to judge by."""
     concepts = given.concepts or {}
@@ -170,7 +163,7 @@ def _doubts(
         doubts = doubtful(lists, cases.labels, sets, voting=cases.voting)
     else:
         of_rows = [groups[row] for row in rows]
-        lists = lists_within(vectors, sets, of_rows, blocks=blocks, progress=progress)
+        lists = lists_within(vectors, sets, of_rows, blocks=blocks)
         if lists is None:
             return None
         doubts = doubtful(lists, LabelTable.from_sets(sets), sets)
@@ -191,7 +184,6 @@ def _unlike(
     groups: Sequence[str],
     cases: Cases | None,
     fingerprint: str,
-    progress: Progress,
     notes: list[str],
 ) -> list[Finding]:
     if cases is not None:
@@ -207,14 +199,14 @@ def _unlike(
         number = {id_: n for n, id_ in enumerate(ids)}
         own = np.array([number.get(id_, -1) for id_ in material.ids])
         theirs = np.arange(len(ids))
-        distances = distances_to(vectors, material.vectors, theirs, own, progress=progress)
-        typical = distances_to(vectors, vectors, theirs, theirs, progress=progress)
+        distances = distances_to(vectors, material.vectors, theirs, own)
+        typical = distances_to(vectors, vectors, theirs, theirs)
         where = "case of the index"
     elif len(material.images) < LEAST_IMAGES:
         notes.append(f"Unlike images were not looked for: that takes {LEAST_IMAGES} images.")
         return []
     else:
-        typical = distances = distances_within(material.vectors, groups, progress=progress)
+        typical = distances = distances_within(material.vectors, groups)
         where = "other image"
     return [
         Finding(

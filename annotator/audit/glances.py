@@ -11,26 +11,23 @@ from PIL import Image
 
 from annotator.errors import ImageError
 from annotator.images.decode import decode
+from annotator.images.ordered_map import in_threads
 from annotator.images.ref import ImageRef
-from annotator.in_threads import in_threads
-from annotator.progress import Progress, silent
+from index.progress import track
 
 SIDE = 64  # pixels; 4 kB an image
 
 
-def make_glances(
-    refs: Sequence[ImageRef], *, workers: int, progress: Progress = silent
-) -> NDArray[np.uint8]:
+def make_glances(refs: Sequence[ImageRef], *, workers: int) -> NDArray[np.uint8]:
     """uint8[n, 64, 64]: each image in grey, stretched to a square; black if it cannot be read.
 
     Args:
         refs: The images.
         workers: Threads.
-        progress: Told about every image.
     """
     glances = np.zeros((len(refs), SIDE, SIDE), np.uint8)
     with contextlib.closing(in_threads(glance_at, refs, workers=workers)) as made:
-        for i, glance in enumerate(progress(made, total=len(refs), label="Looking")):
+        for i, glance in enumerate(track(made, total=len(refs), label="Looking")):
             glances[i] = glance
     return glances
 

@@ -14,17 +14,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from annotator.adapt.fit import Fitter
-from annotator.progress import Progress, silent
-from annotator.tune.neighbours import (
+from annotator.knn.cross_validation import (
     LEAST_IMAGES,
-    Lists,
+    NeighborLists,
     cross_fitted,
     group_folds,
     group_numbers,
 )
-from annotator.vote.posterior import Posterior, cast
-from annotator.vote.voting import Voting
+from annotator.knn.fit import Fitter
+from annotator.knn.posterior import Posterior, cast
+from annotator.knn.voting import Voting
 from index import LabelTable, Neighbors
 
 LEAST_DOUBT = 0.25
@@ -56,8 +55,7 @@ def lists_within(
     groups: Sequence[str],
     *,
     blocks: Sequence[int],
-    progress: Progress = silent,
-) -> Lists | None:
+) -> NeighborLists | None:
     """Each image's neighbours of other groups; None with too few images to judge by.
 
     Args:
@@ -65,7 +63,6 @@ def lists_within(
         concepts: CUIs of each row.
         groups: Of each row; an empty one is a group of its own.
         blocks: Of the encoder.
-        progress: Told about the work.
     """
     if len(vectors) < LEAST_IMAGES:
         return None
@@ -73,14 +70,12 @@ def lists_within(
     folds = group_folds(numbers)
     fitter = Fitter(vectors, LabelTable.from_sets(concepts), blocks, folds)
     every = np.arange(len(vectors))
-    lists = cross_fitted(
-        fitter, vectors, numbers, folds, _PENALTY, queries=every, progress=progress
-    )
+    lists = cross_fitted(fitter, vectors, numbers, folds, _PENALTY, queries=every)
     return lists if len(lists.queries) >= LEAST_IMAGES else None
 
 
 def doubtful(
-    lists: Lists,
+    lists: NeighborLists,
     known: LabelTable,
     concepts: Sequence[Sequence[str]],
     *,
@@ -145,7 +140,7 @@ def expected_f1(posterior: Posterior, given: Sequence[Sequence[str]]) -> NDArray
     return np.where(size == 0, votes.empty, earned)
 
 
-def _part(lists: Lists, part: slice) -> Neighbors:
+def _part(lists: NeighborLists, part: slice) -> Neighbors:
     return Neighbors(lists.found.rows[part], lists.found.similarities[part])
 
 

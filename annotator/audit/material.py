@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 
 from annotator.audit.glances import make_glances
 from annotator.collection import Collection
-from annotator.embed.embedder import Embedder
-from annotator.embed.stream import default_workers
+from annotator.encoders.embedder import Embedder
+from annotator.encoders.local_runner import default_workers
 from annotator.images.ref import ImageRef
-from annotator.progress import Progress, silent
-from annotator.rows import OnError, Spool, embed_collection
+from annotator.indexing.embed_collection import OnError, Spool, embed_collection
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,6 @@ class Gathering:
         batch_size: Images that the encoder takes at once; None for what suits it.
         workers: Threads; None for the number of cores.
         on_error: "skip" leaves out images that cannot be used; "fail" stops at the first.
-        progress: Told about every image.
     """
 
     def __init__(
@@ -74,13 +72,11 @@ class Gathering:
         batch_size: int | None = None,
         workers: int | None = None,
         on_error: OnError = "skip",
-        progress: Progress = silent,
     ) -> None:
         self.embedder = embedder
         self.workers = workers or default_workers()
         self._cache, self._batch_size = cache, batch_size
         self._on_error: OnError = on_error
-        self._progress = progress
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Gathering:
@@ -104,9 +100,8 @@ class Gathering:
             batch_size=self._batch_size,
             workers=self.workers,
             on_error=self._on_error,
-            progress=self._progress,
         )
-        glances = make_glances(rows.images, workers=self.workers, progress=self._progress)
+        glances = make_glances(rows.images, workers=self.workers)
         contents = [key.tobytes() for key in rows.contents]
         return Material(rows.images, rows.vectors, glances, contents, rows.failed)
 

@@ -6,9 +6,9 @@ import contextlib
 from collections.abc import Callable, Sequence
 
 from annotator.audit.findings import KINDS, TITLES, Finding
-from annotator.html import document, picture, text
 from annotator.images.ref import ImageRef
 from annotator.images.thumbnails import make_thumbnails
+from annotator.render.html import document, picture, text
 
 #: The small picture of an image by its id: a JPEG, or b"" where there is none.
 Pictures = Callable[[str], bytes]

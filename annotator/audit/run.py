@@ -17,7 +17,6 @@ from annotator.audit.stored import Cases
 from annotator.audit.trace import trace
 from annotator.errors import AnnotatorError
 from annotator.images.ref import ImageRef
-from annotator.progress import Progress, silent
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,6 @@ def audit_images(
     *,
     cases: Cases | None = None,
     least: float = LEAST_SCORE,
-    progress: Progress = silent,
 ) -> Result:
     """Look for everything that may be wrong with a collection (`examine`).
 
@@ -102,7 +100,6 @@ def audit_images(
         cases=cases,
         least=least,
         workers=gathering.workers,
-        progress=progress,
     )
     return Result(material.images, None, found.findings, (), found.notes, material.failed)
 
@@ -113,7 +110,6 @@ def trace_images(
     gathering: Gathering,
     *,
     least: float = LEAST_SCORE,
-    progress: Progress = silent,
 ) -> Result:
     """For each image its most likely sources among other images, or in an index (`trace`).
 
@@ -142,6 +138,5 @@ def trace_images(
         projection,
         least=least,
         workers=gathering.workers,
-        progress=progress,
     )
     return Result(material.images, others, found.findings, found.sources, found.notes, failed)

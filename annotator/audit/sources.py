@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from annotator.audit.candidates import Views, compare_across
 from annotator.audit.confirm import Look, confirm
 from annotator.audit.duplicates import near_duplicates
-from annotator.progress import Progress, silent
 from index import FlatIndex
 
 Flag = Literal["copy", "close", "source"]
@@ -58,7 +57,6 @@ def find_sources(
     least: float,
     k: int = SOURCES,
     workers: int = 1,
-    progress: Progress = silent,
 ) -> list[list[Source]]:
     """For each image its most likely sources: copies first, then by similarity.
 
@@ -70,13 +68,12 @@ def find_sources(
         least: Correlation of a copy.
         k: Sources of each image.
         workers: Threads.
-        progress: Told about the work.
     """
     index = FlatIndex(np.ascontiguousarray(collection.looks))
     own = _nearest_other(index, collection.looks)
     found = index.search(np.ascontiguousarray(views.looks), min(k, len(collection)))
-    pairs = compare_across(views, collection, workers=workers, progress=progress)
-    pairs = confirm(pairs, *looks, workers=workers, progress=progress)
+    pairs = compare_across(views, collection, workers=workers)
+    pairs = confirm(pairs, *looks, workers=workers)
     fits: list[dict[int, tuple[float, str]]] = [{} for _ in range(len(views))]
     for d in near_duplicates(pairs, least, same):
         fits[d.row][d.other] = (d.score, d.how)

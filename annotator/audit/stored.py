@@ -11,17 +11,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from annotator.adapt.projection import Projection
 from annotator.audit.align import CLOSE_SIDE
 from annotator.audit.candidates import Views
 from annotator.audit.glances import SIDE, glance
 from annotator.audit.unlike import evenly
-from annotator.embed.cache import CACHE_FILE, EmbeddingCache
-from annotator.record import recorded_voting
-from annotator.tune.neighbours import LEAST_IMAGES, Lists
-from annotator.vote.voting import Voting
+from annotator.encoders.cache import CACHE_FILE, EmbeddingCache
+from annotator.indexing.metadata import recorded_voting
+from annotator.knn.cross_validation import LEAST_IMAGES, NeighborLists
+from annotator.knn.projection import Projection
+from annotator.knn.voting import Voting
 from index import LabelTable, Neighbors, StoredIndex, open_index
-from index.places import is_on_server
+from index.locations import is_on_server
 
 _MORE = 50  # neighbours beyond those that vote, to leave out the image's own
 _SEARCHED_AT_ONCE = 256
@@ -135,7 +135,7 @@ class Cases:
 
     def lists(
         self, vectors: NDArray[np.float32], ids: Sequence[str], groups: Sequence[str]
-    ) -> Lists | None:
+    ) -> NeighborLists | None:
         """Each image's neighbours in the index, without itself and its group; None if none is left.
 
         Args:
@@ -171,4 +171,4 @@ class Cases:
         kept = np.flatnonzero(np.isfinite(joined.similarities[:, 0]))
         if not len(kept):
             return None
-        return Lists(kept, Neighbors(joined.rows[kept], joined.similarities[kept]))
+        return NeighborLists(kept, Neighbors(joined.rows[kept], joined.similarities[kept]))

@@ -9,7 +9,6 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from annotator.adapt.projection import Projection
 from annotator.audit.candidates import Views
 from annotator.audit.confirm import Look
 from annotator.audit.duplicates import LEAST_SCORE, looking_at, same_pixels
@@ -17,7 +16,7 @@ from annotator.audit.findings import Finding
 from annotator.audit.material import Material
 from annotator.audit.sources import SOURCES, Source, find_sources
 from annotator.audit.stored import Cases
-from annotator.progress import Progress, silent
+from annotator.knn.projection import Projection
 
 _ORDER = ("copy", "close", "source")
 
@@ -45,7 +44,6 @@ def trace(
     least: float = LEAST_SCORE,
     k: int = SOURCES,
     workers: int = 1,
-    progress: Progress = silent,
 ) -> Trace:
     """For each image its most likely sources.
 
@@ -57,7 +55,6 @@ def trace(
         least: Correlation of a copy.
         k: Sources of each image.
         workers: Threads.
-        progress: Told about the work.
     """
     notes = list[str]()
     if isinstance(against, Cases):
@@ -76,9 +73,7 @@ def trace(
         look = looking_at(against.images)
     views = Views(_projected(material.vectors, projection), material.glances)
     looks_at = (looking_at(material.images), look)
-    found = find_sources(
-        views, collection, looks_at, same, least=least, k=k, workers=workers, progress=progress
-    )
+    found = find_sources(views, collection, looks_at, same, least=least, k=k, workers=workers)
     rows = []
     for image_id, sources in zip(material.ids, found, strict=True):
         named = [(ids[s.row], s) for s in sources]

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from annotator.progress import Progress, silent
-from annotator.tune.neighbours import group_numbers
+from annotator.knn.cross_validation import group_numbers
 from index import FlatIndex
+from index.progress import track
 
 _FENCE = 3.0  # interquartile ranges; Tukey's outer fence
 _RANK = 5  # which nearest image counts
@@ -58,19 +58,16 @@ def strangers(distances: NDArray[np.float64], typical: NDArray[np.float64]) -> l
     return sorted(found, key=lambda s: (-s.distance, s.row))
 
 
-def distances_within(
-    vectors: NDArray[np.float32], groups: Sequence[str], *, progress: Progress = silent
-) -> NDArray[np.float64]:
+def distances_within(vectors: NDArray[np.float32], groups: Sequence[str]) -> NDArray[np.float64]:
     """float64[n]: each image's distance to its fifth nearest of another group; NaN without one.
 
     Args:
         vectors: float32[n, dim] of unit norm, as the encoder made them; may be mapped from disk.
         groups: Of each row; an empty one is a group of its own.
-        progress: Told about the work.
     """
     every = evenly(len(vectors))
     numbers = group_numbers(groups)
-    return distances_to(vectors[every], vectors, numbers[every], numbers, progress=progress)
+    return distances_to(vectors[every], vectors, numbers[every], numbers)
 
 
 def distances_to(
@@ -78,8 +75,6 @@ def distances_to(
     vectors: NDArray[np.float32],
     known_groups: NDArray[np.int64],
     groups: NDArray[np.int64],
-    *,
-    progress: Progress = silent,
 ) -> NDArray[np.float64]:
     """float64[n]: as `distances_within`, to other images.
 
@@ -88,12 +83,11 @@ def distances_to(
         vectors: float32[n, dim] of unit norm.
         known_groups: int64[m].
         groups: int64[n], by the same numbers.
-        progress: Told about the work.
     """
     index = FlatIndex(np.ascontiguousarray(known))
     distances = np.full(len(vectors), np.nan)
     starts = range(0, len(vectors), _SEARCHED_AT_ONCE)
-    for start in progress(starts, total=len(starts), label="Strangers"):
+    for start in track(starts, total=len(starts), label="Strangers"):
         part = slice(start, start + _SEARCHED_AT_ONCE)
         found = index.search(np.array(vectors[part]), min(_RANK + _OWN, len(known)))
         other = known_groups[found.rows] != groups[part][:, None]

@@ -29,7 +29,7 @@ from annotator.cli.serve import serve_command
 from annotator.cli.show import show_command
 from annotator.cli.tune import tune_command
 from annotator.errors import AnnotatorError
-from index.errors import IndexProblem
+from index.progress import bar, reported_by
 
 EXIT_CODES = """\b
 Exit codes:
@@ -45,8 +45,9 @@ class _Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            code = super().invoke(ctx)
-        except (AnnotatorError, IndexProblem) as error:
+            with reported_by(bar):
+                code = super().invoke(ctx)
+        except AnnotatorError as error:
             say(f"Error: {error}")
             code = EXIT_PROBLEM
         except KeyboardInterrupt:
@@ -105,7 +106,7 @@ for _command in (
 
 def main() -> None:
     """The `annotator` command."""
-    from annotator.embed.allocator import keep_freed_memory
+    from annotator.encoders.allocator import keep_freed_memory
 
     keep_freed_memory()  # before numpy and torch start threads
     try:

@@ -12,7 +12,7 @@ from annotator.cli.images import annotate_images, asking_options, given_images, 
 from annotator.cli.options import file_path, index_option, voting_of, voting_options
 
 if TYPE_CHECKING:
-    from index.place import Place
+    from index.protocols import IndexLocation
 
 
 @click.command("annotate")
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 @which_options
 @asking_options
 @voting_options
-def annotate_command(images: str, place: Place, year: str, **options: Any) -> int:
+def annotate_command(images: str, place: IndexLocation, year: str, **options: Any) -> int:
     """Annotate IMAGES (folder, file, glob, list file, Parquet) and print the run.
 
     Rows are sorted by id, or in the order of --ids. An image that cannot be used gets a row without
@@ -45,7 +45,7 @@ def annotate_command(images: str, place: Place, year: str, **options: Any) -> in
     annotator annotate test/ --ids test_ids.csv --zip > submission.zip
     annotator annotate scan.dcm --format jsonl --explain
     """
-    from annotator.record import recorded_voting
+    from annotator.indexing.metadata import recorded_voting
     from annotator.tables.run import render_run, zip_run
 
     is_run = year != "jsonl"

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from annotator.audit.run import Result
     from annotator.audit.stored import Cases
     from annotator.images.ref import ImageRef
-    from index.place import Place
+    from index.protocols import IndexLocation
 
 _FAIL_ON = "exact,leak,straddle,copy"
 
@@ -157,7 +157,6 @@ def _given(images: str, concepts: str | None, options: Mapping[str, Any]) -> Giv
 
 def _examined(images: Sequence[ImageRef], given: Given, options: Mapping[str, Any]) -> Result:
     from annotator.audit.run import audit_images
-    from annotator.progress import bar
 
     known = {ref.id for ref in images}
     for what, ids in (
@@ -175,7 +174,6 @@ def _examined(images: Sequence[ImageRef], given: Given, options: Mapping[str, An
             gathering,
             cases=cases,
             least=options["threshold"],
-            progress=bar,
         )
 
 
@@ -183,7 +181,6 @@ def _traced(images: Sequence[ImageRef], options: Mapping[str, Any]) -> Result:
     from annotator.audit.run import trace_images
     from annotator.audit.stored import is_index
     from annotator.images.sources import find_images
-    from annotator.progress import bar
 
     against = options["against"]
     other: Sequence[ImageRef] | Cases
@@ -195,16 +192,16 @@ def _traced(images: Sequence[ImageRef], options: Mapping[str, Any]) -> Result:
         cases = _cases(options["directory"]) if options["directory"] else None
         other = find_images(against, on_duplicate=options["on_duplicate"]).images
     with _gathering(cases, options) as gathering:
-        return trace_images(images, other, gathering, least=options["threshold"], progress=bar)
+        return trace_images(images, other, gathering, least=options["threshold"])
 
 
-def _cases(where: str | Place) -> Cases:
+def _cases(where: str | IndexLocation) -> Cases:
     from annotator.audit.stored import Cases
-    from index.local import LocalPlace
-    from index.places import place_of
+    from index.folder.location import FolderLocation
+    from index.locations import locate
 
-    place = place_of(where)
-    if not isinstance(place, LocalPlace):
+    place = locate(where)
+    if not isinstance(place, FolderLocation):
         raise AnnotatorError(
             f"An audit needs all vectors, and those of {place} lie on a server.",
             "Give an index that lies in a folder.",
@@ -215,9 +212,8 @@ def _cases(where: str | Place) -> Cases:
 def _gathering(cases: Cases | None, options: Mapping[str, Any]) -> Gathering:
     """The encoder, that of an index if there is one, and where vectors are kept."""
     from annotator.audit.material import Gathering  # torch comes with it, after the cheap checks
-    from annotator.embed.makers import make_embedder
+    from annotator.encoders.registry import make_embedder
     from annotator.pipeline import recorded_embedder
-    from annotator.progress import bar
 
     if cases is not None:
         embedder = recorded_embedder(cases.stored, device=options["device"])
@@ -232,7 +228,6 @@ def _gathering(cases: Cases | None, options: Mapping[str, Any]) -> Gathering:
         batch_size=options["batch_size"],
         workers=options["workers"],
         on_error=options["on_error"],
-        progress=bar,
     )
 
 
@@ -244,7 +239,7 @@ def _write_page(
     options: Mapping[str, Any],
 ) -> None:
     from annotator.audit.report import page
-    from annotator.embed.stream import default_workers
+    from annotator.encoders.local_runner import default_workers
 
     title = f"Audit of {images}" + (f" against {options['against']}" if options["against"] else "")
     pictures = result.pictures(shown, workers=options["workers"] or default_workers())

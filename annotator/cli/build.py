@@ -24,7 +24,7 @@ from annotator.cli.options import (
 from annotator.cli.tune import say_tuned
 
 if TYPE_CHECKING:
-    from index.place import Place
+    from index.protocols import IndexLocation
 
 
 @click.command("build-index")
@@ -82,7 +82,7 @@ if TYPE_CHECKING:
 @voting_options
 @embedding_options
 def build_index_command(
-    images: str | None, concepts: str | None, place: Place, **options: Any
+    images: str | None, concepts: str | None, place: IndexLocation, **options: Any
 ) -> int:
     """Build an index from IMAGES (folder, glob, list file, Parquet) and their CONCEPTS.
 
@@ -96,14 +96,13 @@ def build_index_command(
     annotator build-index 'roco/train-*.parquet' --embedder timm:resnet50
     """
     from annotator.collection import sample_collection
-    from annotator.progress import bar
 
     voting = voting_of(options)
     runner = given_runner(options)
     with contextlib.ExitStack() as stack:
         if images is None:
             say("No images given: building from the built-in sample collection (phantoms).")
-            collection = stack.enter_context(sample_collection(progress=bar))
+            collection = stack.enter_context(sample_collection())
         else:
             collection = given_collection(
                 images, concepts, options, on_mismatch=options["on_mismatch"]
@@ -111,8 +110,10 @@ def build_index_command(
         for line in collection.report():
             say(line)
 
-        from annotator.build import build_index  # torch comes with it, after the cheap checks
-        from annotator.embed.makers import make_embedder
+        from annotator.encoders.registry import make_embedder
+        from annotator.indexing.build import (
+            build_index,  # torch comes with it, after the cheap checks
+        )
 
         built = build_index(
             collection,
@@ -135,7 +136,6 @@ def build_index_command(
             index_type=options["index_type"] or "auto",
             target_recall=options["target_recall"],
             on_error=options["on_error"],
-            progress=bar,
         )
     say_failed(list(built.failed.items()))
     if built.choice.projection is not None and built.choice.penalty is not None:
@@ -168,8 +168,7 @@ def sample_command(directory: Path, n: int, seed: int) -> None:
     annotator sample sample/
     annotator build-index sample/images sample/concepts.csv --split sample/split.csv --only train
     """
-    from annotator.progress import bar
-    from annotator.sample import write_sample
+    from annotator.phantoms import write_sample
 
-    paths = write_sample(directory, n=n, seed=seed, progress=bar)
+    paths = write_sample(directory, n=n, seed=seed)
     say(f"{n} phantoms with concepts, captions, patients and a split: {paths.directory}")

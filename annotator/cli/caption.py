@@ -12,7 +12,7 @@ from annotator.cli.options import file_path, index_option, voting_of
 from annotator.errors import AnnotatorError
 
 if TYPE_CHECKING:
-    from index.place import Place
+    from index.protocols import IndexLocation
 
 
 @click.command("caption")
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @click.option("--output", type=file_path(dir_okay=False), help="Write there instead of stdout.")
 @which_options
 @asking_options
-def caption_command(images: str, place: Place, **options: Any) -> int:
+def caption_command(images: str, place: IndexLocation, **options: Any) -> int:
     """Caption IMAGES with the words of their nearest cases and print the run, `ID,Caption`.
 
     Of the neighbours' captions the one with the highest expected ROUGE-1 under their votes is
@@ -44,8 +44,8 @@ def caption_command(images: str, place: Place, **options: Any) -> int:
     annotator caption test/ --method nearest > nearest.csv
     annotator evaluate captions.csv test_captions.csv --captions --against nearest.csv
     """
-    from annotator.captions.consensus import choose
-    from annotator.record import recorded_voting
+    from annotator.indexing.metadata import recorded_voting
+    from annotator.knn.caption import choose
     from annotator.tables.captions import render_captions
     from annotator.tables.run import zip_run
 

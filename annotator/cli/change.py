@@ -20,7 +20,7 @@ from annotator.cli.options import (
 from annotator.errors import AnnotatorError
 
 if TYPE_CHECKING:
-    from index.place import Place
+    from index.protocols import IndexLocation
 
 
 @click.command("add")
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @click.option("--replace", is_flag=True, help="Take the place of images with the same ids.")
 @click.option("--embedder", metavar="NAME", help="The encoder, if its weights have moved.")
 @embedding_options
-def add_command(images: str, concepts: str | None, place: Place, **options: Any) -> int:
+def add_command(images: str, concepts: str | None, place: IndexLocation, **options: Any) -> int:
     """Add IMAGES and their CONCEPTS to an index, without building it again.
 
     Readers are not disturbed: they see the index as it was until they open it anew. The fit to the
@@ -41,7 +41,6 @@ def add_command(images: str, concepts: str | None, place: Place, **options: Any)
     annotator add new/ new_concepts.csv
     annotator add corrected/ corrected.csv --replace
     """
-    from annotator.progress import bar
 
     runner = given_runner(options)
     collection = given_collection(images, concepts, options, on_mismatch="skip")
@@ -49,7 +48,7 @@ def add_command(images: str, concepts: str | None, place: Place, **options: Any)
         say(line)
     stored = place.open()
 
-    from annotator.change import add_images  # torch comes with it, after the cheap checks
+    from annotator.indexing.update import add_images  # torch comes with it, after the cheap checks
     from annotator.pipeline import recorded_embedder
 
     added = add_images(
@@ -62,7 +61,6 @@ def add_command(images: str, concepts: str | None, place: Place, **options: Any)
         runner=runner,
         use_cache=not options["no_cache"],
         on_error=options["on_error"],
-        progress=bar,
     )
     say_failed(list(added.failed.items()))
     change = added.change
@@ -80,7 +78,7 @@ def add_command(images: str, concepts: str | None, place: Place, **options: Any)
 @click.option("--ids", "ids_file", type=file_path(), help="A file with the ids, one a line.")
 @click.option("--missing-ok", is_flag=True, help="Pass over ids that the index does not have.")
 def remove_command(
-    ids: tuple[str, ...], place: Place, ids_file: Path | None, missing_ok: bool
+    ids: tuple[str, ...], place: IndexLocation, ids_file: Path | None, missing_ok: bool
 ) -> int:
     """Remove images from an index by their IDS: no search finds them any more.
 
@@ -90,7 +88,7 @@ def remove_command(
     annotator remove patient7_1 patient7_2 && annotator compact
     annotator remove --ids withdrawn.txt
     """
-    from annotator.removal import remove_images
+    from annotator.indexing.remove import remove_images
     from annotator.tables.formats import read_ids
 
     wanted = [*ids, *(read_ids(ids_file) if ids_file is not None else ())]
@@ -107,7 +105,7 @@ def remove_command(
 @click.command("compact")
 @index_option
 @index_type_options
-def compact_command(place: Place, index_type: Any, target_recall: float | None) -> int:
+def compact_command(place: IndexLocation, index_type: Any, target_recall: float | None) -> int:
     """Write an index anew as one piece, with nothing left on disk of what was removed.
 
     Added images get into the structure that searches the others, which is quicker. Older versions
@@ -118,10 +116,9 @@ def compact_command(place: Place, index_type: Any, target_recall: float | None) 
     annotator compact
     annotator compact --index-type ivf --target-recall 0.95
     """
-    from annotator.change import compact_index
-    from annotator.progress import bar
+    from annotator.indexing.update import compact_index
 
-    change = compact_index(place, index_type=index_type, target_recall=target_recall, progress=bar)
+    change = compact_index(place, index_type=index_type, target_recall=target_recall)
     manifest = place.manifest()
     say(f"Index type {manifest['index_type']}: {search_in_words(manifest['search'])}.")
     say(

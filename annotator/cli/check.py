@@ -12,19 +12,19 @@ from annotator.cli.console import EXIT_OK, EXIT_PROBLEM, say
 from annotator.cli.options import file_path, index_option, json_option, names_option
 
 if TYPE_CHECKING:
-    from index.place import Place
+    from index.protocols import IndexLocation
 
 
 @click.command("info")
 @index_option
 @json_option
-def info_command(place: Place, as_json: bool) -> None:
+def info_command(place: IndexLocation, as_json: bool) -> None:
     """Show what the index holds and how it was built.
 
     \b
     annotator info --index concept-index
     """
-    from annotator.inspect import describe
+    from annotator.indexing.describe import describe
 
     facts = describe(place.open(), place)
     if as_json:
@@ -40,7 +40,7 @@ def info_command(place: Place, as_json: bool) -> None:
 
 @click.command("verify")
 @index_option
-def verify_command(place: Place) -> int:
+def verify_command(place: IndexLocation) -> int:
     """Check the index: checksums, counts, norms, and a probe search. Repairs nothing.
 
     \b
@@ -71,7 +71,7 @@ def stats_command(
     \b
     annotator stats train_concepts.csv --names cui_mapping.csv --validation valid_concepts.csv
     """
-    from annotator.score.stats import explore, plot_stats, render_stats
+    from annotator.evaluation.collection_stats import explore, plot_stats, render_stats
     from annotator.tables.formats import read_concepts, read_names
 
     stats = explore(

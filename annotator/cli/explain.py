@@ -11,9 +11,10 @@ import click
 from annotator.cli.console import EXIT_OK, EXIT_PARTIAL, say, say_failed, write_result
 from annotator.cli.options import file_path, index_option
 from annotator.errors import AnnotatorError, ImageError
+from index.progress import track
 
 if TYPE_CHECKING:
-    from index.place import Place
+    from index.protocols import IndexLocation
 
 
 @click.command("explain")
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Where the encoder runs; cuda: and the search.",
 )
-def explain_command(images: str, place: Place, out: Path, **options: Any) -> int:
+def explain_command(images: str, place: IndexLocation, out: Path, **options: Any) -> int:
     """Say why IMAGES (file, folder, glob, …) get their concepts, on a page for each.
 
     A page is one file: the image, its concepts, the neighbours that voted for each, and heatmaps of
@@ -81,7 +82,6 @@ def explain_command(images: str, place: Place, out: Path, **options: Any) -> int
     from annotator.explain.overlay import blended, jpeg, png
     from annotator.explain.report import page, shown, to_dict
     from annotator.pipeline import Annotation, Annotator, recorded_embedder
-    from annotator.progress import bar
 
     stored = place.open(device=options["device"])
     embedder = recorded_embedder(stored, name=options["embedder"], device=options["device"])
@@ -93,7 +93,7 @@ def explain_command(images: str, place: Place, out: Path, **options: Any) -> int
             folder.mkdir(parents=True, exist_ok=True)
     annotations: list[Annotation] = []
     method = ""
-    for ref in bar(found, total=len(found), label="Explaining"):
+    for ref in track(found, total=len(found), label="Explaining"):
         try:
             explanation = explain(annotator, ref, options["method"])
         except ImageError as error:

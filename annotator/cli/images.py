@@ -21,12 +21,12 @@ from annotator.cli.options import (
 from annotator.errors import AnnotatorError
 
 if TYPE_CHECKING:
-    from annotator.embed.cache import EmbeddingCache
-    from annotator.embed.embedder import Embedder
+    from annotator.encoders.cache import EmbeddingCache
+    from annotator.encoders.embedder import Embedder
     from annotator.images.ref import ImageRef
+    from annotator.knn.voting import Voting
     from annotator.pipeline import Annotation
-    from annotator.vote.voting import Voting
-    from index.place import Index, Place
+    from index.protocols import Index, IndexLocation
 
 which_options = together(
     click.option("--ids", "ids_file", type=file_path(), help="These ids, in this order."),
@@ -82,10 +82,10 @@ def given_embedder(stored: Index, options: Mapping[str, Any]) -> Embedder:
 
 @contextlib.contextmanager
 def given_cache(
-    place: Place, embedder: Embedder, options: Mapping[str, Any]
+    place: IndexLocation, embedder: Embedder, options: Mapping[str, Any]
 ) -> Iterator[EmbeddingCache | None]:
     """The cache of vectors beside an index, if it is wanted and can be written."""
-    from annotator.embed.cache import CACHE_FILE, EmbeddingCache
+    from annotator.encoders.cache import CACHE_FILE, EmbeddingCache
 
     if options["no_cache"] or not os.access(place.folder, os.W_OK):
         yield None
@@ -95,7 +95,7 @@ def given_cache(
 
 
 def annotate_images(
-    place: Place,
+    place: IndexLocation,
     stored: Index,
     refs: list[ImageRef],
     voting: Voting,
@@ -119,7 +119,6 @@ def annotate_images(
         AnnotatorError: An image cannot be used and --on-error is "fail"; or as `Annotator`.
     """
     from annotator.pipeline import Annotator
-    from annotator.progress import bar
 
     annotator = Annotator(stored, given_embedder(stored, options), voting)
     with given_cache(place, annotator.embedder, options) as cache:
@@ -130,7 +129,6 @@ def annotate_images(
             workers=options["workers"],
             runner=given_runner(options),
             with_neighbors=with_neighbors,
-            progress=bar,
         ):
             if annotation.error is not None:
                 if options["on_error"] == "fail":

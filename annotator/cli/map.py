@@ -13,7 +13,7 @@ from annotator.cli.options import file_path, index_option
 
 if TYPE_CHECKING:
     from annotator.map.make import Map
-    from index.place import Place
+    from index.protocols import IndexLocation
 
 _KINDS = (".html", ".png")
 
@@ -74,7 +74,7 @@ _KINDS = (".html", ".png")
     help="Pixels of a page's pictures, 0 for none (default: 192, less for over 1,000 points).",
 )
 def map_command(
-    place: Place,
+    place: IndexLocation,
     outputs: Sequence[Path],
     concepts: Sequence[str],
     limit: int,
@@ -98,7 +98,6 @@ def map_command(
         raise click.UsageError("--concepts is for --color concept.")
 
     from annotator.map.make import make_map
-    from annotator.progress import bar
 
     if options["method"] == "umap":
         say("UMAP on one thread, so that a repetition gives the same map: about a minute.")
@@ -107,7 +106,6 @@ def map_command(
         place.folder.resolve().name,
         concepts=concepts,
         limit=limit,
-        progress=bar,
         **options,
     )
     if len(drawn.points) < drawn.points.total:
@@ -130,10 +128,9 @@ def _page(drawn: Map, side: int | None, images: str | None) -> tuple[bytes, str]
     """The page, and what pictures it has in words."""
     from annotator.map.page import map_page
     from annotator.map.pictures import default_side, read_pictures
-    from annotator.progress import bar
 
     side = default_side(len(drawn.points)) if side is None else side
-    pictures = read_pictures(drawn.points, side, images, progress=bar) if side else []
+    pictures = read_pictures(drawn.points, side, images) if side else []
     if side and not pictures:
         say(
             "The index keeps no small pictures: give --images, or build it with --thumbnails "

@@ -11,9 +11,9 @@ import click
 
 if TYPE_CHECKING:
     from annotator.collection import Collection, OnMismatch
-    from annotator.embed.runners import Runner
-    from annotator.vote.voting import Voting
-    from index.place import Place
+    from annotator.encoders.runners import Runner
+    from annotator.knn.voting import Voting
+    from index.protocols import IndexLocation
 
 _FOLDER_TYPES = ("auto", "flat", "scan", "hnsw", "ivf", "compressed")
 _INDEX_TYPES = (*_FOLDER_TYPES, "gpu-flat", "gpu-ivf", "gpu-cagra")  # the last are Milvus's
@@ -42,11 +42,11 @@ class PlaceType(click.ParamType):  # type: ignore[type-arg]  # not generic befor
 
     name = "index"
 
-    def convert(self, value: Any, param: Any, ctx: Any) -> Place:
+    def convert(self, value: Any, param: Any, ctx: Any) -> IndexLocation:
         """The place that a path or an address names."""
-        from index.places import place_of
+        from index.locations import locate
 
-        return place_of(value)
+        return locate(value)
 
 
 index_option = click.option(
@@ -196,7 +196,7 @@ def given_runner(options: Mapping[str, Any]) -> Runner:
         click.UsageError: An address without --runner ray.
         AnnotatorError: As `make_runner`.
     """
-    from annotator.embed.runners import make_runner
+    from annotator.encoders.runners import make_runner
 
     address = options["ray_address"]
     if options["runner"] != "ray" and address and "RAY_ADDRESS" not in os.environ:
@@ -218,7 +218,7 @@ def voting_of(options: Mapping[str, Any], recorded: Voting | None = None) -> Vot
     """
     from dataclasses import replace
 
-    from annotator.vote.voting import Voting
+    from annotator.knn.voting import Voting
 
     changed = {name: options[name] for name in given_voting(options)}
     try:

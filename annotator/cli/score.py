@@ -108,10 +108,10 @@ _Evaluated = tuple[dict[str, Any], str, str]  # for programs, for people, what t
 
 
 def _concepts(run: Path, truth: Path, ids: set[str] | None, options: dict[str, Any]) -> _Evaluated:
-    from annotator.score.evaluation import evaluate
-    from annotator.score.layout import section
-    from annotator.score.measures import compare, render_difference
-    from annotator.score.report import render
+    from annotator.evaluation.evaluation import evaluate
+    from annotator.evaluation.measures import compare, render_difference
+    from annotator.evaluation.report import render
+    from annotator.render.text_table import section
     from annotator.tables.formats import read_names
 
     names = read_names(options["names"]) if options["names"] else None
@@ -136,15 +136,14 @@ def _concepts(run: Path, truth: Path, ids: set[str] | None, options: dict[str, A
 
 
 def _captions(run: Path, truth: Path, ids: set[str] | None, options: dict[str, Any]) -> _Evaluated:
-    from annotator.captions.evaluation import evaluate_captions
-    from annotator.score.measures import render_measured
+    from annotator.evaluation.captions import evaluate_captions
+    from annotator.evaluation.measures import render_measured
 
     scorer = None
     if options["bertscore"] is not None:
-        from annotator.captions.bertscore import BertScorer
-        from annotator.progress import bar
+        from annotator.evaluation.bertscore import BertScorer
 
-        scorer = BertScorer(options["bertscore"], options["bertscore_layer"], progress=bar)
+        scorer = BertScorer(options["bertscore"], options["bertscore_layer"])
     elif options["bertscore_layer"] is not None:
         raise click.UsageError("--bertscore-layer belongs to --bertscore.")
     measured = evaluate_captions(
@@ -161,8 +160,8 @@ def _captions(run: Path, truth: Path, ids: set[str] | None, options: dict[str, A
 
 
 def _ranking(run: Path, truth: Path, ids: set[str] | None, options: dict[str, Any]) -> _Evaluated:
-    from annotator.score.measures import render_measured
-    from annotator.score.ranking import evaluate_ranking
+    from annotator.evaluation.measures import render_measured
+    from annotator.evaluation.ranking import evaluate_ranking
 
     measured = evaluate_ranking(
         run,

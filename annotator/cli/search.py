@@ -21,9 +21,9 @@ from annotator.cli.options import file_path, index_option
 from annotator.errors import AnnotatorError
 
 if TYPE_CHECKING:
+    from annotator.explore.neighbours import Ranking
     from annotator.images.ref import ImageRef
-    from annotator.search.cases import Ranking
-    from index.place import Index, Place
+    from index.protocols import Index, IndexLocation
 
 
 @click.command("search")
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 @click.option("--images", "cases", help="The indexed images, if the index keeps no pictures.")
 @which_options
 @asking_options
-def search_command(query: str | None, place: Place, **options: Any) -> int:
+def search_command(query: str | None, place: IndexLocation, **options: Any) -> int:
     """Find cases of the index by an image, a concept or words.
 
     QUERY is taken as images if it is a path, a pattern or a name that ends like an image's; else as
@@ -85,20 +85,20 @@ def search_command(query: str | None, place: Place, **options: Any) -> int:
     if kind == "concept":
         return _search_concept(wanted, guessed=query is not None, stored=stored, options=options)
 
-    from annotator.search.report import render_rankings
+    from annotator.explore.search_report import render_rankings
 
     refs: list[ImageRef] = []
     if kind == "image":
         rankings, refs = _by_images(wanted, place, stored, options)
     elif kind == "id":
-        from annotator.search.similar import rank_ids
+        from annotator.explore.similar import rank_ids
 
         rankings = rank_ids(stored, [wanted], options["k"], without=options["without"] or "itself")
     else:
         rankings = _by_text(wanted, stored, options)
     write_result(render_rankings(rankings, options["format_"], stored.names), options["output"])
     if options["page"] is not None:
-        from annotator.search.page import rankings_page
+        from annotator.explore.search_page import rankings_page
 
         cases = _pictures(stored, options["cases"])
         queries = _pictures_of(refs) if kind == "image" else cases if kind == "id" else None
@@ -130,10 +130,10 @@ def _meant(query: str | None, options: Mapping[str, Any]) -> tuple[str, str]:
 def _search_concept(
     wanted: str, *, guessed: bool, stored: Index, options: Mapping[str, Any]
 ) -> int:
-    from annotator.concept_names import NoSuchConcept, find_concept
-    from annotator.record import recorded_voting
-    from annotator.search.concept import of_concept
-    from annotator.search.report import render_concept, shown
+    from annotator.explore.concept import of_concept
+    from annotator.explore.search_report import render_concept, shown
+    from annotator.indexing.metadata import recorded_voting
+    from annotator.tables.concept_names import NoSuchConcept, find_concept
 
     try:
         cui = find_concept(wanted, stored.concepts, stored.names)
@@ -148,7 +148,7 @@ def _search_concept(
     found = of_concept(stored, recorded_voting(stored), cui, k=options["k"])
     write_result(render_concept(found, options["format_"], stored.names), options["output"])
     if options["page"] is not None:
-        from annotator.search.page import concept_page
+        from annotator.explore.search_page import concept_page
 
         pictures = _pictures(stored, options["cases"])
         write_result(concept_page(found, stored.names, pictures), options["page"])
@@ -166,16 +166,15 @@ def _search_concept(
 
 
 def _by_images(
-    wanted: str, place: Place, stored: Index, options: Mapping[str, Any]
+    wanted: str, place: IndexLocation, stored: Index, options: Mapping[str, Any]
 ) -> tuple[list[Ranking], list[ImageRef]]:
     from annotator.tables.formats import read_column
 
     refs = given_images(wanted, options)
     groups = read_column(options["groups"]) if options["groups"] else None
 
+    from annotator.explore.similar import rank_images
     from annotator.pipeline import Annotator
-    from annotator.progress import bar
-    from annotator.search.similar import rank_images
 
     embedder = given_embedder(stored, options)
     rankings: list[Ranking] = []
@@ -189,7 +188,6 @@ def _by_images(
             cache=cache,
             batch_size=options["batch_size"],
             workers=options["workers"],
-            progress=bar,
         ):
             if ranking.error is not None and options["on_error"] == "fail":
                 raise AnnotatorError(
@@ -201,8 +199,8 @@ def _by_images(
 
 
 def _by_text(wanted: str, stored: Index, options: Mapping[str, Any]) -> list[Ranking]:
-    from annotator.search.cases import Ranking, cases_of
-    from annotator.search.text import TextSearch
+    from annotator.explore.neighbours import Ranking, cases_of
+    from annotator.explore.text_search import TextSearch
 
     search = TextSearch(stored, options["embedder"])
     (cases,) = cases_of(search.find([wanted], options["k"]))

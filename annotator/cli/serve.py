@@ -9,6 +9,7 @@ import click
 
 from annotator.cli.options import file_path
 from annotator.errors import AnnotatorError
+from index.distribution import pip_install
 
 
 @click.command("serve")
@@ -57,7 +58,7 @@ def serve_command(index: str | None, show_settings: bool, **flags: Any) -> int:
         package = (error.name or "").partition(".")[0]
         raise AnnotatorError(
             f"The service needs the package {package}, which is not installed.",
-            'pip install "annotator[service]"',
+            pip_install("service"),
         ) from error
     try:
         settings = read_settings(index=index, **flags)

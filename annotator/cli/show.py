@@ -12,7 +12,7 @@ from annotator.cli.options import file_path, index_option
 from annotator.errors import AnnotatorError
 
 if TYPE_CHECKING:
-    from index.place import Place
+    from index.protocols import IndexLocation
 
 
 @click.command("show")
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     show_default=True,
     help="The picture (.png or .svg).",
 )
-def show_command(image: str, place: Place, cases: str | None, neighbors: int, output: Path) -> None:
+def show_command(
+    image: str, place: IndexLocation, cases: str | None, neighbors: int, output: Path
+) -> None:
     """Draw IMAGE with its concepts and the most similar cases, which voted for them.
 
     \b
@@ -40,7 +42,7 @@ def show_command(image: str, place: Place, cases: str | None, neighbors: int, ou
         raise AnnotatorError(f"{image} holds {len(found)} images.", "Give one image file.")
     cases_by_id = {ref.id: ref for ref in find_images(cases).images} if cases else {}
 
-    from annotator.figure import draw
+    from annotator.explain.figure import draw
     from annotator.pipeline import Annotator
 
     annotator = Annotator.open(place)

@@ -16,15 +16,15 @@ from annotator.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from annotator.tune.grid import Tuned
-    from index.place import Place
+    from annotator.knn.grid_search import Tuned
+    from index.protocols import IndexLocation
 
 
 @click.command("tune")
 @index_option
 @voting_options
 @json_option
-def tune_command(place: Place, as_json: bool, **options: Any) -> int:
+def tune_command(place: IndexLocation, as_json: bool, **options: Any) -> int:
     """Choose the voting parameters of an index again; those that are given stay as they are.
 
     `build-index` does it already. This works on the neighbour lists that the build has kept, of
@@ -38,12 +38,9 @@ def tune_command(place: Place, as_json: bool, **options: Any) -> int:
     """
     import json
 
-    from annotator.build import tune_index
-    from annotator.progress import bar
+    from annotator.indexing.build import tune_index
 
-    version, tuned = tune_index(
-        place, voting=voting_of(options), fixed=given_voting(options), progress=bar
-    )
+    version, tuned = tune_index(place, voting=voting_of(options), fixed=given_voting(options))
     if as_json:
         write_result(json.dumps({"version": version, **tuned.to_dict()}, indent=2) + "\n", None)
     say_tuned(tuned)

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from annotator.adapt.projection import Projection
-from annotator.embed.preprocess import Box
+from annotator.encoders.preprocess import Box
+from annotator.knn.projection import Projection
 
 # How far from its centre a position's part is spread: in positions, but at least a part of the
 # map's side. Chosen on phantoms; the heat's peak then lies on the lesion most often.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from annotator.images.ref import ImageRef
 from annotator.images.thumbnails import make_thumbnails
 from annotator.pipeline import Annotation, Annotator
-from index.cases import Found
+from index.cases import SearchResult
 
 SEEN = 200  # nearest cases among which those with and without a concept are sought
 COMPARED = 50  # of each
@@ -96,7 +96,7 @@ def small_pictures(
     return pictures | dict(zip(lacking, made, strict=True))
 
 
-def _cases(found: Found) -> Cases:
+def _cases(found: SearchResult) -> Cases:
     """What was found for the first query."""
     rows, cases = found.neighbors.rows[0], found.cases
     cuis = tuple(frozenset(cases.labels.row(row)) for row in rows.tolist())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from annotator.embed.stream import embed_frames
+from annotator.encoders.local_runner import embed_frames
 from annotator.errors import AnnotatorError
 from annotator.explain.attribution import Heat, Parts, as_sums, grid_shape, heats
 from annotator.explain.cases import Near, find_near
@@ -21,7 +21,7 @@ from annotator.pipeline import Annotation, Annotator, Neighbor
 if TYPE_CHECKING:
     from PIL import Image
 
-    from annotator.embed.positions import PositionMap
+    from annotator.encoders.positions import PositionMap
 
 Method = Literal["exact", "patches", "occlusion"]
 

@@ -6,8 +6,8 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 
-from annotator.html import document, text
 from annotator.pipeline import Annotation
+from annotator.render.html import document, text
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
 _LONGEST = 100

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from annotator.embed.stream import embed_frames
+from annotator.encoders.local_runner import embed_frames
 from annotator.explain.attribution import Heat
 from annotator.pipeline import Annotator
 

@@ -8,8 +8,8 @@ from typing import Any
 from annotator.explain.attribution import Heat
 from annotator.explain.explain import Concept, Explanation, Method
 from annotator.explain.overlay import AGAINST, FOR, layer, png
-from annotator.html import data_uri, document, text
 from annotator.pipeline import Neighbor
+from annotator.render.html import data_uri, document, text
 
 _DECIMALS = 8  # of figures in JSON: their sums are right to 1e-5
 _MOST_OTHERS = 3  # of a neighbour's further concepts

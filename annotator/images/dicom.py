@@ -24,6 +24,7 @@ from PIL import Image
 from annotator.errors import ImageError
 from annotator.images.dicom_render import EXPORT_HINT, render
 from annotator.images.pixels import Frames, check_size, frame_indices
+from index.distribution import pip_install
 
 # pydicom reports odd attributes with their values, which may identify a patient: here as warnings,
 # in `_silence_log` to its log. Both are set once, since a change for the length of a call would not
@@ -36,7 +37,7 @@ _MAX_INFLATED = 1 << 28
 _TRUSTED = ("pillow", "pydicom")
 _WORKER_SECONDS = 120
 _PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
-_INSTALL_HINT = 'Install the decoders with: pip install "annotator[dicom]"'
+_INSTALL_HINT = f"Install the decoders with: {pip_install('dicom')}"
 _VRS = frozenset(
     b"AE AS AT CS DA DS DT FD FL IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL UN "
     b"UR US UT UV".split()

@@ -14,6 +14,7 @@ from typing import Any
 
 from annotator.errors import AnnotatorError, ImageError, first_line
 from annotator.images.ref import MAX_BYTES
+from index.distribution import pip_install
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _BLOCK = 4 << 20  # bytes read ahead in a large file; s3fs would take 50 MiB
@@ -124,7 +125,7 @@ def _system(url: str) -> tuple[Any, str]:
     except ImportError as error:
         raise AnnotatorError(
             f"{protocol}:// needs a package that is not installed: {first_line(error)}.",
-            'pip install "annotator[remote]"',
+            pip_install("remote"),
         ) from error
     except ValueError as error:
         raise AnnotatorError(

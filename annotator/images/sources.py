@@ -30,7 +30,7 @@ Spec = str | Path | Sequence[str | Path]
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundImages:
     """What `find_images` found.
 
     Attributes:
@@ -45,7 +45,7 @@ class Found:
     ignored: list[str]
 
 
-def find_images(spec: Spec, *, on_duplicate: Literal["fail", "first"] = "fail") -> Found:
+def find_images(spec: Spec, *, on_duplicate: Literal["fail", "first"] = "fail") -> FoundImages:
     """Find images by name; the files are not opened, and need not even be readable.
 
     Args:
@@ -91,7 +91,7 @@ def find_images(spec: Spec, *, on_duplicate: Literal["fail", "first"] = "fail") 
             duplicates.setdefault(ref.id, [first.where]).append(ref.where)
     if duplicates and on_duplicate == "fail":
         raise AnnotatorError(_duplicate_ids(duplicates), _DUPLICATE_HINT)
-    return Found(
+    return FoundImages(
         images=[images[key] for key in sorted(images)],
         duplicates=dict(sorted(duplicates.items())),
         ignored=[printable(path) for path in ignored],

@@ -9,8 +9,8 @@ from PIL import Image
 
 from annotator.errors import ImageError
 from annotator.images.decode import decode
+from annotator.images.ordered_map import in_threads
 from annotator.images.ref import ImageRef
-from annotator.in_threads import in_threads
 
 SIDE = 192  # pixels of the longer side
 _QUALITY = 80

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from annotator.concept_names import find_concept
 from annotator.errors import AnnotatorError
 from annotator.map.telling import rarest, telling
+from annotator.tables.concept_names import find_concept
 from index.labels import LabelTable
 
 MOST = 8  # more colours are not told apart

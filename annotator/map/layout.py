@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from annotator.errors import AnnotatorError
+from index.distribution import pip_install
 
 Blocks = Callable[[], Iterable[NDArray[np.float32]]]
 
@@ -70,7 +71,7 @@ def umap(blocks: Blocks, *, seed: int = 0) -> Layout:
     if importlib.util.find_spec("umap") is None:
         raise AnnotatorError(
             "--method umap needs umap-learn, which is not installed.",
-            'pip install "annotator[umap]", or use --method pca.',
+            f"{pip_install('umap')}, or use --method pca.",
         )
     start = pca(blocks).positions
     if len(start) > 3:  # fewer have no neighbourhoods

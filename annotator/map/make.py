@@ -12,9 +12,8 @@ from annotator.errors import AnnotatorError
 from annotator.map.colour import Colouring, by_concept, by_value, find_concepts
 from annotator.map.layout import Layout, pca, umap
 from annotator.map.points import Points, read_points
-from annotator.progress import Progress, silent
 from annotator.tables.formats import read_column
-from index.place import Index
+from index.protocols import Index
 
 Method = Literal["pca", "umap"]
 
@@ -53,7 +52,6 @@ def make_map(
     concepts: Sequence[str] = (),
     limit: int = DEFAULT_LIMIT,
     seed: int = 0,
-    progress: Progress = silent,
 ) -> Map:
     """Lay out the images of an index by their vectors, and colour them.
 
@@ -65,7 +63,6 @@ def make_map(
         concepts: With `color` "concept", CUIs or names; without, the telling ones are chosen.
         limit: The most points; more images are sampled.
         seed: Of the sample and of UMAP.
-        progress: Told about each point whose vector is read.
 
     Raises:
         AnnotatorError: The index lies on a server, there is nothing to colour by, an unknown
@@ -78,7 +75,7 @@ def make_map(
         colouring = by_concept(points.labels, points.name, chosen)
     else:
         colouring = _by_value(points, color)
-    blocks = partial(points.blocks, progress)
+    blocks = partial(points.blocks)
     layout = pca(blocks) if method == "pca" else umap(blocks, seed=seed)
     return Map(title, points, layout, colouring)
 

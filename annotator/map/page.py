@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from annotator.html import document, text
 from annotator.map.colour import REST as NONE
 from annotator.map.make import Map
 from annotator.map.style import EDGE, MARKS, REST, Mark
+from annotator.render.html import document, text
 
 _FILES = Path(__file__).parent
 

@@ -12,7 +12,7 @@ from annotator.collection import in_order_of
 from annotator.images.sources import find_images
 from annotator.images.thumbnails import SIDE, make_thumbnails
 from annotator.map.points import Points
-from annotator.progress import Progress, silent
+from index.progress import track
 
 # Up to so many points, pictures of so many pixels: those of a page stay near 10 MB.
 _SIDES = ((1000, SIDE), (2500, 128), (6000, 96))
@@ -25,16 +25,13 @@ def default_side(points: int) -> int:
     return next((side for most, side in _SIDES if points <= most), _LEAST_SIDE)
 
 
-def read_pictures(
-    points: Points, side: int, images: str | None = None, *, progress: Progress = silent
-) -> list[str]:
+def read_pictures(points: Points, side: int, images: str | None = None) -> list[str]:
     """A picture of each point, or none at all where there are none.
 
     Args:
         points: Of the map.
         side: Pixels that the longer side of a picture has at most.
         images: Where the images lie, for an index that keeps no small pictures.
-        progress: Told about each picture.
 
     Returns:
         JPEGs in base64, "" for a point without; empty if the index keeps none and `images` is None.
@@ -51,8 +48,7 @@ def read_pictures(
         if kept is None:
             return []
         return [
-            _encoded(picture, side)
-            for picture in progress(kept, total=len(points), label="Pictures")
+            _encoded(picture, side) for picture in track(kept, total=len(points), label="Pictures")
         ]
 
 

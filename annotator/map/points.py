@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from annotator.errors import AnnotatorError
-from annotator.progress import Progress, silent
 from index import StoredIndex
 from index.labels import LabelTable
-from index.place import Index
+from index.progress import track
+from index.protocols import Index
 
 _ROWS_AT_ONCE = 4096
 
@@ -60,9 +60,9 @@ class Points:
         texts = self.stored.columns.get(column)
         return None if texts is None else [texts[row] for row in self.rows.tolist()]
 
-    def blocks(self, progress: Progress = silent) -> Iterator[NDArray[np.float32]]:
+    def blocks(self) -> Iterator[NDArray[np.float32]]:
         """float32[m, dim]: the vectors in order, some thousand at once."""
-        read = iter(progress(range(len(self)), total=len(self), label="Laying out"))
+        read = iter(track(range(len(self)), total=len(self), label="Laying out"))
         while places := list(islice(read, _ROWS_AT_ONCE)):
             yield self.stored.vectors(self.rows[places])
 

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from quality_rows.data import known_group
 
 from annotator.collection import Collection, read_collection
-from annotator.embed.cache import EmbeddingCache
-from annotator.embed.makers import make_embedder
-from annotator.embed.stream import embed_images
-from annotator.progress import bar
+from annotator.encoders.cache import EmbeddingCache
+from annotator.encoders.local_runner import embed_images
+from annotator.encoders.registry import make_embedder
+from index.progress import track
 from index_latency_parts.files import digest
 
 Floats = NDArray[np.float32]
@@ -104,7 +104,7 @@ def read_real(
 
 def _embedded(collection: Collection, cache: EmbeddingCache) -> tuple[Floats, list[frozenset[str]]]:
     results = embed_images(collection.images, make_embedder(), cache=cache)
-    shown = bar(results, total=len(collection.images), label="Embedding")
+    shown = track(results, total=len(collection.images), label="Embedding")
     good = [(r.vector, r.ref.id) for r in shown if r.vector is not None]
     vectors = np.stack([vector[-FEATURES:] for vector, _ in good])
     return _unit(vectors), [frozenset(collection.concepts[id_]) for _, id_ in good]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from index.backends.gpu import GpuKind, gpu_index
+from index.search.gpu import GpuKind, gpu_index
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from annotator.score.scorers import image_f1
-from annotator.vote.voting import Voting
-from index.backends.protocol import Neighbors
+from annotator.evaluation.official_f1 import image_f1
+from annotator.knn.voting import Voting
+from index.search.base import Neighbors
 from index_latency_parts.data import QUERIES, Dataset
 from index_latency_parts.truth import recall, similarities
 

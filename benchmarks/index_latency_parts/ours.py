@@ -9,9 +9,9 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from index.backends import structure
-from index.backends.library import import_faiss
-from index.backends.structure import Kind, make_structure, open_structure
+from index.search import build as structure
+from index.search.build import Kind, make_structure, open_structure
+from index.search.library import import_faiss
 
 Floats = NDArray[np.float32]
 Point = dict[str, Any]

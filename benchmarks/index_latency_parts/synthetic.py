@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from annotator.in_threads import in_threads
+from annotator.images.ordered_map import in_threads
 
 Floats = NDArray[np.float32]
 

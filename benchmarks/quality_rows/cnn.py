@@ -225,7 +225,7 @@ def _one(data: Data, size: int, row: int) -> NDArray[np.float64]:
 
 
 def _device() -> torch.device:
-    from annotator.embed.torch_setup import choose_device
+    from annotator.encoders.torch_setup import choose_device
 
     return choose_device("auto")
 
@@ -234,7 +234,7 @@ def _device() -> torch.device:
 def _bf16() -> Iterator[None]:
     import torch
 
-    from annotator.embed.torch_setup import choose_precision
+    from annotator.encoders.torch_setup import choose_precision
 
     device = _device()
     with torch.autocast(

@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from annotator.embed.cache import EmbeddingCache
-from annotator.embed.makers import make_embedder
-from annotator.embed.stream import cpu_count, embed_images
+from annotator.encoders.cache import EmbeddingCache
+from annotator.encoders.local_runner import cpu_count, embed_images
+from annotator.encoders.registry import make_embedder
 from annotator.errors import AnnotatorError
 from annotator.images.decode import decode
 from annotator.images.ref import ImageRef
-from annotator.progress import bar
+from index.progress import track
 from quality_rows.cost import Cost, Ledger
 
 T = TypeVar("T")
@@ -95,7 +95,7 @@ class Pictures:
 
         with ThreadPoolExecutor(cpu_count()) as pool:
             done = pool.map(put, range(len(self.refs)))
-            list(bar(done, total=len(self.refs), label=f"Decoding to {size} px"))
+            list(track(done, total=len(self.refs), label=f"Decoding to {size} px"))
         table.flush()
         path.with_suffix(".json").write_text(json.dumps(vars(Cost.now() - start)))
 
@@ -231,7 +231,9 @@ def embed_side(
         record = json.loads(path.read_text())
         fresh, spent = record["images"], Cost(record["seconds"], record["cpu_seconds"])
     with EmbeddingCache(stored, fingerprint) as cache:
-        results = list(bar(embed_images(refs, embedder, cache=cache), total=len(refs), label=label))
+        results = list(
+            track(embed_images(refs, embedder, cache=cache), total=len(refs), label=label)
+        )
     computed = sum(not r.cached and r.vector is not None for r in results)
     if fresh + computed == 0:  # all known from a run that was stopped before it noted the cost
         start = Cost.now()

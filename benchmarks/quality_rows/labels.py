@@ -51,8 +51,8 @@ class Vocabulary:
 def f1_of_rows(truth: NDArray[np.bool_], chosen: NDArray[np.bool_]) -> NDArray[np.float64]:
     """float64[n]: binary F1 of each row of two bool[n, c]; two empty rows agree (1).
 
-    The same figures as `annotator.score.scorers.image_f1` with the current scorer's empty sets, for
-    the many thousand evaluations of a grid.
+    The same figures as `official_f1.image_f1` with the current scorer's empty sets, for the many
+    thousand evaluations of a grid.
     """
     shared = (truth & chosen).sum(axis=1)
     total = truth.sum(axis=1) + chosen.sum(axis=1)

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from annotator.score.evaluation import bootstrap_interval
-from annotator.score.scorers import image_f1, mean
+from annotator.evaluation.evaluation import bootstrap_interval
+from annotator.evaluation.official_f1 import image_f1, mean
 from quality_rows.data import Data, LabelSet, Row
 
 # Training images that hold a concept: fewer than four is what the task's participants call rare,

@@ -10,15 +10,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from annotator.build import build_index
 from annotator.collection import Collection
-from annotator.embed.embedder import Embedder, TorchEmbedder
-from annotator.embed.makers import DEFAULT, make_embedder
-from annotator.embed.packaged import packaged, packaged_network
+from annotator.encoders.efficientnet import packaged, packaged_network
+from annotator.encoders.embedder import Embedder, TorchEmbedder
+from annotator.encoders.registry import DEFAULT, make_embedder
+from annotator.indexing.build import build_index
+from annotator.indexing.metadata import recorded_voting
+from annotator.knn.voting import Voting
 from annotator.pipeline import Annotator
-from annotator.progress import bar
-from annotator.record import recorded_voting
-from annotator.vote.voting import Voting
 from index import open_index
 from quality_rows.data import Data
 
@@ -59,9 +58,7 @@ class Ours:
             ignored=(),
         )
         embedder = self._embedder()
-        build_index(
-            collection, self._index, embedder, use_cache=False, progress=bar, **self._changes
-        )
+        build_index(collection, self._index, embedder, use_cache=False, **self._changes)
 
     def predict(self, test: Data) -> list[set[str]]:
         """Open the index and annotate."""
@@ -71,7 +68,7 @@ class Ours:
         if about["tuning"]:
             self.chosen["f1_on_training_side"] = round(about["tuning"]["f1"], 4)
             self.chosen["interval_on_training_side"] = about["tuning"]["interval"]
-        annotations = annotator.annotate(test.images, with_neighbors=False, progress=bar)
+        annotations = annotator.annotate(test.images, with_neighbors=False)
         return [set(a.cuis) for a in annotations]
 
 
@@ -84,7 +81,7 @@ class Nearest(Ours):
         voting = replace(recorded_voting(stored), k=1, prior=0.0)
         annotator = Annotator(stored, self._embedder(), voting)
         self.chosen = {"k": 1, "adaptation": stored.manifest["about"]["adaptation"]}
-        annotations = annotator.annotate(test.images, with_neighbors=False, progress=bar)
+        annotations = annotator.annotate(test.images, with_neighbors=False)
         return [set(a.cuis) for a in annotations]
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from annotator.embed.stream import cpu_count
-from annotator.progress import bar
+from annotator.encoders.local_runner import cpu_count
 from index import FlatIndex
+from index.progress import track
 from quality_rows.data import Data
 
 SIZE = 128
@@ -92,7 +92,7 @@ def _of_each(
     data.pixels(SIZE, rows[:1])  # decoded here, before threads ask for it at once
     with ThreadPoolExecutor(cpu_count()) as pool:
         results = (result for chunk in pool.map(work, chunks) for result in chunk)
-        return list(bar(results, total=len(rows), label=label))
+        return list(track(results, total=len(rows), label=label))
 
 
 def _grey(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -65,7 +65,7 @@ class Bare:
 
 def main() -> None:
     """Open the index, then do what is asked for."""
-    from annotator.embed.torch_setup import threads_per_operation
+    from annotator.encoders.torch_setup import threads_per_operation
     from annotator.images.sources import find_images
     from annotator.pipeline import Annotator
 
@@ -91,7 +91,7 @@ def main() -> None:
 
 
 def _lone(annotator: Annotator, refs: list[ImageRef]) -> list[float]:
-    from annotator.embed.stream import embed_frames
+    from annotator.encoders.local_runner import embed_frames
     from annotator.images.decode import decode
 
     embedder = annotator.embedder

@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from index.backends.protocol import check_unit
-from index.change import Changed
 from index.errors import IndexProblem
+from index.folder.change import Changed
 from index.milvus.documents import array_to_bytes
 from index.milvus.rows import (
     check_count,
@@ -42,14 +41,12 @@ from index.milvus.state import (
     sample_rows,
     version_name,
 )
-from index.progress import Progress, silent
+from index.search.base import check_unit
 from index.segments import CONTENT, THUMBNAIL_ENDS, THUMBNAILS, Segment, check_rows
 
 
-def add_rows(
-    server: Server, rows: Segment, *, of: str, over: bool = False, progress: Progress = silent
-) -> Changed:
-    """Add rows; see `index.change.add_rows`. Rows are found as they arrive.
+def add_rows(server: Server, rows: Segment, *, of: str, over: bool = False) -> Changed:
+    """Add rows; see `index.folder.change.add_rows`. Rows are found as they arrive.
 
     Raises:
         IndexProblem: As there; something that Milvus cannot keep; the server is away for longer
@@ -75,7 +72,7 @@ def add_rows(
     first = int(state.manifest["stored"])
     resumed = _clear_unfinished(server, state, {id_: first + i for i, id_ in enumerate(rows.ids)})
     n = int(state.manifest["n"]) + len(rows)
-    send_all(server, state.collection, rows, first, resumed=resumed, progress=progress)
+    send_all(server, state.collection, rows, first, resumed=resumed)
     settle(server, state.collection, rows, first, expected=n)
     concepts = read_concepts(state.documents, state.manifest)
     counts = Counter({cui: images for cui, (images, _) in concepts.items()})
@@ -94,7 +91,7 @@ def add_rows(
 
 
 def remove_rows(server: Server, ids: Collection[str], *, missing_ok: bool = False) -> Changed:
-    """Remove rows: no search finds them any more; see `index.change.remove_rows`.
+    """Remove rows: no search finds them any more; see `index.folder.change.remove_rows`.
 
     They are gone from the disk some time after `compact`.
 
@@ -123,7 +120,7 @@ def remove_rows(server: Server, ids: Collection[str], *, missing_ok: bool = Fals
 
 
 def change_about(server: Server, about: Mapping[str, Any], *, of: str) -> str:
-    """Another `about` in the manifest; see `index.publish.change_about`."""
+    """Another `about` in the manifest; see `index.folder.publish.change_about`."""
     state = _state(server, of)
     new = json.loads(json.dumps(about))
     if new == state.manifest["about"]:

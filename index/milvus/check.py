@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from index.backends.protocol import check_unit
 from index.errors import IndexProblem, IndexUnreachable
 from index.milvus.kinds import EXACT
 from index.milvus.opened import MilvusIndex
 from index.milvus.rows import DIGEST, count, digest_of, every_row, fields_of, vectors_of
 from index.milvus.server import Server
 from index.milvus.state import State, current, numbers, sample_rows
+from index.search.base import check_unit
 
 _ROWS_AT_ONCE = 1024
 

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from index.change import Changed
 from index.errors import IndexProblem
+from index.folder.change import Changed
 from index.labels import LabelTable
 from index.milvus.opened import MilvusIndex
 from index.milvus.rows import THUMBNAIL, digest_of, every_row, fields_of, vectors_of
 from index.milvus.server import Server
 from index.milvus.state import current, numbers, removed_rows
 from index.milvus.writer import MilvusWriter
-from index.progress import Progress
+from index.progress import track
 from index.segments import CONTENT, THUMBNAIL_ENDS, THUMBNAILS
 
 
@@ -31,9 +31,8 @@ def compact(
     index_type: str | None,
     target_recall: float | None,
     arrays: Mapping[str, NDArray[Any]],
-    progress: Progress,
 ) -> Changed:
-    """Copy the rows into a new collection and drop every other version; see `index.change.compact`.
+    """Copy the rows into a new collection, drop every other version (as `folder.change.compact`).
 
     The server deletes the files of what was dropped by itself, some hours later.
 
@@ -44,7 +43,6 @@ def compact(
         index_type: Another kind of index; None for the same.
         target_recall: For approximate kinds; None for the same.
         arrays: Instead of those of the index.
-        progress: Told about the rows.
 
     Raises:
         IndexProblem: There is no index, it is damaged or has got a new version, or the server is
@@ -67,7 +65,7 @@ def compact(
         tempfile.TemporaryFile(dir=folder) as pictures,
     ):
         rows = every_row(server, state.collection, manifest["stored"], fields, step=1024)
-        for entity in progress(rows, total=len(index), label="Reading"):
+        for entity in track(rows, total=len(index), label="Reading"):
             if not live[entity["row"]]:
                 continue
             if digest_of(entity) != entity["sha256"]:
@@ -108,7 +106,6 @@ def compact(
             index_type=index_type or manifest["index_type"],
             target_recall=target_recall or search.get("target_recall"),
             reason=None if index_type else search["reason"],
-            progress=progress,
             only=True,
         )
     return Changed(version, len(ids), removed=manifest["removed"])

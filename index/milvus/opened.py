@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from index.backends.protocol import Neighbors, check_search
-from index.cases import Cases, Found, spread
+from index.cases import Rows, SearchResult, spread
 from index.errors import IndexProblem
 from index.labels import LabelTable
 from index.milvus.documents import Documents, array_from_bytes
@@ -29,6 +28,7 @@ from index.milvus.rows import (
 )
 from index.milvus.server import Absent, Server
 from index.milvus.state import numbers, read_concepts, removed_rows
+from index.search.base import Neighbors, check_search
 from index.segments import CONTENT
 
 _HOLDERS_AT_ONCE = 16384  # rows of which those with a concept are asked for; Milvus gives no more
@@ -155,7 +155,7 @@ class MilvusIndex:
             )
         return LabelTable.from_sets(list(found.values()))
 
-    def find(self, vectors: NDArray[np.float32], k: int) -> Found:
+    def find(self, vectors: NDArray[np.float32], k: int) -> SearchResult:
         """The k nearest rows of each vector, float32[q, dim] of unit norm.
 
         Where fewer than k are found for some, by an approximate search or because rows were
@@ -178,18 +178,18 @@ class MilvusIndex:
         some = found.tolist()
         ids = [near.cases[row].id for row in some]
         labels = self._labels_of([near.cases[row].cuis for row in some])
-        return Found(
+        return SearchResult(
             Neighbors(position.reshape(near.rows.shape), near.similarities),
             FoundCases(self, ids, labels),
         )
 
-    def with_ids(self, ids: Sequence[str]) -> Cases:
+    def with_ids(self, ids: Sequence[str]) -> Rows:
         """The images with these ids, in their order; those that are not there are left out."""
         some = self._of_this_version(self.entities(sorted(set(ids)), ["row", "cuis"]))
         found = {entity["id"]: entity for entity in some}
         return self._cases([found[id_] for id_ in ids if id_ in found])
 
-    def with_concept(self, cui: str, most: int) -> Cases:
+    def with_concept(self, cui: str, most: int) -> Rows:
         """Images that hold a CUI by ascending row; of more than `most`, so many spread evenly."""
         holding = every_row(
             self._server,

@@ -12,7 +12,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from index.change import Changed
+from index.folder.change import Changed
+from index.folder.publish import only_writer
 from index.milvus import change, check
 from index.milvus.address import Address
 from index.milvus.compact import compact
@@ -22,14 +23,12 @@ from index.milvus.ready import open_rows
 from index.milvus.server import Server
 from index.milvus.state import current
 from index.milvus.writer import MilvusWriter
-from index.place import PATIENCE_S, Device, Index, Writer
-from index.progress import Progress, silent
-from index.publish import only_writer
+from index.protocols import PATIENCE_S, Device, Index, Writer
 from index.segments import Segment
 
 
 @dataclass(frozen=True)
-class MilvusPlace:
+class MilvusLocation:
     """An index in Milvus (`place.Place`).
 
     Attributes:
@@ -41,7 +40,7 @@ class MilvusPlace:
     after_compact = "are dropped, and the server deletes their files by itself some hours later"
 
     @classmethod
-    def at(cls, text: str) -> MilvusPlace:
+    def at(cls, text: str) -> MilvusLocation:
         """The place that an address names.
 
         Raises:
@@ -84,12 +83,10 @@ class MilvusPlace:
         with only_writer(self.folder), MilvusWriter(self._server(), self.folder) as writer:
             yield writer
 
-    def add_rows(
-        self, rows: Segment, *, of: str, over: bool = False, progress: Progress = silent
-    ) -> Changed:
+    def add_rows(self, rows: Segment, *, of: str, over: bool = False) -> Changed:
         """`change.add_rows`."""
         with only_writer(self.folder):
-            return change.add_rows(self._server(), rows, of=of, over=over, progress=progress)
+            return change.add_rows(self._server(), rows, of=of, over=over)
 
     def remove_rows(self, ids: Collection[str], *, missing_ok: bool = False) -> Changed:
         """`change.remove_rows`."""
@@ -103,7 +100,6 @@ class MilvusPlace:
         index_type: Any = None,
         target_recall: float | None = None,
         arrays: Mapping[str, NDArray[Any]],
-        progress: Progress = silent,
     ) -> Changed:
         """`compact.compact`."""
         with only_writer(self.folder):
@@ -114,7 +110,6 @@ class MilvusPlace:
                 index_type=index_type,
                 target_recall=target_recall,
                 arrays=arrays,
-                progress=progress,
             )
 
     def change_about(self, about: Mapping[str, Any], *, of: str) -> str:

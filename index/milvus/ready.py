@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from index.backends.flat import FlatIndex
 from index.errors import IndexProblem, IndexUnreachable
 from index.milvus.kinds import efforts, search_params
 from index.milvus.server import Server
-from index.progress import Progress
+from index.progress import track
+from index.search.flat import FlatIndex
 
 _LOOK_S = 0.1
 _LONG_S = 600.0  # for a flush, which waits for the server's disk
@@ -21,9 +21,7 @@ _PROBES, _K = 200, 50
 _SAME = 1e-5  # similarities that the server and FAISS give for one pair of vectors differ by less
 
 
-def make_ready(
-    server: Server, collection: str, params: Mapping[str, Any], n: int, progress: Progress
-) -> None:
+def make_ready(server: Server, collection: str, params: Mapping[str, Any], n: int) -> None:
     """See to it that all rows are on the server's disk, indexed and in its memory.
 
     Args:
@@ -31,7 +29,6 @@ def make_ready(
         collection: Of n rows.
         params: `kinds.build_params`.
         n: How many rows there are.
-        progress: Told about the rows that are indexed.
 
     Raises:
         IndexProblem: The server cannot make the index.
@@ -45,7 +42,7 @@ def make_ready(
             client.create_index(collection, wanted, timeout=seconds, sync=False)
 
     server.patiently(create)
-    for _ in progress(_indexed(server, collection, n), total=n, label="Indexing"):
+    for _ in track(_indexed(server, collection, n), total=n, label="Indexing"):
         pass
     wait_until_loaded(server, collection)
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from index.errors import IndexProblem
 from index.milvus.server import Server
-from index.progress import Progress
+from index.progress import track
 from index.segments import CONTENT, THUMBNAIL_ENDS, Segment
 
 Level = Literal["Strong", "Bounded"]
@@ -147,9 +147,7 @@ def digest_of(entity: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def send_all(
-    server: Server, collection: str, rows: Segment, first: int, *, resumed: bool, progress: Progress
-) -> None:
+def send_all(server: Server, collection: str, rows: Segment, first: int, *, resumed: bool) -> None:
     """Put rows into a collection.
 
     Args:
@@ -159,10 +157,9 @@ def send_all(
         first: Number of their first one.
         resumed: Some of them may be there already, from a run that was stopped; the collection has
             to be loaded then.
-        progress: Told about the rows.
     """
     sent = _send_rows(server, collection, rows, first, resumed=resumed)
-    for _ in progress((i for many in sent for i in range(many)), total=len(rows), label="Sending"):
+    for _ in track((i for many in sent for i in range(many)), total=len(rows), label="Sending"):
         pass
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from index.distribution import pip_install
 from index.errors import IndexProblem, IndexUnreachable
 from index.milvus.address import TOKEN, Address
 
@@ -225,7 +226,7 @@ def _library() -> type[MilvusClient]:
     except ModuleNotFoundError as error:
         raise IndexProblem(
             "An index in Milvus needs the package pymilvus, which is not installed.",
-            'pip install "annotator[milvus]"',
+            pip_install("milvus"),
         ) from error
     # It logs every error with a traceback, also those that are handled.
     logging.getLogger("pymilvus").setLevel(logging.CRITICAL)

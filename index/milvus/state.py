@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from index.distribution import DISTRIBUTION
 from index.errors import IndexProblem
 from index.labels import SAMPLE
 from index.manifest import FORMAT
@@ -130,9 +131,10 @@ def read_sample(server: Server, collection: str, rows: NDArray[np.int64]) -> lis
 def libraries(server: Server) -> dict[str, str]:
     """What wrote an index."""
     versions = {"milvus": str(server.call("get_server_version"))}
-    for name in ("annotator", "numpy", "pymilvus"):
+    for name in (DISTRIBUTION, "numpy", "pymilvus"):
         with suppress(importlib.metadata.PackageNotFoundError):
-            versions[name] = importlib.metadata.version(name)
+            key = "annotator" if name == DISTRIBUTION else name
+            versions[key] = importlib.metadata.version(name)
     return versions
 
 

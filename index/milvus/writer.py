@@ -12,8 +12,6 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from index.backends.protocol import check_unit
-from index.backends.structure import DEFAULT_RECALL
 from index.errors import IndexProblem
 from index.labels import LabelTable
 from index.manifest import FORMAT, METRIC
@@ -30,7 +28,8 @@ from index.milvus.state import (
     render_concepts,
     version_name,
 )
-from index.progress import Progress, silent
+from index.search.base import check_unit
+from index.search.build import DEFAULT_RECALL
 from index.segments import CONTENT, ROW_ARRAYS, THUMBNAIL_ENDS, Segment, check_rows
 
 _NOTE = "annotator build "
@@ -81,11 +80,10 @@ class MilvusWriter:
         arrays: Mapping[str, NDArray[Any]] | None = None,
         index_type: str = "flat",
         target_recall: float | None = None,
-        progress: Progress = silent,
         reason: str | None = None,
         only: bool = False,
     ) -> str:
-        """Send the rows and let readers see them; see `index.writer.VersionWriter.publish`.
+        """Send the rows and let readers see them; see `index.folder.writer.VersionWriter.publish`.
 
         A `reason` is recorded in place of why the kind was chosen. With `only`, the version before
         goes at once, even if a reader is just opening it.
@@ -128,7 +126,7 @@ class MilvusWriter:
         counts = dict(zip(table.cuis, table.frequencies.tolist(), strict=True))
         texts = {"concepts": render_concepts(counts, names)}
         texts |= {name: array_to_bytes(array) for name, array in others.items()}
-        return self._publish(rows, manifest, texts, reason or why, target_recall, progress, only)
+        return self._publish(rows, manifest, texts, reason or why, target_recall, only)
 
     def _publish(
         self,
@@ -137,7 +135,6 @@ class MilvusWriter:
         texts: Mapping[str, bytes],
         reason: str,
         target_recall: float | None,
-        progress: Progress,
         only: bool,
     ) -> str:
         server, name = self._server, self._server.address.name
@@ -154,9 +151,9 @@ class MilvusWriter:
         kind, n = manifest["index_type"], len(rows)
         params = build_params(kind, n)
         if resumed:
-            make_ready(server, collection, params, n, silent)  # to ask what is there
-        send_all(server, collection, rows, 0, resumed=resumed, progress=progress)
-        make_ready(server, collection, params, n, progress)
+            make_ready(server, collection, params, n)  # to ask what is there
+        send_all(server, collection, rows, 0, resumed=resumed)
+        make_ready(server, collection, params, n)
         settle(server, collection, rows, 0, expected=n)
         search: dict[str, Any] = {"params": next(iter(efforts(kind, n)))}
         if kind not in EXACT:

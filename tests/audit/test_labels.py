@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from annotator.audit.labels import doubtful, expected_f1, lists_within
-from annotator.vote.posterior import Posterior
+from annotator.knn.posterior import Posterior
 from index import LabelTable
 
 SETS = st.lists(st.sampled_from("abcd"), max_size=4, unique=True)

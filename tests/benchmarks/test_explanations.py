@@ -11,9 +11,9 @@ import pytest
 
 from annotator.explain.attribution import Heat
 from annotator.explain.explain import Concept
+from annotator.phantoms.cases import draw_cases
+from annotator.phantoms.render import drawn_by, render
 from annotator.pipeline import Neighbor
-from annotator.sample.cases import draw_cases
-from annotator.sample.render import drawn_by, render
 
 
 @pytest.fixture(scope="module")

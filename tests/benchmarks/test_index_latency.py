@@ -23,7 +23,7 @@ from index_latency_parts.runner import Grid, cells_of, usable
 from index_latency_parts.synthetic import Synthetic, SyntheticLabels
 from index_latency_parts.truth import exact_neighbours, recall, similarities
 
-from index.backends.flat import FlatIndex
+from index.search.flat import FlatIndex
 
 
 def rows_of(n: int, dim: int, seed: int = 0, stream: int = 0) -> np.ndarray:

@@ -16,7 +16,7 @@ from quality_rows.labels import Vocabulary, f1_of_rows, group_folds, sample_of_g
 from quality_rows.registry import Settings
 
 from annotator.errors import AnnotatorError
-from annotator.score.scorers import image_f1
+from annotator.evaluation.official_f1 import image_f1
 
 GROUPS = st.lists(st.integers(0, 9), min_size=2, max_size=40).map(np.array)
 
@@ -168,7 +168,7 @@ def test_learning_curves_take_shares_of_groups(sides, tmp_path):
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory):
-    from annotator.sample import write_sample
+    from annotator.phantoms import write_sample
 
     return write_sample(tmp_path_factory.mktemp("sample") / "sample", n=80)
 

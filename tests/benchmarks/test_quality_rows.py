@@ -16,7 +16,7 @@ from quality_rows.neighbours import Near, foreign_neighbours
 from scipy.sparse import csr_matrix
 
 from annotator.errors import AnnotatorError
-from annotator.score.scorers import image_f1
+from annotator.evaluation.official_f1 import image_f1
 
 TINY = cnn.Recipe(epochs=2, size=48, batch=8, learning_rate=1e-3)
 

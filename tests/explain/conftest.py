@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from annotator.sample import SamplePaths
+    from annotator.phantoms import SamplePaths
 
 SMALL = "efficientnet-lite0@64"
 
 
 @pytest.fixture(scope="session")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> SamplePaths:
-    from annotator.sample import write_sample
+    from annotator.phantoms import write_sample
 
     return write_sample(tmp_path_factory.mktemp("explain") / "sample", n=60)
 
@@ -23,9 +23,9 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> SamplePaths:
 @pytest.fixture(scope="session")
 def sample_index(sample: SamplePaths) -> Path:
     """Of the training side; it keeps small pictures."""
-    from annotator.build import build_index
     from annotator.collection import read_collection
-    from annotator.embed.makers import make_embedder
+    from annotator.encoders.registry import make_embedder
+    from annotator.indexing.build import build_index
 
     train = read_collection(
         sample.images,

@@ -13,12 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from annotator.build import build_index
 from annotator.collection import Collection, read_collection
-from annotator.embed.embedder import Encoder, TorchEmbedder
-from annotator.embed.makers import make_embedder
-from annotator.embed.preprocess import Preprocess
-from annotator.embed.torch_setup import make_torchvision_importable
+from annotator.encoders.embedder import Encoder, TorchEmbedder
+from annotator.encoders.preprocess import Preprocess
+from annotator.encoders.registry import make_embedder
+from annotator.encoders.torch_setup import make_torchvision_importable
 from annotator.errors import AnnotatorError, ImageError
 from annotator.explain.attribution import Heat
 from annotator.explain.cases import find_near, small_pictures
@@ -26,10 +25,11 @@ from annotator.explain.explain import Explanation, explain
 from annotator.explain.occlusion import cover
 from annotator.images.ref import ImageRef
 from annotator.images.sources import find_images
+from annotator.indexing.build import build_index
 from annotator.pipeline import Annotator
 
 if TYPE_CHECKING:
-    from annotator.sample import SamplePaths
+    from annotator.phantoms import SamplePaths
 
 SMALL = "efficientnet-lite0@64"
 

@@ -467,7 +467,7 @@ def test_syntaxes_that_cannot_be_read_are_named() -> None:
     assert "JPEG Baseline (Process 1)" in corrupt.message
     lossless = refusal(save(ds, JPEGLosslessSV1))
     assert "JPEG Lossless" in lossless.message
-    assert 'pip install "annotator[dicom]"' in lossless.hint
+    assert 'pip install "cui-annotator[dicom]"' in lossless.hint
 
 
 def test_an_unsupported_colour_space_is_refused() -> None:

@@ -203,7 +203,7 @@ def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setitem(sys.modules, "gcsfs", None)
     with pytest.raises(AnnotatorError, match="gs:// needs a package") as caught:
         find_images("gs://bucket/images")
-    assert 'pip install "annotator[remote]"' in caught.value.hint
+    assert 'pip install "cui-annotator[remote]"' in caught.value.hint
     with pytest.raises(AnnotatorError, match="nosuchstore://x"):
         find_images("nosuchstore://x/y")
 

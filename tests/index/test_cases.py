@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from index import LabelTable, StoredIndex, VersionWriter, open_index
 from index.cases import spread
-from index.change import remove_rows
+from index.folder.change import remove_rows
 
 N = 9
 IDS = [f"i{n}" for n in range(N)]

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from index import IndexProblem, LabelTable, VersionWriter, open_index
-from index.change import add_rows, remove_rows
+from index.folder.change import add_rows, remove_rows
 from index.segments import Segment
 
 N, DIM = 7, 5

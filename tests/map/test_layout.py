@@ -106,4 +106,4 @@ def test_without_umap_the_error_says_what_to_install(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(AnnotatorError, match=r"umap-learn, which is not installed") as caught:
         umap(blocks(random_vectors(9, 3)))
-    assert 'pip install "annotator[umap]"' in caught.value.hint
+    assert 'pip install "cui-annotator[umap]"' in caught.value.hint

@@ -13,7 +13,7 @@ from annotator.errors import AnnotatorError
 from annotator.map import points as module
 from annotator.map.points import read_points
 from index import StoredIndex, open_index
-from index.change import remove_rows
+from index.folder.change import remove_rows
 
 
 def test_all_images(stored: StoredIndex) -> None:

@@ -19,12 +19,12 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from service.app import create_app
-from service.auth import Keys
 from service.engine import Engine, EngineHolder, open_engine
+from service.middleware.auth import Keys
 from service.settings import Settings
 
 if TYPE_CHECKING:
-    from annotator.embed.embedder import Embedder, TorchEmbedder
+    from annotator.encoders.embedder import Embedder, TorchEmbedder
 
 ROOT = Path(__file__).parents[2]
 MakeClient = Callable[..., TestClient]
@@ -44,10 +44,10 @@ def drawing(seed: int, size: tuple[int, int] = (40, 48), format: str = "PNG") ->
 
 def build(directory: Path, embedder: Embedder, n: int = 12, k: int = 5) -> None:
     """Publish an index of n drawings; the concepts of drawing i are C0..C2 by kind, and C9."""
-    from annotator.build import build_index
     from annotator.collection import Collection
     from annotator.images.ref import ImageRef
-    from annotator.vote.voting import Voting
+    from annotator.indexing.build import build_index
+    from annotator.knn.voting import Voting
 
     ids = [f"train{i:02d}" for i in range(n)]
     refs = [ImageRef(id_, id_, partial(drawing, i)) for i, id_ in enumerate(ids)]
@@ -101,8 +101,8 @@ def directionless(tmp_path_factory: pytest.TempPathFactory) -> Engine:
     import torch
     from torch import nn
 
-    from annotator.embed.embedder import Encoder, TorchEmbedder
-    from annotator.embed.preprocess import Preprocess
+    from annotator.encoders.embedder import Encoder, TorchEmbedder
+    from annotator.encoders.preprocess import Preprocess
 
     last = nn.Linear(48, 8, bias=False)
     nn.init.normal_(last.weight, generator=torch.Generator().manual_seed(0))
@@ -151,7 +151,7 @@ def client(make_client: MakeClient) -> TestClient:
 @pytest.fixture(scope="session")
 def encoder() -> Embedder:
     """The packaged encoder."""
-    from annotator.embed.makers import make_embedder
+    from annotator.encoders.registry import make_embedder
 
     return make_embedder(device="cpu")
 

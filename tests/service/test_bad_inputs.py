@@ -31,7 +31,7 @@ from bad_inputs import FAMILIES, family
 from bad_requests import CLOSED, BadRequest, form, part, post
 
 if TYPE_CHECKING:
-    from annotator.embed.embedder import Embedder
+    from annotator.encoders.embedder import Embedder
 
 pytestmark = pytest.mark.slow
 
@@ -137,9 +137,9 @@ class Target:
 def target(
     tmp_path_factory: pytest.TempPathFactory, encoder: Embedder, serving: Callable[..., Any]
 ) -> Iterator[Target]:
-    from annotator.build import build_index
     from annotator.collection import read_collection
-    from annotator.sample import write_sample
+    from annotator.indexing.build import build_index
+    from annotator.phantoms import write_sample
 
     folder = tmp_path_factory.mktemp("bad-inputs")
     sample = write_sample(folder / "sample", n=24)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from annotator.errors import AnnotatorError, ImageError
 from service.batcher import Batcher, Limits
 from service.engine import Engine, open_engine
-from service.metrics import Metrics
+from service.observability import Metrics
 
 if TYPE_CHECKING:
-    from annotator.embed.embedder import TorchEmbedder
+    from annotator.encoders.embedder import TorchEmbedder
 
 LIMITS = Limits(max_batch=4, batch_wait=0.5, workers=2, encoders=1, max_pixels=10**6, max_frames=1)
 

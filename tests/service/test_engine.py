@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from annotator.embed.combined import CombinedEmbedder
+from annotator.encoders.combined import CombinedEmbedder
 from index.errors import IndexProblem
 from service.engine import Concept, Engine, EngineHolder, open_engine
 
 if TYPE_CHECKING:
-    from annotator.embed.embedder import TorchEmbedder
+    from annotator.encoders.embedder import TorchEmbedder
 
 
 def test_what_is_prepared_when_an_engine_opens(engine: Engine) -> None:

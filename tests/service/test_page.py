@@ -25,7 +25,7 @@ import pytest
 from PIL import Image
 
 from annotator.images.ref import image_id
-from annotator.sample import write_sample
+from annotator.phantoms import write_sample
 from annotator.tables.run import validate_run
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -61,7 +61,7 @@ def browser() -> Iterator[Browser]:
 
 
 @dataclass(frozen=True)
-class Place:
+class Served:
     """An index of phantoms, and images that are not in it."""
 
     index: Path
@@ -72,7 +72,7 @@ class Place:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+def place(tmp_path_factory: pytest.TempPathFactory) -> Served:
     folder = tmp_path_factory.mktemp("page")
     sample = write_sample(folder / "sample", n=60, seed=2)
     subprocess.run(
@@ -92,7 +92,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     pixels = np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(noise)
     dicom = next(p for p in files if p.suffix == ".dcm")
-    return Place(folder / "index", images, dicom, broken, noise)
+    return Served(folder / "index", images, dicom, broken, noise)
 
 
 def command(*arguments: object) -> list[str]:
@@ -100,7 +100,7 @@ def command(*arguments: object) -> list[str]:
 
 
 @contextmanager
-def serving(place: Place, log: Path, *arguments: object) -> Iterator[str]:
+def serving(place: Served, log: Path, *arguments: object) -> Iterator[str]:
     """The address of a server that runs meanwhile."""
     with (
         log.open("wb") as output,
@@ -123,13 +123,13 @@ def serving(place: Place, log: Path, *arguments: object) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def server(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def server(place: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with serving(place, tmp_path_factory.mktemp("server") / "log") as address:
         yield address
 
 
 @pytest.fixture(scope="module")
-def small_server(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def small_server(place: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """One that asks for a key and takes one image at a time, of 1 MiB at most."""
     folder = tmp_path_factory.mktemp("small-server")
     keys = folder / "keys"
@@ -232,7 +232,7 @@ def answer(server: str, image: Path, **query: str | float) -> dict[str, Any]:
     return dict(result)
 
 
-def test_one_image(open_page: Opener, server: str, place: Place) -> None:
+def test_one_image(open_page: Opener, server: str, place: Served) -> None:
     tab = open_page()
     expect(tab.page.locator("#info")).to_contain_text("Index v000001")
     expect(tab.page.get_by_text("Not for clinical use.")).to_be_visible()
@@ -258,7 +258,7 @@ def test_one_image(open_page: Opener, server: str, place: Place) -> None:
     assert set(filled) == chosen & set(nearest["cuis"])
 
 
-def test_several_images_one_broken_one_dicom(open_page: Opener, place: Place) -> None:
+def test_several_images_one_broken_one_dicom(open_page: Opener, place: Served) -> None:
     tab = open_page()
     tab.upload(*place.images[:6], place.broken, place.dicom)
     tab.finished(7, failed=1)
@@ -277,7 +277,7 @@ def test_several_images_one_broken_one_dicom(open_page: Opener, place: Place) ->
     expect(tab.page.locator("#work")).to_be_hidden()
 
 
-def test_at_most_four_requests_are_in_flight(open_page: Opener, place: Place) -> None:
+def test_at_most_four_requests_are_in_flight(open_page: Opener, place: Served) -> None:
     tab = open_page()
     running = most = 0
 
@@ -297,7 +297,7 @@ def test_at_most_four_requests_are_in_flight(open_page: Opener, place: Place) ->
     assert 2 <= most <= 4
 
 
-def test_a_pasted_image(open_page: Opener, place: Place) -> None:
+def test_a_pasted_image(open_page: Opener, place: Served) -> None:
     tab = open_page(permissions=["clipboard-read", "clipboard-write"])
     tab.page.evaluate(
         """async (data) => {
@@ -311,7 +311,7 @@ def test_a_pasted_image(open_page: Opener, place: Place) -> None:
     expect(tab.tabs()).to_contain_text("pasted-1.png")
 
 
-def test_a_dropped_image_and_a_folder(open_page: Opener, place: Place, tmp_path: Path) -> None:
+def test_a_dropped_image_and_a_folder(open_page: Opener, place: Served, tmp_path: Path) -> None:
     within = tmp_path / "folder" / "within"
     within.mkdir(parents=True)
     for image in place.images[1:3]:
@@ -335,7 +335,7 @@ def test_a_dropped_image_and_a_folder(open_page: Opener, place: Place, tmp_path:
         expect(tab.tabs().nth(i)).to_contain_text(image.name)
 
 
-def test_names_are_text_and_never_markup(open_page: Opener, place: Place, tmp_path: Path) -> None:
+def test_names_are_text_and_never_markup(open_page: Opener, place: Served, tmp_path: Path) -> None:
     hostile = tmp_path / '<img src=x onerror="document.title=1">.png'
     shutil.copy(place.noise, hostile)
     tab = open_page()
@@ -351,7 +351,7 @@ def focused(tab: Tab) -> str:
     return str(tab.page.locator(":focus, body:not(:has(:focus))").evaluate(script))
 
 
-def test_all_of_it_by_keyboard(open_page: Opener, place: Place) -> None:
+def test_all_of_it_by_keyboard(open_page: Opener, place: Served) -> None:
     tab = open_page()
     press = tab.page.keyboard.press
     tab.page.on("filechooser", lambda chooser: chooser.set_files(place.images[:3]))
@@ -389,7 +389,7 @@ def test_all_of_it_by_keyboard(open_page: Opener, place: Place) -> None:
     expect(tab.page.locator(".neighbor")).to_have_count(1)
 
 
-def test_a_concept_and_its_cases_light_up(open_page: Opener, server: str, place: Place) -> None:
+def test_a_concept_and_its_cases_light_up(open_page: Opener, server: str, place: Served) -> None:
     tab = open_page()
     tab.upload(place.images[0])
     tab.finished(1)
@@ -450,7 +450,7 @@ def test_what_is_not_found_and_what_means_several(open_page: Opener, server: str
     expect(found.locator("h2")).to_be_focused()
 
 
-def test_cases_like_one_that_is_shown(open_page: Opener, server: str, place: Place) -> None:
+def test_cases_like_one_that_is_shown(open_page: Opener, server: str, place: Served) -> None:
     tab = open_page()
     tab.upload(place.images[0])
     tab.finished(1)
@@ -479,7 +479,7 @@ def test_a_search_asks_for_the_key(open_page: Opener, small_server: str) -> None
 
 
 def test_the_key_is_asked_for_and_forgotten(
-    open_page: Opener, small_server: str, place: Place
+    open_page: Opener, small_server: str, place: Served
 ) -> None:
     tab = open_page(small_server)
     field = tab.page.get_by_label("Key", exact=True)
@@ -508,7 +508,7 @@ def test_the_key_is_asked_for_and_forgotten(
     expect(field).to_be_visible()
 
 
-def test_a_busy_server_is_waited_for(open_page: Opener, small_server: str, place: Place) -> None:
+def test_a_busy_server_is_waited_for(open_page: Opener, small_server: str, place: Served) -> None:
     tab = open_page(small_server)
     tab.page.get_by_label("Key", exact=True).fill(KEY)
     tab.button("Use this key").click()
@@ -521,7 +521,7 @@ def test_a_busy_server_is_waited_for(open_page: Opener, small_server: str, place
 
 
 def test_a_file_that_is_too_large(
-    open_page: Opener, small_server: str, place: Place, tmp_path: Path
+    open_page: Opener, small_server: str, place: Served, tmp_path: Path
 ) -> None:
     tab = open_page(small_server)
     tab.page.get_by_label("Key", exact=True).fill(KEY)
@@ -535,7 +535,7 @@ def test_a_file_that_is_too_large(
     assert sum("/v1/annotate" in url for url in tab.requests) == 1
 
 
-def test_without_a_server(open_page: Opener, place: Place) -> None:
+def test_without_a_server(open_page: Opener, place: Served) -> None:
     tab = open_page()
     tab.page.context.set_offline(True)
     tab.upload(place.images[0])
@@ -546,7 +546,7 @@ def test_without_a_server(open_page: Opener, place: Place) -> None:
     tab.finished(1)
 
 
-def test_options_change_the_answer(open_page: Opener, server: str, place: Place) -> None:
+def test_options_change_the_answer(open_page: Opener, server: str, place: Served) -> None:
     tab = open_page()
     tab.upload(*place.images[:2])
     tab.finished(2)
@@ -571,7 +571,7 @@ def test_options_change_the_answer(open_page: Opener, server: str, place: Place)
     expect(tab.page.get_by_label("Least score (0 to 1)")).to_be_focused()
 
 
-def test_the_run_is_valid(open_page: Opener, server: str, place: Place, tmp_path: Path) -> None:
+def test_the_run_is_valid(open_page: Opener, server: str, place: Served, tmp_path: Path) -> None:
     twin = tmp_path / "other" / place.images[0].name  # two images with one id
     twin.parent.mkdir()
     shutil.copy(place.images[1], twin)
@@ -600,7 +600,7 @@ def test_the_run_is_valid(open_page: Opener, server: str, place: Place, tmp_path
 
 @pytest.mark.parametrize("familiarity", [None, 0.0, 0.0199, 0.02])
 def test_an_unfamiliar_image_is_called_so(
-    open_page: Opener, server: str, place: Place, familiarity: float | None
+    open_page: Opener, server: str, place: Served, familiarity: float | None
 ) -> None:
     tab = open_page()
     body = full_answer(server, place.images[0])
@@ -645,7 +645,7 @@ CONTRASTS = r"""() => {
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_text_can_be_read(open_page: Opener, place: Place, scheme: str) -> None:
+def test_every_text_can_be_read(open_page: Opener, place: Served, scheme: str) -> None:
     tab = open_page(color_scheme=scheme, reduced_motion="reduce")
     ground = tab.page.evaluate("() => getComputedStyle(document.body).backgroundColor")
     assert (sum(map(int, re.findall(r"\d+", ground))) > 380) == (scheme == "light")
@@ -662,7 +662,7 @@ def test_every_text_can_be_read(open_page: Opener, place: Place, scheme: str) ->
         assert [(text, ratio) for text, ratio in contrasts if ratio < 4.5] == []
 
 
-def test_every_control_has_a_name(open_page: Opener, small_server: str, place: Place) -> None:
+def test_every_control_has_a_name(open_page: Opener, small_server: str, place: Served) -> None:
     tab = open_page(small_server)
     tab.page.get_by_label("Key", exact=True).fill(KEY)
     tab.button("Use this key").click()
@@ -695,7 +695,7 @@ def test_every_control_has_a_name(open_page: Opener, small_server: str, place: P
     ("width", "height", "scale"), [(360, 740, 1), (640, 400, 2)], ids=["phone", "zoom-200"]
 )
 def test_small_windows(
-    open_page: Opener, place: Place, width: int, height: int, scale: int
+    open_page: Opener, place: Served, width: int, height: int, scale: int
 ) -> None:
     tab = open_page(viewport={"width": width, "height": height}, device_scale_factor=scale)
     tab.upload(*place.images[:5], place.broken)
@@ -711,7 +711,7 @@ def test_small_windows(
     expect(tab.page.get_by_text("Not for clinical use.")).to_be_in_viewport()
 
 
-def test_a_picture_for_the_documentation(open_page: Opener, place: Place) -> None:
+def test_a_picture_for_the_documentation(open_page: Opener, place: Served) -> None:
     target = os.environ.get("ANNOTATOR_SCREENSHOT")
     if not target:
         pytest.skip("ANNOTATOR_SCREENSHOT names no file")

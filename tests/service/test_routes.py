@@ -12,7 +12,7 @@ from starlette.testclient import TestClient
 
 from annotator.tables.run import validate_run
 from service.engine import Engine
-from service.headers import PAGE_POLICY
+from service.middleware.headers import PAGE_POLICY
 from service.page_files import FOLDER
 from service.schemas import AnnotateOut, ProblemOut
 

@@ -42,7 +42,7 @@ def test_a_concept(client: TestClient, engine: Engine, q: str) -> None:
 
 
 def test_the_command_line_and_the_service_agree(client: TestClient, engine: Engine) -> None:
-    from annotator.search.concept import of_concept
+    from annotator.explore.concept import of_concept
 
     annotator = engine.annotator
     expected = of_concept(annotator.stored, annotator.voting, "C9")
@@ -138,8 +138,8 @@ def test_they_are_counted_without_what_was_asked(client: TestClient) -> None:
 
 @pytest.mark.parametrize("by", ["auto", "text"])
 def test_free_text(make_client: MakeClient, clip_engine: Engine, by: str) -> None:
-    from annotator.search.cases import cases_of
-    from annotator.search.text import TextSearch
+    from annotator.explore.neighbours import cases_of
+    from annotator.explore.text_search import TextSearch
 
     client = make_client(engine=clip_engine)
     answer = client.get("/v1/search", params={"q": "stripes from left to right", "by": by, "k": 4})

@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 if TYPE_CHECKING:
-    from annotator.embed.embedder import Embedder
+    from annotator.encoders.embedder import Embedder
 
 pytestmark = pytest.mark.slow
 

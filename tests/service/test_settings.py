@@ -85,7 +85,7 @@ def test_the_command_names_the_extra_that_is_missing(package: str) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.splitlines() == [
         f"Error: The service needs the package {package}, which is not installed.",
-        '  pip install "annotator[service]"',
+        '  pip install "cui-annotator[service]"',
     ]
 
 

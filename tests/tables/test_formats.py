@@ -265,7 +265,8 @@ def test_large_files_are_read_whole(write):
 
 
 @pytest.mark.parametrize(
-    "module", ["tables.formats", "tables.run", "score.evaluation", "score.stats"]
+    "module",
+    ["tables.formats", "tables.run", "evaluation.evaluation", "evaluation.collection_stats"],
 )
 def test_imports_are_light(module):
     heavy = {"torch", "faiss", "PIL", "numpy", "pandas", "matplotlib", "pyarrow"}

@@ -1,0 +1,82 @@
+"""Several encoders, or one at several sizes, as one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from annotator.encoders.embedder import Embedder
+from annotator.encoders.fingerprint import Fingerprint
+from annotator.encoders.positions import PositionMap
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+
+class CombinedEmbedder:
+    """An `Embedder` whose vectors are those of its parts side by side, each counting the same.
+
+    An image costs what it costs in all parts together; it is decoded once.
+
+    Args:
+        parts: At least two, with the same frames.
+    """
+
+    def __init__(self, parts: Sequence[Embedder]) -> None:
+        self._parts = parts
+        self.name = "+".join(part.name for part in parts)
+        self.dim = sum(part.dim for part in parts)
+        self.blocks = tuple(block for part in parts for block in part.blocks)
+        self.frames = parts[0].frames
+        self.image_size = max(part.image_size for part in parts)
+        self.batch_size = min(part.batch_size for part in parts)
+        prints = [part.fingerprint for part in parts]
+        weights = " ".join(fingerprint.weights for fingerprint in prints)
+        self.fingerprint = Fingerprint(
+            architecture=" + ".join(fingerprint.architecture for fingerprint in prints),
+            weights=f"sha256:{hashlib.sha256(weights.encode()).hexdigest()}",
+            preprocess={str(i): dict(p.preprocess) for i, p in enumerate(prints)},
+            precision=" + ".join(dict.fromkeys(p.precision for p in prints)),
+            frames=self.frames,
+            dim=self.dim,
+        )
+
+    def prepare(self, frames: Sequence[Image.Image]) -> NDArray[np.uint8]:
+        """Decoded frames of one image to uint8[frames, bytes], the parts' pixels in a row."""
+        pixels = [part.prepare(frames) for part in self._parts]
+        return np.hstack([p.reshape(len(p), -1) for p in pixels])
+
+    def embed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """What `prepare` made of n frames to float32[n, dim], each row of unit norm."""
+        vectors, start = [], 0
+        for part in self._parts:
+            shape = (part.image_size, part.image_size, 3)
+            end = start + int(np.prod(shape))
+            own = np.ascontiguousarray(pixels[:, start:end]).reshape(-1, *shape)
+            vectors.append(part.embed(own))
+            start = end
+        joined = np.hstack(vectors)
+        unit: NDArray[np.float32] = joined / np.linalg.norm(joined, axis=1, keepdims=True)
+        return unit
+
+    def positions(self, frame: Image.Image) -> list[PositionMap] | None:
+        """What each position adds, if all parts can say so; as `Embedder.positions`."""
+        return self._joined([part.positions(frame) for part in self._parts])
+
+    def patches(self, frame: Image.Image) -> list[PositionMap] | None:
+        """What each patch says, if all parts have patches; as `Embedder.patches`."""
+        return self._joined([part.patches(frame) for part in self._parts])
+
+    def _joined(self, maps_of_parts: list[list[PositionMap] | None]) -> list[PositionMap] | None:
+        starts = np.cumsum([0, *(part.dim for part in self._parts)]).tolist()
+        share = len(self._parts) ** -0.5  # each part is of unit norm
+        joined: list[PositionMap] = []
+        for start, maps in zip(starts, maps_of_parts, strict=False):
+            if maps is None:
+                return None
+            joined += [map_.within(start, share) for map_ in maps]
+        return joined

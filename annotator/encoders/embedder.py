@@ -1,0 +1,282 @@
+"""An encoder with everything fixed that shapes its vectors."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from annotator.encoders.allocator import keep_freed_memory
+from annotator.encoders.fingerprint import Fingerprint, weights_digest
+from annotator.encoders.fold import fold_batchnorm
+from annotator.encoders.positions import PositionMap, averaged_map, patch_vectors
+from annotator.encoders.preprocess import DECODER_VERSION, Box, Preprocess
+from annotator.encoders.torch_setup import (
+    Device,
+    Precision,
+    choose_device,
+    choose_precision,
+)
+from annotator.errors import AnnotatorError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from annotator.images.decode import Frames
+
+
+_T = TypeVar("_T")
+
+
+class Embedder(Protocol):
+    """What the rest of the product knows of an encoder.
+
+    Attributes:
+        name: The string that chose it, such as "timm:resnet50".
+        dim: Length of its vectors.
+        blocks: Lengths of the parts of a vector that count the same, in order; they add up to dim.
+        fingerprint: What its vectors depend on.
+        frames: Which frames of a multi-frame image it wants.
+        image_size: The smallest side in pixels that an image may be decoded to.
+        batch_size: How many images it encodes fastest at once.
+    """
+
+    name: str
+    dim: int
+    blocks: tuple[int, ...]
+    fingerprint: Fingerprint
+    frames: Frames
+    image_size: int
+    batch_size: int
+
+    def prepare(self, frames: Sequence[Image.Image]) -> NDArray[np.uint8]:
+        """Decoded frames of one image to uint8[frames, size, size, 3]. Thread-safe."""
+        ...
+
+    def embed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """uint8[n, size, size, 3] to float32[n, dim], each row of unit norm. Thread-safe."""
+        ...
+
+    def positions(self, frame: Image.Image) -> list[PositionMap] | None:
+        """What each position of a picture adds to its vector, which is their sum; None where the
+        vector is no sum over positions. Not while other threads embed.
+        """
+        ...
+
+    def patches(self, frame: Image.Image) -> list[PositionMap] | None:
+        """Each patch's share of the mean of the unit vectors that the encoder would give for each
+        patch alone, which is near the picture's vector; None where the encoder has no patches. Not
+        while other threads embed.
+        """
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoder:
+    """A network as a maker hands it over: fp32, on the CPU, in evaluation mode.
+
+    Attributes:
+        model: float32[n, 3, size, size] to float32[n, dim].
+        preprocess: How it wants its input.
+        architecture: For the fingerprint.
+        blocks: Lengths of the parts of a vector that count the same; None for one part.
+    """
+
+    model: nn.Module
+    preprocess: Preprocess
+    architecture: str
+    blocks: tuple[int, ...] | None = None
+
+
+class TorchEmbedder:
+    """An `Embedder` that runs a torch network.
+
+    Fast on CPU by three means, none of which needs compilation: batch normalisation folded into the
+    convolutions, channels-last memory, and bf16 where the hardware has it.
+
+    Args:
+        name: The string that chose the encoder.
+        encoder: Its model is taken over and changed in place.
+        device: "auto" takes CUDA where there is one.
+        precision: "auto" takes bf16 where the hardware multiplies it natively, else fp32.
+        frames: Which frames of multi-frame images are used.
+
+    Raises:
+        AnnotatorError: There is no such device, or the network does not give one vector an image.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        encoder: Encoder,
+        *,
+        device: Device = "auto",
+        precision: Precision = "auto",
+        frames: Frames = "middle",
+    ) -> None:
+        self.name = name
+        self.device = choose_device(device)
+        self.frames: Frames = frames
+        # On a CPU small batches stay in its caches; a GPU is busy only with large ones.
+        self.batch_size = 128 if self.device.type == "cuda" else 16
+        if self.device.type == "cpu":
+            keep_freed_memory()
+        self._preprocess = encoder.preprocess
+        self.image_size = encoder.preprocess.size
+        chosen = choose_precision(precision, self.device)
+        self._dtype = torch.bfloat16 if chosen == "bf16" else torch.float32
+        digest = weights_digest(encoder.model)
+        model = encoder.model.eval().requires_grad_(False)
+        seeded = torch.Generator().manual_seed(0)
+        example = torch.rand(1, 3, self.image_size, self.image_size, generator=seeded)
+        self.dim = _vector_length(name, model, example)
+        self.blocks = encoder.blocks or (self.dim,)
+        fold_batchnorm(model, example)
+        model = model.to(device=self.device, dtype=self._dtype)
+        self._model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        scale = [255.0 * s for s in encoder.preprocess.std]
+        shift = [
+            m / s for m, s in zip(encoder.preprocess.mean, encoder.preprocess.std, strict=True)
+        ]
+        self._scale = (1 / torch.tensor(scale, device=self.device)).view(1, 3, 1, 1)
+        self._shift = torch.tensor(shift, device=self.device).view(1, 3, 1, 1)
+        # On a GPU one thread does it all: two batches at once would double its memory, and torch
+        # keeps cuDNN's plans by thread, whose making takes seconds.
+        self._thread = (
+            ThreadPoolExecutor(1, thread_name_prefix="cuda") if self.device.type == "cuda" else None
+        )
+        self.fingerprint = Fingerprint(
+            architecture=encoder.architecture,
+            weights=digest,
+            preprocess={**dataclasses.asdict(encoder.preprocess), "decoder": DECODER_VERSION},
+            precision=chosen,
+            frames=frames,
+            dim=self.dim,
+        )
+
+    def prepare(self, frames: Sequence[Image.Image]) -> NDArray[np.uint8]:
+        """Decoded frames of one image to uint8[frames, size, size, 3]."""
+        pixels = [self._preprocess(frame) for frame in frames]
+        return pixels[0][None] if len(pixels) == 1 else np.stack(pixels)
+
+    def embed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """uint8[n, size, size, 3] to float32[n, dim], each row of unit norm.
+
+        Raises:
+            AnnotatorError: The network returned a vector that is zero or not finite.
+            ValueError: `pixels` has another shape or dtype.
+        """
+        square = (self.image_size, self.image_size, 3)
+        if pixels.dtype != np.uint8 or pixels.shape[1:] != square:
+            raise ValueError(
+                f"{self.name} takes uint8[n, {self.image_size}, {self.image_size}, 3], "
+                f"not {pixels.dtype}{list(pixels.shape)}"
+            )
+        vectors = self._run(lambda: self._forward(pixels))
+        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+        if not np.all(np.isfinite(norms) & (norms > 0)):
+            raise AnnotatorError(
+                f"The encoder {self.name} returned a vector that is zero or not finite.",
+                "Its weights are damaged, or overflow in this precision: try --precision fp32.",
+            )
+        unit: NDArray[np.float32] = vectors / norms
+        return unit
+
+    def positions(self, frame: Image.Image) -> list[PositionMap] | None:
+        """What each position of a picture adds to its vector, which is their sum; None where the
+        vector is no sum over positions. Not while other threads embed.
+        """
+        return self._run(lambda: self._positions(frame))
+
+    def patches(self, frame: Image.Image) -> list[PositionMap] | None:
+        """Each patch's share of the mean of the unit vectors that the encoder would give for each
+        patch alone, which is near the picture's vector; None where the encoder has no patches. Not
+        while other threads embed.
+        """
+        return self._run(lambda: self._patches(frame))
+
+    def _run(self, work: Callable[[], _T]) -> _T:
+        """Do `work` where the network runs."""
+        return work() if self._thread is None else self._thread.submit(work).result()
+
+    def _positions(self, frame: Image.Image) -> list[PositionMap] | None:
+        with torch.inference_mode():
+            batch = self._batch(self.prepare([frame]))
+            raw = float(torch.linalg.norm(self._model(batch).float()))
+            own = getattr(self._model, "positions", None)
+            if own is not None:
+                parts = [part[0].movedim(0, 2) for part in own(batch)]
+            else:
+                map_ = averaged_map(self._model, batch)
+                if map_ is None:
+                    return None
+                parts = [map_ / map_[..., 0].numel()]
+        starts = np.cumsum([0, *(part.shape[2] for part in parts)]).tolist()
+        return [
+            PositionMap(start, part.cpu().numpy(), self._box(frame)).within(0, 1 / raw)
+            for start, part in zip(starts, parts, strict=False)
+        ]
+
+    def _patches(self, frame: Image.Image) -> list[PositionMap] | None:
+        with torch.inference_mode():
+            vectors = patch_vectors(self._model, self._batch(self.prepare([frame])))
+            if vectors is None:
+                return None
+            unit = nn.functional.normalize(vectors, dim=2)
+            shares = (unit / unit[..., 0].numel()).cpu().numpy()
+        return [PositionMap(0, shares, self._box(frame))]
+
+    def _box(self, frame: Image.Image) -> Box:
+        return self._preprocess.box(frame.width, frame.height)
+
+    def _batch(self, pixels: NDArray[np.uint8]) -> torch.Tensor:
+        # NHWC bytes seen as NCHW are channels-last already: nothing is copied here.
+        batch = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2)
+        return (batch.float() * self._scale - self._shift).to(self._dtype)
+
+    def _forward(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        n = len(pixels)
+        if self._thread is not None:
+            pixels = filled_up(pixels, (1, 16, self.batch_size))
+        with torch.inference_mode():
+            output = self._model(self._batch(pixels))
+            vectors: NDArray[np.float32] = output[:n].float().cpu().numpy()
+        return vectors
+
+
+def filled_up(pixels: NDArray[np.uint8], sizes: Sequence[int]) -> NDArray[np.uint8]:
+    """With black images at its end, so that there are as many as the next of `sizes`.
+
+    cuDNN makes a plan for each number of images that it meets, which takes some seconds; encoding
+    images for nothing takes milliseconds.
+
+    Args:
+        pixels: uint8[n, size, size, 3].
+        sizes: Ascending; beyond the last one, multiples of it.
+
+    Returns:
+        uint8[m, size, size, 3].
+    """
+    n = len(pixels)
+    wanted = next((size for size in sizes if size >= n), -(-n // sizes[-1]) * sizes[-1])
+    if wanted == n:
+        return pixels
+    return np.concatenate([pixels, np.zeros((wanted - n, *pixels.shape[1:]), np.uint8)])
+
+
+def _vector_length(name: str, model: nn.Module, example: torch.Tensor) -> int:
+    with torch.inference_mode():
+        output = model(example)
+    if not isinstance(output, torch.Tensor) or output.ndim != 2:
+        shape = list(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+        raise AnnotatorError(
+            f"The encoder {name} gives {shape} for one image, not one vector.",
+            "Choose a network that pools its features.",
+        )
+    return output.shape[1]

@@ -1,0 +1,298 @@
+"""Embedding in the workers of a Ray cluster, through Ray Data."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import sys
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from annotator.encoders.cache import EmbeddingCache
+from annotator.encoders.embedder import Embedder
+from annotator.encoders.local_runner import (
+    Embedded,
+    cpu_count,
+    default_workers,
+    embed_batch,
+    in_batches,
+    waiters,
+)
+from annotator.encoders.ray_attempts import Attempts
+from annotator.encoders.ray_worker import EncodingWorker, Recipe, batch_row
+from annotator.encoders.torch_setup import Device
+from annotator.errors import AnnotatorError, first_line
+from annotator.images.ref import ImageRef
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# Batches in one of Ray's tasks: enough that reading a Parquet file goes forward, and that Ray's
+# own work of some milliseconds a task does not count; few enough that a lost worker costs a second.
+_BATCHES = 8
+_INIT_DEATHS = 3  # of workers in a row while they load the encoder
+_MOST_THREADS = 16
+_ANSWERS_WITHIN_S = 20
+
+
+class RayRunner:
+    """A `Runner` whose workers are actors of a Ray cluster: one a GPU, or else one a core.
+
+    The batches are those that `embed_images` makes here, and come back in order, so the vectors are
+    the same. The cache is read and written here alone: workers get to know which images are known,
+    and do no more than read those.
+
+    Args:
+        address: Of a running cluster ("auto" or HOST:PORT); None starts one on this machine, for
+            the length of a run. Where Ray is connected already, that cluster is used.
+        device: "auto" takes the GPUs of the cluster where it has any.
+    """
+
+    def __init__(self, address: str | None = None, device: Device = "auto") -> None:
+        self._address = address
+        self._device = device
+
+    def __call__(
+        self,
+        refs: Sequence[ImageRef],
+        embedder: Embedder,
+        *,
+        cache: EmbeddingCache | None = None,
+        batch_size: int | None = None,
+        workers: int | None = None,
+    ) -> Generator[Embedded, None, None]:
+        """Embed `refs`, yielding in their order, as `embed_images` does.
+
+        Args:
+            refs: What to embed; every worker has to find it at the same place.
+            embedder: The workers make it from its name, and must get the same fingerprint.
+            cache: Where vectors are looked up and kept, or None.
+            batch_size: Images that the encoder takes at once; None for what suits it.
+            workers: Actors (on GPUs: threads of each); None for all that the cluster has room for.
+
+        Raises:
+            AnnotatorError: There is no such cluster, the encoder or the cache failed, or workers
+                were lost again and again.
+        """
+        batch_size = batch_size or embedder.batch_size
+        workers_here = workers or default_workers(refs)
+        batches = in_batches(refs, batch_size, workers_here)
+        if not batches:
+            return
+        with _connected(self._address), _explained():
+            import ray
+
+            nodes = ray.nodes()  # type: ignore[no-untyped-call]
+            pool = _pool_of(
+                nodes, self._device, workers, cpu_count() // workers_here, waiters(refs)
+            )
+            recipe = Recipe(
+                name=embedder.name,
+                fingerprint=embedder.fingerprint,
+                device="cuda" if pool.gpus else "cpu",
+                batch_size=batch_size,
+                threads=pool.cpus,
+                folder=str(Path.cwd()),
+            )
+            known = ray.put(b"".join(cache.contents()) if cache is not None else b"")
+            attempts: Any = ray.remote(num_cpus=0)(Attempts).remote()
+            waiting = iter(refs)
+            with contextlib.closing(_stream(batches, recipe, known, attempts, pool)) as found:
+                try:
+                    for rows in found:
+                        yield from _results(rows, waiting, embedder, cache, batch_size)
+                finally:
+                    ray.kill(attempts)
+            missing = next(waiting, None)
+        if missing is not None:
+            raise AnnotatorError(
+                f"Ray gave nothing back from {missing.where} on.",
+                "Run it again, which continues where it was; see Ray's logs.",
+            )
+
+
+@dataclass(frozen=True)
+class _Pool:
+    """The actors: how many, and what each of them takes."""
+
+    actors: int
+    cpus: int
+    gpus: int
+    calls: int  # at once in each
+
+
+def _pool_of(
+    nodes: Sequence[Mapping[str, Any]],
+    device: Device,
+    workers: int | None,
+    threads: int,
+    calls: int = 1,
+) -> _Pool:
+    """The actors that the nodes of a cluster have room for.
+
+    Args:
+        nodes: As `ray.nodes` gives them.
+        device: "auto" takes GPUs where there are any.
+        workers: Most of them; on GPUs the threads that decode for each.
+        threads: Of one operation on a CPU, as far as every node has them.
+        calls: At once in each on a CPU.
+
+    Raises:
+        AnnotatorError: GPUs are asked for, and the cluster has none.
+    """
+    resources = [node["Resources"] for node in nodes if node["Alive"]]
+    cpus = [int(resource["CPU"]) for resource in resources if resource.get("CPU", 0) >= 1]
+    gpus = 0 if device == "cpu" else sum(int(resource.get("GPU", 0)) for resource in resources)
+    if gpus:
+        calls = workers or max(1, min(_MOST_THREADS, sum(cpus) // gpus))
+        return _Pool(gpus, cpus=1, gpus=1, calls=calls)
+    if device == "cuda":
+        raise AnnotatorError(
+            "--device cuda: the Ray cluster has no GPU.",
+            "Use --device cpu, or add nodes that have one.",
+        )
+    each = max(1, min([threads, *cpus]))
+    room = max(1, sum(n // each for n in cpus))
+    return _Pool(min(room, workers or room), cpus=each, gpus=0, calls=calls)
+
+
+def _stream(
+    batches: Sequence[Sequence[ImageRef]], recipe: Recipe, known: Any, attempts: Any, pool: _Pool
+) -> Generator[list[dict[str, Any]], None, None]:
+    """Rows of results in the order of the batches; what is not taken yet waits, bounded, in Ray."""
+    import ray.data
+
+    starts = accumulate([0, *map(len, batches)])
+    items = [batch_row(start, batch) for start, batch in zip(starts, batches, strict=False)]
+    per_task = min(_BATCHES, -(-len(items) // (2 * pool.actors * pool.calls)))
+    images = ray.data.from_items(items, override_num_blocks=-(-len(items) // per_task))
+    context = images.context
+    context.enable_progress_bars = False  # the caller shows one
+    context.print_on_execution_start = False
+    context.execution_options.preserve_order = True
+    context.max_consecutive_actor_init_deaths = _INIT_DEATHS
+    vectors = images.map_batches(
+        EncodingWorker,
+        fn_constructor_args=(recipe, known, attempts),
+        batch_size=None,
+        batch_format="pyarrow",
+        compute=ray.data.ActorPoolStrategy(
+            size=pool.actors,
+            max_concurrent_calls_per_actor=pool.calls,
+            enable_true_multi_threading=True,
+        ),
+        num_cpus=pool.cpus,
+        num_gpus=pool.gpus,
+    )
+    tables = vectors.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
+    for table in cast("Iterator[pa.Table]", tables):
+        yield table.to_pylist()
+
+
+def _results(
+    rows: Sequence[Mapping[str, Any]],
+    refs: Iterator[ImageRef],
+    embedder: Embedder,
+    cache: EmbeddingCache | None,
+    batch_size: int,
+) -> Iterator[Embedded]:
+    """What workers found out of the next of `refs`; new vectors go into the cache first."""
+    fatal = next((row["fatal"] for row in rows if row["fatal"] is not None), None)
+    if fatal is not None:
+        raise AnnotatorError(*fatal.split("\n", 1))
+    if cache is not None:
+        new = (row for row in rows if row["vector"])
+        cache.put([(row["content"], np.frombuffer(row["vector"], "<f4")) for row in new])
+    for row in rows:
+        ref = next(refs)
+        if row["error"] is not None:
+            yield Embedded(ref, None, error=row["error"])
+        elif row["vector"]:
+            vector = np.frombuffer(row["vector"], "<f4").astype(np.float32)
+            yield Embedded(ref, vector, content=row["content"])
+        else:
+            known = cache.get(row["content"]) if cache is not None else None
+            if known is not None:
+                yield Embedded(ref, known, cached=True, content=row["content"])
+            else:  # damaged in the cache, or deleted meanwhile
+                yield from embed_batch([ref], embedder, cache, batch_size)
+
+
+@contextlib.contextmanager
+def _connected(address: str | None) -> Iterator[None]:
+    """A connection to a cluster, for as long as it is used; quiet, since stdout is for results.
+
+    Raises:
+        AnnotatorError: There is no cluster at this address.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
+    # Ray's core writes its errors, of which most are none, to this process's stderr as well.
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    try:
+        with _no_stderr():
+            if address is None:
+                ray.init("local", num_cpus=cpu_count(), include_dashboard=False, **quiet)
+            else:
+                _knock(address)
+                ray.init(address, **quiet)
+    except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+        raise AnnotatorError(
+            f"Ray: no connection to {address or 'a cluster of this machine'}: {first_line(error)}",
+            "Check --ray-address and that the cluster runs, with `ray status`.",
+        ) from error
+    worker = ray._private.worker
+    worker._worker_logs_enabled = False  # or it prints to stdout that a worker was lost
+    try:
+        yield
+    finally:
+        ray.shutdown()
+        worker._worker_logs_enabled = True
+
+
+def _knock(address: str) -> None:
+    """Raise OSError at once if nothing listens there, which Ray tries for ten minutes."""
+    host, _, port = address.rpartition("//")[2].rpartition(":")
+    if host and port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), _ANSWERS_WITHIN_S).close()
+
+
+@contextlib.contextmanager
+def _no_stderr() -> Iterator[None]:
+    """Without what compiled code writes to stderr; errors are raised all the same."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+@contextlib.contextmanager
+def _explained() -> Iterator[None]:
+    """Turn what Ray raises into an error that says what to do."""
+    from ray.exceptions import RayError
+
+    try:
+        yield
+    except RayError as error:
+        raise AnnotatorError(
+            f"Ray gave up: {first_line(error)}",
+            "Run it again, which continues where it was; see Ray's logs.",
+        ) from error

@@ -1,0 +1,182 @@
+"""What a worker of a Ray cluster does: descriptions of images in, vectors out."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import socket
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from annotator.encoders.embedder import Embedder
+from annotator.encoders.fingerprint import Fingerprint
+from annotator.encoders.local_runner import embed_batch
+from annotator.encoders.registry import make_embedder
+from annotator.encoders.torch_setup import Device, Precision, threads_per_operation
+from annotator.errors import AnnotatorError
+from annotator.images.pixels import Frames
+from annotator.images.ref import ImageRef
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a worker needs to make the encoder that the driver has.
+
+    Attributes:
+        name: The string that chooses it.
+        fingerprint: What its vectors depend on; a worker's must be the same.
+        device: Where it runs.
+        batch_size: Images that it takes at once.
+        threads: Of one torch operation.
+        folder: The driver's working folder, from which relative paths go.
+        attempts: How often a batch is begun before its images are held to be what ends workers.
+    """
+
+    name: str
+    fingerprint: Fingerprint
+    device: Device
+    batch_size: int
+    threads: int
+    folder: str
+    attempts: int = 4
+
+    def make(self) -> Embedder:
+        """The encoder.
+
+        Raises:
+            AnnotatorError: It cannot be loaded here, or is not the driver's.
+        """
+        with contextlib.suppress(OSError):  # absolute paths and object stores need no folder
+            os.chdir(self.folder)
+        made = make_embedder(
+            self.name,
+            device=self.device,
+            precision=cast(Precision, self.fingerprint.precision.partition(" ")[0]),
+            frames=cast(Frames, self.fingerprint.frames),
+        )
+        differences = made.fingerprint.differences(self.fingerprint)
+        if differences:
+            raise AnnotatorError(
+                f"The encoder {self.name} is another one on {socket.gethostname()} than here: "
+                f"{'; '.join(differences)}.",
+                "Install the same packages and put the same weights on every node.",
+            )
+        return made
+
+
+class KnownKeys:
+    """Stands for the cache, which only the driver opens: a known image gets no work done.
+
+    Args:
+        joined: Content keys of 32 bytes each, one after another.
+    """
+
+    def __init__(self, joined: bytes) -> None:
+        self._keys = frozenset(joined[i : i + 32] for i in range(0, len(joined), 32))
+
+    def get(self, content: bytes) -> NDArray[np.float32] | None:
+        """An empty vector where the driver knows the vector."""
+        return np.zeros(0, np.float32) if content in self._keys else None
+
+    def put(self, items: Iterable[tuple[bytes, NDArray[np.float32]]]) -> None:
+        """The driver keeps them."""
+
+
+class EncodingWorker:
+    """An actor of Ray Data's pool. What no other image would survive is a row, not an exception.
+
+    Args:
+        recipe: Of the encoder.
+        known: Reference to the content keys that `KnownKeys` takes.
+        attempts: Handle of the one `Attempts`.
+    """
+
+    def __init__(self, recipe: Recipe, known: Any, attempts: Any) -> None:
+        import ray
+
+        self._recipe = recipe
+        self._attempts = attempts
+        self._known = KnownKeys(ray.get(known))
+        self._failed: AnnotatorError | None = None
+        try:
+            self._embedder = recipe.make()
+        except AnnotatorError as error:
+            self._failed = error
+
+    def __call__(self, batches: Any) -> Any:
+        """Batches in a pyarrow table (`batch_row`) to a table of one row an image (`result_rows`).
+
+        A row has the image's ``content`` key; its ``vector``, empty where there is none or the
+        driver knows it; the ``error`` why it cannot be used; or what was ``fatal`` to the batch.
+        """
+        rows: list[dict[str, Any]] = []
+        try:
+            if self._failed is not None:
+                raise self._failed
+            with threads_per_operation(self._recipe.threads):
+                for batch in batches.to_pylist():
+                    rows += self._encode(**batch)
+        except AnnotatorError as error:
+            rows.append(_row(fatal=f"{error.message}\n{error.hint}"))
+        return result_rows(rows)
+
+    def _encode(self, place: int, where: str, reads: bytes) -> list[dict[str, Any]]:
+        import ray
+
+        most = self._recipe.attempts
+        if ray.get(self._attempts.begin.remote(place)) > most:
+            raise AnnotatorError(
+                f"{most} of Ray's workers died, each with the same images: {where}.",
+                "One of them may end the decoder: leave them out. Or there is not enough memory: "
+                "try fewer --workers.",
+            )
+        # From the driver, over Ray, which moves everything this way; never from a file.
+        refs = [ImageRef("", "", read) for read in pickle.loads(reads)]
+        results = embed_batch(refs, self._embedder, self._known, self._recipe.batch_size)
+        self._attempts.done.remote(place)
+        return [
+            _row(
+                content=result.content,
+                vector=b"" if result.vector is None else result.vector.astype("<f4").tobytes(),
+                error=result.error,
+            )
+            for result in results
+        ]
+
+
+def batch_row(place: int, refs: Sequence[ImageRef]) -> dict[str, Any]:
+    """What a worker gets of one batch.
+
+    Args:
+        place: Of its first image among all.
+        refs: Its images; how to read each goes to the worker, not what it reads.
+    """
+    from ray import cloudpickle
+
+    where = refs[0].where + (f" to {refs[-1].where}" if len(refs) > 1 else "")
+    reads = cloudpickle.dumps([ref.read for ref in refs])  # type: ignore[no-untyped-call]
+    return {"place": place, "where": where, "reads": reads}
+
+
+def result_rows(rows: Sequence[dict[str, Any]]) -> Any:
+    """What comes back, as a pyarrow table."""
+    import pyarrow as pa
+
+    columns = {"content": pa.binary(), "vector": pa.binary()}
+    columns |= {"error": pa.string(), "fatal": pa.string()}
+    return pa.Table.from_pylist(list(rows), schema=pa.schema(list(columns.items())))
+
+
+def _row(
+    *,
+    content: bytes = b"",
+    vector: bytes = b"",
+    error: str | None = None,
+    fatal: str | None = None,
+) -> dict[str, Any]:
+    return {"content": content, "vector": vector, "error": error, "fatal": fatal}

@@ -1,0 +1,72 @@
+"""Who embeds many images: this process, or the workers of a Ray cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from annotator.errors import AnnotatorError
+from index.distribution import pip_install
+
+if TYPE_CHECKING:
+    from annotator.encoders.cache import EmbeddingCache
+    from annotator.encoders.embedder import Embedder
+    from annotator.encoders.local_runner import Embedded
+    from annotator.encoders.torch_setup import Device
+    from annotator.images.ref import ImageRef
+
+
+class Runner(Protocol):
+    """What embeds images in their order, as `embed_images` does and says."""
+
+    def __call__(
+        self,
+        refs: Sequence[ImageRef],
+        embedder: Embedder,
+        *,
+        cache: EmbeddingCache | None = None,
+        batch_size: int | None = None,
+        workers: int | None = None,
+    ) -> Generator[Embedded, None, None]:
+        """Embed `refs`, yielding in their order; closing it early gives up what is left."""
+        ...
+
+
+def make_runner(
+    name: str = "local", *, address: str | None = None, device: Device = "auto"
+) -> Runner:
+    """The runner of that name.
+
+    Args:
+        name: "local" or "ray".
+        address: Of a running Ray cluster ("auto" or HOST:PORT); None starts one on this machine.
+        device: Where Ray's workers encode: "auto" takes the cluster's GPUs where it has any.
+
+    Raises:
+        AnnotatorError: There is no such runner, or its packages are not installed.
+    """
+    if name not in _MAKERS:
+        raise AnnotatorError(f"Unknown runner {name!r}.", f"Use {' or '.join(_MAKERS)}.")
+    return _MAKERS[name](address, device)
+
+
+def _local(address: str | None, device: Device) -> Runner:
+    from annotator.encoders.local_runner import embed_images
+
+    return embed_images
+
+
+def _ray(address: str | None, device: Device) -> Runner:
+    try:
+        import ray.data  # noqa: F401
+    except ImportError as error:
+        raise AnnotatorError(
+            f"The Ray runner needs the package {error.name or 'ray'}, which is not installed.",
+            pip_install("ray"),
+        ) from error
+    from annotator.encoders.ray_runner import RayRunner
+
+    return RayRunner(address, device)
+
+
+_MAKERS: dict[str, Callable[[str | None, Device], Runner]] = {"local": _local, "ray": _ray}

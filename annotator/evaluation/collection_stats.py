@@ -1,0 +1,247 @@
+"""Exploration of a labelled collection: how many concepts there are, how often, and on what.
+
+The questions are those of the data analysis that participants of ImageCLEF 2019 published: how long
+the tail of rare concepts is, and which concepts of validation training never shows.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import mean, median
+from typing import Any
+
+from annotator.errors import FormatError
+from annotator.render.text_table import Row, columns, section
+
+RARE = 4  # concepts on fewer images than this are rare ...
+FREQUENT = 1000  # ... and on more than this frequent
+TOP = 20
+SIZES = 15  # numbers of CUIs that have a line of their own in the text
+
+_INK = "#2f6f9f"
+_SHADE = "#e8edf2"
+
+
+@dataclass(frozen=True)
+class ConceptCount:
+    """A concept with the number of images that have it."""
+
+    cui: str
+    name: str
+    images: int
+
+
+@dataclass(frozen=True)
+class Unseen:
+    """The concepts of validation that training lacks.
+
+    Attributes:
+        share: Their part of all the validation's annotations (pairs of image and CUI), in [0, 1].
+        concepts: Each with its number of images in validation, the most frequent first.
+    """
+
+    share: float
+    concepts: tuple[ConceptCount, ...]
+
+
+@dataclass(frozen=True)
+class Stats:
+    """What a collection's concepts look like.
+
+    Attributes:
+        images: Number of images.
+        images_without: Number of images without concepts.
+        annotations: Number of pairs of image and CUI.
+        mean, median, max: CUIs per image, over all images; 0 without images.
+        per_image: Number of images by number of CUIs, ascending.
+        concepts: Each concept with its number of images, the most frequent first.
+        frequencies: Number of concepts by number of images, ascending.
+        rare: Number of concepts on fewer than 4 images.
+        frequent: Number of concepts on more than 1,000 images.
+        unseen: The concepts of validation that training lacks, or None without validation.
+    """
+
+    images: int
+    images_without: int
+    annotations: int
+    mean: float
+    median: float
+    max: int
+    per_image: dict[int, int]
+    concepts: tuple[ConceptCount, ...]
+    frequencies: dict[int, int]
+    rare: int
+    frequent: int
+    unseen: Unseen | None
+
+    @property
+    def top(self) -> tuple[ConceptCount, ...]:
+        """The twenty most frequent concepts."""
+        return self.concepts[:TOP]
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as plain values for JSON."""
+        return {**asdict(self), "top": [asdict(concept) for concept in self.top]}
+
+
+def explore(
+    concepts: Mapping[str, Sequence[str]],
+    names: Mapping[str, str] | None = None,
+    validation: Mapping[str, Sequence[str]] | None = None,
+) -> Stats:
+    """Describe the concepts of a collection.
+
+    Args:
+        concepts: The CUIs of each image, as `annotator.tables.formats.read_concepts` gives them.
+        names: Names of CUIs; those without are shown without.
+        validation: The CUIs of each image of the validation side, to be compared with.
+    """
+    names = names or {}
+    counts = _count(concepts)
+    sizes = [len(set(cuis)) for cuis in concepts.values()]
+    return Stats(
+        images=len(concepts),
+        images_without=sizes.count(0),
+        annotations=sum(sizes),
+        mean=float(mean(sizes)) if sizes else 0.0,
+        median=float(median(sizes)) if sizes else 0.0,
+        max=max(sizes, default=0),
+        per_image=dict(sorted(Counter(sizes).items())),
+        concepts=_rank(counts, names),
+        frequencies=dict(sorted(Counter(counts.values()).items())),
+        rare=sum(count < RARE for count in counts.values()),
+        frequent=sum(count > FREQUENT for count in counts.values()),
+        unseen=None if validation is None else _find_unseen(counts, names, validation),
+    )
+
+
+def render_stats(stats: Stats) -> str:
+    """The statistics as text for the terminal, without a line end after the last line."""
+    total = len(stats.concepts)
+    lines = [
+        f"{stats.images:,} images, {stats.images_without:,} of them without concepts",
+        f"{total:,} concepts, {stats.annotations:,} annotations",
+        f"CUIs per image: mean {stats.mean:.2f}, median {stats.median:g}, at most {stats.max:,}",
+        f"Concepts on fewer than {RARE} images: {stats.rare:,}{_percent(stats.rare, total)}",
+        f"Concepts on more than {FREQUENT:,} images: {stats.frequent:,}"
+        f"{_percent(stats.frequent, total)}",
+    ]
+    lines += section(
+        "CUIs per image",
+        columns(["CUIs", "images", "share"], _shares(stats)),
+    )
+    lines += section(
+        f"The {len(stats.top)} most frequent concepts",
+        columns(
+            ["CUI", "name", "images", "share"],
+            [[c.cui, c.name, c.images, c.images / stats.images] for c in stats.top],
+        ),
+    )
+    if stats.unseen is not None:
+        unseen = stats.unseen.concepts
+        lines += section(
+            f"Concepts of validation that training lacks: {len(unseen):,}, "
+            f"{stats.unseen.share:.1%} of its annotations",
+            columns(["CUI", "name", "images"], [[c.cui, c.name, c.images] for c in unseen[:TOP]])
+            if unseen
+            else [],
+        )
+    return "\n".join(lines)
+
+
+def plot_stats(stats: Stats, path: Path | str) -> None:
+    """Draw the concepts' frequency by rank, log-log, beside the histogram of CUIs per image.
+
+    The same statistics give the same bytes under the same version of matplotlib.
+
+    Args:
+        stats: From `explore`, with at least one concept.
+        path: The file to write; its ending decides: `.png`, `.svg` or `.pdf`.
+
+    Raises:
+        FormatError: There is nothing to draw, or the ending is another one.
+    """
+    undated = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
+    kind = Path(path).suffix.lower().removeprefix(".")
+    if kind not in undated:
+        raise FormatError(f"{path}: no plot of that kind", f"Choose one of {', '.join(undated)}.")
+    if not stats.concepts:
+        raise FormatError("no image has a concept, so there is nothing to draw")
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context({"svg.hashsalt": "annotator", "font.size": 10}):
+        figure = Figure(figsize=(11, 4.2), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        for axes in (left, right):
+            axes.spines[["top", "right"]].set_visible(False)
+        _draw_frequencies(left, stats)
+        _draw_sizes(right, stats)
+        figure.savefig(path, format=kind, dpi=150, metadata=undated[kind])
+
+
+def _draw_frequencies(axes: Any, stats: Stats) -> None:
+    counts = [concept.images for concept in stats.concepts]
+    axes.loglog(range(1, len(counts) + 1), counts, ".", color=_INK, markersize=4)
+    top = max(counts[0], FREQUENT) * 2
+    axes.axhspan(0.7, RARE - 0.5, color=_SHADE, linewidth=0)
+    axes.axhspan(FREQUENT, top, color=_SHADE, linewidth=0)
+    # The curve falls from the upper left to the lower right: the other two corners are free.
+    across = axes.get_yaxis_transform()
+    rare = f"{stats.rare:,} concepts on fewer than {RARE} images"
+    axes.text(0.02, 0.85, rare, transform=across, ha="left", va="bottom")
+    frequent = f"{stats.frequent:,} concepts on more than {FREQUENT:,} images"
+    axes.text(0.98, FREQUENT * 1.1, frequent, transform=across, ha="right", va="bottom")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:,.0f}")
+    axes.set(
+        title="Frequency of concepts",
+        xlabel="rank of the concept",
+        ylabel="images with the concept",
+        ylim=(0.7, top),
+    )
+
+
+def _draw_sizes(axes: Any, stats: Stats) -> None:
+    axes.bar(list(stats.per_image), list(stats.per_image.values()), color=_INK, width=0.85)
+    axes.axvline(stats.mean, color="black", linewidth=1, linestyle="--")
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set(
+        title=f"CUIs per image (dashed: the mean, {stats.mean:.2f})",
+        xlabel="CUIs of an image",
+        ylabel="images",
+    )
+
+
+def _count(concepts: Mapping[str, Sequence[str]]) -> Counter[str]:
+    return Counter(cui for cuis in concepts.values() for cui in set(cuis))
+
+
+def _rank(counts: Mapping[str, int], names: Mapping[str, str]) -> tuple[ConceptCount, ...]:
+    cuis = sorted(counts, key=lambda cui: (-counts[cui], cui))
+    return tuple(ConceptCount(cui, names.get(cui, ""), counts[cui]) for cui in cuis)
+
+
+def _find_unseen(
+    counts: Mapping[str, int], names: Mapping[str, str], validation: Mapping[str, Sequence[str]]
+) -> Unseen:
+    found = _count(validation)
+    unseen = {cui: count for cui, count in found.items() if cui not in counts}
+    share = sum(unseen.values()) / found.total() if found else 0.0
+    return Unseen(share, _rank(unseen, names))
+
+
+def _shares(stats: Stats) -> list[Row]:
+    sizes = list(stats.per_image.items())
+    counts = [(f"{size}", count) for size, count in sizes[:SIZES]]
+    if sizes[SIZES:]:
+        counts.append((f"{sizes[SIZES][0]}+", sum(count for _, count in sizes[SIZES:])))
+    return [[label, count, count / stats.images] for label, count in counts]
+
+
+def _percent(part: int, whole: int) -> str:
+    return f" ({part / whole:.1%})" if whole else ""

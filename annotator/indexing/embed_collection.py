@@ -1,0 +1,175 @@
+"""Images of a collection to the rows of an index: what building and adding have in common."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from annotator.collection import Collection
+from annotator.encoders.cache import EmbeddingCache
+from annotator.encoders.embedder import Embedder
+from annotator.encoders.local_runner import default_workers, embed_images
+from annotator.encoders.runners import Runner
+from annotator.errors import AnnotatorError
+from annotator.images.ref import ImageRef
+from annotator.images.thumbnails import make_thumbnails
+from annotator.knn.projection import Projection
+from index.progress import track
+from index.segments import THUMBNAIL_ENDS, THUMBNAILS
+
+OnError = Literal["skip", "fail"]
+_ROWS_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class EmbeddedImages:
+    """What became of the images of a collection.
+
+    Attributes:
+        images: Those that could be used.
+        vectors: float32[n, dim], as the encoder made them, mapped.
+        contents: uint8[n, 32], sha256 of each one's file.
+        cached: How many vectors were known before.
+        failed: Reason by place of each image that could not be used.
+    """
+
+    images: Sequence[ImageRef]
+    vectors: NDArray[np.float32]
+    contents: NDArray[np.uint8]
+    cached: int
+    failed: Mapping[str, str]
+
+    @property
+    def ids(self) -> list[str]:
+        """Of the images."""
+        return [ref.id for ref in self.images]
+
+
+class Spool:
+    """Bytes on their way to the index, in a file that has no name and so leaves nothing behind."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def __enter__(self) -> Spool:
+        self._file: IO[bytes] = tempfile.TemporaryFile(dir=self._directory)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def add(self, data: bytes) -> int:
+        """Append; where it ends."""
+        self._file.write(data)
+        return self._file.tell()
+
+    def array(self, dtype: str) -> NDArray[Any]:
+        """All of it, mapped read-only."""
+        self._file.flush()
+        n = self._file.tell() // np.dtype(dtype).itemsize
+        return np.memmap(self._file, dtype, "r", 0, (n,)) if n else np.zeros(0, dtype)
+
+
+def embed_collection(
+    collection: Collection,
+    embedder: Embedder,
+    spool: Spool,
+    *,
+    cache: Path | None,
+    batch_size: int | None,
+    workers: int | None,
+    on_error: OnError,
+    runner: Runner = embed_images,
+) -> EmbeddedImages:
+    """Embed the images of a collection, their vectors by way of `spool`.
+
+    Args:
+        collection: Images with concepts.
+        embedder: Makes the vectors.
+        spool: Empty; has to be open for as long as they are used.
+        cache: The file where vectors are looked up and kept, or None.
+        batch_size: Images that the encoder takes at once; None for what suits it.
+        workers: Threads; None for the number of cores.
+        on_error: "skip" leaves out images that cannot be used; "fail" stops at the first.
+        runner: Embeds them, here by default.
+
+    Raises:
+        AnnotatorError: No image could be used, or one could not and `on_error` is "fail".
+    """
+    images: list[ImageRef] = []
+    contents: list[bytes] = []
+    failed: dict[str, str] = {}
+    cached = 0
+    with contextlib.ExitStack() as stack:
+        opened = None
+        if cache is not None:
+            opened = stack.enter_context(EmbeddingCache(cache, embedder.fingerprint.digest))
+        results = stack.enter_context(
+            contextlib.closing(
+                runner(
+                    collection.images,
+                    embedder,
+                    cache=opened,
+                    batch_size=batch_size,
+                    workers=workers,
+                )
+            )
+        )
+        for result in track(results, total=len(collection.images), label="Embedding"):
+            if result.vector is None:
+                if on_error == "fail":
+                    raise AnnotatorError(
+                        f"{result.ref.where}: {result.error}.",
+                        "Put it right, or leave such images out with --on-error skip.",
+                    )
+                failed[result.ref.where] = result.error or ""
+                continue
+            cached += result.cached
+            images.append(result.ref)
+            contents.append(result.content)
+            spool.add(np.ascontiguousarray(result.vector, "<f4").tobytes())
+    if not images:
+        where, reason = next(iter(failed.items()), ("there are none", ""))
+        raise AnnotatorError(
+            f"None of the {len(failed)} images could be used; the first: {where}: {reason}.",
+            "Check the images with an image viewer.",
+        )
+    keys = np.frombuffer(b"".join(contents), np.uint8).reshape(len(images), 32)
+    vectors = spool.array("<f4").reshape(len(images), embedder.dim)
+    return EmbeddedImages(images, vectors, keys, cached, failed)
+
+
+def columns_of(collection: Collection, ids: Sequence[str]) -> dict[str, list[str]]:
+    """Captions and groups of these images, as far as the collection has any."""
+    texts = {"captions": collection.captions, "groups": collection.groups}
+    return {name: [by_id.get(id_, "") for id_ in ids] for name, by_id in texts.items() if by_id}
+
+
+def thumbnails_of(
+    images: Sequence[ImageRef], spool: Spool, workers: int | None
+) -> dict[str, NDArray[Any]]:
+    """Small pictures of images by way of `spool`, as arrays of an index."""
+    made = make_thumbnails(images, workers=workers or default_workers(images))
+    with contextlib.closing(made):
+        ends = [
+            spool.add(picture) for picture in track(made, total=len(images), label="Thumbnails")
+        ]
+    return {THUMBNAILS: spool.array("u1"), THUMBNAIL_ENDS: np.array(ends, np.int64)}
+
+
+def projected(
+    vectors: NDArray[np.float32], projection: Projection | None
+) -> Iterator[NDArray[np.float32]]:
+    """The vectors that the index holds, some rows at a time."""
+    if projection is not None:
+        yield from projection.in_parts(vectors)
+        return
+    for start in range(0, len(vectors), _ROWS_AT_ONCE):
+        yield np.array(vectors[start : start + _ROWS_AT_ONCE])

@@ -1,0 +1,225 @@
+"""For each row the nearest rows of other groups: what an image of another patient would find."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from annotator.errors import AnnotatorError
+from annotator.knn.fit import Fitter
+from index import FlatIndex, Neighbors, VectorIndex
+from index.progress import track
+
+FOLDS = 5
+MOST_NEIGHBORS = 100
+LEAST_IMAGES = 50  # to tune on; with fewer, chance decides more than the parameters do
+ARRAYS = "tuning."  # what the names of the lists in an index begin with
+_MOST_IMAGES = 5000  # annotated for the estimate; a standard error of 0.003 or so
+_LARGEST_GROUP = 1000  # neighbours of the own group that a search looks past
+_SEARCHED_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class NeighborLists:
+    """Neighbour lists of some rows, without rows of their own group.
+
+    Attributes:
+        queries: int64[q], the rows.
+        found: Their neighbours; where there are too few, the rest have similarity -inf.
+    """
+
+    queries: NDArray[np.int64]
+    found: Neighbors
+
+    def to_arrays(self) -> dict[str, NDArray[np.generic]]:
+        """By name, for an index."""
+        return {
+            f"{ARRAYS}queries": self.queries,
+            f"{ARRAYS}rows": self.found.rows.astype(np.int32),
+            f"{ARRAYS}similarities": self.found.similarities,
+        }
+
+    def renumbered(
+        self, number: Callable[[NDArray[np.int64]], NDArray[np.int64]]
+    ) -> NeighborLists | None:
+        """The lists of an index from which rows were removed; None if none is left.
+
+        Args:
+            number: Today's row of each former one, -1 for those that were removed.
+        """
+        queries = number(self.queries)
+        rows = number(self.found.rows)
+        gone = rows < 0
+        similarities = np.where(gone, -np.inf, self.found.similarities).astype(np.float32)
+        order = np.argsort(gone, axis=1, kind="stable")
+        rows = np.take_along_axis(np.where(gone, 0, rows), order, axis=1)
+        similarities = np.take_along_axis(similarities, order, axis=1)
+        kept = (queries >= 0) & np.isfinite(similarities[:, 0])
+        if not kept.any():
+            return None
+        return NeighborLists(queries[kept], Neighbors(rows[kept], similarities[kept]))
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]], n: int) -> NeighborLists | None:
+        """What `to_arrays` gave, or None if `arrays` holds no lists.
+
+        Args:
+            arrays: Of an index.
+            n: How many rows it has.
+
+        Raises:
+            AnnotatorError: They do not fit together.
+        """
+        if f"{ARRAYS}queries" not in arrays:
+            return None
+        try:
+            queries = np.asarray(arrays[f"{ARRAYS}queries"], np.int64)
+            rows = np.asarray(arrays[f"{ARRAYS}rows"], np.int64)
+            similarities = np.asarray(arrays[f"{ARRAYS}similarities"], np.float32)
+            fits = (
+                rows.ndim == 2
+                and rows.size > 0
+                and rows.shape == similarities.shape
+                and rows.shape[:1] == queries.shape
+                and all(a.min() >= 0 and a.max() < n for a in (queries, rows))
+                and bool(np.isfinite(similarities[:, 0]).all())
+            )
+        except (KeyError, TypeError, ValueError):
+            fits = False
+        if not fits:
+            raise AnnotatorError(
+                "The index's neighbour lists for tuning are damaged.", "Build the index again."
+            )
+        return cls(queries, Neighbors(rows, similarities))
+
+
+def drawn(n: int, seed: int = 0) -> NDArray[np.int64]:
+    """int64[q]: the rows that tuning annotates, all of them or 5,000 drawn with `seed`."""
+    if n <= _MOST_IMAGES:
+        return np.arange(n)
+    return np.sort(np.random.default_rng(seed).choice(n, _MOST_IMAGES, replace=False))
+
+
+def group_numbers(groups: Sequence[str]) -> NDArray[np.int64]:
+    """int64[n]: equal for rows of one group; rows without a group are each their own."""
+    named = {group: i for i, group in enumerate(sorted({g for g in groups if g}))}
+    alone = itertools.count(len(named))
+    return np.array([named[g] if g else next(alone) for g in groups], np.int64)
+
+
+def group_folds(groups: NDArray[np.int64], folds: int = FOLDS, seed: int = 0) -> NDArray[np.int64]:
+    """int64[n]: the fold of each row, whole groups together, about as many rows in each.
+
+    Groups come in random order, the largest first, and go where the fewest rows are.
+    """
+    sizes = np.bincount(groups)
+    order = np.random.default_rng(seed).permutation(len(sizes))
+    order = order[np.argsort(-sizes[order], kind="stable")]
+    of_group, rows = np.zeros(len(sizes), np.int64), np.zeros(folds, np.int64)
+    for group in order:
+        of_group[group] = rows.argmin()
+        rows[of_group[group]] += sizes[group]
+    return of_group[groups]
+
+
+def leave_one_group_out(
+    index: VectorIndex,
+    vectors: NDArray[np.float32],
+    groups: NDArray[np.int64],
+) -> NeighborLists:
+    """NeighborLists from an index of the vectors themselves.
+
+    Args:
+        index: Holds `vectors`.
+        vectors: float32[n, dim], of unit norm.
+        groups: From `group_numbers`.
+    """
+    queries, rows = drawn(len(vectors)), np.arange(len(vectors))
+    blocks = _blocks(queries)
+    parts = [
+        _of_other_groups(index, rows, block, np.array(vectors[block]), groups)
+        for block in track(blocks, total=len(blocks), label="Tuning")
+    ]
+    return _usable(queries, parts)
+
+
+def cross_fitted(
+    fitter: Fitter,
+    vectors: NDArray[np.float32],
+    groups: NDArray[np.int64],
+    folds: NDArray[np.int64],
+    penalty: float | None,
+    *,
+    queries: NDArray[np.int64] | None = None,
+) -> NeighborLists:
+    """Lists through projections that have not seen the concepts of the rows that they list for.
+
+    The rows of one fold are annotated by those of the others, which are projected as they would be
+    in the finished index: by a regression that knows their own concepts.
+
+    Args:
+        fitter: Has the folds.
+        vectors: float32[n, dim] of unit norm, as the encoder made them.
+        groups: From `group_numbers`.
+        folds: From `group_folds`.
+        penalty: For `Fitter.projection`.
+        queries: int64[q], the rows that get one, in order; None for those that are `drawn`.
+    """
+    queries = drawn(len(vectors)) if queries is None else queries
+    order: list[NDArray[np.int64]] = []
+    parts: list[Neighbors] = []
+    for fold in track(range(FOLDS), total=FOLDS, label="Tuning"):
+        own = queries[folds[queries] == fold]
+        others = np.flatnonzero(folds != fold)
+        if not len(own) or not len(others):
+            continue
+        projection = fitter.projection(penalty, without=fold)
+        index = FlatIndex(projection.apply(vectors, others))
+        for block in _blocks(own):
+            found = projection.apply(vectors, block)
+            parts.append(_of_other_groups(index, others, block, found, groups))
+        order.append(own)
+    return _usable(np.concatenate(order) if order else queries[:0], parts)
+
+
+def _blocks(rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    return [rows[i : i + _SEARCHED_AT_ONCE] for i in range(0, len(rows), _SEARCHED_AT_ONCE)]
+
+
+def _of_other_groups(
+    index: VectorIndex,
+    index_rows: NDArray[np.int64],
+    queries: NDArray[np.int64],
+    vectors: NDArray[np.float32],
+    groups: NDArray[np.int64],
+) -> Neighbors:
+    """The 100 nearest rows of each query that belong to another group."""
+    inside = groups[index_rows]
+    own = np.unique(groups[queries])
+    largest = int(np.bincount(inside, minlength=int(own.max()) + 1)[own].max())
+    searched = min(MOST_NEIGHBORS + min(largest, _LARGEST_GROUP), len(index_rows))
+    found = index.search(vectors, searched)
+    same = inside[found.rows] == groups[queries][:, None]
+    similarity = np.where(same, -np.inf, found.similarities).astype(np.float32)
+    order = np.argsort(same, axis=1, kind="stable")[:, :MOST_NEIGHBORS]
+    return Neighbors(
+        index_rows[np.take_along_axis(found.rows, order, axis=1)],
+        np.take_along_axis(similarity, order, axis=1),
+    )
+
+
+def _usable(queries: NDArray[np.int64], parts: Sequence[Neighbors]) -> NeighborLists:
+    """The lists that are not empty, by row."""
+    width = min((part.rows.shape[1] for part in parts), default=0)
+    if not width:
+        none = np.zeros((0, 0))
+        return NeighborLists(queries[:0], Neighbors(none.astype(np.int64), none.astype(np.float32)))
+    rows = np.concatenate([part.rows[:, :width] for part in parts])
+    similarities = np.concatenate([part.similarities[:, :width] for part in parts])
+    keep = np.flatnonzero(np.isfinite(similarities[:, 0]))
+    keep = keep[np.argsort(queries[keep], kind="stable")]
+    return NeighborLists(queries[keep], Neighbors(rows[keep], similarities[keep]))

@@ -1,0 +1,220 @@
+"""Fit a projection from vectors and concepts: sums over rows, one solve, nothing iterated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import reduce
+
+import numpy as np
+from numpy.typing import NDArray
+
+from annotator.knn.projection import Projection, standardised
+from index import LabelTable
+
+LOOKS = 256
+MEANINGS = 256
+WHITENING = 0.25  # principal components are divided by the variance to this power
+_MOST_AXES = 1024  # that the regression sees
+_MOST_CONCEPTS = 1000  # that the regression predicts: the most frequent ones
+_ROWS_AT_ONCE = 2048
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Sums over some rows: of their coordinates t on the principal axes, and of their concepts y.
+
+    Attributes:
+        n: How many rows.
+        t: float64[r].
+        tt: float32[r, r], the sum of t t'.
+        y: float64[c].
+        ty: float32[r, c], the sum of t y'.
+    """
+
+    n: int
+    t: NDArray[np.float64]
+    tt: NDArray[np.float32]
+    y: NDArray[np.float64]
+    ty: NDArray[np.float32]
+
+    def __add__(self, other: Sums) -> Sums:
+        return Sums(
+            self.n + other.n,
+            self.t + other.t,
+            self.tt + other.tt,
+            self.y + other.y,
+            self.ty + other.ty,
+        )
+
+
+class Fitter:
+    """Everything that the projections of one collection have in common.
+
+    Args:
+        vectors: float32[n, dim] of unit norm; may be mapped from disk.
+        labels: Concepts of each row.
+        blocks: Lengths of the parts of a vector that count the same, whatever their length: an
+            encoder that pools several layers, or several encoders side by side.
+        folds: int64[n], the fold of each row, for `without`; None for no folds.
+    """
+
+    def __init__(
+        self,
+        vectors: NDArray[np.float32],
+        labels: LabelTable,
+        blocks: Sequence[int],
+        folds: NDArray[np.int64] | None = None,
+    ) -> None:
+        self._mean, self._scale = _standardisation(vectors, blocks)
+        self._centre, self._axes, self._variances = self._principal_components(vectors)
+        columns = _predicted(labels)
+        of_row = np.zeros(len(vectors), np.int64) if folds is None else folds
+        self._folds = [
+            self._sum(vectors, labels, columns, np.flatnonzero(of_row == fold))
+            for fold in range(int(of_row.max()) + 1)
+        ]
+        self._all = reduce(Sums.__add__, self._folds)
+
+    def projection(self, penalty: float | None, without: int | None = None) -> Projection:
+        """Fit a projection.
+
+        Args:
+            penalty: Of the ridge regression; None for the looks alone.
+            without: The fold whose concepts must not shape it. (Its vectors still shape the mean,
+                the scale and the principal axes, which know no concepts.)
+        """
+        # Added up afresh: what is taken away from a float32 sum leaves its rounding behind.
+        others = [sums for fold, sums in enumerate(self._folds) if fold != without]
+        sums = self._all if without is None else reduce(Sums.__add__, others)
+        looks = self._axes[:, :LOOKS] * self._variances[:LOOKS] ** -WHITENING
+        parts = [looks]
+        if penalty is not None and sums.ty.shape[1] > 0:
+            parts.append(self._axes @ _regression(sums, penalty))
+        matrix = np.hstack(parts).astype(np.float32)
+        shift = (self._centre @ matrix).astype(np.float32)
+        return Projection(self._mean, self._scale, matrix, shift, looks.shape[1])
+
+    def _principal_components(
+        self, vectors: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.float32]]:
+        """Mean of z, the axes of largest variance (float32[dim, r]) and their variances."""
+        n, dim = vectors.shape
+        centre = np.zeros(dim)
+        for z in self._standardised(vectors, np.arange(n)):
+            centre += z.sum(axis=0)
+        centre /= n
+        centred = (
+            (z - centre).astype(np.float32) for z in self._standardised(vectors, np.arange(n))
+        )
+        if n <= dim:  # the same axes, from the smaller of the two matrices
+            rows = np.concatenate(list(centred))
+            variances, sides = np.linalg.eigh(rows @ rows.T / np.float32(n))
+        else:
+            covariance = np.zeros((dim, dim), np.float32)
+            for part in centred:
+                covariance += part.T @ part / np.float32(n)
+            variances, sides = np.linalg.eigh(covariance)
+        variances, sides = variances[::-1][:_MOST_AXES], sides[:, ::-1][:, :_MOST_AXES]
+        kept = max(1, int((variances > 1e-5 * variances[0]).sum()))
+        variances, axes = np.maximum(variances[:kept], 1e-12), sides[:, :kept]
+        if n <= dim:
+            axes = rows.T @ (axes / np.sqrt(n * variances))
+        # LAPACK leaves the sign of an axis open.
+        axes = axes * np.where(axes[np.abs(axes).argmax(axis=0), np.arange(kept)] < 0, -1, 1)
+        return centre, np.ascontiguousarray(axes, np.float32), variances.astype(np.float32)
+
+    def _standardised(
+        self, vectors: NDArray[np.float32], rows: NDArray[np.int64]
+    ) -> Iterator[NDArray[np.float64]]:
+        for start in range(0, len(rows), _ROWS_AT_ONCE):
+            some = rows[start : start + _ROWS_AT_ONCE]
+            yield standardised(vectors[some], self._mean, self._scale)
+
+    def _sum(
+        self,
+        vectors: NDArray[np.float32],
+        labels: LabelTable,
+        columns: NDArray[np.int64],
+        rows: NDArray[np.int64],
+    ) -> Sums:
+        r, c = self._axes.shape[1], int(columns.max(initial=-1)) + 1
+        t_sum, y_sum = np.zeros(r), np.zeros(c)
+        tt, ty = np.zeros((r, r), np.float32), np.zeros((r, c), np.float32)
+        done = 0
+        for z in self._standardised(vectors, rows):
+            t = (z - self._centre).astype(np.float32) @ self._axes
+            y = _indicators(labels, columns, rows[done : done + len(z)], c)
+            done += len(z)
+            t_sum += t.sum(axis=0, dtype=np.float64)
+            y_sum += y.sum(axis=0, dtype=np.float64)
+            tt += t.T @ t
+            ty += t.T @ y
+        return Sums(len(rows), t_sum, tt, y_sum, ty)
+
+
+def _standardisation(
+    vectors: NDArray[np.float32], blocks: Sequence[int]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Mean and scale: every number varies as much as any other of its block, and the blocks alike.
+
+    Raises:
+        ValueError: The blocks do not make up a vector.
+    """
+    n, dim = vectors.shape
+    if sum(blocks) != dim:
+        raise ValueError(f"blocks of {sum(blocks)} numbers, vectors of {dim}")
+    total, squares = np.zeros(dim), np.zeros(dim)
+    for start in range(0, n, _ROWS_AT_ONCE):
+        part = vectors[start : start + _ROWS_AT_ONCE].astype(np.float64)
+        total += part.sum(axis=0)
+        squares += (part**2).sum(axis=0)
+    mean = total / n
+    deviation = np.sqrt(np.maximum(squares / n - mean**2, 0.0))
+    length = np.repeat(np.asarray(blocks, np.float64), blocks)
+    varies = deviation > 1e-7  # below is float32's rounding
+    scale = np.where(varies, 1.0 / np.sqrt(length) / np.where(varies, deviation, 1.0), 0.0)
+    return mean.astype(np.float32), scale.astype(np.float32)
+
+
+def _predicted(labels: LabelTable) -> NDArray[np.int64]:
+    """int64[len(cuis)]: the regression's column of each concept, -1 for those it leaves out.
+
+    A concept of a single image says nothing of others, and one of all images nothing at all.
+    """
+    counts = labels.frequencies
+    useful = np.flatnonzero((counts > 1) & (counts < len(labels)))
+    kept = np.sort(useful[np.argsort(-counts[useful], kind="stable")[:_MOST_CONCEPTS]])
+    columns = np.full(len(counts), -1, np.int64)
+    columns[kept] = np.arange(len(kept))
+    return columns
+
+
+def _indicators(
+    labels: LabelTable, columns: NDArray[np.int64], rows: NDArray[np.int64], c: int
+) -> NDArray[np.float32]:
+    """float32[len(rows), c]: 1 where a row holds a concept."""
+    y = np.zeros((len(rows), c), np.float32)
+    sizes = labels.sizes[rows]
+    starts = np.repeat(labels.indptr[rows] - np.cumsum(sizes) + sizes, sizes)
+    column = columns[labels.indices[starts + np.arange(len(starts))]]
+    row = np.repeat(np.arange(len(rows)), sizes)
+    y[row[column >= 0], column[column >= 0]] = 1.0
+    return y
+
+
+def _regression(sums: Sums, penalty: float) -> NDArray[np.float32]:
+    """float32[r, at most 256]: ridge regression of the concepts on the principal coordinates.
+
+    W minimises sum |W'(t - mean) - (y - mean)|^2 + penalty |W|^2 (Hoerl and Kennard 1970). Where
+    there are more than 256 concepts, the predictions are turned to their principal axes, which
+    leaves their inner products as they are, and the smallest are dropped.
+    """
+    mean = sums.t / sums.n
+    gram = sums.tt - sums.n * np.outer(mean, mean)
+    gram[np.diag_indices_from(gram)] += penalty
+    weights = np.linalg.solve(gram, sums.ty - np.outer(mean, sums.y))
+    if weights.shape[1] > MEANINGS:
+        axes = np.linalg.eigh(weights.T @ weights)[1][:, ::-1][:, :MEANINGS]
+        weights = weights @ axes
+    return weights.astype(np.float32)

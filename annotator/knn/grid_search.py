@@ -1,0 +1,181 @@
+"""Voting parameters chosen on neighbour lists that an image of another patient would have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from annotator.evaluation.evaluation import bootstrap_interval
+from annotator.evaluation.official_f1 import image_f1
+from annotator.knn.cross_validation import NeighborLists
+from annotator.knn.voting import Voting
+from index import LabelTable, Neighbors
+from index.progress import track
+
+KS = (5, 10, 20, 50, 100)
+BETAS = (8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0, 96.0, 128.0)
+OTHER_KERNELS: tuple[dict[str, Any], ...] = (
+    {"kernel": "inverse", "beta": 1.0},
+    {"kernel": "inverse", "beta": 2.0},
+    {"kernel": "inverse", "beta": 4.0},
+    {"kernel": "inverse", "beta": 8.0},
+    {"kernel": "rank", "beta": 1.0},
+    {"kernel": "rank", "beta": 2.0},
+    {"kernel": "uniform", "beta": 0.0},
+)
+PRIORS = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)
+THRESHOLDS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
+_PAIRS_FOR_PROJECTIONS = ((20, 16.0), (20, 32.0), (50, 8.0), (50, 16.0), (50, 32.0))
+_GRID_IMAGES = 2000  # that every candidate annotates; what is chosen annotates all
+_QUANTILES = 101
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What tuning chose, and how good it is on images that the index does not hold.
+
+    Attributes:
+        voting: The parameters with the highest mean F1.
+        f1: That F1, each image annotated by images of other groups.
+        interval: Its 95% bootstrap interval.
+        images: How many were annotated for it.
+        nearest: float[101], quantiles of the similarity of an image to its nearest neighbour.
+        grid: F1 of everything that was tried.
+    """
+
+    voting: Voting
+    f1: float
+    interval: tuple[float, float]
+    images: int
+    nearest: Sequence[float]
+    grid: Sequence[Mapping[str, Any]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types, for the index's manifest."""
+        return asdict(self)
+
+
+def choose_voting(
+    lists: NeighborLists,
+    labels: LabelTable,
+    *,
+    start: Voting | None = None,
+    fixed: Sequence[str] = (),
+) -> Tuned:
+    """Choose kernel, k and beta, then the weight of the prior, then the decider.
+
+    Each step changes what the one before has chosen only for a higher F1. Every candidate annotates
+    the same images, at most 2,000, and the choice all of them. The best of a grid flatters itself a
+    little: with hundreds of images by less than the interval's width.
+
+    Args:
+        lists: From `annotator.knn.cross_validation`.
+        labels: Concepts of the index rows.
+        start: What is not tuned (`min_score`, and whatever is in `fixed`).
+        fixed: Fields of `Voting` that stay as they are in `start`.
+    """
+    nearest = np.quantile(lists.found.similarities[:, 0], np.linspace(0, 1, _QUANTILES))
+    typical = round(float(min(nearest[_QUANTILES // 2], 1.0)), 6)
+    best = replace(start or Voting(), typical=typical)
+    judge = _Judge(_some(lists), labels)
+    grid: list[dict[str, Any]] = []
+    steps = [_free(candidates, best, fixed) for candidates in (_kernels(), _priors(), _deciders())]
+    trials = [(step, changes) for step, candidates in enumerate(steps) for changes in candidates]
+    kept, highest, now = best, -1.0, 0
+    for step, changes in track(trials, total=len(trials), label="Choosing"):
+        if step != now:
+            best, now = kept, step
+        voting = replace(best, **changes)
+        f1 = round(float(judge(voting).mean()), 6)
+        grid.append({**_tried(voting), "f1": f1})
+        if f1 > highest:  # of equal ones the first: the simpler come first
+            kept, highest = voting, f1
+    scores = _Judge(lists, labels)(kept)
+    return Tuned(
+        voting=kept,
+        f1=float(scores.mean()),
+        interval=bootstrap_interval(scores.tolist()),
+        images=len(scores),
+        nearest=[round(float(s), 6) for s in nearest],
+        grid=grid,
+    )
+
+
+def quick_f1(lists: NeighborLists, labels: LabelTable) -> float:
+    """The best mean F1 of a few voting parameters, to compare neighbour lists by."""
+    judge = _Judge(_some(lists), labels)
+    pairs = [Voting(k=k, beta=beta) for k, beta in _PAIRS_FOR_PROJECTIONS]
+    return round(max(float(judge(voting).mean()) for voting in pairs), 6)
+
+
+class _Judge:
+    """F1 of each image of some lists under given parameters."""
+
+    def __init__(self, lists: NeighborLists, labels: LabelTable) -> None:
+        self._found, self._labels = lists.found, labels
+        self._truth = [labels.row(row) for row in lists.queries.tolist()]
+
+    def __call__(self, voting: Voting) -> NDArray[np.float64]:
+        _, decisions = voting.decide(self._found, self._labels)
+        pairs = zip(self._truth, decisions, strict=True)
+        return np.array([_image_score(truth, decision.cuis) for truth, decision in pairs])
+
+
+def _kernels() -> list[dict[str, Any]]:
+    kernels = [*({"kernel": "exponential", "beta": beta} for beta in BETAS), *OTHER_KERNELS]
+    return [{"k": k, **kernel} for k in KS for kernel in kernels]
+
+
+def _priors() -> list[dict[str, Any]]:
+    return [{"prior": prior} for prior in PRIORS]
+
+
+def _deciders() -> list[dict[str, Any]]:
+    thresholds = [{"decider": "threshold", "threshold": t} for t in THRESHOLDS]
+    return [{"decider": "expected-f1"}, *thresholds, {"decider": "top-r"}]
+
+
+def _free(
+    candidates: Sequence[Mapping[str, Any]], start: Voting, fixed: Sequence[str]
+) -> list[dict[str, Any]]:
+    """What candidates change of what is free, each once; those of another fixed kind drop out."""
+    kinds = [name for name in ("kernel", "decider") if name in fixed]
+    free: list[dict[str, Any]] = []
+    for candidate in candidates:
+        if any(candidate.get(n, getattr(start, n)) != getattr(start, n) for n in kinds):
+            continue
+        changes = {name: value for name, value in candidate.items() if name not in fixed}
+        if changes and changes not in free:
+            free.append(changes)
+    return free
+
+
+def _tried(voting: Voting) -> dict[str, Any]:
+    """A candidate without what had no part in it."""
+    shown: dict[str, Any] = {
+        "k": voting.k,
+        "kernel": voting.kernel,
+        "beta": voting.beta,
+        "prior": voting.prior,
+        "decider": voting.decider,
+    }
+    return shown | ({"threshold": voting.threshold} if voting.decider == "threshold" else {})
+
+
+def _some(lists: NeighborLists) -> NeighborLists:
+    """Evenly spaced ones of the lists, at most 2,000."""
+    n = len(lists.queries)
+    if n <= _GRID_IMAGES:
+        return lists
+    kept = np.linspace(0, n - 1, _GRID_IMAGES).astype(np.int64)
+    found = Neighbors(lists.found.rows[kept], lists.found.similarities[kept])
+    return NeighborLists(lists.queries[kept], found)
+
+
+def _image_score(truth: Sequence[str], run: Sequence[str]) -> float:
+    """The task's score of one image: F1, and 1 where there is nothing to find and nothing found."""
+    return image_f1(set(truth), run) if truth or run else 1.0

@@ -1,0 +1,86 @@
+"""The parameters from neighbours to concepts, in one place."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import get_args
+
+from annotator.knn.decide import Decider, Decision, decide
+from annotator.knn.posterior import Kernel, Posterior, vote
+from index import LabelTable, Neighbors
+
+
+@dataclass(frozen=True)
+class Voting:
+    """How neighbours become concepts. The defaults suit projected vectors of a mixed set of
+    radiological images (docs/accuracy.md); vectors as encoders make them are closer together and
+    want a larger beta.
+
+    Attributes:
+        k: Neighbours that vote.
+        beta: Sharpness of the kernel.
+        kernel: "exponential", "inverse", "rank" or "uniform" (`posterior.vote`).
+        prior: Weight of the prior, in typical neighbours.
+        typical: Similarity of a typical image to its nearest neighbour; what `prior` counts in.
+        decider: "expected-f1", "threshold" or "top-r".
+        threshold: For "threshold": the least share of the votes.
+        top_r: For "top-r": how many concepts; None for the neighbours' mean number.
+        min_score: Concepts with a smaller share of the votes are dropped.
+
+    Raises:
+        ValueError: One of them is out of range.
+    """
+
+    k: int = 50
+    beta: float = 12.0
+    kernel: Kernel = "exponential"
+    prior: float = 0.0
+    typical: float = 1.0
+    decider: Decider = "expected-f1"
+    threshold: float = 0.35
+    top_r: int | None = None
+    min_score: float = 0.0
+
+    def __post_init__(self) -> None:
+        ranges = {
+            "k": _is_number(self.k, int) and self.k >= 1,
+            "beta": _is_number(self.beta) and 0 <= self.beta < math.inf,
+            "kernel": self.kernel in get_args(Kernel),
+            "prior": _is_number(self.prior) and 0 <= self.prior < math.inf,
+            "typical": _is_number(self.typical) and -1 <= self.typical <= 1 + 1e-6,
+            "decider": self.decider in get_args(Decider),
+            "threshold": _is_number(self.threshold) and 0 <= self.threshold <= 1,
+            "top_r": self.top_r is None or (_is_number(self.top_r, int) and self.top_r >= 0),
+            "min_score": _is_number(self.min_score) and 0 <= self.min_score <= 1,
+        }
+        for name, fits in ranges.items():
+            if not fits:
+                raise ValueError(f"{name} cannot be {getattr(self, name)!r}")
+
+    def weigh(self, neighbors: Neighbors, labels: LabelTable) -> Posterior:
+        """Neighbours of q images to their posterior."""
+        return vote(
+            neighbors,
+            labels,
+            k=self.k,
+            beta=self.beta,
+            kernel=self.kernel,
+            prior=self.prior,
+            typical=self.typical,
+        )
+
+    def decide(self, neighbors: Neighbors, labels: LabelTable) -> tuple[Posterior, list[Decision]]:
+        """Neighbours of q images to their posterior and q decisions."""
+        posterior = self.weigh(neighbors, labels)
+        return posterior, decide(
+            posterior,
+            self.decider,
+            threshold=self.threshold,
+            top_r=self.top_r,
+            min_score=self.min_score,
+        )
+
+
+def _is_number(value: object, *kinds: type) -> bool:
+    return isinstance(value, kinds or (int, float)) and not isinstance(value, bool)

@@ -1,0 +1,205 @@
+"""How a version becomes the current one, and who may write."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from index.distribution import DISTRIBUTION
+from index.errors import IndexProblem
+from index.manifest import (
+    FORMAT,
+    REBUILD,
+    VERSION,
+    check_files,
+    describe_file,
+    read_manifest,
+)
+
+
+@dataclass
+class Draft:
+    """A version that is being made from the current one.
+
+    Attributes:
+        directory: The index.
+        folder: What is to be the new version's; not visible to readers yet.
+        before: Name of the current version.
+        manifest: Its manifest.
+    """
+
+    directory: Path
+    folder: Path
+    before: str
+    manifest: Mapping[str, Any]
+
+    def keep(self, names: Iterable[str]) -> None:
+        """Take files of the current version over without copying them."""
+        for name in names:
+            os.link(self.directory / self.before / name, self.folder / name)
+
+    def publish(self, changes: Mapping[str, Any], *, only: bool = False) -> str:
+        """Make the folder the current version.
+
+        Args:
+            changes: Entries of the manifest that differ from the current one's; `files` is made of
+                what is in the folder.
+            only: Remove every other version at once; otherwise the one before is kept for readers
+                that are just opening it.
+
+        Returns:
+            Its name, or that of the current one if it says the same already.
+        """
+        kept = self.manifest["files"]
+        files = {}
+        for path in sorted(self.folder.iterdir()):
+            same = path.name in kept and path.samefile(self.directory / self.before / path.name)
+            files[path.name] = kept[path.name] if same else describe_file(path)
+        content = {k: v for k, v in self.manifest.items() if k not in ("version", "libraries")}
+        content |= {**changes, "format": FORMAT, "files": files}
+        version = publish(self.directory, self.folder, content)
+        if only:
+            _remove_versions(self.directory, but={version})
+        return version
+
+
+@contextlib.contextmanager
+def next_version(directory: Path, *, of: str | None = None) -> Iterator[Draft]:
+    """Begin a version from the current one, as the only writer; leaving removes what is unfinished.
+
+    Args:
+        directory: The index.
+        of: The version that the change was made for; a newer one is not written over.
+
+    Raises:
+        IndexProblem: There is no index, it is damaged, or another process writes to it.
+    """
+    read_manifest(directory)
+    with only_writer(directory), contextlib.ExitStack() as stack:
+        version, manifest = read_manifest(directory)
+        if of is not None and version != of:
+            raise IndexProblem(f"{directory} has got a new version meanwhile.", "Try again.")
+        folder = new_folder(directory)
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        yield Draft(directory, folder, version, manifest)
+
+
+def new_folder(directory: Path) -> Path:
+    """A folder to write a version in; those of writers that were killed are removed."""
+    for stale in directory.glob(".writing-*"):
+        shutil.rmtree(stale, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=".writing-", dir=directory))
+
+
+def change_about(directory: Path, about: Mapping[str, Any], *, of: str) -> str:
+    """Publish the current version once more with another `about`; its files are shared, not copied.
+
+    Args:
+        directory: The index.
+        about: As for `VersionWriter.publish`.
+        of: The version that `about` was made for; a newer one is not written over.
+
+    Returns:
+        The name of the new version, or of the current one if it says the same already.
+
+    Raises:
+        IndexProblem: There is no index, it is damaged, or another process writes to it.
+    """
+    with next_version(directory, of=of) as draft:
+        problems = check_files(directory / draft.before, draft.manifest)
+        if problems:
+            raise IndexProblem(f"{directory / draft.before}: {problems[0]}", REBUILD)
+        draft.keep(draft.manifest["files"])
+        return draft.publish({"about": json.loads(json.dumps(about))})
+
+
+def publish(directory: Path, folder: Path, content: Mapping[str, Any]) -> str:
+    """Give a folder its manifest and make it the current version, unless that is the same."""
+    before = None
+    with contextlib.suppress(IndexProblem):
+        before, manifest = read_manifest(directory)
+        same = content.items() <= manifest.items()
+        if same and not check_files(directory / before, manifest):
+            return before
+    version = _next_version(directory)
+    manifest = {**content, "version": version, "libraries": _libraries()}
+    text = json.dumps(manifest, indent=2, sort_keys=True) + "\n"
+    (folder / "manifest.json").write_text(text, encoding="utf-8")
+    for path in folder.iterdir():
+        _sync(path)
+    _sync(folder)
+    folder.chmod(0o755)
+    folder.rename(directory / version)
+    _sync(directory)
+    _replace_text(directory / "current", f"{version} {hashlib.sha256(text.encode()).hexdigest()}\n")
+    _remove_versions(directory, but={version, before or version})
+    return version
+
+
+@contextlib.contextmanager
+def only_writer(directory: Path) -> Iterator[None]:
+    """Hold the index in `directory` for writing.
+
+    Raises:
+        IndexProblem: Another process holds it.
+    """
+    with (directory / "lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise IndexProblem(
+                f"Another process is writing to {directory}.",
+                "Wait for it, or choose another --index.",
+            ) from error
+        yield
+
+
+def _versions(directory: Path) -> list[Path]:
+    return [path for path in directory.iterdir() if VERSION.fullmatch(path.name)]
+
+
+def _next_version(directory: Path) -> str:
+    newest = max((int(path.name[1:]) for path in _versions(directory)), default=0)
+    return f"v{newest + 1:06d}"
+
+
+def _remove_versions(directory: Path, but: set[str]) -> None:
+    for path in _versions(directory):
+        if path.name not in but:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _libraries() -> dict[str, str]:
+    """Versions of what wrote the index; without those that run from a plain source folder."""
+    versions = {}
+    for name in (DISTRIBUTION, "numpy", "faiss-cpu", "faiss-gpu"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            key = "annotator" if name == DISTRIBUTION else name
+            versions[key] = importlib.metadata.version(name)
+    return versions
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _replace_text(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_text(text, encoding="utf-8")
+    _sync(temporary)
+    temporary.replace(path)
+    _sync(path.parent)

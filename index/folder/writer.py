@@ -1,0 +1,172 @@
+"""Writing a whole version of an index: what a build does."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.errors import IndexProblem
+from index.folder.publish import new_folder, only_writer, publish
+from index.labels import LabelTable
+from index.manifest import FILES, FORMAT, METRIC, PLAIN_NAME, REMOVED, SEARCH_FILES, describe_file
+from index.search.base import check_unit
+from index.search.build import DEFAULT_RECALL, Kind, make_structure
+from index.search.choose import choose_kind
+from index.segments import Segment, check_rows, npy_header, write_rows
+
+IndexType = Kind | Literal["auto"]
+
+
+class VersionWriter:
+    """Writes one version: vectors as they come, then the rest, then publishes it.
+
+    Use as a context manager; leaving it without `publish` removes what was written. One writer at a
+    time: a second one on the same folder is refused.
+
+    Args:
+        directory: The index; created if it is not there.
+
+    Raises:
+        IndexProblem: Another process is writing to this index, or the folder is something else.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._dim: int | None = None
+        self._n = 0
+
+    def __enter__(self) -> VersionWriter:
+        _refuse_foreign_folder(self.directory)
+        self.directory.mkdir(parents=True, exist_ok=True)
+        self._stack = contextlib.ExitStack()
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(only_writer(self.directory))
+            self._folder = new_folder(self.directory)
+            stack.callback(shutil.rmtree, self._folder, ignore_errors=True)
+            self._vectors = stack.enter_context((self._folder / "vectors.npy").open("wb"))
+            self._vectors.write(npy_header(0, 0))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def add(self, vectors: NDArray[np.float32]) -> None:
+        """Append float32[m, dim] of unit norm to the rows; the first ones say what dim is."""
+        check_unit(vectors, self._dim, "vectors")
+        self._dim = vectors.shape[1]
+        self._vectors.write(np.ascontiguousarray(vectors, dtype="<f4").tobytes())
+        self._n += len(vectors)
+
+    def publish(
+        self,
+        ids: Sequence[str],
+        concepts: Sequence[Sequence[str]] | LabelTable,
+        *,
+        names: Mapping[str, str],
+        columns: Mapping[str, Sequence[str]],
+        about: Mapping[str, Any],
+        arrays: Mapping[str, NDArray[Any]] | None = None,
+        index_type: IndexType = "flat",
+        target_recall: float | None = None,
+    ) -> str:
+        """Complete the version and make it the current one.
+
+        What is published already (the same files, columns and `about`) is not published again: the
+        current version stays. The version before the new one is kept for readers that are still
+        opening it; older ones are removed.
+
+        Args:
+            ids: Image id of each row, unique, without tabs and line breaks.
+            concepts: CUIs of each row.
+            names: Names of CUIs; those of other CUIs are left out.
+            columns: Further text of each row by column name.
+            about: Whatever the builder wants to find again, as JSON types.
+            arrays: Further arrays to find again, by name; those of `ROW_ARRAYS` belong to the rows.
+            index_type: How the vectors are searched; "auto" chooses by their number and length.
+            target_recall: For approximate kinds, the share of the true neighbours to find, and for
+                "auto" whether an approximate kind will do.
+
+        Returns:
+            The name of the current version.
+
+        Raises:
+            IndexProblem: There are no rows, the parts do not have one entry a row, ids repeat, or
+                an id or CUI holds a tab or a line break.
+        """
+        arrays = arrays or {}
+        if self._n == 0:
+            raise IndexProblem("An index needs at least one vector.")
+        check_rows(self._n, ids, concepts, columns)
+        _check_names(list(columns), list(arrays))
+        folder = self._folder
+        self._vectors.seek(0)
+        self._vectors.write(npy_header(self._n, self._dim or 0))
+        self._vectors.flush()
+        if not isinstance(concepts, LabelTable):
+            concepts = LabelTable.from_sets(concepts)
+        vectors = np.load(folder / "vectors.npy", mmap_mode="r", allow_pickle=False)
+        write_rows(folder, Segment(vectors, ids, concepts, names, columns, arrays))
+        search = structure_for(folder, index_type, target_recall)
+        content = {
+            "format": FORMAT,
+            "n": self._n,
+            "rows": self._n,
+            "removed": 0,
+            "segments": [],
+            "dim": self._dim,
+            "metric": METRIC,
+            **search,
+            "columns": sorted(columns),
+            "arrays": sorted(arrays),
+            "about": json.loads(json.dumps(about)),
+            "files": {path.name: describe_file(path) for path in sorted(folder.iterdir())},
+        }
+        return publish(self.directory, folder, content)
+
+
+def structure_for(
+    folder: Path,
+    kind: IndexType,
+    target_recall: float | None,
+) -> dict[str, Any]:
+    """Make what searching the vectors in `folder` needs, and the entries of the manifest for it."""
+    vectors = np.load(folder / "vectors.npy", mmap_mode="r", allow_pickle=False)
+    reason = "it was asked for"
+    if kind == "auto":
+        kind, reason = choose_kind(*vectors.shape, target_recall=target_recall)
+    params = make_structure(kind, vectors, folder, target_recall=target_recall or DEFAULT_RECALL)
+    return {"index_type": kind, "search": {**params, "reason": reason}}
+
+
+def _check_names(columns: Sequence[str], arrays: Sequence[str]) -> None:
+    taken = {*FILES, REMOVED, *(name for names in SEARCH_FILES.values() for name in names)}
+    taken = {name.removesuffix(".npy") for name in taken}
+    for name in (*columns, *arrays):
+        if (
+            PLAIN_NAME.fullmatch(f"{name}.jsonl") is None
+            or name in taken
+            or name.startswith("added-")
+        ):
+            raise IndexProblem(f"{name!r} cannot be the name of a column or an array.")
+
+
+def _refuse_foreign_folder(directory: Path) -> None:
+    """Do not write an index between somebody's other files."""
+    if directory.exists() and not directory.is_dir():
+        raise IndexProblem(f"{directory} is a file.", "Give a folder for the index.")
+    ours = ("current", "lock", "embeddings.sqlite")
+    if directory.is_dir() and not any((directory / name).exists() for name in ours):
+        others = [path.name for path in directory.iterdir()]
+        if others:
+            raise IndexProblem(
+                f"{directory} is not an index and not empty (it holds {others[0]}).",
+                "Give an empty or a new folder with --index.",
+            )

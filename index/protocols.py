@@ -1,0 +1,196 @@
+"""What a place is where an index lies, and what can be done there: `index.locations` has them.
+
+Who has an index open holds an `Index`; who builds or changes one, its `IndexLocation`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from index.cases import Rows, SearchResult
+    from index.folder.change import Changed
+    from index.labels import LabelTable
+    from index.segments import Segment
+
+Device = Literal["auto", "cpu", "cuda"]
+PATIENCE_S = 120.0  # a command outlives a restart of the server
+
+
+class Index(Protocol):
+    """A version of an index, opened for reading. Later changes do not show in it.
+
+    Attributes:
+        version: Such as "v000001".
+        manifest: What the index says of itself; `manifest["about"]` is what its builder put there.
+        names: Name of each CUI that has one.
+        arrays: Further arrays by name, read-only.
+    """
+
+    @property
+    def version(self) -> str: ...  # noqa: D102
+    @property
+    def manifest(self) -> Mapping[str, Any]: ...  # noqa: D102
+    @property
+    def names(self) -> Mapping[str, str]: ...  # noqa: D102
+    @property
+    def arrays(self) -> Mapping[str, NDArray[Any]]: ...  # noqa: D102
+
+    def __len__(self) -> int: ...
+
+    @property
+    def labels(self) -> LabelTable:
+        """CUIs of each row; from a server, read when it is first asked for."""
+        ...
+
+    @property
+    def concepts(self) -> Mapping[str, int]:
+        """In how many images each CUI occurs, by CUI in ascending order."""
+        ...
+
+    @property
+    def has_thumbnails(self) -> bool:
+        """Whether its rows have small pictures."""
+        ...
+
+    def find(self, vectors: NDArray[np.float32], k: int) -> SearchResult:
+        """The k nearest rows of each vector, float32[q, dim] of unit norm.
+
+        Raises:
+            IndexProblem: Vectors of another length or not of unit norm; k below 1; the server
+                cannot be reached.
+        """
+        ...
+
+    def with_ids(self, ids: Sequence[str]) -> Rows:
+        """The images with these ids, in their order; those that are not there are left out."""
+        ...
+
+    def with_concept(self, cui: str, most: int) -> Rows:
+        """Images that hold a CUI by ascending row; of more than `most`, so many spread evenly."""
+        ...
+
+    def thumbnail_of(self, image_id: str) -> bytes | None:
+        """The small picture of an image, a JPEG; None where there is none."""
+        ...
+
+    def contents_of_only(self, ids: Collection[str]) -> set[bytes] | None:
+        """The sha256 of the files of some images that no other image of the index has.
+
+        None where the index does not know its images' files.
+        """
+        ...
+
+    def renumber(self, stored: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Rows as they were numbered when they were written, int64 of any shape, by today's number;
+        -1 for those that were removed since.
+        """
+        ...
+
+
+class Writer(Protocol):
+    """Writes a whole index: vectors as they come, then the rest, then publishes it."""
+
+    def add(self, vectors: NDArray[np.float32]) -> None:
+        """Append float32[m, dim] of unit norm to the rows."""
+        ...
+
+    def publish(
+        self,
+        ids: Sequence[str],
+        concepts: Sequence[Sequence[str]] | LabelTable,
+        *,
+        names: Mapping[str, str],
+        columns: Mapping[str, Sequence[str]],
+        about: Mapping[str, Any],
+        arrays: Mapping[str, NDArray[Any]] | None = None,
+        index_type: Any = "flat",
+        target_recall: float | None = None,
+    ) -> str:
+        """Complete the index and let readers see it; the name of its version."""
+        ...
+
+
+class IndexLocation(Protocol):
+    """Where an index lies. As text, what `locate` takes.
+
+    Attributes:
+        folder: On this machine, for what belongs to the work on the index: the cache of vectors,
+            and files on their way.
+        disk: Where its rows are kept, in words.
+        after_compact: What has become of removed rows after `compact`, in words.
+    """
+
+    @property
+    def folder(self) -> Path: ...  # noqa: D102
+    @property
+    def disk(self) -> str: ...  # noqa: D102
+    @property
+    def after_compact(self) -> str: ...  # noqa: D102
+
+    def open(
+        self, *, whole: bool = False, device: Device = "cpu", patience: float = PATIENCE_S
+    ) -> Index:
+        """Open the current version.
+
+        Args:
+            whole: Check all of it before it is believed, however large it is.
+            device: "cuda" searches on this machine's GPU, where the vectors are on this machine.
+            patience: Seconds for which a server that is away or busy is tried again, now and in
+                searches.
+
+        Raises:
+            IndexProblem: There is no index, or it is damaged, or cannot be reached.
+        """
+        ...
+
+    def manifest(self) -> Mapping[str, Any]:
+        """That of the current version, without opening it."""
+        ...
+
+    def check_index_type(self, index_type: str) -> None:
+        """Refuse a type of index that there is not here, before work is done for it.
+
+        Raises:
+            IndexProblem: Says which there are.
+        """
+        ...
+
+    def writer(self) -> AbstractContextManager[Writer]:
+        """Begin to write an index; leaving it without `publish` changes nothing for readers."""
+        ...
+
+    def add_rows(self, rows: Segment, *, of: str, over: bool = False) -> Changed:
+        """Add rows to the version `of`; with `over` in place of those with their ids."""
+        ...
+
+    def remove_rows(self, ids: Collection[str], *, missing_ok: bool = False) -> Changed:
+        """Remove rows: no search finds them any more."""
+        ...
+
+    def compact(
+        self,
+        *,
+        of: str,
+        index_type: Any = None,
+        target_recall: float | None = None,
+        arrays: Mapping[str, NDArray[Any]],
+    ) -> Changed:
+        """Write the rows of the version `of` anew without those that were removed, with other
+        arrays; see `index.folder.change.compact`.
+        """
+        ...
+
+    def change_about(self, about: Mapping[str, Any], *, of: str) -> str:
+        """Put another `about` into the manifest of the version `of`; the new version."""
+        ...
+
+    def problems(self) -> list[str]:
+        """Everything that is wrong with the stored index, as sentences."""
+        ...

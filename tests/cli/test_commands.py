@@ -1,0 +1,433 @@
+"""The command line, as far as no encoder is needed; test_cli_images.py has the rest."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from annotator import __version__
+from annotator.cli import cli
+from annotator.encoders.fingerprint import Fingerprint
+from annotator.indexing.metadata import to_record
+from annotator.knn.voting import Voting
+from index import VersionWriter
+
+ROOT = Path(__file__).parents[2]
+COMMANDS = sorted(cli.commands)
+
+
+def invoke(*arguments: object, **environment: str) -> Result:
+    return CliRunner(env=environment).invoke(cli, [str(a) for a in arguments])
+
+
+def problem(result: Result) -> str:
+    """What a command that failed said; it never shows a traceback and prints no results."""
+    assert result.exit_code == 1, result.output
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    assert result.stdout == ""
+    assert result.stderr.startswith("Error: ")
+    return result.stderr
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tables")
+    texts = {
+        "truth.csv": "ID,CUIs\na,C1;C2\nb,C3\nc,C1\nd,C2\n",
+        "run.csv": "ID,CUIs\na,C1;C2\nb,C4\nc,C1\nd,\n",
+        "bad.csv": "ID,CUIs\nb,C3\na,C1;C1\nc,C1\n",
+        "split.csv": "ID,side,source\na,train,x\nb,test,x\nc,test,y\nd,test,y\n",
+        "names.csv": "CUI,Name\nC1,first concept\n",
+        "broken.csv": 'ID,CUIs\na,"C1\n',
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+    return folder
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Path:
+    """An index whose encoder cannot be made."""
+    fingerprint = Fingerprint("net", "sha256:0", {"size": 32}, "fp32", "middle", 3)
+    with VersionWriter(tmp_path / "index") as writer:
+        writer.add(np.eye(3, dtype=np.float32))
+        writer.publish(
+            ["a", "b", "c"],
+            [["C1"], ["C1", "C2"], []],
+            names={"C1": "first concept"},
+            columns={},
+            about=to_record("unknown-net", fingerprint, Voting()),
+        )
+    return tmp_path / "index"
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("images")
+    for i in range(3):
+        Image.new("L", (8, 8), i).save(folder / f"i{i}.png")
+    return folder
+
+
+# The group
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_help_shows_an_example(command: str) -> None:
+    result = invoke(command, "--help")
+    assert result.exit_code == 0
+    assert f"  annotator {command} " in result.stdout
+    assert result.stderr == ""
+
+
+def test_every_parameter_is_explained() -> None:
+    for command in cli.commands.values():
+        for parameter in command.params:
+            if isinstance(parameter, click.Option):
+                assert parameter.help, f"{command.name} {parameter.name}"
+
+
+def test_help_lists_commands_and_exit_codes() -> None:
+    result = invoke("--help")
+    assert result.exit_code == 0
+    assert all(f"\n  {command} " in result.stdout for command in COMMANDS)
+    assert "130" in result.stdout and "Not for clinical use" in result.stdout
+
+
+def test_version() -> None:
+    assert invoke("--version").stdout == f"annotator, version {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("no-such-command",),
+        ("evaluate", "run.csv"),
+        ("annotate",),
+        ("annotate", "x", "--k", "0"),
+        ("annotate", "x", "--format", "2016"),
+        ("annotate", "x", "--explain"),
+        ("annotate", "x", "--format", "jsonl", "--zip"),
+        ("build-index", "x", "y", "--beta", "nan"),
+        ("build-index", "x", "y", "--top-r", "3"),
+        ("build-index", "x", "y", "--prior", "-1"),
+        ("build-index", "x", "y", "--kernel", "gauss"),
+        ("build-index", "x", "y", "--adaptation", "all"),
+        ("tune", "--k", "0"),
+        ("tune", "--beta", "nan"),
+        ("tune", "--threshold", "0.4"),
+        ("tune", "images"),
+        ("build-index", "x", "y", "--decider", "top-r", "--threshold", "0.5"),
+        ("validate", "run.csv"),
+        ("sample", "x", "--n", "1"),
+    ],
+)
+def test_wrong_usage_is_exit_code_2(arguments: tuple[str, ...]) -> None:
+    result = invoke(*arguments)
+    assert result.exit_code == 2
+    assert result.stdout == "" and "Usage:" in result.stderr
+
+
+def test_completion_prints_a_script() -> None:
+    if shutil.which("bash") is None:
+        pytest.skip("completion for bash asks bash for its version")
+    result = subprocess.run(
+        [sys.executable, "-m", "annotator"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"_ANNOTATOR_COMPLETE": "bash_source"},
+    )
+    assert result.returncode == 0 and "complete" in result.stdout and "annotator" in result.stdout
+
+
+# What is not loaded
+
+
+def loaded(*arguments: object) -> set[str]:
+    """Top-level packages that a command imports."""
+    script = (
+        "import sys, atexit\n"
+        "atexit.register(lambda: print('loaded', *sys.modules, file=sys.stderr))\n"
+        f"sys.argv = {['annotator', *(str(a) for a in arguments)]!r}\n"
+        "from annotator.cli import main\n"
+        "main()"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT
+    )
+    last = result.stderr.splitlines()[-1].split()
+    assert last[0] == "loaded", result.stderr
+    return {name.split(".")[0] for name in last}
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("annotate", "--help"), ("--version",)])
+def test_help_loads_nothing_heavy(arguments: tuple[str, ...]) -> None:
+    assert not loaded(*arguments) & {"torch", "timm", "pandas", "faiss", "numpy", "PIL", "pyarrow"}
+
+
+def test_commands_on_files_never_load_torch(tables: Path, index: Path) -> None:
+    run_file, truth = tables / "run.csv", tables / "truth.csv"
+    for arguments in (
+        ("evaluate", run_file, truth),
+        ("validate", run_file, "--ids", truth),
+        ("stats", truth),
+    ):
+        assert not loaded(*arguments) & {"torch", "faiss", "pandas", "matplotlib"}
+    for command in ("info", "verify"):
+        assert "torch" not in loaded(command, "--index", index)
+
+
+# evaluate, validate, stats
+
+
+def test_evaluate(tables: Path) -> None:
+    result = invoke("evaluate", tables / "run.csv", tables / "truth.csv")
+    assert result.exit_code == 0 and result.stderr == ""
+    assert result.stdout.startswith("F1 0.5000 ")
+
+
+def test_evaluate_one_side_by_group_with_names(tables: Path) -> None:
+    split = f"{tables / 'split.csv'}:side"
+    result = invoke(
+        "evaluate", tables / "run.csv", tables / "truth.csv", "--split", split, "--only", "test",
+        "--by", f"{tables / 'split.csv'}:source", "--names", tables / "names.csv", "--json",
+    )  # fmt: skip
+    facts = json.loads(result.stdout)
+    assert facts["n_images"] == 3 and facts["f1"] == pytest.approx(1 / 3)
+    assert {group: facts["per_group"][group]["f1"] for group in "xy"} == {"x": 0.0, "y": 0.5}
+    assert {c["cui"]: c["name"] for c in facts["per_concept"]}["C1"] == "first concept"
+
+
+def test_the_same_evaluation_gives_the_same_bytes(tables: Path) -> None:
+    arguments = ("evaluate", tables / "run.csv", tables / "truth.csv", "--json")
+    assert invoke(*arguments).stdout_bytes == invoke(*arguments).stdout_bytes
+
+
+def test_what_cannot_be_evaluated_names_the_file(tables: Path) -> None:
+    assert "nowhere.csv does not exist" in problem(
+        invoke("evaluate", tables / "nowhere.csv", tables / "truth.csv")
+    )
+    assert "is a folder" in problem(invoke("evaluate", tables, tables / "truth.csv"))
+    assert "broken.csv, line 2" in problem(
+        invoke("evaluate", tables / "broken.csv", tables / "truth.csv")
+    )
+    only = ("evaluate", tables / "run.csv", tables / "truth.csv", "--only", "test")
+    assert "--split and --only belong together" in problem(invoke(*only))
+
+
+def test_validate(tables: Path) -> None:
+    good = invoke("validate", tables / "run.csv", "--ids", tables / "truth.csv")
+    assert (good.exit_code, good.stdout) == (0, "")
+    assert "is a valid run for 4 images" in good.stderr
+    bad = invoke("validate", tables / "bad.csv", "--ids", tables / "truth.csv")
+    assert bad.exit_code == 1
+    lines = bad.stdout.splitlines()
+    assert len(lines) == 3 and all(line.startswith(f"{tables / 'bad.csv'}:") for line in lines)
+    assert "3 problems." in bad.stderr
+
+
+def test_stats(tables: Path, tmp_path: Path) -> None:
+    plot = tmp_path / "plot.svg"
+    result = invoke(
+        "stats", tables / "truth.csv", "--names", tables / "names.csv",
+        "--validation", tables / "run.csv", "--plot", plot,
+    )  # fmt: skip
+    assert result.exit_code == 0
+    assert result.stdout.startswith("4 images") and "first concept" in result.stdout
+    assert plot.read_text().startswith("<?xml")
+    assert "no plot of that kind" in invoke("stats", tables / "truth.csv", "--plot", "x.txt").stderr
+
+
+# info and verify
+
+
+def test_info_and_verify(index: Path) -> None:
+    result = invoke("info", "--index", index)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "images: 3\n" in result.stdout and "embedder: unknown-net\n" in result.stdout
+    assert "        2  C1  first concept\n" in result.stdout
+    facts = json.loads(invoke("info", "--index", index, "--json").stdout)
+    assert facts["version"] == "v000001" and facts["voting"]["k"] == 50
+    sound = invoke("verify", "--index", index)
+    assert (sound.exit_code, sound.stdout) == (0, "") and "is sound" in sound.stderr
+
+
+def test_the_index_may_be_named_by_the_environment(index: Path) -> None:
+    result = invoke("info", "--json", ANNOTATOR_INDEX=str(index))
+    assert json.loads(result.stdout)["index"] == str(index)
+
+
+def test_a_truncated_index(index: Path, images: Path) -> None:
+    path = index / "v000001" / "vectors.npy"
+    path.write_bytes(path.read_bytes()[:-4])
+    found = invoke("verify", "--index", index)
+    assert found.exit_code == 1 and "v000001/vectors.npy has 160 bytes" in found.stdout
+    assert "vectors.npy has 160 bytes" in problem(invoke("info", "--index", index))
+    assert "vectors.npy has 160 bytes" in problem(invoke("annotate", images, "--index", index))
+
+
+def test_places_without_an_index(tmp_path: Path, images: Path) -> None:
+    nowhere = tmp_path / "nowhere"
+    for arguments in (("info",), ("tune",), ("annotate", images), ("show", images / "i0.png")):
+        message = problem(invoke(*arguments, "--index", nowhere))
+        assert "does not exist" in message and "annotator build-index" in message
+    assert "is no index" in problem(invoke("info", "--index", images))
+    assert invoke("verify", "--index", nowhere).exit_code == 1
+
+
+def test_an_index_of_an_unknown_encoder(index: Path, images: Path) -> None:
+    assert "Unknown encoder 'unknown-net'" in problem(invoke("annotate", images, "--index", index))
+
+
+# tune
+
+
+def test_tune(tuned_index: Path) -> None:
+    result = invoke("tune", "--index", tuned_index, "--k", 7, "--decider", "threshold")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "Voting tuned with other patients' images: k 7, " in result.stderr
+    assert "on 120 images." in result.stderr
+    assert result.stderr.endswith(f"{tuned_index}: version v000002.\n")
+    facts = json.loads(invoke("info", "--index", tuned_index, "--json").stdout)
+    assert facts["version"] == "v000002" and facts["voting"]["k"] == 7
+    assert facts["voting"]["decider"] == "threshold"
+    assert invoke("verify", "--index", tuned_index).exit_code == 0
+
+
+def test_tune_as_json(tuned_index: Path) -> None:
+    result = invoke("tune", "--index", tuned_index, "--json", "--kernel", "rank")
+    assert result.exit_code == 0
+    facts = json.loads(result.stdout)
+    assert facts["version"] == "v000002" and facts["images"] == 120
+    assert facts["voting"]["kernel"] == "rank"
+    assert {tried["kernel"] for tried in facts["grid"]} == {"rank"}
+    assert facts["f1"] == pytest.approx(max(tried["f1"] for tried in facts["grid"]), abs=1e-6)
+    again = invoke("tune", "--index", tuned_index, "--json", "--kernel", "rank")
+    assert again.stdout_bytes == result.stdout_bytes
+
+
+def test_everything_that_is_given_to_tune_stays(tuned_index: Path) -> None:
+    given = {
+        "k": 3, "kernel": "exponential", "beta": 5.0, "prior": 0.2, "decider": "top-r",
+        "top_r": 2, "min_score": 0.1,
+    }  # fmt: skip
+    options = [str(part) for n, v in given.items() for part in (f"--{n.replace('_', '-')}", v)]
+    facts = json.loads(invoke("tune", "--index", tuned_index, "--json", *options).stdout)
+    assert {name: facts["voting"][name] for name in given} == given
+    assert facts["grid"] == []
+
+
+def test_what_cannot_be_tuned(tmp_path: Path, index: Path, images: Path, tuned_index: Path) -> None:
+    assert "does not exist" in problem(invoke("tune", "--index", tmp_path / "nowhere"))
+    assert "is no index" in problem(invoke("tune", "--index", images))
+    without_lists = problem(invoke("tune", "--index", index, "--json"))
+    assert "keeps no neighbour lists to tune on" in without_lists
+    assert "build it again" in without_lists
+    with VersionWriter(tuned_index):
+        message = problem(invoke("tune", "--index", tuned_index, "--k", "3", "--json"))
+    assert "Another process is writing" in message
+    path = tuned_index / "v000001" / "tuning.rows.npy"
+    path.write_bytes(path.read_bytes()[:-4])
+    assert "tuning.rows.npy has" in problem(invoke("tune", "--index", tuned_index))
+
+
+def test_tune_through_the_real_command(tuned_index: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "annotator", "tune", "--k", "7"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"ANNOTATOR_INDEX": str(tuned_index)},
+    )
+    assert (result.returncode, result.stdout) == (0, ""), result.stderr
+    assert "k 7, " in result.stderr and "version v000002" in result.stderr
+
+
+# Inputs and outputs that are not there
+
+
+def test_images_that_are_not_there(tmp_path: Path, index: Path, tables: Path) -> None:
+    nowhere = tmp_path / "nowhere"
+    for arguments in (("annotate", nowhere, "--index", index), ("build-index", nowhere, "x.csv")):
+        assert str(nowhere) in problem(invoke(*arguments))
+    message = problem(invoke("annotate", tables, "--index", index))
+    assert "no image found" in message
+
+
+def test_images_without_concepts(images: Path, tmp_path: Path) -> None:
+    message = problem(invoke("build-index", images, "--index", tmp_path / "index"))
+    assert "Name the concepts file" in message
+    assert not (tmp_path / "index").exists()
+
+
+def test_concepts_that_match_nothing(images: Path, tables: Path) -> None:
+    message = problem(invoke("build-index", images, tables / "truth.csv"))
+    assert "None of the 3 images matches one of the 4 ids" in message
+
+
+def test_ids_that_no_run_may_hold_are_refused_before_the_work(tmp_path: Path, index: Path) -> None:
+    from PIL import Image
+
+    Image.new("L", (8, 8)).save(tmp_path / "a,b.png")
+    message = problem(invoke("annotate", tmp_path / "a,b.png", "--index", index))
+    assert "'a,b'" in message and "Rename the image" in message
+
+
+def test_outputs_that_cannot_be_written(tables: Path, tmp_path: Path) -> None:
+    plot = tmp_path / "nowhere" / "plot.png"
+    result = invoke("stats", tables / "truth.csv", "--plot", plot)
+    assert result.exit_code == 1
+    assert f"Error: {plot}: No such file or directory" in result.stderr
+    occupied = tmp_path / "file"
+    occupied.write_text("")
+    assert f"{occupied}" in problem(invoke("sample", occupied / "sample", "--n", 20))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_is_no_traceback(tables: Path) -> None:
+    truth = tables / "truth.csv"
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(
+            [sys.executable, "-m", "annotator", "evaluate", tables / "run.csv", truth],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
+    assert result.returncode == 1
+    assert result.stderr == "Error: No space left on device\n"
+
+
+def test_a_reader_that_leaves_is_no_traceback(tmp_path: Path) -> None:
+    rows = "".join(f"image{i},C1\n" for i in range(20_000))
+    (tmp_path / "run.csv").write_text(f"ID,CUIs\n{rows}")
+    command = f"{sys.executable} -m annotator evaluate run.csv run.csv --json | head -1"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    result = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path, env=environment
+    )
+    assert (result.stdout, result.stderr) == ("{\n", "")
+
+
+# The sample collection
+
+
+def test_sample(tmp_path: Path) -> None:
+    result = invoke("sample", tmp_path / "sample", "--n", 20)
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert len(list((tmp_path / "sample" / "images").iterdir())) == 20
+    stats = invoke("stats", tmp_path / "sample" / "concepts.csv")
+    assert stats.stdout.startswith("20 images")

@@ -1,0 +1,316 @@
+"""The main way through the real command with the packaged encoder: images in, run out, F1."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from annotator.cli import cli
+from annotator.collection import Collection
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+TRAIN, TEST = 24, 6
+
+
+def invoke(*arguments: object) -> Result:
+    return CliRunner().invoke(cli, [str(a) for a in arguments])
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "annotator", *(str(a) for a in arguments)]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, draw: Callable[[Path, int, int], None]) -> Path:
+    """Folders of images, their tables, and an index that the command built."""
+    folder = tmp_path_factory.mktemp("main-way")
+    tables: dict[str, list[str]] = {"train": [], "test": []}
+    for side, n in (("train", TRAIN), ("test", TEST)):
+        (folder / side).mkdir()
+        for i in range(n):
+            draw(folder / side / f"{side}{i:02d}.png", i % 3, i + 100 * (side == "test"))
+            tables[side].append(f"{side}{i:02d},C{i % 3};C9\n")
+    for side, rows in tables.items():
+        (folder / f"{side}.csv").write_text("ID,CUIs\n" + "".join(rows))
+    (folder / "names.csv").write_text("CUI,Name\nC9,in all of them\n")
+    built = subprocess.run(
+        command("build-index", "train", "train.csv", "--names", "names.csv", "--index", "index",
+                "--k", 5),
+        capture_output=True, text=True, cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert (built.returncode, built.stdout) == (0, ""), built.stderr
+    assert "24 images, 4 concepts (24 embedded, 0 known before)" in built.stderr
+    return folder
+
+
+def annotate(place: Path, *arguments: object, images: str = "test") -> Result:
+    return invoke("annotate", place / images, "--index", place / "index", *arguments)
+
+
+@pytest.fixture(scope="module")
+def plain(place: Path) -> Result:
+    return annotate(place)
+
+
+def test_a_run_is_valid_and_right(place: Path, plain: Result, tmp_path: Path) -> None:
+    assert plain.exit_code == 0
+    run = tmp_path / "run.csv"
+    run.write_bytes(plain.stdout_bytes)
+    assert plain.stdout.startswith("ID,CUIs\ntest00,C9;C0\ntest01,C9;C1\ntest02,C9;C2\n")
+    assert invoke("validate", run, "--ids", place / "test.csv").exit_code == 0
+    scored = invoke("evaluate", run, place / "test.csv", "--json")
+    assert json.loads(scored.stdout)["f1"] == 1.0
+
+
+def test_a_repetition_gives_the_same_bytes(place: Path, plain: Result) -> None:
+    cached = annotate(place)
+    computed = annotate(place, "--no-cache")
+    process = subprocess.run(
+        command("annotate", place / "test", "--index", place / "index"),
+        capture_output=True, cwd=ROOT,
+    )  # fmt: skip
+    assert process.returncode == 0
+    assert cached.stdout_bytes == computed.stdout_bytes == process.stdout == plain.stdout_bytes
+
+
+@pytest.mark.parametrize(
+    ("year", "separator", "header"),
+    [("2019", "\t", ""), ("2021", "|", ""), ("2024", ",", ""), ("2025", ",", "ID,CUIs\n")],
+)
+def test_formats_of_each_year(
+    place: Path, plain: Result, year: str, separator: str, header: str
+) -> None:
+    rows = plain.stdout.removeprefix("ID,CUIs\n").replace(",", separator)
+    result = annotate(place, "--format", year)
+    assert (result.exit_code, result.stdout) == (0, header + rows)
+
+
+def test_a_zip_in_a_file(place: Path, plain: Result, tmp_path: Path) -> None:
+    output = tmp_path / "submission.zip"
+    output.write_text("an older one")
+    result = annotate(place, "--zip", "--output", output)
+    assert (result.exit_code, result.stdout) == (0, "")
+    with zipfile.ZipFile(output) as archive:
+        assert archive.namelist() == ["submission.csv"]
+        assert archive.read("submission.csv") == plain.stdout_bytes
+    assert annotate(place, "--zip").stdout_bytes == output.read_bytes()
+    assert [path.name for path in tmp_path.iterdir()] == ["submission.zip"]
+
+
+def test_outputs_that_cannot_be_written(place: Path, tmp_path: Path) -> None:
+    result = annotate(place, "--output", tmp_path / "nowhere" / "run.csv")
+    assert result.exit_code == 1 and result.stdout == ""
+    assert "nowhere/run.csv cannot be written: No such file or directory" in result.stderr
+    if Path("/dev/full").exists():
+        full = annotate(place, "--output", "/dev/full")
+        assert full.exit_code == 1 and "No space left on device" in full.stderr
+        assert Path("/dev/full").is_char_device()
+
+
+def test_json_lines_with_the_neighbours(place: Path) -> None:
+    result = annotate(place, "--format", "jsonl", "--explain")
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [line["id"] for line in lines] == [f"test{i:02d}" for i in range(TEST)]
+    for i, line in enumerate(lines):
+        assert len(line["neighbors"]) == 5  # what the index records
+        assert sum(n["weight"] for n in line["neighbors"]) == pytest.approx(1, abs=1e-5)
+        assert f"C{i % 3}" in line["neighbors"][0]["cuis"]
+        names = {c["cui"]: c["name"] for c in line["concepts"]}
+        assert names == {"C9": "in all of them", f"C{i % 3}": ""}
+        assert 0 < line["expected_f1"] <= 1
+    brief = annotate(place, "--format", "jsonl", "--k", "2")
+    assert "neighbors" not in brief.stdout and brief.stdout.count("\n") == TEST
+
+
+def test_ids_set_the_order_and_a_missing_one_has_an_empty_row(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "ids.txt").write_text("test04\nabsent\ntest00\n")
+    result = annotate(place, "--ids", tmp_path / "ids.txt")
+    assert result.exit_code == 3
+    assert result.stdout == "ID,CUIs\ntest04,C9;C1\nabsent,\ntest00,C9;C0\n"
+    assert "absent: no image has the id absent" in result.stderr
+
+
+def test_one_broken_image_costs_no_other(place: Path, plain: Result, tmp_path: Path) -> None:
+    shutil.copytree(place / "test", tmp_path / "test")
+    broken = tmp_path / "test" / "test03.png"
+    broken.write_bytes(broken.read_bytes()[:300])
+    result = invoke("annotate", tmp_path / "test", "--index", place / "index")
+    assert result.exit_code == 3
+    assert result.stdout == plain.stdout.replace("test03,C9;C0\n", "test03,\n")
+    assert "test03: truncated PNG" in result.stderr
+    assert "1 images could not be used" in result.stderr
+    strict = invoke("annotate", tmp_path / "test", "--index", place / "index", "--on-error", "fail")
+    assert strict.exit_code == 1 and strict.stdout == ""
+    assert "Error: test03: truncated PNG" in strict.stderr
+
+
+def test_a_build_with_a_broken_image(place: Path, tmp_path: Path) -> None:
+    shutil.copytree(place / "test", tmp_path / "test")
+    (tmp_path / "test" / "test03.png").write_bytes(b"")
+    arguments = ("build-index", tmp_path / "test", place / "test.csv", "--index", tmp_path / "i")
+    result = invoke(*arguments)
+    assert result.exit_code == 3 and "test03.png: empty file" in result.stderr
+    assert "5 images" in result.stderr
+    assert invoke(*arguments, "--on-error", "fail").exit_code == 1
+    assert json.loads(invoke("info", "--index", tmp_path / "i", "--json").stdout)["images"] == 5
+
+
+def test_one_image_of_the_index_finds_itself(place: Path) -> None:
+    result = annotate(place, "--format", "jsonl", "--explain", images="train/train07.png")
+    (line,) = [json.loads(line) for line in result.stdout.splitlines()]
+    assert line["neighbors"][0]["id"] == "train07"
+    assert line["neighbors"][0]["similarity"] > 0.99999
+
+
+def test_another_precision_than_the_index_has_is_refused(place: Path) -> None:
+    recorded = json.loads(invoke("info", "--index", place / "index", "--json").stdout)["precision"]
+    other = {"fp32": "bf16", "bf16": "fp32"}[recorded]
+    result = annotate(place, "--precision", other)
+    assert result.exit_code == 1
+    assert f"precision: {other}, not {recorded}" in result.stderr
+
+
+def test_a_picture_of_one_annotation(place: Path, tmp_path: Path) -> None:
+    result = invoke(
+        "show", place / "test" / "test00.png", "--images", place / "train",
+        "--index", place / "index", "--output", tmp_path / "why.png",
+    )  # fmt: skip
+    assert (result.exit_code, result.stdout) == (0, "")
+    with Image.open(tmp_path / "why.png") as picture:
+        assert picture.format == "PNG" and picture.width > 500
+
+
+def test_an_index_without_write_access_is_read(place: Path, plain: Result, tmp_path: Path) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("nothing is closed to root")
+    shutil.copytree(place / "index", tmp_path / "index")
+    (tmp_path / "index").chmod(0o500)
+    result = invoke("annotate", place / "test", "--index", tmp_path / "index")
+    (tmp_path / "index").chmod(0o700)
+    assert result.stdout == plain.stdout
+
+
+def test_a_reader_that_leaves_is_no_traceback(place: Path) -> None:
+    line = " ".join(command("annotate", place / "test", "--index", place / "index"))
+    result = subprocess.run(
+        ["bash", "-c", f"{line} | true"], capture_output=True, text=True, cwd=ROOT
+    )
+    assert (result.stdout, result.stderr) == ("", "")
+
+
+def known(cache: Path) -> int:
+    """How many vectors a build has kept so far."""
+    try:
+        with closing(sqlite3.connect(f"file:{cache}?mode=ro", uri=True)) as database:
+            count: int = database.execute("SELECT count(*) FROM vectors").fetchone()[0]
+            return count
+    except sqlite3.Error:
+        return 0
+
+
+def test_an_interrupted_build_ends_quickly_and_continues(
+    tmp_path: Path, draw: Callable[[Path, int, int], None]
+) -> None:
+    n = 500  # a few seconds of work for one worker
+    (tmp_path / "images").mkdir()
+    draw(tmp_path / "one.png", 0, 0)
+    for i in range(n):  # what follows a picture makes its content another one, at no cost
+        content = (tmp_path / "one.png").read_bytes() + str(i).encode()
+        (tmp_path / "images" / f"i{i:03d}.png").write_bytes(content)
+    rows = "".join(f"i{i:03d},C{i % 3}\n" for i in range(n))
+    (tmp_path / "concepts.csv").write_text(f"ID,CUIs\n{rows}")
+    arguments = command(
+        "build-index", tmp_path / "images", tmp_path / "concepts.csv",
+        "--index", tmp_path / "index", "--batch-size", 4, "--workers", 1,
+    )  # fmt: skip
+    with subprocess.Popen(
+        arguments,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        # A job that a script put into the background ignores SIGINT, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    ) as build:
+        deadline = time.monotonic() + 120
+        while known(tmp_path / "index" / "embeddings.sqlite") < 8:
+            assert build.poll() is None and time.monotonic() < deadline
+            time.sleep(0.02)
+        build.send_signal(signal.SIGINT)
+        stdout, stderr = build.communicate(timeout=20)
+    assert (build.returncode, stdout) == (130, "")
+    assert "Interrupted." in stderr and "Traceback" not in stderr
+    assert invoke("info", "--index", tmp_path / "index").exit_code == 1
+    before = known(tmp_path / "index" / "embeddings.sqlite")
+    assert 8 <= before < n
+    again = invoke(*arguments[3:-4], "--no-tune")
+    assert again.exit_code == 0
+    assert f"({n - before} embedded, {before} known before)" in again.stderr
+    assert invoke("verify", "--index", tmp_path / "index").exit_code == 0
+
+
+# How the vectors are fitted
+
+
+def build(patterns: Collection, directory: Path, *options: object) -> tuple[str, dict[str, Any]]:
+    """What a build of the 120 patterns says, and the facts of its index."""
+    folder = Path(patterns.images[0].where).parents[1]
+    result = invoke(
+        "build-index", folder / "images", folder / "concepts.csv",
+        "--groups", folder / "groups.csv", "--embedder", "efficientnet-lite0@64",
+        "--index", directory, *options,
+    )  # fmt: skip
+    assert (result.exit_code, result.stdout) == (0, ""), result.stderr
+    return result.stderr, json.loads(invoke("info", "--index", directory, "--json").stdout)
+
+
+def test_a_build_fits_and_tunes(patterns: Collection, tmp_path: Path) -> None:
+    said, facts = build(patterns, tmp_path / "index", "--k", 6)
+    assert "Voting tuned with other patients' images: k 6, " in said
+    assert "on 120 images." in said
+    assert facts["voting"]["k"] == 6 and facts["embedder"] == "efficientnet-lite0@64"
+    images = Path(patterns.images[0].where).parent
+    result = invoke("annotate", images, "--index", tmp_path / "index", "--format", "jsonl")
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert len(lines) == 120 and {line["familiarity"] for line in lines} == {1.0}
+    tuned = invoke("tune", "--index", tmp_path / "index", "--k", 3)
+    assert tuned.exit_code == 0 and "version v000002" in tuned.stderr
+    assert invoke("annotate", images, "--index", tmp_path / "index").exit_code == 0
+
+
+def test_a_build_that_is_not_tuned(patterns: Collection, tmp_path: Path) -> None:
+    said, facts = build(patterns, tmp_path / "index", "--no-tune", "--beta", 9)
+    assert "Projection fitted to the concepts (ridge regression, penalty 1)." in said
+    assert "Voting tuned" not in said
+    assert facts["voting"]["beta"] == 9
+    failed = invoke("tune", "--index", tmp_path / "index")
+    assert failed.exit_code == 1 and "keeps no neighbour lists" in failed.stderr
+
+
+@pytest.mark.parametrize(("adaptation", "fitted"), [("looks", True), ("none", False)])
+def test_other_adaptations(
+    patterns: Collection, tmp_path: Path, adaptation: str, fitted: bool
+) -> None:
+    said, facts = build(patterns, tmp_path / "index", "--adaptation", adaptation)
+    assert "Projection fitted to the concepts" not in said and "Voting tuned" in said
+    assert (facts["dim"] == 2768) == (not fitted)
+    unprojected, facts = build(patterns, tmp_path / "index", "--adaptation", "none", "--no-tune")
+    assert "(0 embedded, 120 known before)" in unprojected
+    assert facts["dim"] == 2768 and facts["voting"]["beta"] == 64.0

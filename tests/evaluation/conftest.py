@@ -1,0 +1,40 @@
+"""A model small enough to be made in a test."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+WORDS = (
+    "chest", "radiograph", "shows", "a", "normal", "ct", "of", "the", "head", "with", "hemorrhage",
+    "number", "effusion",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a BERT of three layers and its tokenizer, randomly initialised."""
+    import torch
+
+    from annotator.encoders.torch_setup import make_torchvision_importable
+
+    make_torchvision_importable()
+    transformers = pytest.importorskip("transformers")
+    folder = tmp_path_factory.mktemp("models") / "tiny-bert"
+    folder.mkdir()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    (folder / "vocab.txt").write_text("\n".join([*special, *WORDS]))
+    torch.manual_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=len(special) + len(WORDS),
+        hidden_size=16,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=32,
+    )
+    transformers.BertModel(config).save_pretrained(folder)
+    tokenizer = transformers.BertTokenizerFast(str(folder / "vocab.txt"), model_max_length=32)
+    tokenizer.save_pretrained(folder)
+    return folder

@@ -1,0 +1,366 @@
+"""The index on disk: whole or not there, and never believed unchecked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from index import FlatIndex, IndexProblem, StoredIndex, VersionWriter, open_index
+from index.manifest import FORMAT, read_manifest
+from index.segments import THUMBNAIL_ENDS, THUMBNAILS
+
+N, DIM = 7, 5
+IDS = [f"image-{i}" for i in range(N)]
+CONCEPTS = [["C2", "C1"], [], ["C3"], ["C1"], ["C10", "C3"], ["C2"], []]
+NAMES = {"C1": "Röntgen", "C3": "two\nlines\tand a tab", "C9": "not in the index"}
+COLUMNS = {"captions": [f"caption {i}\nsecond line, “quoted”" for i in range(N)]}
+ARRAYS: dict[str, np.ndarray] = {
+    "map.matrix": np.arange(6, dtype=np.float32).reshape(2, 3),
+    "rows": np.array([[3, 1], [2, 0]], np.int32),
+    "nothing": np.zeros((0, 4)),
+}
+ABOUT = {"embedder": {"name": "e", "sizes": [1, 2]}, "voting": {"k": 3}}
+
+
+def unit(n: int = N, seed: int = 0) -> np.ndarray:
+    vectors = np.random.default_rng(seed).standard_normal((n, DIM))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors.astype(np.float32)
+
+
+def build(directory: Path, seed: int = 0, **changes: Any) -> str:
+    with VersionWriter(directory) as writer:
+        writer.add(unit(seed=seed)[:4])
+        writer.add(unit(seed=seed)[4:])
+        parts: dict[str, Any] = {
+            "ids": IDS,
+            "concepts": CONCEPTS,
+            "names": NAMES,
+            "columns": COLUMNS,
+            "about": ABOUT,
+            "arrays": ARRAYS,
+        } | changes
+        return writer.publish(**parts)
+
+
+def files(directory: Path) -> dict[str, bytes]:
+    paths = (path for path in directory.rglob("*") if path.is_file())
+    return {str(path.relative_to(directory)): path.read_bytes() for path in paths}
+
+
+def problem(directory: Path) -> str:
+    """What opening says; any other exception than IndexProblem fails the test."""
+    with pytest.raises(IndexProblem) as caught:
+        open_index(directory)
+    return str(caught.value)
+
+
+@pytest.fixture
+def built(tmp_path: Path) -> Path:
+    build(tmp_path / "index")
+    return tmp_path / "index"
+
+
+def test_what_was_published_is_opened(built: Path) -> None:
+    stored = open_index(built)
+    assert stored.version == "v000001"
+    assert stored.ids == tuple(IDS)
+    assert [stored.labels.row(i) for i in range(N)] == [tuple(sorted(c)) for c in CONCEPTS]
+    assert stored.names == {"C1": "Röntgen", "C3": "two lines and a tab"}
+    assert stored.columns == {"captions": tuple(COLUMNS["captions"])}
+    assert stored.manifest["about"] == ABOUT
+    found, expected = stored.index.search(unit(), 3), FlatIndex(unit()).search(unit(), 3)
+    assert np.array_equal(found.rows, expected.rows)
+    assert np.array_equal(found.similarities, expected.similarities)
+
+
+def test_arrays_come_back_mapped_read_only(built: Path) -> None:
+    arrays = open_index(built).arrays
+    assert arrays.keys() == ARRAYS.keys()
+    for name, array in ARRAYS.items():
+        assert np.array_equal(arrays[name], array) and arrays[name].dtype == array.dtype
+        assert isinstance(arrays[name], np.memmap) and not arrays[name].flags.writeable
+        assert np.array_equal(np.load(built / "v000001" / f"{name}.npy"), array)
+    with pytest.raises(ValueError, match="read-only"):
+        arrays["rows"][0, 0] = 9
+    assert build(built, arrays={}) == "v000002"
+    assert open_index(built).arrays == {}
+
+
+def test_an_index_of_format_1_opens(built: Path) -> None:
+    """Format 1 had no arrays, and its manifest no entry for them."""
+    build(built, arrays={}, columns={})
+    folder = built / "v000002"
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest.pop("arrays") == []
+    text = json.dumps(manifest | {"format": 1})
+    (folder / "manifest.json").write_text(text)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    (built / "current").write_text(f"v000002 {digest}\n")
+    stored = open_index(built)
+    assert stored.ids == tuple(IDS) and stored.arrays == {}
+    assert stored.manifest["format"] == 1
+    assert build(built, arrays={}, columns={}) == "v000003"  # written in today's format
+    assert open_index(built).manifest["format"] == FORMAT > 1
+
+
+def test_the_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
+    build(tmp_path / "a")
+    build(tmp_path / "b")
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+    assert "v000001/vectors.npy" in files(tmp_path / "a")
+
+
+def test_vectors_are_a_plain_numpy_file(built: Path) -> None:
+    assert np.array_equal(np.load(built / "v000001" / "vectors.npy"), unit())
+
+
+def test_ids_may_be_any_printable_text(tmp_path: Path) -> None:
+    ids = ["a b", "ü", "\u2028", "\x85", "x\x0by", "1.2.840", ""]
+    build(tmp_path, ids=ids)
+    assert open_index(tmp_path).ids == tuple(ids)
+
+
+def test_nothing_is_visible_before_publishing_and_after_an_exception(built: Path) -> None:
+    before = files(built)
+    with pytest.raises(KeyboardInterrupt), VersionWriter(built) as writer:
+        writer.add(unit(seed=1))
+        assert open_index(built).version == "v000001"
+        raise KeyboardInterrupt
+    assert files(built) == before
+    assert not list(built.glob(".writing-*"))
+
+
+def test_a_first_build_that_fails_leaves_no_index(tmp_path: Path) -> None:
+    with pytest.raises(IndexProblem), VersionWriter(tmp_path / "index") as writer:
+        writer.add(unit() * 2)
+    assert "has no file `current`" in problem(tmp_path / "index")
+    assert build(tmp_path / "index") == "v000001"
+
+
+def test_leaving_without_publishing_writes_nothing(built: Path) -> None:
+    before = files(built)
+    with VersionWriter(built) as writer:
+        writer.add(unit(seed=1))
+    assert files(built) == before
+
+
+def test_one_writer_at_a_time_while_readers_read(built: Path) -> None:
+    with VersionWriter(built):
+        with pytest.raises(IndexProblem, match="Another process is writing"):
+            build(built)
+        assert open_index(built).ids == tuple(IDS)
+    assert build(built, seed=1) == "v000002"
+
+
+def test_a_reader_keeps_its_version_while_two_more_are_published(built: Path) -> None:
+    stored = open_index(built)
+    before = stored.index.search(unit(), N)
+    build(built, seed=1)
+    build(built, seed=2)
+    after = stored.index.search(unit(), N)
+    assert np.array_equal(before.rows, after.rows)
+    assert np.array_equal(before.similarities, after.similarities)
+    assert open_index(built).version == "v000003"
+
+
+def test_the_version_before_is_kept_and_older_ones_are_not(built: Path) -> None:
+    (built / "v000009").mkdir()  # renamed by a writer that was killed before it was named
+    for seed in (1, 2):
+        build(built, seed=seed)
+    assert sorted(path.name for path in built.glob("v*")) == ["v000010", "v000011"]
+
+
+def test_what_is_there_already_is_not_published_again(built: Path) -> None:
+    before = files(built)
+    assert build(built) == "v000001"
+    assert files(built) == before
+    assert not list(built.glob(".writing-*"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 1},
+        {"ids": [*IDS[:-1], "other"]},
+        {"concepts": [*CONCEPTS[:-1], ["C1"]]},
+        {"names": {}},
+        {"columns": {}},
+        {"columns": COLUMNS | {"groups": ["p"] * N}},
+        {"about": ABOUT | {"voting": {"k": 4}}},
+        {"arrays": {}},
+        {"arrays": ARRAYS | {"rows": np.array([[3, 1], [2, 1]], np.int32)}},
+        {"arrays": ARRAYS | {"rows": np.array([[3, 1], [2, 0]], np.int64)}},
+    ],
+)
+def test_whatever_differs_is_a_new_version(built: Path, change: dict[str, Any]) -> None:
+    assert build(built, **change) == "v000002"
+    assert open_index(built).version == "v000002"
+
+
+def test_what_is_there_but_damaged_is_published_again(built: Path) -> None:
+    (built / "v000001" / "ids.txt").unlink()
+    assert build(built) == "v000002"
+    assert open_index(built).ids == tuple(IDS)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"ids": IDS[1:]}, "7 vectors but 6 ids"),
+        ({"concepts": [*CONCEPTS, []]}, "7 vectors but 8 concepts"),
+        ({"columns": {"groups": ["a"]}}, "7 vectors but 1 groups"),
+        ({"ids": [*IDS[1:], IDS[1]]}, "ids repeat"),
+        ({"ids": ["a\nb", *IDS[1:]]}, "image id 'a\\\\nb'"),
+        ({"ids": ["a\udc80", *IDS[1:]]}, "image id"),
+        ({"concepts": [["C1\tname"], *CONCEPTS[1:]]}, "CUI 'C1\\\\tname'"),
+        ({"columns": {"../captions": IDS}}, "name of a column"),
+        *(
+            ({"arrays": {name: np.zeros(3)}}, "name of a column or an array")
+            for name in ("../x", "a/b", "", ".x", "a b", "é", "x" * 96, "vectors", "labels.indptr")
+        ),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(IndexProblem, match=message):
+        build(tmp_path / "index", **change)
+
+
+def test_the_longest_name_can_be_opened(tmp_path: Path) -> None:
+    name = "x" * 94
+    build(tmp_path, arrays={name: np.ones(2)}, columns={name: IDS})
+    stored = open_index(tmp_path)
+    assert stored.arrays[name].tolist() == [1, 1] and stored.columns[name] == tuple(IDS)
+
+
+def test_arrays_of_objects_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="allow_pickle"):
+        build(tmp_path, arrays={"objects": np.array([{}], object)})
+    assert "has no file `current`" in problem(tmp_path)
+
+
+def test_an_index_without_rows_is_refused(tmp_path: Path) -> None:
+    with (
+        pytest.raises(IndexProblem, match="at least one vector"),
+        VersionWriter(tmp_path) as writer,
+    ):
+        writer.publish([], [], names={}, columns={}, about={})
+
+
+@pytest.mark.parametrize(
+    "vectors", [unit() * 1.01, unit() * np.nan, unit()[:, 1:], unit().astype(np.float64)]
+)
+def test_vectors_that_cannot_be_compared_are_refused(tmp_path: Path, vectors: np.ndarray) -> None:
+    with VersionWriter(tmp_path) as writer, pytest.raises(IndexProblem):
+        writer.add(vectors)
+
+
+def test_no_index_is_written_between_other_files(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(IndexProblem, match="not an index and not empty"):
+        build(tmp_path)
+    with pytest.raises(IndexProblem, match="is a file"):
+        build(tmp_path / "thesis.txt")
+    assert files(tmp_path) == {"thesis.txt": b"mine"}
+
+
+def test_places_without_an_index(tmp_path: Path) -> None:
+    assert "nowhere does not exist" in problem(tmp_path / "nowhere")
+    assert "has no file `current`" in problem(tmp_path)
+    (tmp_path / "file").write_text("")
+    assert "is a file" in problem(tmp_path / "file")
+
+
+# A writer that dies
+
+WRITER = """
+import sys
+from pathlib import Path
+sys.path[:0] = {path!r}
+from test_store import build
+print("ready", flush=True)
+for seed in range(1, 1000):
+    build(Path({directory!r}), seed=seed)
+"""
+
+
+@pytest.mark.slow
+def test_a_writer_killed_at_any_moment_leaves_a_sound_index(tmp_path: Path) -> None:
+    directory = tmp_path / "index"
+    build(directory)
+    here = Path(__file__)
+    script = WRITER.format(path=[str(here.parent), str(here.parents[3])], directory=str(directory))
+    moments = random.Random(0)
+    left_over = 0
+    for _ in range(25):
+        before = int(read_manifest(directory)[0][1:])
+        with subprocess.Popen(
+            [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True
+        ) as writer:
+            assert writer.stdout is not None and writer.stdout.readline() == "ready\n"
+            time.sleep(moments.uniform(0, 0.05))
+            writer.kill()
+            assert writer.wait() == -signal.SIGKILL
+        stored = open_index(directory)
+        assert int(stored.version[1:]) >= before
+        assert stored.ids == tuple(IDS)
+        left_over += len(list(directory.glob(".writing-*")))
+    assert left_over > 0, "the writer was never killed at work"
+    build(directory, seed=5000)
+    assert not list(directory.glob(".writing-*"))
+    assert len(list(directory.glob("v*"))) <= 2
+
+
+def with_pictures(directory: Path, pictures: list[bytes]) -> StoredIndex:
+    ends = np.cumsum([len(p) for p in pictures]).astype(np.int64)
+    data = np.frombuffer(b"".join(pictures), np.uint8)
+    with VersionWriter(directory) as writer:
+        writer.add(np.eye(len(pictures), dtype=np.float32))
+        writer.publish(
+            [str(i) for i in range(len(pictures))],
+            [[] for _ in pictures],
+            names={},
+            columns={},
+            about={},
+            arrays={THUMBNAILS: data, THUMBNAIL_ENDS: ends},
+        )
+    return open_index(directory)
+
+
+def test_each_row_has_its_own_picture(tmp_path: Path) -> None:
+    stored = with_pictures(tmp_path, [b"first", b"", b"third"])
+    assert stored.has_thumbnails
+    assert [stored.thumbnail(row) for row in range(3)] == [b"first", None, b"third"]
+
+
+@pytest.mark.parametrize(
+    "ends", [[5, 5, 11], [5, 4, 10], [-1, 5, 10], [5, 10]], ids=["long", "back", "below", "few"]
+)
+def test_pictures_that_do_not_fit_the_rows_are_refused(tmp_path: Path, ends: list[int]) -> None:
+    with VersionWriter(tmp_path) as writer:
+        writer.add(np.eye(3, dtype=np.float32))
+        writer.publish(
+            ["a", "b", "c"],
+            [[], [], []],
+            names={},
+            columns={},
+            about={},
+            arrays={
+                THUMBNAILS: np.zeros(10, np.uint8),
+                THUMBNAIL_ENDS: np.array(ends, np.int64),
+            },
+        )
+    with pytest.raises(IndexProblem, match="small pictures do not fit"):
+        open_index(tmp_path)

@@ -1,0 +1,127 @@
+"""The deciders, against brute force over all sets."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from annotator.knn.decide import Decision, decide
+from annotator.knn.posterior import Posterior
+from index import LabelTable
+
+
+def posterior(sets: list[list[str]], weights: list[list[float]]) -> Posterior:
+    """Each image's neighbours are rows 0, 1, 2, ... of the label table."""
+    array = np.array(weights, np.float64)
+    array = array / array.sum(axis=1, keepdims=True)
+    rows = np.tile(np.arange(array.shape[1]), (len(array), 1))
+    return Posterior(rows, array, LabelTable.from_sets(sets))
+
+
+def f1(chosen: set[str], truth: set[str]) -> float:
+    if not chosen and not truth:
+        return 1.0
+    return 2 * len(chosen & truth) / (len(chosen) + len(truth))
+
+
+def expected_f1(chosen: set[str], sets: list[list[str]], weights: np.ndarray) -> float:
+    return float(sum(w * f1(chosen, set(s)) for w, s in zip(weights, sets, strict=True)))
+
+
+label_sets = st.lists(
+    st.lists(st.sampled_from("ABCDEFG"), max_size=5, unique=True), min_size=1, max_size=6
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(sets=label_sets, data=st.data())
+def test_expected_f1_is_the_best_of_all_sets(sets: list[list[str]], data: st.DataObject) -> None:
+    row = st.lists(st.integers(1, 50).map(float), min_size=len(sets), max_size=len(sets))
+    weights = data.draw(st.lists(row, min_size=1, max_size=3))
+    p = posterior(sets, weights)
+    vocabulary = sorted({c for s in sets for c in s})
+    everything = [set(c) for m in range(len(vocabulary) + 1) for c in combinations(vocabulary, m)]
+    for decision, w in zip(decide(p), p.weights, strict=True):
+        best = max(expected_f1(chosen, sets, w) for chosen in everything)
+        assert expected_f1(set(decision.cuis), sets, w) == pytest.approx(best, abs=1e-9)
+        assert decision.expected_f1 == pytest.approx(best, abs=1e-9)
+
+
+@settings(max_examples=100, deadline=None)
+@given(sets=label_sets, data=st.data())
+def test_images_do_not_influence_each_other(sets: list[list[str]], data: st.DataObject) -> None:
+    row = st.lists(st.integers(1, 9).map(float), min_size=len(sets), max_size=len(sets))
+    weights = data.draw(st.lists(row, min_size=2, max_size=5))
+    for decider in ("expected-f1", "threshold", "top-r"):
+        together = decide(posterior(sets, weights), decider)  # type: ignore[arg-type]
+        alone = [decide(posterior(sets, [w]), decider)[0] for w in weights]  # type: ignore[arg-type]
+        for a, b in zip(together, alone, strict=True):
+            assert a.cuis == b.cuis and a.expected_f1 == b.expected_f1
+            assert np.array_equal(a.scores, b.scores)
+
+
+def one(sets: list[list[str]], weights: list[float], *args: object, **kwargs: object) -> Decision:
+    return decide(posterior(sets, [weights]), *args, **kwargs)[0]  # type: ignore[arg-type]
+
+
+def test_sizes_are_not_capped_at_the_largest_neighbour() -> None:
+    decision = one([["A"], ["B"]], [1, 1])
+    assert decision.cuis == ("A", "B")
+    assert decision.expected_f1 == pytest.approx(2 / 3)
+
+
+def test_many_disjoint_neighbours_search_beyond_twice_the_largest_set() -> None:
+    # Twelve single concepts: {all} earns 2/13, any one alone 1/12.
+    sets = [[c] for c in "ABCDEFGHIJKL"]
+    decision = one(sets, [1.0] * 12)
+    assert len(decision.cuis) == 12
+    assert decision.expected_f1 == pytest.approx(2 / 13)
+
+
+def test_the_empty_set_wins_where_most_neighbours_are_empty() -> None:
+    decision = one([[], ["A"]], [3, 1])
+    assert decision.cuis == () and decision.expected_f1 == pytest.approx(0.75)
+
+
+def test_threshold_takes_the_share_of_votes() -> None:
+    sets = [["A", "B"], ["A"], ["C"]]
+    assert one(sets, [2, 2, 1], "threshold", threshold=0.4).cuis == ("A", "B")
+    assert one(sets, [2, 2, 1], "threshold", threshold=0.5).cuis == ("A",)
+
+
+def test_top_r_defaults_to_the_mean_number_of_concepts() -> None:
+    sets = [["A", "B"], ["A", "C"], ["B", "C"]]
+    assert one(sets, [3, 2, 1], "top-r").cuis == ("A", "B")
+    assert one(sets, [3, 2, 1], "top-r", top_r=1).cuis == ("A",)
+
+
+def test_ties_break_by_frequency_then_cui() -> None:
+    labels = LabelTable.from_sets([["B"], ["A"], ["C"], ["C"]])
+    p = Posterior(np.array([[0, 1, 2]]), np.full((1, 3), 1 / 3), labels)
+    assert decide(p, "top-r", top_r=1)[0].cuis == ("C",)
+    assert decide(p, "top-r", top_r=2)[0].cuis == ("C", "A")
+
+
+def test_min_score_drops_weak_concepts() -> None:
+    assert one([["A"], ["B"]], [2, 1], min_score=0.5).cuis == ("A",)
+
+
+def test_at_most_100_concepts() -> None:
+    sets = [[f"C{i:04d}" for i in range(150)]]
+    for decider in ("expected-f1", "threshold", "top-r"):
+        assert len(one(sets, [1.0], decider).cuis) == 100
+
+
+def test_no_neighbours_means_no_concepts() -> None:
+    labels = LabelTable.from_sets([])
+    empty = Posterior(np.zeros((2, 0), np.int64), np.zeros((2, 0)), labels)
+    assert [d.cuis for d in decide(empty)] == [(), ()]
+
+
+def test_an_unknown_decider_is_named() -> None:
+    with pytest.raises(ValueError, match="expected-f1, threshold, top-r"):
+        one([["A"]], [1.0], "best")

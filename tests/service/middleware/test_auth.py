@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from starlette.testclient import TestClient
+
+from annotator.errors import AnnotatorError
+from service.middleware.auth import read_keys
+from service.page_files import read_page
+
+KEYS = ["a-key-of-the-tests-0123456789", "another-key-of-the-tests-9876"]
+PUBLIC = ["/livez", "/readyz", *read_page()]
+PRIVATE = [
+    ("POST", "/v1/annotate"),
+    ("GET", "/v1/info"),
+    ("GET", "/v1/concepts"),
+    ("GET", "/v1/neighbors/train00/image"),
+    ("GET", "/v1/search"),
+    ("GET", "/v1/similar"),
+    ("POST", "/v1/similar"),
+    ("POST", "/v1/reload"),
+    ("GET", "/metrics"),
+    ("GET", "/docs"),
+    ("GET", "/openapi.json"),
+    ("GET", "/no/such/path"),
+]
+
+
+def key_file(path: Path, text: str, mode: int = 0o600) -> Path:
+    path.write_text(text)
+    path.chmod(mode)
+    return path
+
+
+def test_a_key_file(tmp_path: Path) -> None:
+    path = key_file(tmp_path / "keys", f"# ours\n\n{KEYS[0]}\n  {KEYS[1]}  \n")
+    keys = read_keys(path)
+    assert all(keys.accept(key.encode()) for key in KEYS)
+    assert not any(map(keys.accept, (b"", b"# ours", KEYS[0][:-1].encode(), b"x" * 99)))
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "message"),
+    [
+        (KEYS[0], 0o640, "users other than its owner.*chmod 600"),
+        (KEYS[0], 0o602, "users other than its owner"),
+        ("short-secret", 0o600, "line 1: the key has fewer than 16 characters"),
+        (f"{KEYS[0]}\nwith space in it 123", 0o600, "line 2: a key is of printable ASCII"),
+        ("schlüssel-schlüssel", 0o600, "line 1: a key is of printable ASCII"),
+        ("# nothing\n", 0o600, "holds no key"),
+    ],
+)
+def test_key_files_that_are_refused(tmp_path: Path, text: str, mode: int, message: str) -> None:
+    with pytest.raises(AnnotatorError, match=f"(?s){message}") as caught:
+        read_keys(key_file(tmp_path / "keys", text, mode))
+    assert "secret" not in str(caught.value) and KEYS[0] not in str(caught.value)
+
+
+def test_a_key_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(AnnotatorError, match="cannot be read: No such file"):
+        read_keys(tmp_path / "keys")
+    (tmp_path / "binary").write_bytes(b"\xff\xfe" * 20)
+    with pytest.raises(AnnotatorError, match="is not text"):
+        read_keys(tmp_path / "binary")
+
+
+@pytest.mark.parametrize("key", [None, "wrong", "right"])
+def test_every_route_with_every_kind_of_key(
+    make_client: Callable[..., TestClient], key: str | None
+) -> None:
+    client = make_client(KEYS)
+    sent = {"wrong": "no-key-of-theirs-0000000000000", "right": KEYS[1]}.get(key or "")
+    headers = [{}] if sent is None else [{"Authorization": f"Bearer {sent}"}, {"X-API-Key": sent}]
+    for given in headers:
+        for path in PUBLIC:
+            assert client.get(path, headers=given).status_code == 200, path
+        for method, path in PRIVATE:
+            answer = client.request(method, path, headers=given)
+            assert (answer.status_code == 401) == (key != "right"), path
+            if key != "right":
+                assert answer.headers["www-authenticate"] == 'Bearer realm="annotator"'
+                assert answer.json()["code"] == "unauthorized"
+
+
+def test_the_routes_above_are_all_there_are(make_client: Callable[..., TestClient]) -> None:
+    app = make_client(KEYS).app
+    paths = {getattr(route, "path", None) for route in app.routes}  # type: ignore[attr-defined]
+    described = set(app.openapi()["paths"])  # type: ignore[attr-defined]
+    listed = {path.replace("train00", "{id}") for _, path in PRIVATE} | set(PUBLIC)
+    assert {path.replace("{id:path}", "{id}") for path in described} <= listed
+    assert {path for path in paths if path} <= listed | {"/v1/neighbors/{id:path}/image"}
+
+
+@pytest.mark.parametrize("value", ["Basic abc", "Bearer", "Bearer ", "Bearer \xff", "bearer"])
+def test_headers_that_hold_no_key(make_client: Callable[..., TestClient], value: str) -> None:
+    headers = {b"Authorization": value.encode("latin-1")}
+    assert make_client(KEYS).get("/v1/info", headers=headers).status_code == 401
+
+
+def test_the_body_of_a_stranger_is_not_read(make_client: Callable[..., TestClient]) -> None:
+    client = make_client(KEYS)
+    assert client.post("/v1/annotate", content=b"x" * 1000).status_code == 401
+    metrics = client.get("/metrics", headers={"X-API-Key": KEYS[0]}).text
+    assert 'outcome="unauthorized"' in metrics and "annotator_images_total{" not in metrics
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [("localhost", 200), ("127.0.0.1:8000", 200), ("[::1]:8000", 200), ("LOCALHOST:1", 200),
+     ("evil.example", 421), ("127.0.0.1.evil.example", 421), ("10.0.0.1", 421), ("", 421)],
+)  # fmt: skip
+def test_without_keys_only_local_names_are_answered(
+    make_client: Callable[..., TestClient], host: str, status: int
+) -> None:
+    assert make_client().get("/v1/info", headers={"Host": host}).status_code == status
+    assert make_client(insecure=True).get("/v1/info", headers={"Host": host}).status_code == 200
+    with_key = make_client(KEYS).get("/v1/info", headers={"Host": host, "X-API-Key": KEYS[0]})
+    assert with_key.status_code == 200
