@@ -71,7 +71,7 @@ format: $(VENV)/.dev ## let ruff put the code in shape
 	$(BIN)/ruff format .
 
 docs: $(VENV)/.dev ## the documentation's site, in site/
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 dist: $(VENV)/.dev ## build the wheel and the sdist, and check their metadata
 	rm -rf dist build
