@@ -25,7 +25,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several workers, a module stays on one, and so does what starts a Milvus server or Ray."""
+    """With several workers, a module stays on one, as do all that start Milvus or Ray."""
     for item in items:
         module = item.path.relative_to(Path(__file__).parent)
         server = next((name for name in ("milvus", "ray") if name in str(module)), None)

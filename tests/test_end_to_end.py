@@ -25,10 +25,8 @@ def annotator(folder: Path, command: str) -> str:
 def test_the_run_and_its_score_are_the_frozen_ones(tmp_path: Path) -> None:
     annotator(tmp_path, "sample s --n 120 --seed 3")
     side = "--split s/split.csv --only"
-    annotator(
-        tmp_path,
-        f"build-index s/images s/concepts.csv {side} train --groups s/patients.csv --precision fp32",
-    )
+    build = "build-index s/images s/concepts.csv --groups s/patients.csv --precision fp32"
+    annotator(tmp_path, f"{build} {side} train")
     run = annotator(tmp_path, f"annotate s/images {side} test")
     assert run == FROZEN.read_text()
     (tmp_path / "run.csv").write_text(run)
