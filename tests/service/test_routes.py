@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import io
-import json
 import struct
 import zlib
 from collections.abc import Callable
@@ -12,8 +11,6 @@ from starlette.testclient import TestClient
 
 from annotator.tables.run import validate_run
 from service.engine import Engine
-from service.middleware.headers import PAGE_POLICY
-from service.page_files import FOLDER
 from service.schemas import AnnotateOut, ProblemOut
 
 Draw = Callable[..., bytes]
@@ -296,17 +293,6 @@ def test_health(client: TestClient) -> None:
     assert client.get("/readyz").json()["code"] == "draining"
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "status", "code"),
-    [("GET", "/absent", 404, "not_found"), ("GET", "/v1/annotate", 405, "method_not_allowed")],
-)
-def test_wrong_paths_and_methods(
-    client: TestClient, method: str, path: str, status: int, code: str
-) -> None:
-    answer = client.request(method, path)
-    assert (answer.status_code, ProblemOut.model_validate(answer.json()).code) == (status, code)
-
-
 def _request(method: str, route: str, status: int, outcome: str) -> str:
     labels = f'method="{method}",outcome="{outcome}",route="{route}",status="{status}"'
     return f"annotator_requests_total{{{labels}}}"
@@ -327,67 +313,3 @@ def test_metrics(client: TestClient, drawing: Draw) -> None:
         "annotator_reload_failures_total 0.0",
     ):
         assert line in text.splitlines()
-
-
-def test_the_page_and_its_policy(client: TestClient) -> None:
-    for path in FOLDER.iterdir():
-        url = "/" if path.name == "index.html" else f"/{path.name}"
-        answer = client.get(url)
-        assert answer.content == path.read_bytes()
-        assert answer.headers["content-security-policy"] == PAGE_POLICY
-        again = client.get(url, headers={"If-None-Match": answer.headers["etag"]})
-        assert (again.status_code, again.content) == (304, b"")
-        assert client.head(url).status_code == 200
-
-
-def test_headers_on_every_answer(client: TestClient) -> None:
-    for path in ("/", "/livez", "/v1/info", "/docs", "/openapi.json", "/absent", "/v1/annotate"):
-        headers = client.get(path).headers
-        assert headers["x-content-type-options"] == "nosniff", path
-        assert headers["referrer-policy"] == "no-referrer"
-        assert "frame-ancestors 'none'" in headers["content-security-policy"]
-        assert len(headers["x-request-id"]) == 16
-
-
-def test_other_origins(make_client: MakeClient) -> None:
-    ours, other = "https://ours.example", "https://other.example"
-    client = make_client(cors_origin=ours)
-    for origin, allowed in ((ours, ours), (other, None)):
-        answer = client.get("/v1/info", headers={"Origin": origin})
-        assert answer.headers.get("access-control-allow-origin") == allowed
-    asked = {"Origin": ours, "Access-Control-Request-Method": "POST"}
-    assert client.options("/v1/annotate", headers=asked).status_code == 200
-    plain = make_client().get("/v1/info", headers={"Origin": ours})
-    assert "access-control-allow-origin" not in plain.headers
-
-
-def test_what_nobody_foresaw(
-    client: TestClient, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken() -> bytes:
-        raise RuntimeError("with a secret in it")
-
-    service = client.app.state.service  # type: ignore[attr-defined]
-    monkeypatch.setattr(service.metrics, "render", broken)
-    answer = client.get("/metrics")
-    problem = ProblemOut.model_validate(answer.json())
-    assert (answer.status_code, problem.code) == (500, "internal_error")
-    assert answer.headers["x-request-id"] in problem.detail
-    assert "secret" not in answer.text and "Traceback" not in answer.text
-    assert [r.message for r in caplog.records if r.levelname == "ERROR"] == ["unexpected error"]
-
-
-def test_the_description_is_complete(client: TestClient) -> None:
-    document = client.get("/openapi.json").json()
-    text = json.dumps(document)
-    references = {piece.split('"')[0] for piece in text.split('"$ref": "#/components/schemas/')[1:]}
-    assert references <= document["components"]["schemas"].keys()
-    assert "HTTPValidationError" not in text
-    for path, operations in document["paths"].items():
-        for operation in operations.values():
-            assert operation["description"], path
-    page = client.get("/docs")
-    for path in document["paths"]:
-        assert path in page.text
-    assert "<script" not in page.text and "http://" not in page.text
-    assert "https://" not in page.text

@@ -7,11 +7,11 @@ import pytest
 from starlette.testclient import TestClient
 
 from annotator.errors import AnnotatorError
+from service.app import PAGE
 from service.middleware.auth import read_keys
-from service.page_files import read_page
 
 KEYS = ["a-key-of-the-tests-0123456789", "another-key-of-the-tests-9876"]
-PUBLIC = ["/livez", "/readyz", *read_page()]
+PUBLIC = ["/livez", "/readyz", "/", *(f"/{f.name}" for f in PAGE.iterdir() if f.suffix != ".html")]
 PRIVATE = [
     ("POST", "/v1/annotate"),
     ("GET", "/v1/info"),
@@ -22,9 +22,11 @@ PRIVATE = [
     ("POST", "/v1/similar"),
     ("POST", "/v1/reload"),
     ("GET", "/metrics"),
-    ("GET", "/docs"),
     ("GET", "/openapi.json"),
+    ("GET", "/docs"),
     ("GET", "/no/such/path"),
+    ("PUT", "/v1/info"),
+    ("GET", "/v1/info/"),
 ]
 
 

@@ -9,7 +9,7 @@ from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
 from starlette.types import Message, Receive, Scope, Send
 
-from service.middleware.headers import CloseAtTheEnd, Linger
+from service.middleware.headers import CloseOnShutdown, DrainBody
 
 
 async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
@@ -30,7 +30,7 @@ def answered(headers: dict[bytes, bytes], pieces: list[Message]) -> tuple[list[M
         sent.append(message)
 
     scope: Any = {"type": "http", "headers": list(headers.items())}
-    asyncio.run(Linger(refuse)(scope, receive, send))
+    asyncio.run(DrainBody(refuse)(scope, receive, send))
     return sent, len(pieces) - len(left)
 
 
@@ -71,5 +71,5 @@ def test_answers_of_the_last_minute_say_that_the_connection_is_closed(ending: bo
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await PlainTextResponse("yes")(scope, receive, send)
 
-    client = TestClient(CloseAtTheEnd(app, lambda: ending))
+    client = TestClient(CloseOnShutdown(app, lambda: ending))
     assert client.get("/").headers.get("connection") == ("close" if ending else None)
