@@ -12,6 +12,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,57 +33,43 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        registry = self.registry
-        self.requests = Counter(
+        counter = partial(Counter, registry=self.registry)
+        gauge = partial(Gauge, registry=self.registry)
+        histogram = partial(Histogram, registry=self.registry)
+        self.requests = counter(
             "annotator_requests",
             "Requests by route and outcome (ok, or the code of the problem).",
             ("method", "route", "status", "outcome"),
-            registry=registry,
         )
-        self.request_seconds = Histogram(
+        self.request_seconds = histogram(
             "annotator_request_seconds",
             "From a request's headers to the start of its answer.",
             ("route",),
             buckets=_SECONDS,
-            registry=registry,
         )
-        self.images = Counter(
-            "annotator_images", "Images by outcome (ok, or the code of the problem).", ("outcome",),
-            registry=registry,
-        )  # fmt: skip
-        self.stage_seconds = Histogram(
+        self.images = counter(
+            "annotator_images", "Images by outcome (ok, or the code of the problem).", ("outcome",)
+        )
+        self.stage_seconds = histogram(
             "annotator_stage_seconds",
             "Of an image in queue and decode, of a batch in encode, search and vote.",
             ("stage",),
             buckets=_SECONDS,
-            registry=registry,
         )
-        self.batch_images = Histogram(
-            "annotator_batch_images", "Images encoded at once.", buckets=_BATCHES, registry=registry
+        self.batch_images = histogram(
+            "annotator_batch_images", "Images encoded at once.", buckets=_BATCHES
         )
-        self.rejected = Counter(
-            "annotator_rejected",
-            "Requests refused with 429, by reason.",
-            ("reason",),
-            registry=registry,
+        self.rejected = counter(
+            "annotator_rejected", "Requests refused with 429, by reason.", ("reason",)
         )
-        self.admitted = Gauge(
-            "annotator_admitted_images", "Images accepted and unfinished.", registry=registry
+        self.admitted = gauge("annotator_admitted_images", "Images accepted and unfinished.")
+        self.queued = gauge("annotator_queued_images", "Images decoded and not encoded.")
+        self.index = gauge(
+            "annotator_index_info", "The index that is served.", ("version", "model")
         )
-        self.queued = Gauge(
-            "annotator_queued_images", "Images decoded and not encoded.", registry=registry
-        )
-        self.index = Gauge(
-            "annotator_index_info",
-            "The index that is served.",
-            ("version", "model"),
-            registry=registry,
-        )
-        self.reloads = Counter("annotator_reloads", "Reloads that succeeded.", registry=registry)
-        self.reload_failures = Counter(
-            "annotator_reload_failures",
-            "Reloads that failed; the old index went on.",
-            registry=registry,
+        self.reloads = counter("annotator_reloads", "Reloads that succeeded.")
+        self.reload_failures = counter(
+            "annotator_reload_failures", "Reloads that failed; the old index went on."
         )
         for stage in STAGES:
             self.stage_seconds.labels(stage)  # present from the start, as rates want it
