@@ -74,9 +74,9 @@ async def send_problem(problem: Problem, scope: Scope, receive: Receive, send: S
     await problem.response()(scope, receive, send)
 
 
-def busy(detail: str, code: str = "overloaded") -> Problem:
+def busy(detail: str) -> Problem:
     """429: too much at once; the client may try again after a second."""
-    return Problem(429, code, detail, "Try again after a moment.", {"Retry-After": "1"})
+    return Problem(429, "overloaded", detail, "Try again after a moment.", {"Retry-After": "1"})
 
 
 def unreachable() -> Problem:

@@ -10,7 +10,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _NOTHING = "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-API_POLICY = f"default-src 'none'; {_NOTHING}"
+_API_POLICY = f"default-src 'none'; {_NOTHING}"
 PAGE_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
     f"connect-src 'self'; {_NOTHING}"
@@ -18,7 +18,7 @@ PAGE_POLICY = (
 _DEFAULTS = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
-    "Content-Security-Policy": API_POLICY,
+    "Content-Security-Policy": _API_POLICY,
     "Cross-Origin-Resource-Policy": "same-origin",
     "X-Frame-Options": "DENY",
     "Cache-Control": "no-store",  # answers may be about patients

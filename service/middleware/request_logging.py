@@ -34,7 +34,6 @@ class RequestLogging:
             return
         request_id = secrets.token_hex(8)
         state = scope.setdefault("state", {})
-        state["request_id"] = request_id
         started = time.perf_counter()
         status = 0
         seconds = 0.0
