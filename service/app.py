@@ -51,7 +51,7 @@ def create_app(settings: Settings, engine: Engine, keys: Keys | None = None) -> 
         title="annotator",
         version=__version__,
         description=f"UMLS concepts for medical images, by retrieval. {NOTICE}",
-        docs_url=None,  # Swagger UI comes from another host
+        docs_url=None,  # Swagger UI would be loaded from another host
         redoc_url=None,
         lifespan=_lifespan,
         middleware=_middleware(settings, service, keys, public={*HEALTH_PATHS, *page}),
