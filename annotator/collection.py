@@ -1,24 +1,23 @@
-"""A labelled collection: which image holds which concepts, from whatever files there are."""
+"""A labelled collection: images matched with their concepts, captions and groups by id."""
 
 from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from annotator.errors import AnnotatorError, FormatError, ImageError
+from annotator.errors import AnnotatorError, FormatError
 from annotator.images.ref import ImageRef
 from annotator.images.sources import find_images, parquet_concepts
-from annotator.phantoms import write_sample
 from annotator.tables.formats import (
     read_captions,
     read_column,
     read_concepts,
     read_names,
+    select_side,
     split_cuis,
 )
 from annotator.tables.table import is_cui
@@ -101,7 +100,7 @@ def read_collection(
     """
     found = find_images(images, on_duplicate=on_duplicate)
     if concepts is None:
-        concepts_by_id, captions_by_id = _parquet_concepts(images)
+        concepts_by_id, captions_by_id = parquet_tables(images)
     else:
         concepts_by_id, captions_by_id = read_concepts(concepts), {}
     if captions is not None:
@@ -138,19 +137,16 @@ def read_collection(
     )
 
 
-def parquet_sets(images: str | Path | Sequence[str | Path]) -> dict[str, tuple[str, ...]]:
-    """Concepts by image id of Parquet files, which carry them.
+def parquet_tables(
+    images: str | Path | Sequence[str | Path],
+) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
+    """Concepts and captions by image id of Parquet files, which carry them.
+
+    The CUIs are as `read_concepts` gives those of tables.
 
     Raises:
         AnnotatorError: There is no such file, or it carries none.
     """
-    return _parquet_concepts(images)[0]
-
-
-def _parquet_concepts(
-    images: str | Path | Sequence[str | Path],
-) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
-    """Concepts and captions of Parquet files, the CUIs as `read_concepts` gives those of tables."""
     try:
         raw, captions = parquet_concepts(images)
     except FormatError:
@@ -174,6 +170,8 @@ def _parquet_concepts(
 @contextlib.contextmanager
 def sample_collection() -> Iterator[Collection]:
     """The training side of the built-in phantoms, drawn into a folder that is removed after."""
+    from annotator.phantoms import write_sample
+
     with tempfile.TemporaryDirectory(prefix="annotator-sample-") as folder:
         sample = write_sample(Path(folder) / "sample")
         yield read_collection(
@@ -185,40 +183,3 @@ def sample_collection() -> Iterator[Collection]:
             split=str(sample.split),
             only="train",
         )
-
-
-def select_side(
-    ids: Iterable[str],
-    split: str | None,
-    only: str | None,
-) -> set[str]:
-    """Those of `ids` that the split file puts on the side `only`; all of them without a split.
-
-    Raises:
-        AnnotatorError: Only one of `split` and `only` is given, or the side does not occur.
-    """
-    everything = set(ids)
-    if split is None and only is None:
-        return everything
-    if split is None or only is None:
-        raise AnnotatorError(
-            "--split and --only belong together.",
-            "For example: --split split.csv --only train",
-        )
-    sides = read_column(split)
-    if only not in sides.values():
-        raise AnnotatorError(
-            f"{split} has no side {only!r}.",
-            f"It has: {', '.join(sorted(set(sides.values()))[:10])}",
-        )
-    return {id_ for id_ in everything if sides.get(id_) == only}
-
-
-def in_order_of(ids: Sequence[str], images: Sequence[ImageRef]) -> list[ImageRef]:
-    """One image for each id, in that order; an id without an image fails when it is read."""
-    by_id = {ref.id: ref for ref in images}
-    return [by_id.get(id_) or ImageRef(id_, id_, partial(_no_image, id_)) for id_ in ids]
-
-
-def _no_image(image_id: str) -> bytes:
-    raise ImageError(f"no image has the id {image_id}")

@@ -15,8 +15,8 @@ from service.settings import Settings
 
 if TYPE_CHECKING:
     from annotator.encoders.embedder import Embedder
-    from annotator.explore.neighbours import Case
     from annotator.explore.text_search import TextSearch
+    from annotator.knn.neighbors import Case
     from annotator.knn.voting import Voting
     from annotator.pipeline import Annotation, Annotator
     from index.protocols import Index
@@ -69,7 +69,7 @@ class Engine:
         Raises:
             AnnotatorError: The encoder has no text tower, or it cannot be loaded.
         """
-        from annotator.explore.neighbours import cases_of
+        from annotator.knn.neighbors import cases_of
 
         return cases_of(self._text_search.find([text], k))[0]
 
@@ -141,14 +141,15 @@ def open_engine(settings: Settings, embedder: Embedder | None = None) -> Engine:
         AnnotatorError: The encoder cannot be loaded, or is another one now.
     """
     from annotator.encoders.local_runner import blank_pixels
-    from annotator.indexing.metadata import recorded_encoder
-    from annotator.pipeline import Annotator, recorded_embedder
+    from annotator.indexing.metadata import IndexMetadata
+    from annotator.pipeline import Annotator
     from index.locations import locate
 
     location = locate(settings.index)
     stored = location.open(device=settings.device, patience=_PATIENCE_SECONDS)
-    if embedder is None or embedder.fingerprint.differences(recorded_encoder(stored)[1]):
-        embedder = recorded_embedder(stored, device=settings.device)
+    metadata = IndexMetadata.of(stored)
+    if embedder is None or embedder.fingerprint.differences(metadata.fingerprint):
+        embedder = metadata.make_embedder(device=settings.device)
     annotator = Annotator(stored, embedder)
     concepts = [
         Concept(cui, stored.names.get(cui, ""), images) for cui, images in stored.concepts.items()

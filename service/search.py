@@ -12,7 +12,7 @@ from service.engine import Engine
 from service.problems import Problem
 
 if TYPE_CHECKING:
-    from annotator.explore.neighbours import Case
+    from annotator.knn.neighbors import Case
     from service.schemas import SearchQuery, SimilarQuery
 
 _MOST_JUDGED = 500  # images of a concept; those of a frequent one are sampled
@@ -71,16 +71,14 @@ def similar_to(engine: Engine, query: SimilarQuery) -> dict[str, Any]:
 
 def similar_to_images(answer: Answer) -> dict[str, Any]:
     """Cases similar to images that were sent, those that voted, as `schemas.SimilarOut`."""
-    from annotator.explore.neighbours import Case
-
     engine = answer.engine
     results: list[dict[str, Any]] = []
     for id_, outcome in zip(answer.ids, answer.outcomes, strict=True):
         if isinstance(outcome, Problem):
             results.append({"id": id_, "cases": [], "error": outcome.to_dict()})
             continue
-        cases = [Case(n.image_id, n.similarity, n.cuis, n.caption) for n in outcome[0].neighbors]
-        results.append({"id": id_, "cases": _cases(engine, cases), "error": None})
+        cases = _cases(engine, outcome[0].neighbors)
+        results.append({"id": id_, "cases": cases, "error": None})
     return _similar(engine, results)
 
 
