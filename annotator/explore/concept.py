@@ -26,7 +26,7 @@ LEAST_SUPPORT = 0.2  # of the votes, on average: with less no image can be calle
 
 
 @dataclass(frozen=True)
-class OfConcept:
+class ConceptReview:
     """The images of a concept.
 
     Attributes:
@@ -55,7 +55,7 @@ class OfConcept:
 
 def of_concept(
     stored: Index, voting: Voting, cui: str, *, k: int = 10, most: int = MOST_JUDGED
-) -> OfConcept:
+) -> ConceptReview:
     """The images of a concept, k of each kind at most.
 
     Exemplars of equal shares are ordered by how near the neighbours are that hold the concept. What
@@ -89,7 +89,7 @@ def of_concept(
     support = float(judged.shares[judged.judged].mean()) if judged.judged.any() else 0.0
     least = MOST_WRONG * support if support >= LEAST_SUPPORT else 0.0
     wrong = [i for i in by_share[::-1] if judged.judged[i] and judged.shares[i] < least]
-    return OfConcept(
+    return ConceptReview(
         cui=cui,
         images=stored.concepts.get(cui, 0),
         judged=len(holding.ids),
