@@ -103,11 +103,13 @@ def explain_command(
         raise click.UsageError(f"--heatmaps and --method are for pages, not for {out}.")
     indexed = find_images(indexed_images).images if indexed_images else []
 
-    from annotator.pipeline import Annotator, recorded_embedder
+    from annotator.indexing.metadata import IndexMetadata
+    from annotator.pipeline import Annotator
     from annotator.render.thumbnails import index_thumbnails
 
     stored = place.open(device=device)
-    annotator = Annotator(stored, recorded_embedder(stored, name=embedder, device=device))
+    encoder = IndexMetadata.of(stored).make_embedder(name=embedder, device=device)
+    annotator = Annotator(stored, encoder)
     thumbnails = index_thumbnails(stored, indexed)
     if suffix in _FIGURES:
         return _write_figure(annotator, refs[0], thumbnails, out, neighbors or _NEIGHBORS_IN_FIGURE)

@@ -22,7 +22,8 @@ from annotator.explain.cases import Neighborhood, find_neighborhood
 from annotator.explain.occlusion import occlusion_maps
 from annotator.images.decode import decode
 from annotator.images.ref import ImageRef
-from annotator.pipeline import Annotation, Annotator, Neighbor
+from annotator.knn.neighbors import Case
+from annotator.pipeline import Annotation, Annotator
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -56,7 +57,7 @@ class ConceptExplanation:
     contrast: AttributionMap
     cases_with: int
     cases_without: int
-    voters: tuple[Neighbor, ...]
+    voters: tuple[Case, ...]
 
 
 @dataclass(frozen=True)
@@ -187,7 +188,7 @@ def _position_maps(
     )
 
 
-def _voters(near: Neighborhood, cui: str) -> tuple[Neighbor, ...]:
+def _voters(near: Neighborhood, cui: str) -> tuple[Case, ...]:
     """The neighbours that voted for a concept, the heaviest first, then the most similar."""
     voters = [n for n in near.annotation.neighbors if cui in n.cuis and n.weight > 0]
     return tuple(sorted(voters, key=lambda n: -n.weight))

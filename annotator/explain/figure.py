@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from annotator.explain.attribution import AttributionMap
-from annotator.pipeline import Annotation, Neighbor
+from annotator.knn.neighbors import Case
+from annotator.pipeline import Annotation
 from annotator.render.thumbnails import Thumbnails
 
 # Heatmap colours, told apart with any kind of colour vision.
@@ -112,7 +113,7 @@ def draw(
 
 
 def _neighbor_lines(
-    neighbor: Neighbor, chosen: Sequence[str], names: Mapping[str, str]
+    neighbor: Case, chosen: Sequence[str], names: Mapping[str, str]
 ) -> list[tuple[str, str]]:
     head = [(f"weight {neighbor.weight:.1%}", "black")]
     return head + [

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from annotator.explore.concept import ConceptReview
-from annotator.explore.neighbours import Ranking
 from annotator.explore.search_report import KINDS, cases_of_kind, headline, if_empty
+from annotator.knn.neighbors import Ranking
 from annotator.render.html import render_page
 from annotator.render.thumbnails import Thumbnails
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from annotator.errors import AnnotatorError
 from annotator.explore.concept import ConceptReview
-from annotator.explore.neighbours import Case, Ranking
+from annotator.knn.neighbors import Case, Ranking
 from annotator.render.text_table import columns, section
 
 Format = Literal["table", "csv", "json", "trec"]

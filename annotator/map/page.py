@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from annotator.collection import in_order_of
+from annotator.images.ref import in_order_of
 from annotator.images.sources import find_images
 from annotator.images.thumbnails import SIDE, make_thumbnails
 from annotator.map.colouring import EDGE, MARKS, REST, REST_MARK, Mark

@@ -18,7 +18,8 @@ from annotator.explain.figure import (
     to_jpeg,
     to_png,
 )
-from annotator.pipeline import Annotation, Neighbor
+from annotator.knn.neighbors import Case
+from annotator.pipeline import Annotation
 
 # Overlays
 
@@ -61,7 +62,7 @@ FORMULA = "costs $5_{ or $9"  # no formula, though matplotlib would take it for 
 
 
 def figure(file_format: str = "png", neighbors: int = 2) -> bytes:
-    voters = tuple(Neighbor(f"case{i}{FORMULA}", 0.5, 0.25, ("C1", FORMULA), "") for i in range(3))
+    voters = tuple(Case(f"case{i}{FORMULA}", 0.5, ("C1", FORMULA), weight=0.25) for i in range(3))
     annotation = Annotation(FORMULA, ("C1", FORMULA), (0.75, 0.5), 0.5, voters)
     small = to_jpeg(Image.new("L", (60, 40), 250))
     return draw(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from annotator.explore.concept import ConceptReview
-from annotator.explore.neighbours import Case, Ranking
 from annotator.explore.search_page import concept_page, rankings_page
+from annotator.knn.neighbors import Case, Ranking
 
 HOSTILE = "</h2><script>alert('x')</script>\"&"
 NAMES = {"C1": "Lung", "C2": f"Chest {HOSTILE}"}
