@@ -23,22 +23,22 @@ def pictures_of(images: Sequence[ImageRef], ids: set[str], *, workers: int) -> P
 
 
 _MEANING = {
-    "leak": "The same picture is on two sides: what is measured on one side was seen on the other. "
-    "Leave one of each pair out, or put both on one side.",
-    "straddle": "Images of one patient or study are on two sides. Split by group.",
-    "exact": "The same file, or not a pixel differs. Keep one of each.",
+    "leak": "The same picture is on both sides of the split, which inflates results. Leave out one "
+    "image of each pair, or put both on one side.",
+    "straddle": "Images of one patient or study are on both sides of the split. Split by group.",
+    "exact": "The same file, or the same pixels. Keep one of each.",
     "near": "The same picture scaled, compressed, cropped, mirrored or made brighter. Score: the "
-    "correlation of the fine structure, laid over each other.",
-    "label": "Cases of other groups that look the same have other concepts. A proposal: look at "
-    "each. Score: the F1 that these cases expect of their concepts, less that of the given ones.",
-    "unlike": "Far from every other image. A proposal: look at each. Score: half the distance "
-    "to the fifth nearest.",
-    "copy": "Laid over an image of the other collection, the pixels agree. Score: the correlation "
-    "of the fine structure.",
-    "close": "More similar to it than 99 % of the other collection's images are to any of their "
-    "own. Score: that share.",
-    "source": "No closer than those images are to each other. Score: the share of them that are "
-    "less similar to their nearest.",
+    "correlation of the fine structure after alignment.",
+    "label": "Similar cases of other groups have other concepts. To be reviewed. Score: the "
+    "expected F1 of the concepts of these cases, less that of the given ones.",
+    "unlike": "Far from every other image. To be reviewed. Score: half the distance to the fifth "
+    "nearest.",
+    "copy": "The pixels agree with an image of the other collection after alignment. Score: the "
+    "correlation of the fine structure.",
+    "close": "More similar to it than 99 % of the other collection's images are to any other of "
+    "them. Score: that share.",
+    "source": "No closer than the other collection's images are to each other. Score: the share of "
+    "them that are less similar to their nearest.",
 }
 
 

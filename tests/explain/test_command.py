@@ -106,7 +106,7 @@ def test_pages_of_a_folder(scans: Path, sample_index: Path, tmp_path: Path) -> N
         cuis = [concept["cui"] for concept in figures["concepts"]]
         assert cuis and sources.ids == cuis == [e["cui"] for e in figures["explanations"]]
         text = (out / name).read_text(encoding="utf-8")
-        assert "Not for clinical use" in text and "exact: the parts" in text
+        assert "Not for clinical use" in text and "exact: the contributions" in text
         for concept in figures["concepts"]:
             assert concept["name"] in text and f"{concept['score']:.2f}" in text
         for explained in figures["explanations"]:

@@ -60,7 +60,7 @@ def test_the_figures_are_on_the_page() -> None:
     assert "weight 40.0%" in text and "similarity 0.900" in text
     assert "and 1 more with 10.0%" in text
     assert "+0.500 = picture +0.250, padding and other frames +0.062, constant +0.125" in text
-    assert "all that are near have it" in text
+    assert "all near cases have it" in text
     assert "the 3 nearest cases with it, against the 20 nearest without it" in text
     assert "no picture" in text  # of the case that has none
     assert "…" in text  # more concepts than are named
