@@ -82,7 +82,7 @@ def explain_command(
     """Explain the concepts of IMAGES (file, folder, glob, …): a page for each, or one figure.
 
     A page is one file: the image, its concepts, the neighbours that voted for each, and heatmaps of
-    where the image is similar to them. The same figures are in a JSON file beside it. A figure is
+    where the image is similar to them. The same numbers are in a JSON file beside it. A figure is
     one picture of the image, its concepts and its nearest neighbours, without heatmaps.
 
     \b

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from annotator.explore.concept import ConceptReview
-from annotator.explore.search_report import KINDS, cases_of_kind, headline, if_empty
+from annotator.explore.search_report import KINDS, cases_by_kind, headline, if_empty
 from annotator.knn.neighbors import Ranking
 from annotator.render.html import render_page
 from annotator.render.thumbnails import Thumbnails
@@ -37,13 +37,13 @@ def rankings_page(
 def concept_page(found: ConceptReview, names: Mapping[str, str], thumbnails: Thumbnails) -> str:
     """The images of a concept."""
     sections = []
-    for kind, title in KINDS.items():
-        heading, _, meaning = title.partition(": ")
+    for kind, cases in cases_by_kind(found).items():
+        heading, _, meaning = KINDS[kind].partition(": ")
         sections.append(
             {
                 "heading": heading,
                 "meaning": f"{meaning[0].upper()}{meaning[1:]}.",
-                "cases": cases_of_kind(found, kind),
+                "cases": cases,
                 "if_empty": f"{if_empty(found, kind).capitalize()}.",
             }
         )

@@ -45,7 +45,7 @@ def render_rankings(rankings: Sequence[Ranking], format_: Format, names: Mapping
             for ranking in rankings
         )
     if format_ == "json":
-        return "".join(_line(ranking_dict(ranking, names)) for ranking in rankings)
+        return "".join(_line(_ranking_dict(ranking, names)) for ranking in rankings)
     if format_ == "csv":
         rows = [(r.query, ";".join(_fit(c.image_id, ";") for c in r.cases)) for r in rankings]
         return _csv([("ID", "Similar"), *rows])
@@ -60,8 +60,8 @@ def render_rankings(rankings: Sequence[Ranking], format_: Format, names: Mapping
 def render_concept(found: ConceptReview, format_: Format, names: Mapping[str, str]) -> str:
     """The images of a concept as "table", "csv" (`List,Rank,ID,Share,CUIs,Caption`) or "json"."""
     if format_ == "json":
-        return _line(concept_dict(found, names))
-    lists = {kind: cases_of_kind(found, kind) for kind in KINDS}
+        return _line(_concept_dict(found, names))
+    lists = cases_by_kind(found)
     if format_ == "csv":
         head = ("List", "Rank", "ID", "Share", "CUIs", "Caption")
         return _csv(
@@ -72,24 +72,16 @@ def render_concept(found: ConceptReview, format_: Format, names: Mapping[str, st
                 for rank, c in enumerate(cases, 1)
             ]
         )
-    return _blocks(
-        [
-            section(headline(found, names), []),
-            *(
-                section(
-                    KINDS[kind],
-                    _table("share", cases, names) if cases else [if_empty(found, kind)],
-                )
-                for kind, cases in lists.items()
-            ),
-        ]
-    )
+    sections = [section(headline(found, names), [])]
+    for kind, cases in lists.items():
+        lines = _table("share", cases, names) if cases else [if_empty(found, kind)]
+        sections.append(section(KINDS[kind], lines))
+    return _blocks(sections)
 
 
-def cases_of_kind(found: ConceptReview, kind: str) -> tuple[Case, ...]:
-    """One of the three lists, by its name in `KINDS`."""
-    lists = {"exemplars": found.exemplars, "missing": found.missing, "wrong": found.wrong}
-    return lists[kind]
+def cases_by_kind(found: ConceptReview) -> dict[str, tuple[Case, ...]]:
+    """The three lists, by their keys in `KINDS`."""
+    return {"exemplars": found.exemplars, "missing": found.missing, "wrong": found.wrong}
 
 
 def if_empty(found: ConceptReview, kind: str) -> str:
@@ -112,8 +104,7 @@ def shown(cui: str, names: Mapping[str, str]) -> str:
     return f"{names[cui]} ({cui})" if names.get(cui) else cui
 
 
-def ranking_dict(ranking: Ranking, names: Mapping[str, str]) -> dict[str, Any]:
-    """A ranking as plain JSON types."""
+def _ranking_dict(ranking: Ranking, names: Mapping[str, str]) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "query": ranking.query,
         "cases": [_case_dict(case, "similarity", names) for case in ranking.cases],
@@ -121,8 +112,7 @@ def ranking_dict(ranking: Ranking, names: Mapping[str, str]) -> dict[str, Any]:
     return fields if ranking.error is None else {**fields, "error": ranking.error}
 
 
-def concept_dict(found: ConceptReview, names: Mapping[str, str]) -> dict[str, Any]:
-    """A concept's images as plain JSON types."""
+def _concept_dict(found: ConceptReview, names: Mapping[str, str]) -> dict[str, Any]:
     return {
         "cui": found.cui,
         "name": names.get(found.cui, ""),
@@ -130,8 +120,8 @@ def concept_dict(found: ConceptReview, names: Mapping[str, str]) -> dict[str, An
         "judged": found.judged,
         "support": round(found.support, _DECIMALS),
         **{
-            kind: [_case_dict(case, "share", names) for case in cases_of_kind(found, kind)]
-            for kind in KINDS
+            kind: [_case_dict(case, "share", names) for case in cases]
+            for kind, cases in cases_by_kind(found).items()
         },
     }
 
