@@ -1,4 +1,4 @@
-"""Concepts that tell most, and colours by the rarest, against plain sets."""
+"""The choice of concepts, and colours by the rarest, against plain sets."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from annotator.map.telling import rarest, telling
+from annotator.map.discriminative_concepts import discriminative_concepts, rarest
 from index.labels import LabelTable
 
 ROWS = st.lists(st.sets(st.integers(0, 7)), min_size=1, max_size=40)
@@ -44,9 +44,9 @@ def test_the_rarest_of_some(rows: list[set[int]], wanted: list[int]) -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(ROWS, st.integers(1, 8))
-def test_what_is_chosen_never_crosses_and_always_tells(rows: list[set[int]], most: int) -> None:
+def test_chosen_concepts_never_cross_and_always_separate(rows: list[set[int]], most: int) -> None:
     labels = table(rows)
-    chosen = telling(labels, most)
+    chosen = discriminative_concepts(labels, most)
     held = holders(labels)
     assert len(chosen) == len(set(chosen)) <= most
     for one, other in combinations(chosen, 2):
@@ -62,7 +62,7 @@ def test_what_is_chosen_never_crosses_and_always_tells(rows: list[set[int]], mos
 def test_the_order_of_the_images_does_not_matter(rows: list[set[int]], random: object) -> None:
     shuffled = list(rows)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
-    assert telling(table(rows), 8) == telling(table(shuffled), 8)
+    assert discriminative_concepts(table(rows), 8) == discriminative_concepts(table(shuffled), 8)
 
 
 def test_it_covers_the_map_and_names_the_parts() -> None:
@@ -71,12 +71,12 @@ def test_it_covers_the_map_and_names_the_parts() -> None:
     for i, row in enumerate(rows):
         row |= {5} if 1 in row and i % 4 == 0 else set()
         row |= {6} if 2 in row else set()
-    assert set(telling(table(rows), 8)) == {"C1", "C2", "C3", "C5"}
-    assert len(telling(table(rows), 2)) == 2
+    assert set(discriminative_concepts(table(rows), 8)) == {"C1", "C2", "C3", "C5"}
+    assert len(discriminative_concepts(table(rows), 2)) == 2
 
 
-def test_nothing_to_tell() -> None:
-    assert telling(table([set(), set()]), 8) == []
-    assert telling(table([{1}, {1}]), 8) == []
+def test_nothing_to_separate() -> None:
+    assert discriminative_concepts(table([set(), set()]), 8) == []
+    assert discriminative_concepts(table([{1}, {1}]), 8) == []
     assert rarest(table([set()]), []).tolist() == [-1]
     assert np.all(rarest(table([{1}, {2}]), [-1]) == -1)

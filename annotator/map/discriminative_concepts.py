@@ -1,4 +1,4 @@
-"""Which few concepts tell most about a map when each point has the colour of one of them."""
+"""Choose the concepts that best separate the points of a map, as colours."""
 
 from __future__ import annotations
 
@@ -9,37 +9,39 @@ from numpy.typing import NDArray
 
 from index.labels import LabelTable
 
-_CROSSING = 0.1  # the share of the rarer of two concepts that may lie astray
+_CROSSING = 0.1  # share of the rarer of two concepts that may break "apart" or "within"
 _STARTS = 12
 
 
-def telling(labels: LabelTable, most: int) -> list[str]:
-    """The concepts by which the colours of the points have the greatest entropy.
+def discriminative_concepts(labels: LabelTable, most: int) -> list[str]:
+    """Choose the concepts that give the colours of the points the greatest entropy.
 
-    Points without a colour count for nothing, so concepts that cover the map are preferred; those
-    on every point are left out. Any two concepts lie apart or one within the other, but for a tenth
-    of the rarer one: colours of concepts that cross, such as a modality and "normal", would hide
-    each other. Of the concepts that divide the points best, each begins a set that is completed
-    greedily, and then each member gives way to what does better or is more specific; the best set
-    is taken.
+    Points without a colour count for nothing, so concepts that cover the map are preferred;
+    concepts on every point are left out. Any two chosen concepts are disjoint or nested, but for a
+    tenth of the rarer one: colours of concepts that cross, such as a modality and "normal", would
+    hide each other. The search is greedy from several starts: each of the concepts that divide the
+    points best begins a set, which is completed greedily; then each member is replaced by a better
+    or more specific one, if there is any. The best set is taken.
 
     Args:
         labels: The concepts of each point.
         most: How many are chosen at most.
 
     Returns:
-        CUIs; none where no concept tells points apart.
+        CUIs; none where no concept separates points.
     """
-    choice = _Choice(labels)
-    sets = [choice.refined(choice.completed(first, most)) for first in choice.starts()]
-    best = max(sets, key=lambda chosen: round(choice.entropy(chosen), 12), default=[])
+    search = _Search(labels)
+    sets = [search.refine(search.complete(first, most)) for first in search.starts()]
+    best = max(sets, key=lambda chosen: round(search.entropy(chosen), 12), default=[])
     return [labels.cuis[j] for j in best]
 
 
 def rarest(labels: LabelTable, concepts: Sequence[int]) -> NDArray[np.int64]:
-    """int64[n]: which of `concepts` (positions in the vocabulary) is a row's rarest, or -1.
+    """Index into `concepts` of each row's rarest one, or -1; int64[n].
 
-    A concept of the position -1 is on no row.
+    Args:
+        labels: The concepts of each row.
+        concepts: Positions in the vocabulary; -1 for a concept on no row.
     """
     rank = _ranks(labels)
     order = sorted(
@@ -52,8 +54,8 @@ def rarest(labels: LabelTable, concepts: Sequence[int]) -> NDArray[np.int64]:
     return np.append(np.array(order, np.int64), -1)[highest]
 
 
-class _Choice:
-    """Sets of concepts, as positions in the vocabulary, and what their colours say."""
+class _Search:
+    """Greedy search over sets of concepts, as positions in the vocabulary."""
 
     def __init__(self, labels: LabelTable) -> None:
         self._labels = labels
@@ -61,12 +63,12 @@ class _Choice:
         self._known: dict[int, NDArray[np.bool_]] = {}
 
     def entropy(self, chosen: Sequence[int]) -> float:
-        """Of the colours that the rarest of the concepts gives each point, in nats."""
+        """Entropy in nats of the colours, where each point has that of its rarest concept."""
         colour = rarest(self._labels, chosen) + 1
         return float(_entropy(np.bincount(colour, minlength=1)[None], len(colour))[0])
 
     def gains(self, chosen: Sequence[int]) -> NDArray[np.float64]:
-        """float64[cuis]: how much entropy each concept would bring to a set."""
+        """Entropy that each concept of the vocabulary would add to a set, float64[cuis]."""
         slots = sorted(chosen, key=lambda j: self._rank[j])
         slot = rarest(self._labels, slots) + 1  # 0: no colour yet
         vocabulary, width = len(self._labels.cuis), len(slots) + 1
@@ -80,20 +82,20 @@ class _Choice:
         return (_entropy(after, n) - _entropy(now[None], n)).round(12)
 
     def starts(self) -> list[int]:
-        """The concepts that bring most on their own."""
+        """The concepts with the greatest gain on their own."""
         gains = self.gains([])
         order = np.lexsort((self._rank, -gains))[:_STARTS]
         return [int(j) for j in order if gains[j] > 0]
 
-    def completed(self, first: int, most: int) -> list[int]:
-        """A set that begins with a concept, completed by what brings most each time."""
+    def complete(self, first: int, most: int) -> list[int]:
+        """Grow a set from one concept by the greatest gain each time."""
         chosen = [first]
         while len(chosen) < most and (best := self._best_beside(chosen)) is not None:
             chosen.append(best)
         return chosen
 
-    def refined(self, chosen: Sequence[int]) -> list[int]:
-        """A set in which each concept is the best and rarest in its place."""
+    def refine(self, chosen: Sequence[int]) -> list[int]:
+        """Replace each concept in turn by the best, or the rarest of equals, beside the others."""
         result = list(chosen)
         for i in range(len(result)):
             best = self._best_beside(result[:i] + result[i + 1 :])
@@ -101,17 +103,17 @@ class _Choice:
         return result
 
     def _best_beside(self, chosen: Sequence[int]) -> int | None:
-        """What brings most to a set, the rarest of equals, if anything does."""
+        """The concept with the greatest gain for a set, the rarest of equals; None without gain."""
         allowed = self._labels.frequencies < len(self._labels)
         for concept in chosen:
-            allowed = allowed & self._beside(concept)
+            allowed = allowed & self._compatible(concept)
         gains = np.where(allowed, self.gains(chosen), 0)
         # Of equally rare ones the first of the vocabulary.
         best = int(np.lexsort((self._labels.frequencies, -gains))[0])
         return best if gains[best] > 0 else None
 
-    def _beside(self, concept: int) -> NDArray[np.bool_]:
-        """bool[cuis]: which others lie apart from a concept, within it, or around it."""
+    def _compatible(self, concept: int) -> NDArray[np.bool_]:
+        """Which other concepts are disjoint from a concept or nested with it, bool[cuis]."""
         if concept in self._known:
             return self._known[concept]
         has = np.zeros(len(self._labels), bool)
@@ -121,26 +123,26 @@ class _Choice:
         )
         held = self._labels.frequencies
         common = both / np.minimum(held, held[concept])
-        beside: NDArray[np.bool_] = (common <= _CROSSING) | (common >= 1 - _CROSSING)
-        beside[concept] = False
-        self._known[concept] = beside
-        return beside
+        compatible: NDArray[np.bool_] = (common <= _CROSSING) | (common >= 1 - _CROSSING)
+        compatible[concept] = False
+        self._known[concept] = compatible
+        return compatible
 
 
 def _ranks(labels: LabelTable) -> NDArray[np.int64]:
-    """int64[cuis]: 0 for the most frequent concept; equals in the order of the vocabulary."""
+    """Rank by frequency, 0 for the most frequent; ties in the vocabulary's order. int64[cuis]."""
     rank = np.empty(len(labels.cuis), np.int64)
     rank[np.argsort(-labels.frequencies, kind="stable")] = np.arange(len(rank))
     return rank
 
 
 def _rows(labels: LabelTable) -> NDArray[np.int64]:
-    """int64[entries]: the row of each entry of the table."""
+    """The row of each entry of the table, int64[entries]."""
     return np.repeat(np.arange(len(labels)), labels.sizes)
 
 
 def _entropy(counts: NDArray[np.int64], n: int) -> NDArray[np.float64]:
-    """float64[m]: in nats, of int64[m, categories] of n points; the first has no colour."""
+    """Entropy in nats of m colourings of n points, float64[m]; the first column has no colour."""
     shares = counts[:, 1:] / n
     logs = np.log(shares, where=shares > 0, out=np.zeros_like(shares))
     result: NDArray[np.float64] = -(shares * logs).sum(axis=1)

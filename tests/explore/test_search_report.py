@@ -7,8 +7,7 @@ import json
 import pytest
 
 from annotator.errors import AnnotatorError
-from annotator.explore.concept import OfConcept
-from annotator.explore.search_page import concept_page, rankings_page
+from annotator.explore.concept import ConceptReview
 from annotator.explore.search_report import render_concept, render_rankings
 from annotator.knn.neighbors import Case, Ranking
 
@@ -16,7 +15,7 @@ NAMES = {"C1": "Lung", "C2": "<b>Chest</b>", "C3": "A name that is so long that 
 NEAR = Case("near", 0.98765432, ("C1", "C2", "C3", "C4"), "A caption, with a comma")
 FAR = Case("far", -0.25, ())
 RANKINGS = [Ranking("q1", (NEAR, FAR)), Ranking("q2", (), "it is empty"), Ranking("q3", (FAR,))]
-FOUND = OfConcept("C1", 1234, 500, 0.5, (NEAR,), (), (FAR,))
+FOUND = ConceptReview("C1", 1234, 500, 0.5, (NEAR,), (), (FAR,))
 
 
 def test_a_table() -> None:
@@ -48,7 +47,7 @@ def test_the_formats_of_rankings() -> None:
 )
 def test_ids_that_a_format_cannot_hold(format_: str, id_: str) -> None:
     ranking = [Ranking("q", (Case(id_, 1.0, ()),))]
-    with pytest.raises(AnnotatorError, match="cannot stand in this format"):
+    with pytest.raises(AnnotatorError, match="cannot be written in this format"):
         render_rankings(ranking, format_, {})  # type: ignore[arg-type]
     assert json.loads(render_rankings(ranking, "json", {}))["cases"][0]["id"] == id_
 
@@ -67,22 +66,8 @@ def test_a_concept() -> None:
     assert (fields["cui"], fields["name"], fields["images"]) == ("C1", "Lung", 1234)
     assert [case["id"] for case in fields["exemplars"]] == ["near"] and fields["missing"] == []
     assert fields["wrong"][0]["share"] == -0.25
-    rare = OfConcept("C9", 1, 1, 0.1, (FAR,), (), ())
+    rare = ConceptReview("C9", 1, 1, 0.1, (FAR,), (), ())
     assert "not judged: its images support each other too little (0.10)" in render_concept(
         rare, "table", {}
     )
     assert render_concept(rare, "table", {}).startswith("C9: 1 image\n")
-
-
-def test_pages_hold_pictures_and_no_markup_from_outside() -> None:
-    def picture_of(image_id: str) -> bytes:
-        return b"" if image_id == "far" else b"\xff\xd8jpeg of " + image_id.encode()
-
-    page = rankings_page(RANKINGS, NAMES, picture_of, picture_of)
-    assert page.count("data:image/jpeg;base64,") == 3  # two queries and a case
-    assert "<b>" not in page and "&lt;b&gt;Chest&lt;/b&gt;" in page
-    assert "no picture: far" in page and "it is empty" in page
-    assert "the image asked for" not in rankings_page(RANKINGS, NAMES, picture_of, None)
-    page = concept_page(FOUND, NAMES, picture_of)
-    assert '<li title="C1" class="meant">Lung</li>' in page
-    assert "<h2>Likely missing</h2>" in page and "<p>None.</p>" in page

@@ -3,8 +3,7 @@ from __future__ import annotations
 import pytest
 
 from annotator.errors import AnnotatorError
-from annotator.map.colour import MOST, by_concept, by_value, find_concepts
-from annotator.map.style import MARKS
+from annotator.map.colouring import MARKS, MOST, by_concept, by_value, find_concepts
 from index.labels import LabelTable
 
 NAMES = {"C1": "Chest", "C2": "Pacemaker, Artificial", "C3": "Twice", "C4": "twice"}
@@ -38,7 +37,7 @@ def test_one_concept_against_the_rest() -> None:
     assert colouring.rest == "without it" and "have the concept" in colouring.rule
 
 
-def test_concepts_that_tell_are_chosen() -> None:
+def test_discriminative_concepts_are_chosen() -> None:
     labels = LabelTable.from_sets([["C1", "C9"], ["C1", "C9"], ["C2", "C9"]])
     assert {c.cui for c in by_concept(labels, lambda _: "").categories} == {"C1", "C2"}
     assert by_concept(LabelTable.from_sets([[], []]), lambda _: "").of.tolist() == [-1, -1]

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from annotator.map.draw import draw_map
-from annotator.map.make import make_map
-from annotator.map.style import MARKS
+from annotator.map.colouring import MARKS
+from annotator.map.make import draw_map, make_map
 from index import StoredIndex
 
 
