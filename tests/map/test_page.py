@@ -91,10 +91,6 @@ def test_what_the_page_draws(drawn: Map, page: str, stored: StoredIndex) -> None
     )
 
 
-def test_a_page_without_pictures_captions_or_concepts(drawn: Map) -> None:
-    assert data_of(map_page(drawn))["pictures"] == []
-
-
 # Thumbnails
 
 
@@ -107,19 +103,15 @@ def decoded(text: str) -> Image.Image:
     return Image.open(io.BytesIO(base64.b64decode(text)))
 
 
-def test_pictures_of_the_index_are_made_smaller(points: Points) -> None:
-    pictures = read_pictures(points, 64)
-    assert [bool(picture) for picture in pictures] == [id_ != "i007" for id_ in points.ids]
-    picture = decoded(next(filter(None, pictures)))
-    assert (picture.format, picture.size) == ("JPEG", (64, 40))
-
-
-def test_pictures_that_are_small_enough_stay_as_they_are(
+def test_thumbnails_of_the_index_are_made_smaller_or_kept(
     points: Points, stored: StoredIndex
 ) -> None:
-    pictures = read_pictures(points, 192)
-    for row, picture in zip(points.rows.tolist(), pictures, strict=True):
-        assert base64.b64decode(picture) == (stored.thumbnail(row) or b"")
+    smaller = read_pictures(points, 64)
+    assert [bool(picture) for picture in smaller] == [id_ != "i007" for id_ in points.ids]
+    picture = decoded(next(filter(None, smaller)))
+    assert (picture.format, picture.size) == ("JPEG", (64, 40))
+    for row, kept in zip(points.rows.tolist(), read_pictures(points, 192), strict=True):
+        assert base64.b64decode(kept) == (stored.thumbnail(row) or b"")
 
 
 def test_a_picture_that_cannot_be_read_costs_no_other(
