@@ -54,7 +54,7 @@ class Collection:
     ignored: Sequence[str]
 
     def report(self) -> list[str]:
-        """One line for each thing that did not match, with a count and examples."""
+        """One line for each kind of mismatch, with a count and examples."""
         lines = []
         for what, where in (
             ("ids of the concepts file have no image and are left out", self.without_image),

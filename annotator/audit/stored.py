@@ -25,6 +25,8 @@ from index import LabelTable, Neighbors, StoredIndex, open_index
 from index.cases import SearchResult
 from index.locations import is_on_server
 
+_MORE = 50  # neighbours beyond those that vote, to leave out the image's own
+
 
 def is_index(path: str) -> bool:
     """Whether an index lies there, and not images."""
@@ -148,9 +150,10 @@ class Cases:
             queries = np.array(queries)
             return self.stored.find(projection.apply(queries) if projection else queries, k)
 
+        k = self.voting.k
         found = [
             of_some.neighbors
-            for of_some in nearest_others(find, vectors, ids, groups, self.voting.k)
+            for of_some in nearest_others(find, vectors, ids, groups, k, more=_MORE)
         ]
         joined = Neighbors(
             np.concatenate([neighbors.rows for neighbors in found]),
