@@ -20,6 +20,7 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from annotator.encoders.torch_setup import make_torchvision_importable
 
     make_torchvision_importable()
+    pytest.importorskip("bert_score")
     transformers = pytest.importorskip("transformers")
     folder = tmp_path_factory.mktemp("models") / "tiny-bert"
     folder.mkdir()

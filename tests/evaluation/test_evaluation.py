@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 
 from annotator.errors import FormatError
-from annotator.evaluation.evaluation import bootstrap_interval, evaluate
+from annotator.evaluation.evaluation import evaluate
+from annotator.evaluation.measures import bootstrap_interval
 from annotator.evaluation.official_f1 import SECONDARY_CUIS, image_f1, mean, score
 from annotator.evaluation.report import render
 from annotator.tables.run import FORMATS, render_run, zip_run
@@ -219,9 +220,9 @@ def test_evaluation_by_hand(collection):
     assert (found.micro_precision, found.micro_recall) == (3 / 5, 3 / 5)
     assert found.macro_f1 == pytest.approx((1 + 1 + 0) / 3)  # C1, C0040405, C2
     assert found.secondary is not None
-    assert found.secondary.n_images == 3  # b has none of the fifteen
-    assert found.secondary.f1 == pytest.approx((1 + 0 + 2 / 3) / 3)
-    assert {group: (s.n_images, s.f1) for group, s in found.per_group.items()} == {
+    assert found.secondary.n == 3  # b has none of the fifteen
+    assert found.secondary.mean == pytest.approx((1 + 0 + 2 / 3) / 3)
+    assert {group: (s.n, s.mean) for group, s in found.per_group.items()} == {
         "": (1, 0.0),
         "one": (2, 0.5),
         "two": (1, 0.5),
@@ -243,7 +244,7 @@ def test_evaluation_of_some_ids(collection):
     found = evaluate(run, truth, secondary=manual, ids=["a", "b"])
     assert (found.image_ids, found.f1) == (("a", "b"), 0.75)
     assert found.secondary is not None
-    assert (found.secondary.n_images, found.secondary.f1) == (1, 1.0)
+    assert (found.secondary.n, found.secondary.mean) == (1, 1.0)
     with pytest.raises(FormatError, match="none of the images to score"):
         evaluate(run, truth, ids=["other"])
 
