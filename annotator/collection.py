@@ -13,7 +13,6 @@ from typing import Literal
 from annotator.errors import AnnotatorError, FormatError, ImageError
 from annotator.images.ref import ImageRef
 from annotator.images.sources import find_images, parquet_concepts
-from annotator.phantoms import write_sample
 from annotator.tables.formats import (
     read_captions,
     read_column,
@@ -174,6 +173,8 @@ def _parquet_concepts(
 @contextlib.contextmanager
 def sample_collection() -> Iterator[Collection]:
     """The training side of the built-in phantoms, drawn into a folder that is removed after."""
+    from annotator.phantoms import write_sample
+
     with tempfile.TemporaryDirectory(prefix="annotator-sample-") as folder:
         sample = write_sample(Path(folder) / "sample")
         yield read_collection(

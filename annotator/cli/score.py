@@ -30,8 +30,10 @@ _BELONGS = {
 @click.command("evaluate")
 @click.argument("run", type=file_path())
 @click.argument("truth", type=file_path())
-@click.option("--captions", is_flag=True, help="RUN and TRUTH are captions: ROUGE-1, BERTScore.")
-@click.option("--ranking", is_flag=True, help="RUN is a ranking of similar items: nDCG, MAP.")
+@click.option(
+    "--captions", is_flag=True, help="RUN and TRUTH hold captions: score ROUGE-1 and BERTScore."
+)
+@click.option("--ranking", is_flag=True, help="RUN ranks similar items: score nDCG and MAP.")
 @click.option(
     "--scorer",
     type=click.Choice(["current", "legacy"]),
@@ -41,30 +43,32 @@ _BELONGS = {
 )
 @click.option("--secondary", type=file_path(), help="concepts_manual.csv, for the secondary score.")
 @click.option(
-    "--against", type=file_path(), help="Another run: the difference, with a paired interval."
+    "--against", type=file_path(), help="Compare with another run: difference and paired interval."
 )
-@click.option("--by", metavar="FILE[:COLUMN]", help="The score of each value of this column, too.")
+@click.option("--by", metavar="FILE[:COLUMN]", help="Also score each group, by this column.")
 @click.option(
     "--bertscore",
     metavar="MODEL",
-    help="With --captions: BERTScore by this model, a folder or a name on the hub; the task's is "
-    "microsoft/deberta-xlarge-mnli.",
+    help="With --captions: compute BERTScore with this model, a folder or a name on the hub; the "
+    "task uses microsoft/deberta-xlarge-mnli.",
 )
 @click.option(
-    "--bertscore-layer", type=click.IntRange(1), help="Its layer (default: the one published)."
+    "--bertscore-layer",
+    type=click.IntRange(1),
+    help="Layer of that model (default: the published one).",
 )
 @click.option(
-    "--k", type=click.IntRange(1), default=10, show_default=True, help="With --ranking: the depth."
+    "--k", type=click.IntRange(1), default=10, show_default=True, help="With --ranking: depth."
 )
 @click.option(
     "--items",
     type=file_path(),
-    help="With --ranking: the concepts of what could be found, if TRUTH has those of the queries.",
+    help="With --ranking: concepts of the items to be found, if TRUTH holds only the queries'.",
 )
 @click.option(
     "--relevant",
     type=click.FloatRange(0, min_open=True),
-    help="With --ranking: the least relevance that counts for MAP (judgements: 1, concepts: 0.5).",
+    help="With --ranking: least relevance that counts for MAP (judgements: 1, concepts: 0.5).",
 )
 @names_option
 @side_options
@@ -202,7 +206,7 @@ def _evaluate_concepts(
     "ids_file",
     type=file_path(),
     required=True,
-    help="The test set's ids, in order: a list, or any table with them first.",
+    help="The test set's ids, in order: a list, or a table with ids in its first column.",
 )
 def validate_command(run: Path, ids_file: Path) -> int:
     """Check RUN as strictly as the submission check of 2026 does.

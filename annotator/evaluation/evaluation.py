@@ -1,4 +1,4 @@
-"""The evaluation of a run: the official F1 with its interval, and where it comes from."""
+"""Evaluation of a run: the official F1 with its interval, by concept and by group."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class ConceptScore:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What a run scores.
+    """The evaluation of a run.
 
     Attributes:
         scorer: `current` or `legacy`.
@@ -130,7 +130,7 @@ def evaluate(
     ids: Collection[str] | None = None,
     names: Mapping[str, str] | None = None,
 ) -> Evaluation:
-    """Score a run against a ground truth as the task does, and say where the score comes from.
+    """Score a run against a ground truth as the task does, with intervals, by concept and group.
 
     Args:
         run: The run, text or a zip that holds it.

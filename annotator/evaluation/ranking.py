@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+
+import numpy as np
 
 from annotator.errors import AnnotatorError, FormatError
 from annotator.evaluation.measures import Measured, measure, read_groups
-from annotator.evaluation.relevance import SharedConcepts
 from annotator.tables.formats import read_concepts
 from annotator.tables.ranking import is_qrels, read_qrels, read_ranking
 from index.distribution import pip_install
@@ -112,7 +113,7 @@ def _read_truth(
     if items is not None:
         others = read_concepts(items)
     others = others or concepts
-    return SharedConcepts(queries, others), others.keys(), SHARED_RELEVANT
+    return _SharedConcepts(queries, others), others.keys(), SHARED_RELEVANT
 
 
 def _score(
@@ -166,3 +167,44 @@ def _trec_eval(
     values = evaluator.evaluate({"query": found}).get("query", {})
     map_cut = values.get(f"map_cut_{k}", 0.0) if relevant else 0.0
     return values.get(f"ndcg_cut_{k}", 0.0), map_cut
+
+
+class _SharedConcepts(Mapping[str, Mapping[str, float]]):
+    """The relevant items of each query: the F1 (Dice) of its and their sets of concepts, 0..1.
+
+    Items that share nothing are left out, and so is the query's own image. Queries without concepts
+    are left out, since nothing says what is similar to them.
+
+    Args:
+        queries: The concepts of each query.
+        items: The concepts of everything that could be found.
+    """
+
+    def __init__(
+        self, queries: Mapping[str, Iterable[str]], items: Mapping[str, Iterable[str]]
+    ) -> None:
+        self._queries = {query: set(cuis) for query, cuis in queries.items() if cuis}
+        self._items = list(items)
+        self._sizes = np.array([len(set(cuis)) for cuis in items.values()])
+        holders: dict[str, list[int]] = {}
+        for row, cuis in enumerate(items.values()):
+            for cui in set(cuis):
+                holders.setdefault(cui, []).append(row)
+        self._holders = {cui: np.array(rows) for cui, rows in holders.items()}
+
+    def __getitem__(self, query: str) -> dict[str, float]:
+        cuis = self._queries[query]
+        shared = np.zeros(len(self._items))
+        for cui in cuis & self._holders.keys():
+            shared[self._holders[cui]] += 1
+        rows = np.flatnonzero(shared)
+        f1 = 2 * shared[rows] / (self._sizes[rows] + len(cuis))
+        found = {self._items[row]: value for row, value in zip(rows, f1.tolist(), strict=True)}
+        found.pop(query, None)
+        return found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._queries)
+
+    def __len__(self) -> int:
+        return len(self._queries)

@@ -17,6 +17,8 @@ from annotator.phantoms.canvas import (
     paint,
     pose,
     step,
+    stretch,
+    symmetric,
     union,
 )
 from annotator.phantoms.cases import Case
@@ -73,11 +75,11 @@ def _sagittal(
     canvas: Canvas, rng: np.random.Generator, signal: dict[str, float]
 ) -> tuple[Array, Array]:
     """Midline slice, face to the left."""
-    stretch = (rng.uniform(0.94, 1.06), rng.uniform(0.95, 1.05))
+    size = (rng.uniform(0.94, 1.06), rng.uniform(0.95, 1.05))
     age = rng.uniform(0, 1)
 
     def warp(*points: Point) -> list[Point]:
-        return [(x * stretch[0], y * stretch[1]) for x, y in points]
+        return stretch(points, *size)
 
     head = canvas.polygon(warp(
         (0.05, -0.92), (-0.35, -0.85), (-0.62, -0.62), (-0.71, -0.35), (-0.73, -0.14),
@@ -101,7 +103,7 @@ def _sagittal(
     throat = warp((-0.62, 0.18), (-0.2, 0.2), (-0.06, 0.4), (-0.1, 0.7), (-0.08, 1.1))
     mouth = warp((-0.66, 0.42), (-0.3, 0.35))
     airway = canvas.strokes([Stroke(throat, 0.07), Stroke(mouth, 0.02)], 0.012)
-    tongue = canvas.ellipse((-0.43 * stretch[0], 0.5), (0.2, 0.13), 0.3, 0.03)
+    tongue = canvas.ellipse((-0.43 * size[0], 0.5), (0.2, 0.13), 0.3, 0.03)
     image = paint(image, airway, 0.02)
     image = paint(image, tongue, signal["muscle"] * 1.15)
     vault = step(0.5 - 0.5 * inner, 0.25)
@@ -167,8 +169,7 @@ def _coronal(
     crease = creases(canvas, rng, 0.12)
 
     def pair(*points: Point) -> list[Point]:
-        right = [(x * wide, y) for x, y in points]
-        return right + [(-x, y) for x, y in reversed(right)]
+        return symmetric(points, wide)
 
     head = canvas.polygon(pair(
         (0.14, -0.94), (0.42, -0.84), (0.65, -0.5), (0.72, -0.05), (0.7, 0.3), (0.62, 0.55),

@@ -212,8 +212,12 @@ def parse_csv(
     """
     # A line of our own at the end tells an open quote from a closed one: an open quote swallows it.
     lines = chain(io.StringIO(text, newline=""), ("end",))
-    quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
-    reader = csv.reader(lines, delimiter=separator, quoting=quoting, strict=strict)
+    reader = csv.reader(
+        lines,
+        delimiter=separator,
+        quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
+        strict=strict,
+    )
     records: list[Record] = []
     line = 1
     try:
