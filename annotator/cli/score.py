@@ -30,10 +30,8 @@ _BELONGS = {
 @click.command("evaluate")
 @click.argument("run", type=file_path())
 @click.argument("truth", type=file_path())
-@click.option(
-    "--captions", is_flag=True, help="RUN and TRUTH hold captions: score ROUGE-1 and BERTScore."
-)
-@click.option("--ranking", is_flag=True, help="RUN ranks similar items: score nDCG and MAP.")
+@click.option("--captions", is_flag=True, help="RUN and TRUTH hold captions: ROUGE-1, BERTScore.")
+@click.option("--ranking", is_flag=True, help="RUN ranks similar items: nDCG, MAP.")
 @click.option(
     "--scorer",
     type=click.Choice(["current", "legacy"]),
@@ -55,7 +53,7 @@ _BELONGS = {
 @click.option(
     "--bertscore-layer",
     type=click.IntRange(1),
-    help="Layer of that model (default: the published one).",
+    help="Layer of it (default: the published one).",
 )
 @click.option(
     "--k", type=click.IntRange(1), default=10, show_default=True, help="With --ranking: depth."

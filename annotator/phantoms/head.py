@@ -30,7 +30,6 @@ class Tissues:
         skull: Bone of the vault.
         brain: Everything inside the vault.
         white: White matter.
-        deep: Basal ganglia and thalami, which are grey matter.
         fluid: Ventricles and sulci.
         falx: The fold of dura in the midline.
         depth: Depth below the brain's surface, in canvas units, negative outside.
@@ -40,7 +39,6 @@ class Tissues:
     skull: Array
     brain: Array
     white: Array
-    deep: Array
     fluid: Array
     falx: Array
     depth: Array
@@ -90,7 +88,7 @@ def axial(canvas: Canvas, rng: np.random.Generator, level: str, swelling: float 
     if high:
         falx = bump(np.abs(canvas.x), 0.012) * brain
     white = white * (1 - deep) * (1 - fluid)
-    return Tissues(head, skull, brain, white, deep * (1 - fluid), fluid, falx, depth)
+    return Tissues(head, skull, brain, white, fluid, falx, depth)
 
 
 def creases(canvas: Canvas, rng: np.random.Generator, cell: float) -> Array:
