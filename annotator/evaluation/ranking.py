@@ -58,7 +58,7 @@ def evaluate_ranking(
         FormatError: A file cannot be read, or none of its queries can be scored.
         AnnotatorError: pytrec_eval is not installed.
     """
-    relevance, known, threshold = _read_truth(truth, items, ids)
+    relevance, candidates, threshold = _read_truth(truth, items, ids)
     threshold = threshold if relevant is None else relevant
     chosen = None if ids is None else set(ids)
     queries = [q for q in relevance if chosen is None or q in chosen]
@@ -69,10 +69,10 @@ def evaluate_ranking(
             f"The ranking has queries such as {next(iter(found), '')!r}, "
             f"the truth such as {next(iter(queries), '')!r}.",
         )
-    mine, facts = _score(relevance, known, queries, found, k, threshold)
+    mine, facts = _score(relevance, candidates, queries, found, k, threshold)
     others: dict[str, list[float]] = {}
     if against is not None:
-        others, _ = _score(relevance, known, queries, read_ranking(against), k, threshold)
+        others, _ = _score(relevance, candidates, queries, read_ranking(against), k, threshold)
     groups = read_groups(by, queries)
     names = {"ndcg": f"nDCG@{k}", "map": f"MAP@{k}", "map_cut": f"MAP@{k} as trec_eval's map_cut"}
     remarks = {
@@ -118,7 +118,7 @@ def _read_truth(
 
 def _score(
     relevance: _Relevance,
-    known: Collection[str] | None,
+    items: Collection[str] | None,
     queries: Sequence[str],
     found: _Relevance,
     k: int,
@@ -129,8 +129,10 @@ def _score(
     for query in queries:
         judged = relevance[query]
         ranked = dict(found.get(query, {}))
-        if known is not None:
-            ranked.pop(query, None)  # an image is not similar to itself
+        could_be_found: Collection[str] = judged.keys()
+        if items is not None:
+            could_be_found = items
+            ranked.pop(query, None)  # a query is not its own item
         ndcg, map_cut = _trec_eval(judged, ranked, k, threshold)
         n_relevant = sum(value >= threshold for value in judged.values())
         scores["ndcg"].append(ndcg)
@@ -138,7 +140,7 @@ def _score(
         scores["map_cut"].append(map_cut)
         facts["missing"] += query not in found
         facts["nothing_relevant"] += n_relevant == 0
-        facts["unknown"] += sum(item not in (known or judged) for item in ranked)
+        facts["unknown"] += sum(item not in could_be_found for item in ranked)
     return scores, facts
 
 
