@@ -1,7 +1,8 @@
-"""A model small enough to be made in a test."""
+"""Files of a test, and a model small enough to be made in one."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,17 @@ WORDS = (
     "chest", "radiograph", "shows", "a", "normal", "ct", "of", "the", "head", "with", "hemorrhage",
     "number", "effusion",
 )  # fmt: skip
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[str, str], Path]:
+    """Writes a file of the given name and text, and returns its path."""
+
+    def write(name: str, text: str) -> Path:
+        (tmp_path / name).write_text(text, encoding="utf-8", newline="")
+        return tmp_path / name
+
+    return write
 
 
 @pytest.fixture(scope="session")

@@ -22,15 +22,6 @@ Write = Callable[[str, str], Path]
 relevances = st.lists(st.sampled_from([0.0, 0.5, 1.0, 2.0, 3.0]), min_size=2, max_size=12)
 
 
-@pytest.fixture
-def write(tmp_path: Path) -> Write:
-    def write(name: str, text: str) -> Path:
-        (tmp_path / name).write_text(text)
-        return tmp_path / name
-
-    return write
-
-
 @settings(max_examples=50, deadline=None)
 @given(relevances, st.integers(1, 15), st.sampled_from([1, 1 / 3, 1e6]))
 def test_relevances_of_any_scale(every: list[float], k: int, unit: float) -> None:
