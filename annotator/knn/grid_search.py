@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from annotator.evaluation.evaluation import bootstrap_interval
+from annotator.evaluation.measures import bootstrap_interval
 from annotator.evaluation.official_f1 import image_f1
 from annotator.knn.cross_validation import NeighborLists
 from annotator.knn.decision import choose_concepts
