@@ -34,13 +34,13 @@ class Index(Protocol):
     """
 
     @property
-    def version(self) -> str: ...
+    def version(self) -> str: ...  # noqa: D102
     @property
-    def manifest(self) -> Mapping[str, Any]: ...
+    def manifest(self) -> Mapping[str, Any]: ...  # noqa: D102
     @property
-    def names(self) -> Mapping[str, str]: ...
+    def names(self) -> Mapping[str, str]: ...  # noqa: D102
     @property
-    def arrays(self) -> Mapping[str, NDArray[Any]]: ...
+    def arrays(self) -> Mapping[str, NDArray[Any]]: ...  # noqa: D102
 
     def __len__(self) -> int: ...
 
@@ -128,11 +128,11 @@ class IndexLocation(Protocol):
     """
 
     @property
-    def folder(self) -> Path: ...
+    def folder(self) -> Path: ...  # noqa: D102
     @property
-    def disk(self) -> str: ...
+    def disk(self) -> str: ...  # noqa: D102
     @property
-    def after_compact(self) -> str: ...
+    def after_compact(self) -> str: ...  # noqa: D102
 
     def open(
         self, *, whole: bool = False, device: Device = "cpu", patience: float = PATIENCE_S
