@@ -33,9 +33,10 @@ from annotator.evaluation.measures import measure
 from annotator.evaluation.official_f1 import mean
 from annotator.evaluation.rouge import rouge1, similarities
 from annotator.indexing.build import build_index
-from annotator.indexing.metadata import recorded_lists, recorded_voting
-from annotator.knn.caption import Method, choose
-from annotator.knn.posterior import vote
+from annotator.indexing.metadata import IndexMetadata
+from annotator.knn.caption import Method, choose_caption
+from annotator.knn.cross_validation import stored_lists
+from annotator.knn.posterior import weigh
 from annotator.knn.voting import Voting
 from annotator.pipeline import Annotation, Annotator
 from annotator.tables.formats import read_column
@@ -111,7 +112,7 @@ def compose(image_id: str, cuis: Sequence[str], names: Mapping[str, str]) -> str
 
 def compare(stored: StoredIndex) -> Iterator[dict[str, Any]]:
     """Mean ROUGE-1 on the training side, by other patients' images, of each k and beta."""
-    lists = recorded_lists(stored)
+    lists = stored_lists(stored)
     if lists is None:
         raise SystemExit("There are too few images to compare anything on.")
     texts = stored.columns["captions"]
@@ -122,20 +123,12 @@ def compare(stored: StoredIndex) -> Iterator[dict[str, Any]]:
     ):
         between.append(similarities([texts[row] for row in rows]).astype(np.float32))
         own.append([rouge1(texts[query], texts[row]) for row in rows])
-    settings = [("the index's", recorded_voting(stored))]
+    settings = [("the index's", IndexMetadata.of(stored).voting)]
     settings += [
         ("tried", Voting(k=k, beta=beta, kernel="exponential")) for k in K for beta in BETA
     ]
     for origin, voting in settings:
-        posterior = vote(
-            lists.found,
-            stored.labels,
-            k=voting.k,
-            beta=voting.beta,
-            kernel=voting.kernel,
-            prior=voting.prior,
-            typical=voting.typical,
-        )
+        posterior = weigh(lists.found, stored.labels, voting)
         # Weight of the prior is nobody's caption.
         weights: NDArray[np.float64] = posterior.weights[:, : voting.k]
         m = weights.shape[1]
@@ -175,7 +168,7 @@ def score(annotator: Annotator, test: Collection, by: str | None) -> Iterator[di
 def caption(annotation: Annotation, method: Method) -> str:
     """What the command writes for an image."""
     captions = [n.caption for n in annotation.neighbors]
-    choice = choose(captions, [n.weight for n in annotation.neighbors], method)
+    choice = choose_caption(captions, [n.weight for n in annotation.neighbors], method)
     return captions[choice.position] if choice else ""
 
 

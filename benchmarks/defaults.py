@@ -28,7 +28,7 @@ from annotator.encoders.embedder import Encoder, TorchEmbedder
 from annotator.encoders.local_runner import embed_images
 from annotator.encoders.preprocess import Resize
 from annotator.encoders.registry import DEFAULT
-from annotator.knn.fit_index import Adaptation, choose
+from annotator.knn.model import Adaptation, fit_model
 from index.progress import track
 
 # Parts of the vectors by the position of their block: a mean and a deviation for each stage.
@@ -103,7 +103,7 @@ def estimate(
     columns = np.concatenate([np.arange(ends[i] - blocks[i], ends[i]) for i in kept])
     part = np.ascontiguousarray(vectors[:, columns])
     part /= np.linalg.norm(part, axis=1, keepdims=True)
-    choice = choose(
+    choice = fit_model(
         part,
         [collection.concepts[id_] for id_ in ids],
         [collection.groups.get(id_, "") for id_ in ids],

@@ -35,10 +35,10 @@ from annotator.encoders.cache import CACHE_FILE, EmbeddingCache
 from annotator.encoders.embedder import Embedder
 from annotator.encoders.registry import make_embedder
 from annotator.explore.concept import of_concept
+from annotator.explore.text_search import project_directions
 from annotator.indexing.build import build_index
-from annotator.indexing.metadata import recorded_voting
+from annotator.indexing.metadata import IndexMetadata
 from annotator.knn.projection import Projection
-from annotator.knn.pullback import towards
 from index import StoredIndex, open_index
 
 FEWEST = 20  # images of a concept
@@ -114,7 +114,7 @@ def errors(
     stored: StoredIndex, lost: dict[str, set[str]], added: dict[str, set[str]]
 ) -> dict[str, Any]:
     """Precision and recall of both lists, over all concepts, and of their first entries."""
-    voting, judged = recorded_voting(stored), 0
+    voting, judged = IndexMetadata.of(stored).voting, 0
     tallies = {"missing": Tally(), "wrong": Tally()}
     for cui in lost:
         found = of_concept(stored, voting, cui, k=len(stored), most=len(stored))
@@ -170,7 +170,7 @@ def words(stored: StoredIndex, folder: Path, embedder: Embedder, offset: float) 
         direction = unit(np.mean(own[holders], axis=0) - np.mean(own, axis=0))
         beside = unit(rng.normal(size=own.shape[1]))
         text = unit(direction + offset * beside).astype(np.float32)[None]
-        exact, seen = own @ text[0], held @ towards(projection, text)[0]
+        exact, seen = own @ text[0], held @ project_directions(projection, text)[0]
         as_image = held @ projection.apply(text)[0]
         correlations.append(np.corrcoef(ranks(exact), ranks(seen))[0, 1])
         hits.append(

@@ -4,7 +4,7 @@
     python benchmarks/index_overhead.py --only flat,scan --threads 1
 
 The path is what an image goes through after it was embedded: checks, candidates, full comparison,
-order, posterior, decision (`index.search`, `Voting.decide`). The bare call is FAISS's: for exact
+order, posterior, decision (`index.search`, `choose_concepts`). The bare call is FAISS's: for exact
 kinds `IndexFlatIP.search`, for approximate ones their structure's own search with the same effort
 and as many candidates. Both take turns, batch by batch, in one process; below 1 the path is quicker
 than the bare call, which scan is meant to be on large collections.
@@ -25,6 +25,8 @@ from common import save
 from index_latency_parts.data import QUERIES, Dataset, prepare
 from numpy.typing import NDArray
 
+from annotator.knn.decision import choose_concepts
+from annotator.knn.posterior import weigh
 from annotator.knn.voting import Voting
 from index import LabelTable
 from index.search.build import KINDS, STRUCTURE, Kind, make_structure, open_structure
@@ -76,7 +78,7 @@ def measure(
             clock.append(time.perf_counter())
             found = index.search(batch, options.k)
             clock.append(time.perf_counter())
-            voting.decide(found, labels)
+            choose_concepts(weigh(found, labels, voting), voting)
             clock.append(time.perf_counter())
             if turn:  # the first round is to warm up
                 seconds.append(np.diff(clock).tolist())

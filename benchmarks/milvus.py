@@ -30,6 +30,8 @@ from index_latency_parts.truth import recall, similarities
 from numpy.typing import NDArray
 from pymilvus import MilvusClient
 
+from annotator.knn.decision import choose_concepts
+from annotator.knn.posterior import weigh
 from annotator.knn.voting import Voting
 from index.milvus.kinds import build_params, search_params
 from index.milvus.opened import MilvusIndex
@@ -175,7 +177,7 @@ def ask(
                 if call >= 0:
                     taken[name].append(time.perf_counter() - started)
             started = time.perf_counter()
-            voting.decide(found.neighbors, found.cases.labels)
+            choose_concepts(weigh(found.neighbors, found.cases.labels, voting), voting)
             if call >= 0:
                 taken["decide"].append(time.perf_counter() - started)
         seconds[size] = taken

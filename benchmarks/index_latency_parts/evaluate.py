@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from annotator.evaluation.official_f1 import image_f1
+from annotator.knn.decision import choose_concepts
+from annotator.knn.posterior import weigh
 from annotator.knn.voting import Voting
 from index.search.base import Neighbors
 from index_latency_parts.data import QUERIES, Dataset
@@ -62,7 +64,8 @@ def f1(data: Dataset, rows: Rows, found: NDArray[np.float64], first: int) -> flo
             continue
         table, positions = data.label_table(np.take_along_axis(rows[some], kept, 1))
         near = np.take_along_axis(found[some], kept, 1).astype(np.float32)
-        _, decisions = voting.decide(Neighbors(positions, near), table)
+        posterior = weigh(Neighbors(positions, near), table, voting)
+        decisions = choose_concepts(posterior, voting)
         for query, decision in zip(some.tolist(), decisions, strict=True):
             scores.append(image_f1(data.truth(first + query), decision.cuis))
     return float(np.mean(scores))

@@ -15,7 +15,7 @@ from annotator.encoders.efficientnet import packaged, packaged_network
 from annotator.encoders.embedder import Embedder, TorchEmbedder
 from annotator.encoders.registry import DEFAULT, make_embedder
 from annotator.indexing.build import build_index
-from annotator.indexing.metadata import recorded_voting
+from annotator.indexing.metadata import IndexMetadata
 from annotator.knn.voting import Voting
 from annotator.pipeline import Annotator
 from index import open_index
@@ -78,7 +78,7 @@ class Nearest(Ours):
     def predict(self, test: Data) -> list[set[str]]:
         """Open the index and take the nearest case."""
         stored = open_index(self._index)
-        voting = replace(recorded_voting(stored), k=1, prior=0.0)
+        voting = replace(IndexMetadata.of(stored).voting, k=1, prior=0.0)
         annotator = Annotator(stored, self._embedder(), voting)
         self.chosen = {"k": 1, "adaptation": stored.manifest["about"]["adaptation"]}
         annotations = annotator.annotate(test.images, with_neighbors=False)

@@ -11,9 +11,9 @@ import pytest
 
 from annotator.explain.attribution import Heat
 from annotator.explain.explain import Concept
+from annotator.knn.neighbors import Case
 from annotator.phantoms.cases import draw_cases
 from annotator.phantoms.render import drawn_by, render
-from annotator.pipeline import Neighbor
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def test_covering_the_hottest_tenth_takes_more_of_the_vote_than_a_random_one(
 
 def test_the_error_is_of_what_the_search_said() -> None:
     heat = Heat(np.array([[0.25, 0.5]]), 0.125, -0.25, 0.625)
-    voters = (Neighbor("a", 0.5, 0.75, ("C1",)), Neighbor("b", 0.25, 0.25, ("C1",)))
+    voters = (Case("a", 0.5, ("C1",), weight=0.75), Case("b", 0.25, ("C1",), weight=0.25))
     concept = Concept("C1", 1.0, heat, heat, 2, 2, voters)
     assert explanations.error(concept) == pytest.approx(0.625 - 0.4375)
 
