@@ -1,12 +1,14 @@
-"""What a place is where an index lies, and what can be done there: `index.locations` has them.
+"""Interfaces of index storage, which `index.folder` and `index.milvus` implement.
 
-Who has an index open holds an `Index`; who builds or changes one, its `IndexLocation`.
+An `IndexLocation` says where an index is stored and changes it; an `Index` is one opened version of
+it, which does not change any more.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -14,13 +16,30 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from index.cases import Rows, SearchResult
-    from index.folder.change import Changed
     from index.labels import LabelTable
+    from index.manifest import Manifest
+    from index.rows import Rows, SearchResult
     from index.segments import Segment
 
 Device = Literal["auto", "cpu", "cuda"]
 PATIENCE_S = 120.0  # a command outlives a restart of the server
+
+
+@dataclass(frozen=True)
+class Changed:
+    """Result of a change.
+
+    Attributes:
+        version: The current version.
+        rows: Rows that the index has now.
+        added: Rows that came.
+        removed: Rows that went.
+    """
+
+    version: str
+    rows: int
+    added: int = 0
+    removed: int = 0
 
 
 class Index(Protocol):
@@ -28,7 +47,7 @@ class Index(Protocol):
 
     Attributes:
         version: Such as "v000001".
-        manifest: What the index says of itself; `manifest["about"]` is what its builder put there.
+        manifest: What the index says of itself; `manifest.about` is what its builder put there.
         names: Name of each CUI that has one.
         arrays: Further arrays by name, read-only.
     """
@@ -36,7 +55,7 @@ class Index(Protocol):
     @property
     def version(self) -> str: ...
     @property
-    def manifest(self) -> Mapping[str, Any]: ...
+    def manifest(self) -> Manifest: ...
     @property
     def names(self) -> Mapping[str, str]: ...
     @property
@@ -150,7 +169,7 @@ class IndexLocation(Protocol):
         """
         ...
 
-    def manifest(self) -> Mapping[str, Any]:
+    def manifest(self) -> Manifest:
         """That of the current version, without opening it."""
         ...
 
@@ -182,8 +201,14 @@ class IndexLocation(Protocol):
         target_recall: float | None = None,
         arrays: Mapping[str, NDArray[Any]],
     ) -> Changed:
-        """Write the rows of the version `of` anew without those that were removed, with other
-        arrays; see `index.folder.change.compact`.
+        """Write the rows of the version `of` anew, without those that were removed.
+
+        Args:
+            of: The version that `arrays` were made for; a newer one is not overwritten.
+            index_type: Another kind of index; None for the same.
+            target_recall: Of an approximate kind; None for the same.
+            arrays: Instead of the index's own: those that refer to rows by number have to be
+                renumbered (`Index.renumber`).
         """
         ...
 

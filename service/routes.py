@@ -194,7 +194,7 @@ async def info(request: Request) -> dict[str, Any]:
             "version": stored.version,
             "images": len(stored),
             "concepts": len(engine.concepts),
-            "dim": stored.manifest["dim"],
+            "dim": stored.manifest.dim,
             "thumbnails": engine.has_thumbnails,
         },
         "model": describe_model(engine),

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from annotator.images.ref import ImageRef
 from annotator.images.thumbnails import make_thumbnails
 from annotator.pipeline import Annotation, Annotator
-from index.cases import SearchResult
+from index.rows import SearchResult
 
 SEEN = 200  # nearest cases among which those with and without a concept are sought
 COMPARED = 50  # of each

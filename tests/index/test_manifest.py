@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from index import IndexProblem, LabelTable, VersionWriter, open_index
-from index.folder.change import add_rows, remove_rows
+from index.folder.location import FolderLocation
 from index.segments import Segment
 
 N, DIM = 7, 5
@@ -303,8 +303,8 @@ def changed(built: Path) -> Path:
         columns={"captions": ["a", "b"]},
         arrays={},
     )
-    add_rows(built, rows, of="v000001")
-    remove_rows(built, ["image-2", "new-0"])
+    FolderLocation(built).add_rows(rows, of="v000001")
+    FolderLocation(built).remove_rows(["image-2", "new-0"])
     (built / "v000003").rename(built / "v000001")
     shutil.rmtree(built / "v000002")
     rewrite(built, lambda m: m | {"version": "v000001"})

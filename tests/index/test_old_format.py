@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from annotator.indexing.metadata import recorded_encoder, recorded_lists, recorded_voting
+from annotator.indexing.metadata import IndexMetadata
+from annotator.knn.cross_validation import stored_lists
 from annotator.knn.projection import Projection
-from index import open_index
-from index.folder.check import problems
+from index import IndexProblem, open_index
+from index.folder.location import FolderLocation
 
 OLD = Path(__file__).parent / "old_format"
 
@@ -33,7 +34,7 @@ def old(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, dict[str,
 
 def test_it_verifies_and_answers_as_before(old: tuple[Path, dict[str, Any], np.ndarray]) -> None:
     directory, expected, queries = old
-    assert problems(directory) == []
+    assert FolderLocation(directory).problems() == []
     stored = open_index(directory, whole=True)
     assert stored.version == expected["version"]
     assert list(stored.ids) == expected["ids"]
@@ -50,8 +51,30 @@ def test_it_verifies_and_answers_as_before(old: tuple[Path, dict[str, Any], np.n
 
 def test_what_annotating_and_tuning_need_is_read() -> None:
     stored = open_index(OLD / "scan")
-    assert recorded_encoder(stored)[0] == "tiny"
-    assert recorded_voting(stored).k >= 1
+    metadata = IndexMetadata.of(stored)
+    assert metadata.encoder == "tiny" and metadata.tuning is not None
     assert Projection.from_arrays(stored.arrays) is not None
-    lists = recorded_lists(stored)
-    assert lists is not None and len(lists.queries) <= len(stored)
+    lists = stored_lists(stored)
+    assert lists is not None and 0 < len(lists.queries) <= len(stored)
+
+
+def test_an_index_of_kind_hnsw_can_be_changed_and_compaction_gives_it_another_kind(
+    tmp_path: Path,
+) -> None:
+    location = FolderLocation(Path(shutil.copytree(OLD / "hnsw", tmp_path / "hnsw")))
+    before = location.open()
+    assert before.manifest.index_type == "hnsw"
+    location.remove_rows([before.ids[2]])
+    assert location.problems() == []
+    location.compact()
+    after = location.open()
+    assert after.manifest.index_type == "flat" and location.problems() == []
+    assert not (tmp_path / "hnsw" / after.version / "structure.faiss").exists()
+    assert after.ids == before.ids[:2] + before.ids[3:]
+    kept = np.delete(np.arange(len(before)), 2)
+    assert np.array_equal(after.vectors(np.arange(len(after))), before.vectors(kept))
+
+
+def test_hnsw_is_built_no_more(tmp_path: Path) -> None:
+    with pytest.raises(IndexProblem, match="no index of the type hnsw"):
+        FolderLocation(tmp_path).check_index_type("hnsw")

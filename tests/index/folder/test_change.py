@@ -18,9 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from index import FlatIndex, IndexProblem, LabelTable, StoredIndex, VersionWriter, open_index
-from index.folder.change import Changed, add_rows, compact, remove_rows
-from index.folder.publish import change_about, only_writer
+from index.folder.location import FolderLocation
+from index.folder.publish import only_writer
 from index.manifest import check_files, read_manifest
+from index.protocols import Changed
 from index.search.build import KINDS
 from index.segments import CONTENT, THUMBNAIL_ENDS, THUMBNAILS, Segment
 
@@ -98,8 +99,8 @@ def build(directory: Path, model: Model = BASE, **options: Any) -> Path:
 
 
 def add(directory: Path, model: Model, *, over: bool = False, **changes: Any) -> Changed:
-    version = read_manifest(directory)[0]
-    return add_rows(directory, rows_of(model, **changes), of=version, over=over)
+    version = read_manifest(directory).version
+    return FolderLocation(directory).add_rows(rows_of(model, **changes), of=version, over=over)
 
 
 def check(directory: Path, model: Model) -> StoredIndex:
@@ -107,7 +108,7 @@ def check(directory: Path, model: Model) -> StoredIndex:
     stored = open_index(directory, whole=True)
     assert check_files(directory / stored.version, stored.manifest) == []
     assert sorted(stored.ids) == sorted(model)
-    assert len(stored.index) == len(stored.labels) == stored.manifest["n"] == len(model)
+    assert len(stored.index) == len(stored.labels) == stored.manifest.n == len(model)
     rows = [(id_, model[id_]) for id_ in stored.ids]
     assert [stored.labels.row(i) for i in range(len(rows))] == [tuple(concepts(*r)) for r in rows]
     held = {cui for row in rows for cui in concepts(*row)}
@@ -119,7 +120,7 @@ def check(directory: Path, model: Model) -> StoredIndex:
     vectors = np.stack([vector(*row) for row in rows])
     assert np.array_equal(stored.vectors(np.arange(len(rows))), vectors)
     assert np.array_equal(stored.arrays["map"], ARRAYS["map"])
-    assert stored.manifest["about"] == ABOUT
+    assert stored.manifest.about == ABOUT
     queries = np.stack([vector("query", i) for i in range(5)] + [vector(*rows[-1])])
     for k in (1, 7, len(rows) + 3):
         found = stored.index.search(queries, k)
@@ -147,12 +148,14 @@ def test_added_rows_are_there(built: Path) -> None:
     assert add(built, new) == Changed("v000002", 14, added=2)
     stored = check(built, {**BASE, **new})
     assert stored.ids == (*BASE, *new)  # in the order in which they came
-    assert [segment["rows"] for segment in stored.manifest["segments"]] == [2]
-    assert stored.manifest["rows"] == 12 and stored.manifest["removed"] == 0
+    assert [segment.rows for segment in stored.manifest.segments] == [2]
+    assert stored.manifest.rows == 12 and stored.manifest.removed == 0
 
 
 def test_removed_rows_are_not(built: Path) -> None:
-    assert remove_rows(built, ["base-3", "base-0"]) == Changed("v000002", 10, removed=2)
+    assert FolderLocation(built).remove_rows(["base-3", "base-0"]) == Changed(
+        "v000002", 10, removed=2
+    )
     left = {id_: 0 for id_ in BASE if id_ not in ("base-3", "base-0")}
     stored = check(built, left)
     assert stored.ids == tuple(left)
@@ -172,7 +175,7 @@ def test_a_replaced_row_is_there_once(built: Path) -> None:
 def test_every_row_may_be_replaced(built: Path) -> None:
     add(built, dict.fromkeys(BASE, 1), over=True)
     check(built, dict.fromkeys(BASE, 1))
-    compact(built)
+    FolderLocation(built).compact()
     check(built, dict.fromkeys(BASE, 1))
 
 
@@ -180,22 +183,19 @@ def test_a_compacted_index_is_one_piece_with_the_bytes_of_a_fresh_one(
     built: Path, tmp_path: Path
 ) -> None:
     add(built, {"new-1": 0, "new-2": 0})
-    remove_rows(built, ["base-3", "new-1"])
-    assert compact(built) == Changed("v000004", 12, removed=2)
+    FolderLocation(built).remove_rows(["base-3", "new-1"])
+    assert FolderLocation(built).compact() == Changed("v000004", 12, removed=2)
     model = {id_: 0 for id_ in (*BASE, "new-2") if id_ != "base-3"}
     stored = check(built, model)
     fresh = open_index(build(tmp_path / "fresh", model))
-    different = {"version", "libraries"}
-    assert {k: v for k, v in stored.manifest.items() if k not in different} == {
-        k: v for k, v in fresh.manifest.items() if k not in different
-    }
+    assert replace(stored.manifest, version="v000001") == fresh.manifest
 
 
 def test_a_change_of_nothing_publishes_nothing(built: Path) -> None:
     before = files(built)
-    assert remove_rows(built, []) == Changed("v000001", 12)
-    assert remove_rows(built, ["nobody"], missing_ok=True) == Changed("v000001", 12)
-    assert compact(built) == Changed("v000001", 12)
+    assert FolderLocation(built).remove_rows([]) == Changed("v000001", 12)
+    assert FolderLocation(built).remove_rows(["nobody"], missing_ok=True) == Changed("v000001", 12)
+    assert FolderLocation(built).compact() == Changed("v000001", 12)
     assert files(built) == before
 
 
@@ -210,7 +210,7 @@ def test_the_newest_name_of_a_concept_counts(built: Path) -> None:
     for _ in range(2):
         names = open_index(built).names
         assert (names["C1"], names["X"], names["C2"]) == ("so", "x", "name 2")
-        compact(built)
+        FolderLocation(built).compact()
 
 
 @pytest.mark.parametrize("with_pictures", [False, True])
@@ -229,7 +229,7 @@ def test_rows_without_pictures_and_content_keys_may_be_mixed_with_others(
                 assert stored.content(row) == (content(id_, 0) if has else None)
         if compacted:
             break
-        compacted = bool(compact(tmp_path))
+        compacted = bool(FolderLocation(tmp_path).compact())
     # A key for some of the rows would say of the others that their images are no longer there.
     assert CONTENT not in stored.segments[0].arrays
 
@@ -238,8 +238,8 @@ def test_a_version_keeps_its_rows_while_the_index_changes(built: Path) -> None:
     add(built, {"new": 0})
     stored = open_index(built)
     before = stored.index.search(vector("new", 0)[None], 13)
-    remove_rows(built, ["new", "base-1"])
-    compact(built)
+    FolderLocation(built).remove_rows(["new", "base-1"])
+    FolderLocation(built).compact()
     add(built, {"new": 7})
     after = stored.index.search(vector("new", 0)[None], 13)
     assert np.array_equal(before.rows, after.rows) and stored.ids[int(after.rows[0, 0])] == "new"
@@ -248,18 +248,18 @@ def test_a_version_keeps_its_rows_while_the_index_changes(built: Path) -> None:
 
 def test_what_the_index_says_of_itself_can_be_changed_between(built: Path) -> None:
     add(built, {"new": 0})
-    remove_rows(built, ["base-0"])
+    FolderLocation(built).remove_rows(["base-0"])
     version = open_index(built).version
-    assert change_about(built, {"voting": {"k": 9}}, of=version) == "v000004"
-    assert change_about(built, ABOUT, of="v000004") == "v000005"
+    assert FolderLocation(built).change_about({"voting": {"k": 9}}, of=version) == "v000004"
+    assert FolderLocation(built).change_about(ABOUT, of="v000004") == "v000005"
     check(built, {id_: 0 for id_ in (*BASE, "new") if id_ != "base-0"})
 
 
 def test_an_index_that_is_built_again_forgets_its_changes(built: Path) -> None:
     add(built, {"new": 0})
-    remove_rows(built, ["base-0"])
+    FolderLocation(built).remove_rows(["base-0"])
     build(built)
-    assert check(built, BASE).manifest["segments"] == []
+    assert check(built, BASE).manifest.segments == ()
 
 
 # Any history
@@ -283,11 +283,11 @@ def test_any_history_gives_what_a_dict_would(steps: list[Any], kind: str) -> Non
         for edition, (what, value) in enumerate(steps, 1):
             before = dict(model)
             if what == "compact":
-                compact(directory, index_type=value)
+                FolderLocation(directory).compact(index_type=value)
             elif what == "remove":
                 model = {id_: e for id_, e in model.items() if id_ not in value}
                 if model:
-                    changed = remove_rows(directory, value, missing_ok=True)
+                    changed = FolderLocation(directory).remove_rows(value, missing_ok=True)
                     assert changed.removed == len(before) - len(model)
             elif what == "add" and set(value) & set(model):
                 with pytest.raises(IndexProblem, match="in the index already"):
@@ -306,7 +306,7 @@ def test_the_same_history_gives_the_same_bytes(tmp_path: Path) -> None:
         directory = build(tmp_path / name)
         for i in range(4):
             add(directory, {f"new-{i}": 0, "base-2": i + 1}, over=True)
-        remove_rows(directory, ["new-1", "base-5", "base-2"])
+        FolderLocation(directory).remove_rows(["new-1", "base-5", "base-2"])
     assert files(tmp_path / "one") == files(tmp_path / "other")
 
 
@@ -340,7 +340,7 @@ def test_rows_that_do_not_fit_are_refused(
 def test_no_rows_are_no_change(built: Path) -> None:
     none = Segment(np.zeros((0, DIM), np.float32), [], LabelTable.from_sets([]), {}, {}, {})
     with pytest.raises(IndexProblem, match="at least one"):
-        add_rows(built, none, of="v000001")
+        FolderLocation(built).add_rows(none, of="v000001")
     check(built, BASE)
 
 
@@ -356,31 +356,31 @@ def test_ids_that_are_not_there_are_refused(built: Path) -> None:
     with pytest.raises(
         IndexProblem, match=r"2 of the 3 images are not .* such as nobody"
     ) as caught:
-        remove_rows(built, ["nobody", "base-1", "who"])
+        FolderLocation(built).remove_rows(["nobody", "base-1", "who"])
     assert "--missing-ok" in caught.value.hint
     assert files(built) == before
-    assert remove_rows(built, ["nobody", "base-1"], missing_ok=True).removed == 1
+    assert FolderLocation(built).remove_rows(["nobody", "base-1"], missing_ok=True).removed == 1
     with pytest.raises(IndexProblem, match="such as base-1"):
-        remove_rows(built, ["base-1"])  # it went before
+        FolderLocation(built).remove_rows(["base-1"])  # it went before
 
 
 def test_the_last_row_stays(built: Path) -> None:
     with pytest.raises(IndexProblem, match="No image would be left"):
-        remove_rows(built, [*BASE])
-    remove_rows(built, [*BASE][1:])
+        FolderLocation(built).remove_rows([*BASE])
+    FolderLocation(built).remove_rows([*BASE][1:])
     with pytest.raises(IndexProblem, match="No image would be left") as caught:
-        remove_rows(built, ["base-0", "nobody"], missing_ok=True)
+        FolderLocation(built).remove_rows(["base-0", "nobody"], missing_ok=True)
     assert "Delete the folder" in caught.value.hint
     check(built, {"base-0": 0})
 
 
 def test_a_version_that_is_not_current_any_more_is_refused(built: Path) -> None:
     rows = rows_of({"new": 0})
-    remove_rows(built, ["base-0"])
+    FolderLocation(built).remove_rows(["base-0"])
     before = files(built)
     for change in (
-        lambda: add_rows(built, rows, of="v000001"),
-        lambda: compact(built, of="v000001", arrays={}),
+        lambda: FolderLocation(built).add_rows(rows, of="v000001"),
+        lambda: FolderLocation(built).compact(of="v000001", arrays={}),
     ):
         with pytest.raises(IndexProblem, match="has got a new version meanwhile") as caught:
             change()
@@ -391,8 +391,8 @@ def test_a_version_that_is_not_current_any_more_is_refused(built: Path) -> None:
 def test_one_writer_at_a_time(built: Path) -> None:
     changes = (
         lambda: add(built, {"new": 0}),
-        lambda: remove_rows(built, ["base-0"]),
-        lambda: compact(built),
+        lambda: FolderLocation(built).remove_rows(["base-0"]),
+        lambda: FolderLocation(built).compact(),
     )
     with only_writer(built):
         for change in changes:
@@ -406,9 +406,9 @@ def test_one_writer_at_a_time(built: Path) -> None:
 def test_places_without_an_index(tmp_path: Path) -> None:
     for place, message in ((tmp_path / "nowhere", "does not exist"), (tmp_path, "is no index")):
         for change in (
-            lambda p=place: add_rows(p, rows_of({"new": 0}), of="v000001"),
-            lambda p=place: remove_rows(p, ["a"]),
-            lambda p=place: compact(p),
+            lambda p=place: FolderLocation(p).add_rows(rows_of({"new": 0}), of="v000001"),
+            lambda p=place: FolderLocation(p).remove_rows(["a"]),
+            lambda p=place: FolderLocation(p).compact(),
         ):
             with pytest.raises(IndexProblem, match=message):
                 change()
@@ -421,12 +421,12 @@ def test_a_damaged_index_is_not_changed(built: Path) -> None:
     path.write_bytes(b"old\n")
     for change in (
         lambda: add(built, {"other": 0}),
-        lambda: remove_rows(built, ["base-0"]),
-        lambda: compact(built),
+        lambda: FolderLocation(built).remove_rows(["base-0"]),
+        lambda: FolderLocation(built).compact(),
     ):
         with pytest.raises(IndexProblem, match=r"added-000001\.ids\.txt has changed"):
             change()
-    assert read_manifest(built)[0] == "v000002" and not list(built.glob(".writing-*"))
+    assert read_manifest(built).version == "v000002" and not list(built.glob(".writing-*"))
 
 
 # What a change costs
@@ -438,13 +438,13 @@ def inodes(directory: Path, version: str) -> dict[str, int]:
 
 def test_the_files_of_the_base_are_shared_and_never_copied(built: Path) -> None:
     base = {name: i for name, i in inodes(built, "v000001").items() if name != "manifest.json"}
-    facts = read_manifest(built)[1]["files"]
+    facts = read_manifest(built).files
     add(built, {"new": 0})
-    remove_rows(built, ["base-0", "new"])
+    FolderLocation(built).remove_rows(["base-0", "new"])
     add(built, {"other": 0, "base-1": 1}, over=True)
     for version in ("v000003", "v000004"):
         assert base.items() <= inodes(built, version).items()
-    assert facts.items() <= read_manifest(built)[1]["files"].items()
+    assert facts.items() <= read_manifest(built).files.items()
 
 
 def test_a_segment_that_is_not_merged_is_shared(built: Path) -> None:
@@ -452,7 +452,7 @@ def test_a_segment_that_is_not_merged_is_shared(built: Path) -> None:
     first = {n: i for n, i in inodes(built, "v000002").items() if n.startswith("added-")}
     add(built, {"b": 0})
     assert first and first.items() <= inodes(built, "v000003").items()
-    assert [s["rows"] for s in read_manifest(built)[1]["segments"]] == [4, 1]
+    assert [s.rows for s in read_manifest(built).segments] == [4, 1]
 
 
 def test_an_add_reads_the_base_once_at_most(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -472,19 +472,19 @@ def test_an_add_reads_the_base_once_at_most(built: Path, monkeypatch: pytest.Mon
 def test_a_hundred_adds_leave_few_segments(built: Path) -> None:
     for i in range(100):
         add(built, {f"new-{i}": 0})
-        assert len(read_manifest(built)[1]["segments"]) <= 8
+        assert len(read_manifest(built).segments) <= 8
     check(built, {**BASE, **{f"new-{i}": 0 for i in range(100)}})
-    sizes = [segment["rows"] for segment in read_manifest(built)[1]["segments"]]
+    sizes = [segment.rows for segment in read_manifest(built).segments]
     assert sorted(sizes, reverse=True) == sizes == [64, 32, 4]
 
 
 def test_merging_drops_what_was_removed_of_added_rows(built: Path) -> None:
     add(built, {"a": 0})
-    remove_rows(built, ["a", "base-0"])
+    FolderLocation(built).remove_rows(["a", "base-0"])
     add(built, {"b": 0})
     stored = check(built, {id_: 0 for id_ in (*BASE, "b") if id_ != "base-0"})
-    assert [s["rows"] for s in stored.manifest["segments"]] == [1]
-    assert stored.manifest["removed"] == 1
+    assert [s.rows for s in stored.manifest.segments] == [1]
+    assert stored.manifest.removed == 1
 
 
 # What was removed
@@ -512,7 +512,7 @@ def test_removed_rows_are_never_found_even_if_they_are_the_nearest(
             index_type=kind,  # type: ignore[arg-type]
             target_recall=1.0,
         )
-    remove_rows(tmp_path, [f"r{i}" for i in range(200)])
+    FolderLocation(tmp_path).remove_rows([f"r{i}" for i in range(200)])
     stored = open_index(tmp_path)
     queries = np.stack([query, -query])
     for k in (1, 50, 200, 1000):
@@ -557,10 +557,10 @@ def with_removed(directory: Path, kind: str = "flat") -> dict[str, int]:
     model = {**BASE, **dict([GONE[0]])}
     build(directory, model, index_type=kind)
     add(directory, dict([GONE[2]]))
-    remove_rows(directory, ["gone-merged"])
+    FolderLocation(directory).remove_rows(["gone-merged"])
     add(directory, {"a": 0, "b": 0, "c": 0})
     add(directory, dict([GONE[1]]))
-    remove_rows(directory, ["gone-base", "gone-new"])
+    FolderLocation(directory).remove_rows(["gone-base", "gone-new"])
     return {**BASE, "a": 0, "b": 0, "c": 0}
 
 
@@ -568,7 +568,7 @@ def with_removed(directory: Path, kind: str = "flat") -> dict[str, int]:
 def test_nothing_of_a_removed_row_is_on_disk_after_compacting(tmp_path: Path, kind: str) -> None:
     left = with_removed(tmp_path, kind)
     assert len(found_on_disk(tmp_path, GONE[:2])) == 2 * len(traces(*GONE[0]))  # the search works
-    compact(tmp_path)
+    FolderLocation(tmp_path).compact()
     assert found_on_disk(tmp_path, GONE) == []
     assert len(found_on_disk(tmp_path, left.items())) > 5 * len(left)
     check(tmp_path, left)
@@ -578,13 +578,13 @@ def test_what_a_killed_compaction_leaves_is_removed_by_the_next(tmp_path: Path) 
     left = with_removed(tmp_path / "index")
     old = open_index(tmp_path / "index").version
     shutil.copytree(tmp_path / "index", tmp_path / "before")
-    compact(tmp_path / "index")
+    FolderLocation(tmp_path / "index").compact()
     # As if it had been killed between publishing and removing, and a writer before it at work.
     shutil.copytree(tmp_path / "before" / old, tmp_path / "index" / old)
     shutil.copytree(tmp_path / "before" / old, tmp_path / "index" / ".writing-abc")
     shutil.copytree(tmp_path / "before" / old, tmp_path / "index" / "v000099")  # never named
     assert found_on_disk(tmp_path / "index", GONE)
-    compact(tmp_path / "index")
+    FolderLocation(tmp_path / "index").compact()
     assert found_on_disk(tmp_path / "index", GONE) == []
     assert len(list((tmp_path / "index").glob("v*"))) == 1
     check(tmp_path / "index", left)

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 
 from index import LabelTable, VersionWriter, open_index
-from index.folder.change import add_rows, compact, remove_rows
+from index.folder.location import FolderLocation
 from index.manifest import check_files, read_manifest
 from index.search.build import KINDS
 from index.segments import Segment
@@ -56,7 +56,9 @@ def build(directory: Path, model: Model) -> None:
 
 
 def add(directory: Path, model: Model) -> None:
-    add_rows(directory, rows_of(model), of=read_manifest(directory)[0], over=True)
+    FolderLocation(directory).add_rows(
+        rows_of(model), of=read_manifest(directory).version, over=True
+    )
 
 
 def opened(directory: Path, seed: int) -> dict[str, int]:
@@ -76,7 +78,7 @@ def opened(directory: Path, seed: int) -> dict[str, int]:
     rows = found.rows[0]
     assert len(set(rows.tolist())) == len(rows) == min(10, len(model))
     assert np.abs(found.similarities[0] - vectors[rows] @ query).max() < 1e-6
-    if stored.manifest["index_type"] in ("flat", "scan"):
+    if stored.manifest.index_type in ("flat", "scan"):
         assert np.abs(found.similarities[0] - np.sort(vectors @ query)[:-11:-1]).max() < 1e-6
     return model
 
@@ -130,10 +132,10 @@ def test_readers_see_whole_versions_while_a_hundred_changes_are_made(tmp_path: P
             elif what == "remove" and len(model) > 10:
                 gone = {id_: model.pop(id_) for id_ in rng.sample(sorted(model), 3)}
                 say("~", gone)
-                remove_rows(directory, list(gone))
+                FolderLocation(directory).remove_rows(list(gone))
                 say("-", gone)
             else:
-                compact(directory, index_type=rng.choice(KINDS))
+                FolderLocation(directory).compact(index_type=rng.choice(KINDS))
             if any(reader.poll() is not None for reader in readers):
                 break
         stop.touch()
@@ -150,15 +152,15 @@ def test_a_version_that_goes_between_pointer_and_manifest_is_no_error(
 ) -> None:
     """A reader has read which version is current; before it opens that, it is compacted away."""
     build(tmp_path, {"a": 0, "b": 0})
-    remove_rows(tmp_path, ["b"])
-    real, version = Path.read_text, read_manifest(tmp_path)[0]
+    FolderLocation(tmp_path).remove_rows(["b"])
+    real, version = Path.read_text, read_manifest(tmp_path).version
 
     def then_compact(path: Path, *args: str, **kwargs: str) -> str:
         text = real(path, *args, **kwargs)
         if path == tmp_path / "current" and text.startswith(version):
             with monkeypatch.context() as patch:
                 patch.setattr(Path, "read_text", real)
-                compact(tmp_path)
+                FolderLocation(tmp_path).compact()
         return text
 
     monkeypatch.setattr(Path, "read_text", then_compact)
@@ -202,9 +204,9 @@ def change_for_ever(directory: Path, log: Path, rng: random.Random) -> None:
             elif what == "add":
                 add(directory, change)
             elif what == "remove":
-                remove_rows(directory, model.keys() - after.keys())
+                FolderLocation(directory).remove_rows(model.keys() - after.keys())
             else:
-                compact(directory, index_type=rng.choice(KINDS))
+                FolderLocation(directory).compact(index_type=rng.choice(KINDS))
             model = after
 
 
@@ -231,14 +233,14 @@ def test_changes_killed_at_any_moment_leave_the_old_or_the_new(tmp_path: Path) -
             what, before, after = json.loads(log.read_text().split("\n")[-2])
             found = opened(directory, turn)
             assert found in (before, after), what
-            version, manifest = read_manifest(directory)
-            assert check_files(directory / version, manifest) == []
+            manifest = read_manifest(directory)
+            assert check_files(directory / manifest.version, manifest) == []
             killed.add(what)
             outcomes.add((found == before, found == after))
         writer.stdin.close()
     assert killed == {"build", "add", "remove", "compact"}
     assert {(True, False), (False, True)} <= outcomes and left_over > 20
-    compact(directory)
+    FolderLocation(directory).compact()
     assert not list(directory.glob(".writing-*")) and len(list(directory.glob("v*"))) == 1
 
 

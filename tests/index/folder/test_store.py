@@ -78,7 +78,7 @@ def test_what_was_published_is_opened(built: Path) -> None:
     assert [stored.labels.row(i) for i in range(N)] == [tuple(sorted(c)) for c in CONCEPTS]
     assert stored.names == {"C1": "Röntgen", "C3": "two lines and a tab"}
     assert stored.columns == {"captions": tuple(COLUMNS["captions"])}
-    assert stored.manifest["about"] == ABOUT
+    assert stored.manifest.about == ABOUT
     found, expected = stored.index.search(unit(), 3), FlatIndex(unit()).search(unit(), 3)
     assert np.array_equal(found.rows, expected.rows)
     assert np.array_equal(found.similarities, expected.similarities)
@@ -109,9 +109,9 @@ def test_an_index_of_format_1_opens(built: Path) -> None:
     (built / "current").write_text(f"v000002 {digest}\n")
     stored = open_index(built)
     assert stored.ids == tuple(IDS) and stored.arrays == {}
-    assert stored.manifest["format"] == 1
+    assert stored.manifest.format == 1
     assert build(built, arrays={}, columns={}) == "v000003"  # written in today's format
-    assert open_index(built).manifest["format"] == FORMAT > 1
+    assert open_index(built).manifest.format == FORMAT > 1
 
 
 def test_the_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
@@ -305,7 +305,7 @@ def test_a_writer_killed_at_any_moment_leaves_a_sound_index(tmp_path: Path) -> N
     moments = random.Random(0)
     left_over = 0
     for _ in range(25):
-        before = int(read_manifest(directory)[0][1:])
+        before = int(read_manifest(directory).version[1:])
         with subprocess.Popen(
             [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True
         ) as writer:

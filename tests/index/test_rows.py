@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from index import LabelTable, StoredIndex, VersionWriter, open_index
-from index.cases import spread
-from index.folder.change import remove_rows
+from index.folder.location import FolderLocation
+from index.rows import sample_rows
 
 N = 9
 IDS = [f"i{n}" for n in range(N)]
@@ -26,7 +26,7 @@ def stored(tmp_path: Path, request: pytest.FixtureRequest) -> StoredIndex:
         columns = {"captions": [f"Case {n}." for n in range(N)]}
         writer.publish(IDS, CONCEPTS, names={}, columns=columns, about={}, index_type="flat")
     if request.param != "whole":
-        remove_rows(tmp_path, ["i0", "i4"])
+        FolderLocation(tmp_path).remove_rows(["i0", "i4"])
     return open_index(tmp_path)
 
 
@@ -59,6 +59,6 @@ def test_holders(sets: list[list[str]]) -> None:
 @settings(deadline=None)
 @given(st.integers(0, 50), st.integers(1, 50))
 def test_spread(n: int, most: int) -> None:
-    rows = spread(n, most)
+    rows = sample_rows(n, most)
     assert len(rows) == min(n, most) and (np.diff(rows) > 0).all()
     assert not len(rows) or (rows[0] == 0 and (rows[-1] == n - 1 or most == 1))

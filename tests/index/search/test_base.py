@@ -23,7 +23,7 @@ def version(name):
 metadata.version = version
 sys.path[:0] = [*sites, {root!r}]
 {before}
-from index.search.library import import_faiss
+from index.search.base import import_faiss
 from index.errors import IndexProblem
 try:
     import_faiss()

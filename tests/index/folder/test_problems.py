@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +12,7 @@ from annotator.encoders.fingerprint import Fingerprint
 from annotator.indexing.metadata import IndexMetadata
 from annotator.knn.voting import Voting
 from index import LabelTable, VersionWriter, open_index
-from index.folder.change import add_rows, compact, remove_rows
-from index.folder.check import problems
+from index.folder.location import FolderLocation
 from index.search.build import KINDS
 from index.segments import Segment
 
@@ -38,7 +38,7 @@ def directory(tmp_path: Path) -> Path:
 
 
 def test_a_sound_index(directory: Path) -> None:
-    assert problems(directory) == []
+    assert FolderLocation(directory).problems() == []
 
 
 def test_all_damaged_files_are_named(directory: Path) -> None:
@@ -49,7 +49,7 @@ def test_all_damaged_files_are_named(directory: Path) -> None:
     data = bytearray((version / "vectors.npy").read_bytes())
     data[500] ^= 1
     (version / "vectors.npy").write_bytes(data)
-    found = problems(directory)
+    found = FolderLocation(directory).problems()
     assert len(found) == 4
     for name, problem in (
         ("captions.jsonl has 0 bytes", found[0]),
@@ -61,15 +61,15 @@ def test_all_damaged_files_are_named(directory: Path) -> None:
 
 
 def test_places_without_an_index(tmp_path: Path) -> None:
-    (problem,) = problems(tmp_path / "nowhere")
+    (problem,) = FolderLocation(tmp_path / "nowhere").problems()
     assert "nowhere does not exist" in problem
-    (problem,) = problems(tmp_path)
+    (problem,) = FolderLocation(tmp_path).problems()
     assert "is no index" in problem
 
 
 def test_a_damaged_manifest_is_named(directory: Path) -> None:
     (directory / "v000001" / "manifest.json").write_text("{}")
-    (problem,) = problems(directory)
+    (problem,) = FolderLocation(directory).problems()
     assert "manifest.json is not the manifest that was published" in problem
 
 
@@ -82,7 +82,7 @@ def test_vectors_that_were_published_wrong_are_found(
         with VersionWriter(directory) as writer:
             writer.add(np.array([[1, 0], [3, 4]], np.float32))
             writer.publish(["a", "b"], [[], []], names={}, columns={}, about={})
-    (problem,) = problems(directory)
+    (problem,) = FolderLocation(directory).problems()
     assert "row 1 has norm 5" in problem
 
 
@@ -100,44 +100,43 @@ def add(directory: Path, n: int = 20) -> None:
         columns={},
         arrays={},
     )
-    add_rows(directory, rows, of=open_index(directory).version)
+    FolderLocation(directory).add_rows(rows, of=open_index(directory).version)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_index_is_sound_after_every_change(directory: Path, kind: str) -> None:
-    compact(directory, index_type=kind)  # type: ignore[arg-type]
-    assert problems(directory) == []
+    FolderLocation(directory).compact(index_type=kind)  # type: ignore[arg-type]
+    assert FolderLocation(directory).problems() == []
     add(directory)
-    assert problems(directory) == []
-    remove_rows(directory, ["i7", "i149", "new0"])
-    assert problems(directory) == []
-    compact(directory)
-    assert problems(directory) == []
+    assert FolderLocation(directory).problems() == []
+    FolderLocation(directory).remove_rows(["i7", "i149", "new0"])
+    assert FolderLocation(directory).problems() == []
+    FolderLocation(directory).compact()
+    assert FolderLocation(directory).problems() == []
 
 
 def test_damage_to_added_rows_is_named(directory: Path) -> None:
     add(directory)
-    remove_rows(directory, ["i5"])
+    FolderLocation(directory).remove_rows(["i5"])
     for name in ("added-000001.vectors.npy", "removed.npy"):
         path = directory / "v000003" / name
         whole = path.read_bytes()
         path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-        (problem,) = problems(directory)
+        (problem,) = FolderLocation(directory).problems()
         assert problem.startswith(f"v000003/{name} has changed")
         path.write_bytes(whole)
 
 
-@pytest.mark.parametrize("kind", ["hnsw", "compressed"])
-def test_a_structure_that_finds_other_rows_is_found(
-    directory: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+def test_a_faiss_index_that_finds_other_rows_is_found(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As a faulty writer would leave it: all files as published, but made of other vectors."""
-    from index.folder import writer
-    from index.search.build import make_structure
+    """As a faulty writer would leave it: all files as published, but built of other vectors."""
+    from index.search import build
 
-    def of_others(kind: str, vectors: np.ndarray, *args: object, **options: object) -> object:
-        return make_structure(kind, np.ascontiguousarray(-vectors), *args, **options)  # type: ignore[arg-type]
+    def of_others(kind: build.Kind, vectors: np.ndarray, *args: Any, **options: Any) -> object:
+        return build_files(kind, np.ascontiguousarray(-vectors), *args, **options)
 
-    monkeypatch.setattr(writer, "make_structure", of_others)
-    compact(directory, index_type=kind)  # type: ignore[arg-type]
-    assert any("find" in problem for problem in problems(directory))
+    build_files = build.build_files
+    monkeypatch.setattr(build, "build_files", of_others)
+    FolderLocation(directory).compact(index_type="compressed")
+    assert any("find" in problem for problem in FolderLocation(directory).problems())

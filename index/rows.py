@@ -1,17 +1,19 @@
-"""What a search found, with what the index knows of it."""
+"""Rows of an index with what belongs to them, and search results that refer to them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from index.labels import LabelTable
 from index.search.base import Neighbors
+
+if TYPE_CHECKING:
+    from index.labels import LabelTable
 
 
 class Rows(Protocol):
@@ -37,49 +39,46 @@ class Rows(Protocol):
         ...
 
     def thumbnail(self, row: int) -> bytes | None:
-        """The small picture of a row, a JPEG; None where there is none."""
+        """The thumbnail of a row, a JPEG; None where there is none."""
         ...
 
 
 class RowSubset:
-    """Some rows of other cases.
+    """Some of other rows.
 
     Args:
-        cases: All of them.
-        rows: int64[m], which.
+        rows: All of them.
+        chosen: int64[m], which.
     """
 
-    def __init__(self, cases: Rows, rows: NDArray[np.int64]) -> None:
-        self._cases = cases
+    def __init__(self, rows: Rows, chosen: NDArray[np.int64]) -> None:
         self._rows = rows
+        self._chosen = chosen
 
     @cached_property
     def ids(self) -> Sequence[str]:
-        """Image id of each row."""
-        return [self._cases.ids[row] for row in self._rows.tolist()]
+        return [self._rows.ids[row] for row in self._chosen.tolist()]
 
     @cached_property
     def labels(self) -> LabelTable:
-        """CUIs of each row."""
-        return self._cases.labels.take(self._rows)
+        return self._rows.labels.take(self._chosen)
 
     @cached_property
     def columns(self) -> Mapping[str, Sequence[str]]:
-        """Further text of each row by column name."""
-        rows = self._rows.tolist()
-        return {name: [of[row] for row in rows] for name, of in self._cases.columns.items()}
+        chosen = self._chosen.tolist()
+        return {name: [of[row] for row in chosen] for name, of in self._rows.columns.items()}
 
     def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """float32[m, dim]: the vectors of some rows."""
-        return self._cases.vectors(self._rows[rows])
+        """float32[m, dim]: the vectors of some of these rows."""
+        return self._rows.vectors(self._chosen[rows])
 
     def thumbnail(self, row: int) -> bytes | None:
-        """The small picture of a row, a JPEG; None where there is none."""
-        return self._cases.thumbnail(int(self._rows[row]))
+        """The thumbnail of a row, a JPEG; None where there is none."""
+        return self._rows.thumbnail(int(self._chosen[row]))
 
 
-def spread(n: int, most: int) -> NDArray[np.int64]:
-    """int64[min(n, most)]: some of n places, ascending and spread evenly over them."""
+def sample_rows(n: int, most: int) -> NDArray[np.int64]:
+    """An evenly spread sample of n rows: int64[min(n, most)], ascending."""
     return np.linspace(0, n - 1, min(n, most)).astype(np.int64)
 
 
@@ -88,8 +87,8 @@ class SearchResult:
     """The neighbours of some queries.
 
     Attributes:
-        neighbors: Rows of `cases`.
-        cases: What they are.
+        neighbors: Their rows in `cases`, with similarities.
+        cases: Rows that were searched.
     """
 
     neighbors: Neighbors
