@@ -7,6 +7,7 @@ right. This file is also the script of the processes that read and write.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import random
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from index.search.build import KINDS
 from index.segments import Segment
 
 DIM = 16
+Start = Callable[..., subprocess.Popen[str]]
 Model = Mapping[str, int]  # the edition of each id
 
 
@@ -106,7 +108,9 @@ def read_until(directory: Path, log: Path, stop: Path) -> None:
 
 
 @pytest.mark.slow
-def test_readers_see_whole_versions_while_a_hundred_changes_are_made(tmp_path: Path) -> None:
+def test_readers_see_whole_versions_while_a_hundred_changes_are_made(
+    tmp_path: Path, start: Start
+) -> None:
     directory, log, stop = tmp_path / "index", tmp_path / "log", tmp_path / "stop"
     rng = random.Random(0)
     model = {str(i): 0 for i in range(40)}
@@ -118,7 +122,7 @@ def test_readers_see_whole_versions_while_a_hundred_changes_are_made(tmp_path: P
             file.flush()
 
         say("+", model)
-        readers = [start("read_until", directory, log, stop) for _ in range(2)]
+        readers = [start(__file__, "read_until", directory, log, stop) for _ in range(2)]
         assert all(reader.stdout and reader.stdout.readline() == "ready\n" for reader in readers)
         for turn in range(1, 101):
             what = rng.choice(["add", "add", "remove", "compact"])
@@ -176,6 +180,8 @@ def write_when_told(directory: Path, log: Path) -> None:
     for line in sys.stdin:
         child = os.fork()
         if child == 0:
+            if sys.platform == "linux":  # if the writer is killed, so is it
+                ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
             with contextlib.suppress(BaseException):
                 change_for_ever(directory, log, random.Random(line))
             os._exit(9)
@@ -211,12 +217,14 @@ def change_for_ever(directory: Path, log: Path, rng: random.Random) -> None:
 
 
 @pytest.mark.slow
-def test_changes_killed_at_any_moment_leave_the_old_or_the_new(tmp_path: Path) -> None:
+def test_changes_killed_at_any_moment_leave_the_old_or_the_new(
+    tmp_path: Path, start: Start
+) -> None:
     directory, log = tmp_path / "index", tmp_path / "log"
     build(directory, {"0": 0, "1": 0, "2": 0})
     moments = random.Random(0)
     killed, outcomes, left_over = set(), set(), 0
-    with start("write_when_told", directory, log) as writer:
+    with start(__file__, "write_when_told", directory, log) as writer:
         assert writer.stdin and writer.stdout and writer.stdout.readline() == "ready\n"
         for turn in range(200):
             log.write_text("")
@@ -242,25 +250,6 @@ def test_changes_killed_at_any_moment_leave_the_old_or_the_new(tmp_path: Path) -
     assert {(True, False), (False, True)} <= outcomes and left_over > 20
     FolderLocation(directory).compact()
     assert not list(directory.glob(".writing-*")) and len(list(directory.glob("v*"))) == 1
-
-
-# The processes
-
-
-def start(function: str, *arguments: Path) -> subprocess.Popen[str]:
-    here = Path(__file__)
-    script = (
-        f"import sys; sys.path[:0] = {[str(here.parent), str(here.parents[3])]!r}\n"
-        f"import test_change_alive as it; from pathlib import Path\n"
-        f"it.{function}(*map(Path, sys.argv[1:]))"
-    )
-    return subprocess.Popen(
-        [sys.executable, "-c", script, *map(str, arguments)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=None if function == "write_when_told" else subprocess.PIPE,
-        text=True,
-    )
 
 
 @contextlib.contextmanager

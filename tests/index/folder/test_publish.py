@@ -13,7 +13,6 @@ import pytest
 
 from index import IndexProblem, VersionWriter, open_index
 from index.folder.location import FolderLocation
-from index.folder.publish import only_writer
 
 ROOT = Path(__file__).parents[3]
 N = 6
@@ -78,29 +77,6 @@ def test_what_says_the_same_is_not_published_again(built: Path) -> None:
     assert not list(built.glob(".writing-*"))
 
 
-def test_a_version_that_is_not_current_any_more_is_refused(built: Path) -> None:
-    build(built, k=4)
-    before = contents(built)
-    for stale in ("v000001", "v000003"):
-        with pytest.raises(IndexProblem, match="has got a new version meanwhile") as caught:
-            FolderLocation(built).change_about({}, of=stale)
-        assert caught.value.hint == "Try again."
-    assert contents(built) == before
-
-
-def test_one_writer_at_a_time(built: Path) -> None:
-    before = contents(built)
-    with (
-        only_writer(built),
-        pytest.raises(IndexProblem, match="Another process is writing"),
-    ):
-        FolderLocation(built).change_about({}, of="v000001")
-    with VersionWriter(built), pytest.raises(IndexProblem, match="Another process is writing"):
-        FolderLocation(built).change_about({}, of="v000001")
-    assert contents(built) == before
-    assert FolderLocation(built).change_about({}, of="v000001") == "v000002"
-
-
 def test_a_writer_in_another_process_is_seen(built: Path) -> None:
     script = (
         "import sys; from pathlib import Path; from index.folder.publish import only_writer\n"
@@ -115,26 +91,6 @@ def test_a_writer_in_another_process_is_seen(built: Path) -> None:
             FolderLocation(built).change_about({}, of="v000001")
         holder.communicate("")
     assert FolderLocation(built).change_about({}, of="v000001") == "v000002"
-
-
-@pytest.mark.parametrize("name", ["rows.npy", "vectors.npy", "ids.txt"])
-def test_a_damaged_index_is_not_published_again(built: Path, name: str) -> None:
-    path = built / "v000001" / name
-    damaged = bytearray(path.read_bytes())
-    damaged[-1] ^= 1
-    path.write_bytes(damaged)
-    with pytest.raises(IndexProblem, match=f"{name} has changed"):
-        FolderLocation(built).change_about({}, of="v000001")
-    assert [path.name for path in built.glob("v*")] == ["v000001"]
-    assert not list(built.glob(".writing-*"))
-
-
-def test_without_an_index_nothing_is_written(tmp_path: Path) -> None:
-    with pytest.raises(IndexProblem, match="does not exist"):
-        FolderLocation(tmp_path / "nowhere").change_about({}, of="v000001")
-    with pytest.raises(IndexProblem, match="is no index"):
-        FolderLocation(tmp_path).change_about({}, of="v000001")
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_is_no_json_is_refused_and_leaves_nothing(built: Path) -> None:
