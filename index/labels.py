@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from index.errors import IndexProblem
 from index.rows import sample_rows
 
-SAMPLE = 64  # rows that stand for all
+SAMPLE = 64  # rows of `LabelTable.sample`
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ class LabelTable:
 
     @cached_property
     def sample(self) -> NDArray[np.int64]:
-        """int64[m]: a few rows, always the same and spread evenly, that stand for all."""
+        """int64[m]: a few rows, always the same, as an even sample of all."""
         return sample_rows(len(self), SAMPLE)
 
     @cached_property

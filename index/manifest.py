@@ -62,7 +62,7 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a version says of itself; the attributes are the keys of its JSON object.
+    """The manifest of a version; the attributes are the keys of its JSON object.
 
     An index on a server has a JSON object of its own, with these keys and others: there `rows` is
     `n`, segments have no files, and files have no digest.
@@ -75,7 +75,7 @@ class Manifest:
         search: Parameters of the search, and why this index type was chosen.
         columns: Names of the text columns.
         arrays: Names of the further arrays.
-        about: Whatever the builder wants to find again, as JSON types.
+        about: Metadata of the builder, as JSON types.
         files: Size and digest by name.
         rows: Rows of the base segment.
         removed: How many stored rows were removed.

@@ -75,7 +75,7 @@ class Index(Protocol):
 
     @property
     def has_thumbnails(self) -> bool:
-        """Whether its rows have small pictures."""
+        """Whether rows have thumbnails."""
         ...
 
     def find(self, vectors: NDArray[np.float32], k: int) -> SearchResult:
@@ -88,21 +88,21 @@ class Index(Protocol):
         ...
 
     def with_ids(self, ids: Sequence[str]) -> Rows:
-        """The images with these ids, in their order; those that are not there are left out."""
+        """The images with these ids, in their order; unknown ids are left out."""
         ...
 
     def with_concept(self, cui: str, most: int) -> Rows:
-        """Images that hold a CUI by ascending row; of more than `most`, so many spread evenly."""
+        """Images that hold a CUI by ascending row; of more than `most`, an even sample."""
         ...
 
     def thumbnail_of(self, image_id: str) -> bytes | None:
-        """The small picture of an image, a JPEG; None where there is none."""
+        """The thumbnail of an image, a JPEG; None where there is none."""
         ...
 
     def contents_of_only(self, ids: Collection[str]) -> set[bytes] | None:
-        """The sha256 of the files of some images that no other image of the index has.
+        """The sha256 of the files of some images, without those that other images share.
 
-        None where the index does not know its images' files.
+        None where the index does not record its images' files.
         """
         ...
 
@@ -137,13 +137,12 @@ class Writer(Protocol):
 
 
 class IndexLocation(Protocol):
-    """Where an index lies. As text, what `locate` takes.
+    """Where an index is stored. Its text is what `locate` takes.
 
     Attributes:
-        folder: On this machine, for what belongs to the work on the index: the cache of vectors,
-            and files on their way.
-        disk: Where its rows are kept, in words.
-        after_compact: What has become of removed rows after `compact`, in words.
+        folder: On this machine, for the cache of vectors and temporary files.
+        disk: Where its rows are kept, for messages.
+        after_compact: What becomes of removed rows after `compact`, for messages.
     """
 
     @property
@@ -159,8 +158,8 @@ class IndexLocation(Protocol):
         """Open the current version.
 
         Args:
-            whole: Check all of it before it is believed, however large it is.
-            device: "cuda" searches on this machine's GPU, where the vectors are on this machine.
+            whole: Also verify the checksums of files over 512 MiB.
+            device: "cuda" searches on this machine's GPUs, if the vectors are on this machine.
             patience: Seconds for which a server that is away or busy is tried again, now and in
                 searches.
 
@@ -174,7 +173,7 @@ class IndexLocation(Protocol):
         ...
 
     def check_index_type(self, index_type: str) -> None:
-        """Refuse a type of index that there is not here, before work is done for it.
+        """Refuse an index type that this storage does not have, before any work is done.
 
         Raises:
             IndexProblem: Says which there are.

@@ -204,11 +204,11 @@ class FolderLocation:
         disk; readers that have one open keep it until they close it.
 
         Args:
-            of: The version that `arrays` were made for; a newer one is not written over.
+            of: The version that `arrays` were made for; a newer one is not overwritten.
             index_type: Another kind of index; None for the same.
             target_recall: For approximate kinds; None for the same.
-            arrays: Instead of those of the index: what refers to rows by their number has to be
-                numbered anew (`Index.renumber`).
+            arrays: Instead of the index's own: those that refer to rows by number have to be
+                renumbered (`Index.renumber`).
 
         Raises:
             IndexProblem: There is no index, it is damaged, or another process writes to it.

@@ -1,4 +1,4 @@
-"""How a version becomes the current one, and who may write."""
+"""Publishing a version atomically, and the lock of the only writer."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def next_version(directory: Path, *, of: str | None = None) -> Iterator[Draft]:
 
     Args:
         directory: The index.
-        of: The version that the change was made for; a newer one is not written over.
+        of: The version that the change was made for; a newer one is not overwritten.
 
     Raises:
         IndexProblem: There is no index, it is damaged, or another process writes to it.
@@ -90,7 +90,7 @@ def next_version(directory: Path, *, of: str | None = None) -> Iterator[Draft]:
 
 
 def new_folder(directory: Path) -> Path:
-    """A folder to write a version in; those of writers that were killed are removed."""
+    """A temporary folder for a version; those of killed writers are removed."""
     for stale in directory.glob(".writing-*"):
         shutil.rmtree(stale, ignore_errors=True)
     return Path(tempfile.mkdtemp(prefix=".writing-", dir=directory))

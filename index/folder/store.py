@@ -41,9 +41,9 @@ from index.segments import CONTENT, ROW_ARRAYS, THUMBNAIL_ENDS, Segment, joined_
 
 @dataclass(frozen=True)
 class StoredIndex:
-    """An opened version of an index. Rows, ids and labels agree: that is checked on opening.
+    """An opened version of an index, whose rows, ids and labels were checked to agree.
 
-    Rows that were removed are not there: rows are numbered without them.
+    Rows are numbered without those that were removed.
 
     Attributes:
         index: The vectors.
@@ -82,7 +82,7 @@ class StoredIndex:
 
     @property
     def has_thumbnails(self) -> bool:
-        """Whether its rows have small pictures."""
+        """Whether rows have thumbnails."""
         return any(THUMBNAIL_ENDS in segment.arrays for segment in self.segments)
 
     def find(self, vectors: NDArray[np.float32], k: int) -> SearchResult:
@@ -94,29 +94,29 @@ class StoredIndex:
         return SearchResult(self.index.search(vectors, k), self)
 
     def with_ids(self, ids: Sequence[str]) -> Rows:
-        """The images with these ids, in their order; those that are not there are left out."""
+        """The images with these ids, in their order; unknown ids are left out."""
         rows = [self._rows[id_] for id_ in ids if id_ in self._rows]
         return RowSubset(self, np.array(rows, np.int64))
 
     def with_concept(self, cui: str, most: int) -> Rows:
-        """Images that hold a CUI by ascending row; of more than `most`, so many spread evenly."""
+        """Images that hold a CUI by ascending row; of more than `most`, an even sample."""
         rows = self.labels.holders(cui)
         return RowSubset(self, rows[sample_rows(len(rows), most)])
 
     def thumbnail(self, row: int) -> bytes | None:
-        """The small picture of a row, a JPEG; None where there is none."""
+        """The thumbnail of a row, a JPEG; None where there is none."""
         segment, within = self._place(row)
         return segment.picture(within) or None
 
     def thumbnail_of(self, image_id: str) -> bytes | None:
-        """The small picture of an image, a JPEG; None where there is none."""
+        """The thumbnail of an image, a JPEG; None where there is none."""
         row = self._rows.get(image_id)
         return None if row is None else self.thumbnail(row)
 
     def contents_of_only(self, ids: Collection[str]) -> set[bytes] | None:
-        """The sha256 of the files of some images that no other image of the index has.
+        """The sha256 of the files of some images, without those that other images share.
 
-        None where the index does not know its images' files.
+        None where the index does not record its images' files.
         """
         if any(CONTENT not in segment.arrays for segment in self.segments):
             return None
@@ -126,7 +126,7 @@ class StoredIndex:
         return theirs - others
 
     def content(self, row: int) -> bytes | None:
-        """The sha256 of the file of a row's image; None where the index does not know it."""
+        """The sha256 of the file of a row's image; None where it is not recorded."""
         segment, within = self._place(row)
         keys = segment.arrays.get(CONTENT)
         return None if keys is None else keys[within].tobytes()

@@ -1,4 +1,4 @@
-"""Writing a whole version of an index: what a build does."""
+"""Writing a new version of an index from scratch."""
 
 from __future__ import annotations
 
@@ -85,8 +85,8 @@ class VersionWriter:
             concepts: CUIs of each row.
             names: Names of CUIs; those of other CUIs are left out.
             columns: Further text of each row by column name.
-            about: Whatever the builder wants to find again, as JSON types.
-            arrays: Further arrays to find again, by name; those of `ROW_ARRAYS` belong to the rows.
+            about: Metadata of the builder, as JSON types.
+            arrays: Further arrays by name; those of `ROW_ARRAYS` belong to the rows.
             index_type: How the vectors are searched; "auto" chooses by their number and length.
             target_recall: For approximate kinds, the share of the true neighbours to find, and for
                 "auto" whether an approximate kind will do.
