@@ -173,7 +173,7 @@ class Annotator:
         *,
         with_neighbors: bool = True,
     ) -> list[Annotation]:
-        """Search, vote and decide for vectors float32[q, dim] of unit norm.
+        """Search and decide for the encoder's vectors float32[q, dim] of unit norm.
 
         Raises:
             IndexProblem: The vectors have another length or are not of unit norm.
@@ -207,7 +207,14 @@ class Annotator:
         voting: Voting | None = None,
         with_neighbors: bool = True,
     ) -> list[Annotation]:
-        """Let what `search` found vote, with `voting` (None for the annotator's own)."""
+        """Weigh the neighbours that `search` found and choose concepts.
+
+        Args:
+            image_ids: Of the q queries.
+            found: Their neighbours.
+            voting: None for the annotator's own.
+            with_neighbors: Say which cases voted.
+        """
         voting = voting or self.voting
         posterior = weigh(found.neighbors, found.cases.labels, voting)
         decisions = choose_concepts(posterior, voting)

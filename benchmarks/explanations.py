@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 
 from annotator.collection import Collection
 from annotator.encoders.registry import DEFAULT, make_embedder
-from annotator.explain.attribution import Heat, highest
-from annotator.explain.explain import Concept, Explanation, explain
+from annotator.explain.attribution import AttributionMap, highest
+from annotator.explain.explain import ConceptExplanation, Explanation, explain
 from annotator.explain.occlusion import cover
 from annotator.images.decode import decode
 from annotator.images.ref import ImageRef
@@ -172,7 +172,7 @@ def measure(annotator: Annotator, subject: Subject) -> Iterator[dict[str, Any]]:
         yield row
 
 
-def error(concept: Concept) -> float:
+def error(concept: ConceptExplanation) -> float:
     """How far the parts of the vote are from what the search and the kernel said."""
     reported = sum(neighbor.weight * neighbor.similarity for neighbor in concept.voters)
     heat = concept.vote
@@ -221,7 +221,9 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def _looked_at(explanation: Explanation, subject: Subject) -> Iterator[tuple[Concept, str]]:
+def _looked_at(
+    explanation: Explanation, subject: Subject
+) -> Iterator[tuple[ConceptExplanation, str]]:
     for concept in explanation.concepts:
         if not subject.lesions:
             yield concept, ""
@@ -230,7 +232,7 @@ def _looked_at(explanation: Explanation, subject: Subject) -> Iterator[tuple[Con
                 yield concept, name
 
 
-def _heats(concept: Concept) -> tuple[Heat, Heat]:
+def _heats(concept: ConceptExplanation) -> tuple[AttributionMap, AttributionMap]:
     return concept.contrast, concept.vote
 
 

@@ -1,4 +1,4 @@
-"""Search by free text."""
+"""Search by free text, with the text tower of an index's encoder."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from annotator.evaluation.evaluation import bootstrap_interval
+from annotator.evaluation.measures import bootstrap_interval
 
 _OURS, _OTHER = "#2f6f9f", "#9aa5b1"
 _COLOURS = ("#2f6f9f", "#c2571a", "#5b8c3a", "#7b5aa6")

@@ -9,8 +9,8 @@ import explanations
 import numpy as np
 import pytest
 
-from annotator.explain.attribution import Heat
-from annotator.explain.explain import Concept
+from annotator.explain.attribution import AttributionMap
+from annotator.explain.explain import ConceptExplanation
 from annotator.knn.neighbors import Case
 from annotator.phantoms.cases import draw_cases
 from annotator.phantoms.render import drawn_by, render
@@ -51,9 +51,9 @@ def test_covering_the_hottest_tenth_takes_more_of_the_vote_than_a_random_one(
 
 
 def test_the_error_is_of_what_the_search_said() -> None:
-    heat = Heat(np.array([[0.25, 0.5]]), 0.125, -0.25, 0.625)
+    heat = AttributionMap(np.array([[0.25, 0.5]]), 0.125, -0.25, 0.625)
     voters = (Case("a", 0.5, ("C1",), weight=0.75), Case("b", 0.25, ("C1",), weight=0.25))
-    concept = Concept("C1", 1.0, heat, heat, 2, 2, voters)
+    concept = ConceptExplanation("C1", 1.0, heat, heat, 2, 2, voters)
     assert explanations.error(concept) == pytest.approx(0.625 - 0.4375)
 
 
