@@ -24,10 +24,10 @@ from annotator.knn.neighbors import Case, case_of
 from annotator.knn.posterior import Posterior, weigh
 from annotator.knn.projection import Projection
 from annotator.knn.voting import Voting
-from index.cases import SearchResult
 from index.locations import locate
 from index.progress import track
 from index.protocols import Index, IndexLocation
+from index.rows import SearchResult
 from index.search.base import check_unit
 
 _SEARCHED_AT_ONCE = 256

@@ -27,7 +27,7 @@ from index_latency_parts.synthetic import Synthetic
 from numpy.typing import NDArray
 
 from index import LabelTable, VersionWriter, open_index
-from index.folder.change import add_rows, compact, remove_rows
+from index.folder.location import FolderLocation
 from index.segments import CONTENT, Segment
 
 CONCEPTS = [[f"C{j:07d}" for j in range(i, i + 5)] for i in range(1000)]
@@ -36,8 +36,8 @@ OPEN = """
 import sys, time
 from pathlib import Path
 import numpy as np
-from index.folder.store import open_index
-from index.search.library import import_faiss
+from index import open_index
+from index.search.base import import_faiss
 import_faiss()
 query = np.load(sys.argv[2])
 start = time.perf_counter()
@@ -89,7 +89,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
                 index_type=options.index_type,
             )
         )
-    kind = open_index(index).manifest["index_type"]
+    kind = open_index(index).manifest.index_type
     record: dict[str, Any] = {
         "n": options.n, "dim": options.dim, "added": options.added, "index_type": kind,
         "build_s": seconds, "open_s": [], "first_answer_s": [], "first_answer_whole_s": [],
@@ -101,13 +101,14 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             record[name].append(answered)
             if how == "quick":
                 record["open_s"].append(opened)
+    place = FolderLocation(index)
     for number in range(options.rounds):
         vectors, _ = next(synthetic.chunks(options.added, stream=2 + number))
         new = segment(vectors, number)
         version = open_index(index).version
-        record["add_s"].append(timed(partial(add_rows, index, new, of=version)))
-        record["remove_s"].append(timed(partial(remove_rows, index, [new.ids[0]])))
-    record["compact_s"].append(timed(partial(compact, index)))
+        record["add_s"].append(timed(partial(place.add_rows, new, of=version)))
+        record["remove_s"].append(timed(partial(place.remove_rows, [new.ids[0]])))
+    record["compact_s"].append(timed(partial(place.compact, of=place.manifest().version)))
     return record
 
 

@@ -42,7 +42,7 @@ from index_latency_parts.runner import Grid, Runner, usable
 from index_latency_parts.systems import SYSTEMS
 
 from annotator.errors import AnnotatorError
-from index.search.choose import choose_kind
+from index.search.build import choose_kind
 
 QUICK = ("auto", "flat", "scan", "ivf", "faiss-flat", "hnswlib")
 

@@ -29,9 +29,9 @@ from annotator.knn.decision import choose_concepts
 from annotator.knn.posterior import weigh
 from annotator.knn.voting import Voting
 from index import LabelTable
-from index.search.build import KINDS, STRUCTURE, Kind, make_structure, open_structure
-from index.search.faiss_ivf import candidates_for, set_effort
-from index.search.library import import_faiss
+from index.search.base import import_faiss
+from index.search.build import ANN, KINDS, Kind, build_files, open_files
+from index.search.ivf import candidates_for, set_nprobe
 
 Floats = NDArray[np.float32]
 
@@ -64,8 +64,8 @@ def measure(
     kind: Kind, data: Dataset, labels: LabelTable, folder: Path, options: argparse.Namespace
 ) -> dict[str, Any]:
     """Medians of all batches, and of the ratio of each batch."""
-    params = make_structure(kind, data.vectors, folder)
-    index = open_structure(kind, data.vectors, folder, params)
+    params = build_files(kind, data.vectors, folder)
+    index = open_files(kind, data.vectors, folder, params)
     bare = _bare(kind, data.vectors, folder, params, options.k)
     voting = Voting(k=options.k)
     queries = data.queries[:QUERIES]
@@ -107,8 +107,8 @@ def _bare(
         structure = faiss.IndexFlatIP(vectors.shape[1])
         structure.add(np.ascontiguousarray(vectors))
         return lambda queries: structure.search(queries, k)
-    structure = faiss.read_index(str(folder / STRUCTURE))
-    set_effort(structure, params["effort"])
+    structure = faiss.read_index(str(folder / ANN))
+    set_nprobe(structure, params["effort"])
     width = min(candidates_for(k, params["width"]), len(vectors))
     return lambda queries: structure.search(queries, width)
 

@@ -79,7 +79,7 @@ def measure(kind: str, data: Dataset, rows: Segment, options: argparse.Namespace
     return {
         "server": version,
         "index": build_params(kind, data.n),
-        "search": index.manifest["search"],
+        "search": index.manifest.search,
         "rows_per_second": built["rows_per_second"],
         "build": built,
         "build_bare": alone,
@@ -154,7 +154,7 @@ def ask(
     k, voting = options.k, Voting(k=options.k)
 
     def pymilvus(fields: list[str]) -> Callable[[Floats], Any]:
-        params = search_params(index.manifest["search"]["params"], k)
+        params = search_params(index.entries["search"]["params"], k)
         return lambda queries: client.search(
             bare, data=list(queries), limit=k, output_fields=fields, search_params=params,
             consistency_level="Bounded",

@@ -30,7 +30,7 @@ from index_latency_parts.synthetic import Synthetic
 
 from annotator.tables.formats import read_captions, read_concepts
 from index import VersionWriter, open_index
-from index.search.build import STRUCTURE
+from index.search.build import ANN
 from index.segments import CONTENT
 
 KINDS = {512: ("flat", "ivf", "compressed"), 1280: ("ivf", "compressed")}
@@ -139,11 +139,11 @@ def build(index: Path, kind: str, n: int, dim: int, texts: Texts) -> None:
 
 def files_of(index: Path) -> dict[str, int]:
     """Bytes on disk: of the vectors, of what searches them, and of the rest."""
-    files = open_index(index).manifest["files"]
+    files = open_index(index).manifest.files
     parts = {"vectors": 0, "structure": 0, "texts": 0}
     for name, entry in files.items():
-        part = "structure" if name == STRUCTURE else "texts"
-        parts["vectors" if name == "vectors.npy" else part] += entry["bytes"]
+        part = "structure" if name == ANN else "texts"
+        parts["vectors" if name == "vectors.npy" else part] += entry.bytes
     return parts
 
 
@@ -171,7 +171,7 @@ def child(what: str, folder: Path) -> dict[str, int]:
 
 def opened(index: Path) -> dict[str, int]:
     """Memory that an open index has taken for itself, after some queries."""
-    from index.search.library import import_faiss
+    from index.search.base import import_faiss
 
     import_faiss()
     dim = json.loads((index / "v000001" / "manifest.json").read_text())["dim"]

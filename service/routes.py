@@ -159,7 +159,7 @@ async def info(request: Request) -> dict[str, Any]:
             "version": stored.version,
             "images": len(stored),
             "concepts": len(engine.concepts),
-            "dim": stored.manifest["dim"],
+            "dim": stored.manifest.dim,
             "thumbnails": stored.has_thumbnails,
         },
         "model": describe_model(engine),

@@ -23,7 +23,7 @@ from annotator.knn.projection import ARRAYS, Projection
 from annotator.knn.voting import Voting
 from annotator.pipeline import Annotation, Annotator
 from index import IndexProblem, Neighbors, StoredIndex, VersionWriter, open_index
-from index.cases import SearchResult
+from index.rows import SearchResult
 
 CONCEPTS = ["C1;C2", "C1", "", "C3", "C2;C3;C4", "C1", "C5", "C2", "C1;C2", "C4"]
 
@@ -210,7 +210,7 @@ def test_queries_that_cannot_be_searched_for_are_refused(
         tuned.search(np.array([[1, 0, 0]], np.float32))
     with pytest.raises(IndexProblem, match="unit norm"):
         tuned.search(np.full((1, 16), 0.5, np.float32))
-    held = tuned.stored.manifest["dim"]
+    held = tuned.stored.manifest.dim
     assert held != 16
     with pytest.raises(IndexProblem, match=f"have {held} dimensions"):
         tuned.search(np.eye(held, dtype=np.float32)[:1])

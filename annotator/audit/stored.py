@@ -22,8 +22,8 @@ from annotator.knn.neighbors import nearest_others
 from annotator.knn.projection import Projection
 from annotator.knn.voting import Voting
 from index import LabelTable, Neighbors, StoredIndex, open_index
-from index.cases import SearchResult
 from index.locations import is_on_server
+from index.rows import SearchResult
 
 _MORE = 50  # neighbours beyond those that vote, to leave out the image's own
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from annotator.pipeline import Annotation, Annotator
-from index.cases import SearchResult
+from index.rows import SearchResult
 
 SEEN = 200  # nearest cases among which those with and without a concept are sought
 COMPARED = 50  # of each

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from annotator.knn.neighbors import Case, case_of, nearest_others
 from annotator.knn.posterior import Posterior, weigh
 from annotator.knn.voting import Voting
-from index.cases import Rows, SearchResult
 from index.protocols import Index
+from index.rows import Rows, SearchResult
 
 MOST_JUDGED = 2000
 LEAST_MISSING = 0.5  # share of the votes above which a concept is likely missing

@@ -98,7 +98,7 @@ def stored_lists(stored: Index) -> NeighborLists | None:
     Raises:
         AnnotatorError: They do not fit the index.
     """
-    written = len(stored) + stored.manifest["removed"]
+    written = len(stored) + stored.manifest.removed
     lists = NeighborLists.from_arrays(stored.arrays, written)
     return lists.renumbered(stored.renumber) if lists is not None else None
 

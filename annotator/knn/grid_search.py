@@ -16,8 +16,8 @@ from annotator.knn.decision import choose_concepts
 from annotator.knn.posterior import weigh
 from annotator.knn.voting import Voting
 from index import LabelTable
-from index.cases import spread
 from index.progress import track
+from index.rows import sample_rows
 
 KS = (5, 10, 20, 50, 100)
 BETAS = (8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0, 96.0, 128.0)
@@ -171,7 +171,7 @@ def _tried(voting: Voting) -> dict[str, Any]:
 
 def _some(lists: NeighborLists) -> NeighborLists:
     """At most 2,000 of the lists, evenly spaced."""
-    kept = spread(len(lists.queries), _GRID_IMAGES)
+    kept = sample_rows(len(lists.queries), _GRID_IMAGES)
     return NeighborLists(lists.queries[kept], lists.found.take(kept))
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from index.cases import Rows, SearchResult
+from index.rows import Rows, SearchResult
 from index.search.base import Neighbors, VectorIndex
 
 Find = Callable[[NDArray[np.float32], int], SearchResult]

@@ -8,7 +8,7 @@ from typing import Literal
 
 from capacity_parts.figures import Figure
 from capacity_parts.formula import calculate
-from index.search.choose import choose_kind
+from index.search.build import choose_kind
 
 Unit = Literal["seconds", "bytes", "count", "rate", "nodes", "speed"]
 DAY = 86_400

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from index.search.gpu import GpuKind, gpu_index
+from index.search.gpu import gpu_index
 
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
@@ -24,11 +24,10 @@ _ROWS_AT_ONCE = 2**18  # copied to the device
 
 
 class Ours:
-    """The product's index on the GPU; `kind` is that of `gpu_index`."""
+    """The product's exact index on the GPU."""
 
-    def __init__(self, vectors_path: Path, kind: GpuKind) -> None:
-        vectors = np.load(vectors_path, mmap_mode="r")
-        self._index = gpu_index(vectors, device="cuda", kind=kind)
+    def __init__(self, vectors_path: Path) -> None:
+        self._index = gpu_index(np.load(vectors_path, mmap_mode="r"))
 
     def use(self, point: Point) -> None:
         """Nothing to choose."""
@@ -39,13 +38,9 @@ class Ours:
         return rows
 
 
-def opening_ours(kind: GpuKind) -> Callable[[Path, Path, int, Point], Ours]:
+def opening_ours(vectors_path: Path, folder: Path, threads: int, point: Point) -> Ours:
     """Opens the product's index on the GPU."""
-
-    def open_(vectors_path: Path, folder: Path, threads: int, point: Point) -> Ours:
-        return Ours(vectors_path, kind)
-
-    return open_
+    return Ours(vectors_path)
 
 
 class TorchScan:

@@ -1,4 +1,4 @@
-"""The product's kinds of index, through `make_structure` and `open_structure`."""
+"""The product's kinds of index, through `build_files` and `open_files`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.search import build as structure
-from index.search.build import Kind, make_structure, open_structure
-from index.search.library import import_faiss
+from index.search.base import import_faiss
+from index.search.build import Kind, build_files, open_files
+from index.search.ivf import IvfKind, tune
 
 Floats = NDArray[np.float32]
 Point = dict[str, Any]
@@ -25,7 +26,7 @@ def building(kind: str) -> Callable[[Path, Path, int], list[Point]]:
 
     def build(vectors_path: Path, folder: Path, threads: int) -> list[Point]:
         vectors = np.load(vectors_path, mmap_mode="r")
-        params = make_structure(cast(Kind, kind), vectors, folder)
+        params = build_files(cast(Kind, kind), vectors, folder)
         if kind in EXACT:
             return [{"name": "exact", "params": params}]
         points = {structure.DEFAULT_RECALL: params}
@@ -60,13 +61,13 @@ class Ours:
         self._kind, self._folder = kind, folder
         self._vectors = np.load(vectors_path, mmap_mode="r")
         self._point = point
-        self._index: Any = open_structure(kind, self._vectors, folder, point["params"])
+        self._index: Any = open_files(kind, self._vectors, folder, point["params"])
 
     def use(self, point: Point) -> None:
         """Open it with other parameters, if they are others."""
         if point != self._point:
             self._index = None  # before the next one is read
-            self._index = open_structure(self._kind, self._vectors, self._folder, point["params"])
+            self._index = open_files(self._kind, self._vectors, self._folder, point["params"])
             self._point = point
 
     def search(self, queries: Floats, k: int) -> NDArray[np.int64]:
@@ -76,6 +77,6 @@ class Ours:
 
 
 def _tuned_again(kind: Kind, vectors: Floats, folder: Path, target: float) -> dict[str, Any]:
-    """What `make_structure` would return for another target, without building all of it again."""
-    read = import_faiss().read_index(str(folder / structure.STRUCTURE))
-    return structure.tuned(kind, read, vectors, target)
+    """What `build_files` would return for another target, without building all of it again."""
+    read = import_faiss().read_index(str(folder / structure.ANN))
+    return tune(cast(IvfKind, kind), read, vectors, target)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from index.search.choose import choose_kind
+from index.search.build import choose_kind
 
 Record = dict[str, Any]
 Curve = list[tuple[float, float]]

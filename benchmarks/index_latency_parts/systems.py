@@ -78,7 +78,6 @@ _ALL = (
     _ours("flat", "ours: flat (exact)", exact=True, memory=0.1),
     _ours("ivf", "ours: ivf", cost=0.6, memory=0.3),
     _ours("compressed", "ours: compressed", cost=0.9, memory=0.4),
-    _ours("hnsw", "ours: hnsw", cost=4.0, memory=0.6),
     System("faiss-flat", "FAISS IndexFlatIP", peers.build_flat, peers.FaissFlat, exact=True),
     System("torch", "torch matmul + topk", peers.build_none, peers.Torch, ("torch",), exact=True),
     System(
@@ -101,11 +100,7 @@ _ALL = (
         ("usearch", "usearch.index"), cost=2.5, memory=0.5,
     ),
     System(
-        "gpu", "ours: gpu (exact)", peers.build_none, cuda.opening_ours("auto"),
-        ("torch", "faiss"), exact=True, ours=True, on="cuda",
-    ),
-    System(
-        "gpu-torch", "ours: gpu by torch (exact)", peers.build_none, cuda.opening_ours("torch"),
+        "gpu", "ours: gpu (exact)", peers.build_none, cuda.opening_ours,
         ("torch", "faiss"), exact=True, ours=True, on="cuda",
     ),
     System(

@@ -63,7 +63,7 @@ class Ours:
     def predict(self, test: Data) -> list[set[str]]:
         """Open the index and annotate."""
         annotator = Annotator(open_index(self._index), self._embedder())
-        about = annotator.stored.manifest["about"]
+        about = annotator.stored.manifest.about
         self.chosen = {**about["voting"], "adaptation": about["adaptation"]}
         if about["tuning"]:
             self.chosen["f1_on_training_side"] = round(about["tuning"]["f1"], 4)
@@ -80,7 +80,7 @@ class Nearest(Ours):
         stored = open_index(self._index)
         voting = replace(IndexMetadata.of(stored).voting, k=1, prior=0.0)
         annotator = Annotator(stored, self._embedder(), voting)
-        self.chosen = {"k": 1, "adaptation": stored.manifest["about"]["adaptation"]}
+        self.chosen = {"k": 1, "adaptation": stored.manifest.about["adaptation"]}
         annotations = annotator.annotate(test.images, with_neighbors=False)
         return [set(a.cuis) for a in annotations]
 

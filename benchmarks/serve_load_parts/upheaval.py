@@ -63,7 +63,7 @@ class Publisher:
                 [stored.labels.row(row) for row in rows],
                 names=stored.names,
                 columns=stored.columns,
-                about=stored.manifest["about"],
+                about=stored.manifest.about,
                 arrays=stored.arrays,
             )
         if published != version:

@@ -118,10 +118,10 @@ def test_queries_a_second_at_a_recall() -> None:
 
 
 def test_cells_come_cheapest_first_and_repeats_apart() -> None:
-    grid = Grid(("hnsw", "scan"), (2000, 100), (8,), (5,), (1,), (1,), repeats=2)
+    grid = Grid(("compressed", "scan"), (2000, 100), (8,), (5,), (1,), (1,), repeats=2)
     cells = [(c.n, c.repeat, c.system.key) for c in cells_of(grid)]
     assert cells == [
-        (n, repeat, key) for n in (100, 2000) for repeat in (0, 1) for key in ("scan", "hnsw")
+        (n, repeat, key) for n in (100, 2000) for repeat in (0, 1) for key in ("scan", "compressed")
     ]
 
 

@@ -96,7 +96,7 @@ def test_everything_is_in_the_index(
     assert stored.names == {"C0": "zero", "C1": "one"}
     assert stored.columns["captions"][:2] == ("", "of i01, so")
     assert stored.columns["groups"][:3] == ("p0", "p0", "p1")
-    about = stored.manifest["about"]
+    about = stored.manifest.about
     assert about["voting"]["k"] == 7
     assert about["adaptation"] is None and about["tuning"] is None
     assert stored.arrays == {}
@@ -202,7 +202,7 @@ def test_a_folder_of_other_files_is_refused_before_the_work(
 
 
 def digests(stored: StoredIndex) -> dict[str, str]:
-    return {name: facts["sha256"] for name, facts in stored.manifest["files"].items()}
+    return {name: facts.sha256 for name, facts in stored.manifest.files.items()}
 
 
 def test_the_vectors_are_projected_and_the_fit_is_recorded(
@@ -210,7 +210,7 @@ def test_the_vectors_are_projected_and_the_fit_is_recorded(
 ) -> None:
     built = build_index(patterns, tmp_path / "index", tiny_embedder)
     stored = open_index(tmp_path / "index")
-    model, about = built.model, stored.manifest["about"]
+    model, about = built.model, stored.manifest.about
     assert model.projection is not None and model.tuned is not None
     projection = Projection.from_arrays(stored.arrays)
     assert projection is not None
@@ -285,7 +285,7 @@ def test_what_is_fitted_and_what_is_left(
     vectors = np.load(tmp_path / "index" / "v000001" / "vectors.npy")
     kept = np.array_equal(vectors, vectors_of(patterns, tiny_embedder))
     assert kept == (adaptation == "none")
-    about = stored.manifest["about"]
+    about = stored.manifest.about
     assert (about["adaptation"] is None) == (adaptation == "none")
     assert (about["tuning"] is None) == (not tuning)
     recorded = IndexMetadata.of(stored).voting
@@ -306,13 +306,13 @@ def test_a_voting_that_is_tuned_again_shares_the_vectors(tuned_index: Path) -> N
     after = open_index(tuned_index)
     assert (before.version, version, after.version) == ("v000001", "v000002", "v000002")
     assert digests(after) == digests(before)
-    for name in after.manifest["files"]:
+    for name in after.manifest.files:
         inodes = {(tuned_index / v / name).stat().st_ino for v in ("v000001", "v000002")}
         assert len(inodes) == 1
     assert IndexMetadata.of(after).voting == tuned.voting and tuned.voting.k == 5
-    assert after.manifest["about"]["tuning"] == json.loads(json.dumps(tuned.to_dict()))
+    assert after.manifest.about["tuning"] == json.loads(json.dumps(tuned.to_dict()))
     for key in ("embedder", "adaptation"):
-        assert after.manifest["about"][key] == before.manifest["about"][key]
+        assert after.manifest.about[key] == before.manifest.about[key]
 
 
 def test_tuning_again_starts_from_what_the_build_knew(
