@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from index.milvus.place import MilvusLocation
+from index.milvus.location import MilvusLocation
 
 ROOT = Path(__file__).parents[3]
 PYTHON = Path(os.environ.get("ANNOTATOR_MILVUS_PYTHON") or ROOT / ".venv-milvus/bin/python")

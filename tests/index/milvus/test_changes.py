@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from index import IndexProblem, LabelTable
 from index.folder.location import FolderLocation
 from index.milvus import rows as milvus_rows
-from index.milvus.opened import MilvusIndex
-from index.milvus.place import MilvusLocation
+from index.milvus.collection import Collection
+from index.milvus.index import MilvusIndex
+from index.milvus.location import MilvusLocation
 from index.progress import reported_by
 from index.segments import Segment
 
@@ -59,9 +60,9 @@ def sends(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     sent: list[int] = []
     really = milvus_rows._send
 
-    def count_them(server: Any, collection: str, some: list[Any], **options: Any) -> None:
+    def count_them(collection: Any, some: list[Any], **options: Any) -> None:
         sent.append(len(some))
-        really(server, collection, some, **options)
+        really(collection, some, **options)
 
     monkeypatch.setattr(milvus_rows, "_send", count_them)
     monkeypatch.setattr(milvus_rows, "_MOST_ROWS", 10)
@@ -121,10 +122,8 @@ def test_a_removal_that_was_stopped(
     def stop(*_: object) -> None:
         raise Stopped
 
-    from index.milvus import change
-
     with monkeypatch.context() as patch, pytest.raises(Stopped):
-        patch.setattr(change, "delete_rows", stop)
+        patch.setattr(Collection, "delete_rows", stop)
         place.remove_rows(gone)
     # The documents say that they are removed, so nobody finds them, though they are there.
     assert len(place.open()) == 57
@@ -315,9 +314,9 @@ def test_ids_of_any_kind(some_index: MilvusLocation, drawn: list[str]) -> None:
     some_index.add_rows(segment(vectors, ids, [["C1"]] * len(ids)), of=version)
     index = some_index.open()
     assert isinstance(index, MilvusIndex)
-    assert {entity["id"] for entity in index.entities(ids, ["row"])} == set(ids)
+    assert {entity["id"] for entity in index.rows.select("id", ids, ["row"])} == set(ids)
     assert some_index.remove_rows(ids).rows == 10
-    assert list(index.entities(ids, ["row"])) == []
+    assert list(index.rows.select("id", ids, ["row"])) == []
     assert len(some_index.open()) == 10
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from index import IndexProblem
 from index.folder.location import FolderLocation
-from index.milvus.place import MilvusLocation
+from index.milvus.location import MilvusLocation
 from index.protocols import Index
 
 Publish = Callable[..., str]

@@ -11,7 +11,7 @@ import pytest
 
 from index import FlatIndex, LabelTable
 from index.milvus import rows as milvus_rows
-from index.milvus.place import MilvusLocation
+from index.milvus.location import MilvusLocation
 from index.progress import reported_by
 from index.segments import Segment
 
