@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from service.logs import JsonFormatter, describe, log
+from service.observability import JsonFormatter, describe, log
 
 
 @pytest.fixture
@@ -45,8 +45,8 @@ def test_exceptions_are_types_and_lines(written: Callable[[], list[dict[str, Any
     (line,) = written()
     assert "Nobody" not in json.dumps(line)
     outer, inner = line["errors"]
-    assert outer.startswith("builtins.RuntimeError at test_logs.py:")
-    assert inner.startswith("builtins.ValueError at test_logs.py:")
+    assert outer.startswith("builtins.RuntimeError at test_observability.py:")
+    assert inner.startswith("builtins.ValueError at test_observability.py:")
 
 
 def test_groups_are_taken_apart() -> None:
@@ -64,7 +64,7 @@ def test_other_libraries_do_not_get_their_words_in(
     logging.getLogger("somewhere").warning("invalid value %r", "Nobody^Anybody")
     (line,) = written()
     assert line["logger"] == "somewhere" and "Nobody" not in json.dumps(line)
-    assert line["event"].startswith("logged by test_logs, line ")
+    assert line["event"].startswith("logged by test_observability, line ")
 
 
 def test_requests_leave_nothing_of_themselves(

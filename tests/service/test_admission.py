@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from service.middleware.admission import Admission
+from service.admission import Admission
 from service.problems import Problem
 
 

@@ -1,4 +1,4 @@
-"""A request id, one log line and the counters for each request; and what no one foresaw."""
+"""For each request an id, a line in the log and its metrics; for unexpected errors, an answer."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ import time
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.logs import log
-from service.observability import Metrics
+from service.observability import Metrics, log
 from service.problems import Problem, send_problem
 
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
-class Observe:
-    """Middleware: see the module.
+
+class RequestLogging:
+    """Middleware: log and count each request; an exception is logged and answered with 500.
 
     Args:
-        app: What is behind it.
+        app: The application behind it.
         metrics: Where requests are counted.
     """
 
@@ -27,13 +28,12 @@ class Observe:
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on; an exception that comes back is answered as 500 and logged."""
+        """Pass the request on; log and count it when it is done."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         request_id = secrets.token_hex(8)
         state = scope.setdefault("state", {})
-        state["request_id"] = request_id
         started = time.perf_counter()
         status = 0
         seconds = 0.0
@@ -67,10 +67,11 @@ class Observe:
             )
             await send_problem(problem, scope, receive, marked_send)
         finally:
+            method = scope["method"] if scope["method"] in _METHODS else "other"
             # Templates such as /v1/neighbors/{id}/image, which hold nothing of the request.
             route = getattr(scope.get("route"), "path", "none")
             code = state.get("code", "ok" if 0 < status < 400 else f"http_{status}")
-            self._metrics.requests.labels(_method(scope), route, status, code).inc()
+            self._metrics.requests.labels(method, route, status, code).inc()
             self._metrics.request_seconds.labels(route).observe(seconds)
             if status == 429:
                 self._metrics.rejected.labels(code).inc()
@@ -78,7 +79,7 @@ class Observe:
                 logging.INFO,
                 "request",
                 request_id=request_id,
-                method=_method(scope),
+                method=method,
                 route=route,
                 status=status,
                 code=code,
@@ -86,8 +87,3 @@ class Observe:
                 bytes=received,
                 images=state.get("images", 0),
             )
-
-
-def _method(scope: Scope) -> str:
-    known = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
-    return scope["method"] if scope["method"] in known else "other"

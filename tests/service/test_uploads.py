@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.multipart import MultipartReader, Upload
 from service.problems import Problem
+from service.uploads import MultipartReader, Upload
 
 BOUNDARY = b"----boundary-7f3a"
 NAMES = st.text(

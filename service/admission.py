@@ -1,23 +1,18 @@
-"""How much may be under way at once. What is over it is refused before it costs anything."""
+"""Limits on the work under way: what exceeds them is refused before it costs anything."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from starlette.types import ASGIApp, Receive, Scope, Send
-
-from service.problems import Problem, busy, send_problem
-
-#: In the state of a request: it came on a connection that is one too many.
-OVERFLOW = "overflow"
+from service.problems import busy
 
 
 class Admission:
-    """Counts images and bytes that were accepted and are not finished.
+    """Counts the images and body bytes of unfinished requests.
 
     Args:
-        max_images: Most images; a request counts as one until it is known how many it holds.
+        max_images: Most images; a request counts as one until its number of images is known.
         max_bytes: Most bytes of request bodies.
     """
 
@@ -29,7 +24,7 @@ class Admission:
 
     @contextmanager
     def enter(self, announced: int = 0) -> Iterator[Ticket]:
-        """Admit a request, and forget it when it is done.
+        """Admit a request for the duration of the block.
 
         Args:
             announced: Its Content-Length, or 0.
@@ -46,7 +41,11 @@ class Admission:
             self.bytes -= ticket.bytes
 
     def take(self, images: int, size: int) -> None:
-        """Count them in; see `enter`."""
+        """Add to the counts.
+
+        Raises:
+            Problem: 429, there is no room.
+        """
         if self.images + images > self._max_images:
             raise busy("The service has as many images under way as it accepts.")
         if self.bytes + size > self._max_bytes:
@@ -56,7 +55,7 @@ class Admission:
 
 
 class Ticket:
-    """What one request holds of an `Admission`."""
+    """The share of an `Admission` that one request holds."""
 
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
@@ -64,33 +63,12 @@ class Ticket:
         self.bytes = 0
 
     def hold(self, *, images: int = 0, size: int = 0) -> None:
-        """Hold at least so many images and bytes in all.
+        """Raise the share to at least this many images and bytes.
 
         Raises:
-            Problem: 429, there is no room for what is more than before.
+            Problem: 429, there is no room for the increase.
         """
         more_images, more_bytes = max(0, images - self.images), max(0, size - self.bytes)
         self._admission.take(more_images, more_bytes)
         self.images += more_images
         self.bytes += more_bytes
-
-
-class RefuseOverflow:
-    """Middleware: answer 503 to a request that came on a connection too many."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or refuse it."""
-        if not scope.get("state", {}).get(OVERFLOW):
-            await self._app(scope, receive, send)
-            return
-        problem = Problem(
-            503,
-            "too_many_connections",
-            "The service has as many connections as it keeps.",
-            "Try again after a moment, and use few connections for many requests.",
-            {"Retry-After": "1", "Connection": "close"},
-        )
-        await send_problem(problem, scope, receive, send)
