@@ -55,13 +55,9 @@ class Collection:
     def in_row_order(
         self, stored: int, fields: Sequence[str], *, where: str = "", step: int = 4096
     ) -> Iterator[Entity]:
-        """Entities by ascending row number.
+        """Entities with row numbers below `stored` that meet a condition, by ascending number.
 
-        Args:
-            stored: Row numbers below this one.
-            fields: Fields of the entities, beside id and row.
-            where: A further condition; "" for all.
-            step: Row numbers in one query.
+        `step` row numbers are asked for in one query.
         """
         for start in range(0, stored, step):
             condition = f"row >= {start} and row < {min(start + step, stored)}"
@@ -94,11 +90,7 @@ class Collection:
             self.server.call("delete", self.name, filter=condition)
 
     def make_searchable(self, params: Mapping[str, Any], n: int) -> None:
-        """Flush n entities to the server's disk, index their vectors and load them.
-
-        Args:
-            params: As of `kinds.build_params`.
-            n: Number of entities, for the progress.
+        """Flush n entities to the server's disk, index their vectors by `params` and load them.
 
         Raises:
             IndexProblem: The server cannot build the index.
@@ -124,10 +116,9 @@ class Collection:
             found = self.server.call("describe_index", self.name, index_name=index) or {}
             state = str(found.get("state", "Finished"))
             if state == "Failed":
+                uri, reason = self.server.address.uri, found.get("reason", "")
                 raise IndexProblem(
-                    f"{self.server.address.uri} cannot index the vectors: "
-                    f"{found.get('reason', '')}",
-                    "Choose another --index-type.",
+                    f"{uri} cannot index the vectors: {reason}", "Choose another --index-type."
                 )
             done = state == "Finished" and not int(found.get("pending_index_rows", 0))
             now = n if done else min(n, int(found.get("indexed_rows", 0)))
@@ -142,11 +133,7 @@ class Collection:
             time.sleep(_POLL_S)
 
     def check_loaded(self) -> None:
-        """Wait until the collection can be searched, as far as the server's patience goes.
-
-        Raises:
-            IndexUnreachable: The server is still loading it.
-        """
+        """Raise IndexUnreachable if it is not loaded within the server's patience."""
 
         def check(client: Any, seconds: float) -> None:
             if not self._is_loaded(client, seconds):

@@ -25,7 +25,6 @@ from index.milvus.server import Absent, Server
 
 _PART = 48_000  # bytes; 64,000 characters of the 65,535 that a text may have
 _AT_ONCE = 64  # parts in a message
-_ATTEMPTS = 20  # of a reader while versions come and go
 _MANIFEST = re.compile(r"manifest/([0-9]{6})/([0-9]{5})of([0-9]{5})/([0-9a-f]{64})")
 _VERSION = re.compile(r"_v([0-9]{6})")
 
@@ -45,28 +44,25 @@ def current(server: Server) -> Version:
         Absent: There is none.
         IndexProblem: A newer annotator wrote it, or somebody else.
     """
-    for attempt in range(_ATTEMPTS):
-        name = current_collection(server)
-        if name is None:
-            raise Absent(
-                f"{server.address}: there is no such index.",
-                f"Build one: annotator build-index IMAGES CONCEPTS --index {server.address}",
-            )
-        documents = Documents(server, name)
-        try:
-            manifest = documents.newest_manifest()
-        except Absent:  # dropped meanwhile
-            if attempt + 1 == _ATTEMPTS:
-                raise
-            continue
-        if manifest["format"] > FORMAT:
-            raise IndexProblem(
-                f"{server.address} has format {manifest['format']}; this version reads up to "
-                f"{FORMAT}.",
-                "Update annotator, or build the index again.",
-            )
-        return Version(Collection(server, name), documents, manifest)
-    raise AssertionError
+    name = current_collection(server)
+    if name is None:
+        raise Absent(
+            f"{server.address}: there is no such index.",
+            f"Build one: annotator build-index IMAGES CONCEPTS --index {server.address}",
+        )
+    documents = Documents(server, name)
+    try:
+        manifest = documents.newest_manifest()
+    except Absent:
+        if current_collection(server) == name:
+            raise
+        return current(server)  # others were built meanwhile
+    if manifest["format"] > FORMAT:
+        raise IndexProblem(
+            f"{server.address} has format {manifest['format']}; this version reads up to {FORMAT}.",
+            "Update annotator, or build the index again.",
+        )
+    return Version(Collection(server, name), documents, manifest)
 
 
 def current_collection(server: Server) -> str | None:
@@ -154,12 +150,7 @@ class Documents:
         )
 
     def read(self, manifest: Mapping[str, Any], name: str, *, now: bool = False) -> bytes:
-        """Read a document.
-
-        Args:
-            manifest: Of its revision.
-            name: One of the manifest's "documents".
-            now: As it is, even if it was sound some seconds ago.
+        """Read one of the documents of a manifest; `now`: as it is, not as it was seconds ago.
 
         Raises:
             IndexProblem: It is not there or was changed.

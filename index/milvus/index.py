@@ -52,12 +52,10 @@ class MilvusIndex:
 
     @property
     def version(self) -> str:
-        """Such as "v000001.2": the second revision of the first version."""
         return str(self.manifest["version"])
 
     @property
     def has_thumbnails(self) -> bool:
-        """Whether its rows have small pictures."""
         return bool(self.manifest["thumbnails"])
 
     def __len__(self) -> int:
@@ -72,7 +70,6 @@ class MilvusIndex:
 
     @cached_property
     def labels(self) -> LabelTable:
-        """CUIs of each row, read from the server."""
         found = [e["cuis"] for e in self.live(self.rows.in_row_order(self.stored, ["cuis"]))]
         if len(found) != len(self):
             raise IndexProblem(
@@ -122,26 +119,22 @@ class MilvusIndex:
         return SearchResult(neighbors, FoundRows(self, ids, labels))
 
     def with_ids(self, ids: Sequence[str]) -> Rows:
-        """The images with these ids, in their order; those that are not there are left out."""
         some = self.rows.select("id", sorted(set(ids)), ["row", "cuis"], "Bounded")
         found = {entity["id"]: entity for entity in self.live(some)}
         return self._found_rows([found[id_] for id_ in ids if id_ in found])
 
     def with_concept(self, cui: str, most: int) -> Rows:
-        """Images that hold a CUI by ascending row; of more than `most`, so many spread evenly."""
         where = f"array_contains(cuis, {json.dumps(cui, ensure_ascii=False)})"
         found = self.live(self.rows.in_row_order(self.stored, ["cuis"], where=where, step=_MOST_K))
         return self._found_rows([found[i] for i in spread(len(found), most).tolist()])
 
     def thumbnail_of(self, image_id: str) -> bytes | None:
-        """The small picture of an image, a JPEG; None where there is none."""
         if self.has_thumbnails:
             for entity in self.rows.select("id", [image_id], [THUMBNAIL], "Bounded"):
                 return base64.b64decode(entity[THUMBNAIL]) or None
         return None
 
     def contents_of_only(self, ids: Collection[str]) -> set[bytes] | None:
-        """The sha256 of the files of some images that no other image of the index has."""
         if not self.manifest["content"]:
             return None
         theirs = {e[CONTENT] for e in self.rows.select("id", sorted(ids), [CONTENT])} - {""}
@@ -150,7 +143,6 @@ class MilvusIndex:
         return {bytes.fromhex(key) for key in theirs - others}
 
     def renumber(self, stored: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Rows as they were numbered when they were written by today's number; -1 for removed."""
         return self.current_rows[stored]
 
     def live(self, entities: Iterable[Entity]) -> list[Entity]:
@@ -177,7 +169,9 @@ class MilvusIndex:
         most = min(len(self), _MOST_K)
         limit = min(limit, most)
         rows, similarities = self._search(queries, limit, hits)
-        if not self._condition and self._has_others(rows):
+        if not self._condition and (
+            (rows >= self.stored).any() or np.isin(rows, self.removed).any()
+        ):
             self._condition = f"row < {self.stored}"
             if len(self.removed):
                 self._condition += f" and row not in {self.removed.tolist()}"
@@ -192,12 +186,6 @@ class MilvusIndex:
                 nearest = self._nearest(queries[tied], k, 4 * limit + 16, hits)
                 rows[tied, :k], similarities[tied, :k] = nearest
         return rows[:, :k], similarities[:, :k]
-
-    def _has_others(self, rows: NDArray[np.int64]) -> bool:
-        """Whether there are rows that do not belong to the version."""
-        if rows.size and int(rows.max()) >= self.stored:
-            return True
-        return len(self.removed) > 0 and bool(np.isin(rows, self.removed).any())
 
     def _search(
         self, queries: NDArray[np.float32], limit: int, hits: dict[int, tuple[str, str]]
@@ -267,7 +255,6 @@ class FoundRows:
 
     @cached_property
     def columns(self) -> Mapping[str, Sequence[str]]:
-        """Further text of each row by column name."""
         names = self._index.manifest["columns"]
         found = self._fetch(self.ids, names) if names else {}
         return {
@@ -275,7 +262,6 @@ class FoundRows:
         }
 
     def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """float32[m, dim]: the vectors of some rows."""
         wanted = [self.ids[row] for row in rows.tolist()]
         found = self._fetch(wanted, ["vector"])
         gone = next((id_ for id_ in wanted if id_ not in found), None)
@@ -284,7 +270,6 @@ class FoundRows:
         return vectors_of([found[id_] for id_ in wanted], self._index.manifest["dim"])
 
     def thumbnail(self, row: int) -> bytes | None:
-        """The small picture of a row, a JPEG; None where there is none."""
         return self._index.thumbnail_of(self.ids[row])
 
     def _fetch(self, ids: Sequence[str], fields: Sequence[str]) -> dict[str, Entity]:
@@ -306,12 +291,10 @@ class FoundLabels(LabelTable):
 
     @property
     def frequencies(self) -> NDArray[np.int64]:
-        """`counts`."""
         return self.counts
 
     @property
     def sample(self) -> NDArray[np.int64]:
-        """`sampled`."""
         return self.sampled
 
 

@@ -63,7 +63,6 @@ class MilvusLocation:
 
     @classmethod
     def at(cls, text: str) -> MilvusLocation:
-        """The location that an address names; raises as `Address.parse`."""
         return cls(Address.parse(text))
 
     def __str__(self) -> str:
@@ -87,20 +86,16 @@ class MilvusLocation:
         return MilvusIndex(version)
 
     def manifest(self) -> Mapping[str, Any]:
-        """The manifest of the current version."""
-        return self._current().manifest
+        return current(self._server()).manifest
 
     def check_index_type(self, index_type: str) -> None:
-        """Refuse what is neither "auto" nor one of `kinds.TYPES`."""
         choose_milvus_kind(index_type, 1, None)
 
     def problems(self) -> list[str]:
-        """Everything that is wrong with the current version; see `check.problems`."""
         return check.problems(self._server())
 
     @contextmanager
     def writer(self) -> Iterator[Writer]:
-        """Begin to write an index; leaving without `publish` changes nothing for readers."""
         with only_writer(self.folder), MilvusWriter(self._server(), self.folder) as writer:
             yield writer
 
@@ -231,7 +226,6 @@ class MilvusLocation:
             return Changed(version, n, removed=manifest["removed"])
 
     def change_about(self, about: Mapping[str, Any], *, of: str) -> str:
-        """Put another `about` into the manifest; see `index.folder.publish.change_about`."""
         with only_writer(self.folder):
             index = self._index(of)
             new = json.loads(json.dumps(about))
@@ -242,12 +236,9 @@ class MilvusLocation:
     def _server(self) -> Server:
         return Server(self.address, PATIENCE_S)
 
-    def _current(self) -> Version:
-        return current(self._server())
-
     def _index(self, of: str | None = None) -> MilvusIndex:
         """The current version, to be changed; `of` is the one that it has to be."""
-        version = self._current()
+        version = current(self._server())
         if of not in (None, version.manifest["version"]):
             raise IndexProblem(f"{self} has got a new version meanwhile.", "Try again.")
         return MilvusIndex(version)

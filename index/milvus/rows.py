@@ -30,15 +30,7 @@ _RESERVED = {"id", "row", "vector", "cuis", SUMMARY, CONTENT, THUMBNAIL, DIGEST}
 
 
 def create_rows(client: Any, seconds: float, name: str, rows: Segment, note: str) -> None:
-    """Create a collection for rows like these.
-
-    Args:
-        client: Of pymilvus.
-        seconds: Time-out.
-        name: Of the collection.
-        rows: What is to be kept there.
-        note: Description of the collection.
-    """
+    """Create a collection for rows like these, with a note as its description."""
     from pymilvus import DataType
 
     def text(name: str, longest: int = _LONGEST_TEXT, **options: Any) -> None:
@@ -98,13 +90,7 @@ def check_entities(rows: Segment) -> None:
 
 
 def entities(rows: Segment, first: int, places: Sequence[int]) -> list[Entity]:
-    """Convert some rows to entities.
-
-    Args:
-        rows: Of the index.
-        first: Row number of their first one in the index.
-        places: Positions in `rows`.
-    """
+    """Convert the rows at some places to entities; `first` is the row number of place 0."""
     content = rows.arrays.get(CONTENT)
     result = []
     for i in places:
@@ -169,13 +155,10 @@ def digest_of(entity: Entity) -> str:
 
 
 def send_rows(collection: Collection, rows: Segment, first: int, *, resumed: bool) -> None:
-    """Put rows into a collection; one that is there already stays single.
+    """Put rows into a collection, numbered from `first` on.
 
-    Args:
-        collection: Of rows.
-        rows: To be sent.
-        first: Row number of their first one.
-        resumed: Some may be there from a run that was stopped; the collection has to be loaded.
+    With `resumed` some may be there from a run that was stopped, and are not sent again; the
+    collection has to be loaded then.
     """
 
     def sent() -> Iterator[int]:
@@ -194,16 +177,10 @@ def send_rows(collection: Collection, rows: Segment, first: int, *, resumed: boo
 
 
 def settle(collection: Collection, rows: Segment, first: int, *, expected: int) -> None:
-    """Make a loaded collection hold the rows that were sent once each.
-
-    Args:
-        collection: Of rows.
-        rows: That were sent.
-        first: Row number of their first one.
-        expected: Number of entities in the collection.
+    """Make a loaded collection hold the rows that were sent once each, `expected` rows in all.
 
     Raises:
-        IndexProblem: It has another number of them.
+        IndexProblem: It has another number of rows.
     """
     if collection.count() != expected:
         # A message whose answer was lost may have been worked on after it was sent again: the
