@@ -14,11 +14,11 @@ Unit = Callable[..., np.ndarray]
 
 
 def test_verify_finds_planted_damage(
-    place: MilvusLocation, milvus: Any, publish: Publish, unit: Unit
+    location: MilvusLocation, milvus: Any, publish: Publish, unit: Unit
 ) -> None:
     vectors = unit(40)
-    publish(place, vectors, columns={"captions": [f"Case {i}" for i in range(40)]})
-    client, name = milvus.client(), f"{place.address.name}_v000001"
+    publish(location, vectors, columns={"captions": [f"Case {i}" for i in range(40)]})
+    client, name = milvus.client(), f"{location.address.name}_v000001"
 
     def entity(id_: str) -> dict[str, Any]:
         (found,) = client.query(name, f'id == "{id_}"', ["*"], consistency_level="Strong")
@@ -28,11 +28,11 @@ def test_verify_finds_planted_damage(
         """What is found when a row is changed; it is put back afterwards."""
         as_it_was = entity("i000007")
         client.upsert(name, [{**as_it_was, **changes}])
-        found = place.problems()
+        found = location.problems()
         client.upsert(name, [as_it_was])
         return " ".join(found)
 
-    assert place.problems() == []
+    assert location.problems() == []
     assert "1 rows have changed since they were written: i000007" in problems_with(captions="x")
     assert "1 rows have changed" in problems_with(vector=vectors[8])
     assert "norm" in problems_with(vector=(vectors[7] * 2))
@@ -41,15 +41,17 @@ def test_verify_finds_planted_damage(
     assert "1 rows are missing, such as row 7" in twice
     assert "1 row numbers are there twice, such as row 8" in twice
     assert "1 rows more are counted" in problems_with(row=40)
-    assert place.problems() == []
+    assert location.problems() == []
 
     deleted = entity("i000007")
     client.delete(name, ids=["i000007"])
-    assert place.problems() == ["1 rows are missing, such as row 7."]
+    assert location.problems() == ["1 rows are missing, such as row 7."]
     client.upsert(name, [deleted])
     documents = f"{name}_documents"
     (text,) = client.query(documents, 'key like "concepts/%"', ["*"])
     client.upsert(documents, [{**text, "text": text["text"][:-4] + "AAAA"}])
-    assert "concepts in" in place.problems()[0] and "not what was written" in place.problems()[0]
+    assert (
+        "concepts in" in location.problems()[0] and "not what was written" in location.problems()[0]
+    )
     client.upsert(documents, [text])
-    assert place.problems() == []
+    assert location.problems() == []

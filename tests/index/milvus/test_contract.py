@@ -19,12 +19,12 @@ Unit = Callable[..., np.ndarray]
 
 
 def both(
-    tmp_path: Path, place: MilvusLocation, publish: Publish, vectors: np.ndarray, **options: Any
+    tmp_path: Path, location: MilvusLocation, publish: Publish, vectors: np.ndarray, **options: Any
 ) -> tuple[Index, Index]:
     """The same rows in a folder and in Milvus, opened."""
     publish(FolderLocation(tmp_path / "index"), vectors, **options)
-    publish(place, vectors, **options)
-    return FolderLocation(tmp_path / "index").open(), place.open()
+    publish(location, vectors, **options)
+    return FolderLocation(tmp_path / "index").open(), location.open()
 
 
 Near = list[list[tuple[str, tuple[str, ...]]]]
@@ -58,13 +58,13 @@ def check_lone_queries(index: Index, queries: np.ndarray) -> None:
 
 @pytest.mark.parametrize("kind", ["flat", "hnsw", "ivf"])
 def test_neighbours_and_similarities(
-    tmp_path: Path, place: MilvusLocation, publish: Publish, unit: Unit, kind: str
+    tmp_path: Path, location: MilvusLocation, publish: Publish, unit: Unit, kind: str
 ) -> None:
     vectors = unit(3000)
     vectors[2000:] = vectors[:1000]
     publish(FolderLocation(tmp_path / "index"), vectors)
-    publish(place, vectors, index_type=kind, target_recall=1.0)
-    local, milvus = FolderLocation(tmp_path / "index").open(), place.open()
+    publish(location, vectors, index_type=kind, target_recall=1.0)
+    local, milvus = FolderLocation(tmp_path / "index").open(), location.open()
     assert milvus.manifest["index_type"] == kind
     queries = unit(300, seed=1)  # more than go into one message
     if kind == "flat":
@@ -86,18 +86,18 @@ def test_neighbours_and_similarities(
 
 @pytest.mark.parametrize("n", [1, 300])
 def test_few_rows_and_many_equal_ones(
-    tmp_path: Path, place: MilvusLocation, publish: Publish, unit: Unit, n: int
+    tmp_path: Path, location: MilvusLocation, publish: Publish, unit: Unit, n: int
 ) -> None:
     # Three different vectors: more equal ones than fit beside the k that are asked for.
     copies = unit(3)[np.random.default_rng(0).integers(3, size=n)]
-    local, remote = both(tmp_path, place, publish, copies)
+    local, remote = both(tmp_path, location, publish, copies)
     for k in (1, 9, 150, 300, 1000):
         check_same(local, remote, np.concatenate([unit(4, seed=1), copies[:3]]), k)
     assert remote.find(unit(0), 4).neighbors.rows.shape[0] == 0
 
 
 def test_what_an_index_says_of_itself(
-    tmp_path: Path, place: MilvusLocation, publish: Publish, unit: Unit
+    tmp_path: Path, location: MilvusLocation, publish: Publish, unit: Unit
 ) -> None:
     concepts = [["C1", "C2"][: i % 3] for i in range(90)]  # some have none
     arrays = {"small": np.arange(5), "large": np.random.default_rng(0).random((700, 128))}
@@ -107,7 +107,7 @@ def test_what_an_index_says_of_itself(
         "arrays": arrays,
         "names": {"C1": "One\tand\nmore", "C2": "", "C3": "Nowhere"},
     }
-    local, milvus = both(tmp_path, place, publish, unit(90), **options)
+    local, milvus = both(tmp_path, location, publish, unit(90), **options)
     assert len(milvus) == len(local) == 90
     assert dict(milvus.concepts) == dict(local.concepts)
     assert list(milvus.concepts) == list(local.concepts)

@@ -1,4 +1,4 @@
-"""What is said when a server is away, is none of Milvus, or denied access."""
+"""Errors of a server that is away, is not Milvus, or denies access; retries."""
 
 from __future__ import annotations
 
@@ -164,11 +164,11 @@ sys.meta_path.insert(0, Absent())
 import numpy as np
 from index import LabelTable
 from index.locations import locate
-place = locate(sys.argv[1])
-with place.writer() as writer:
+location = locate(sys.argv[1])
+with location.writer() as writer:
     writer.add(np.eye(4, dtype=np.float32))
     writer.publish(list("abcd"), [["C1"]] * 4, names={}, columns={}, about={})
-assert len(place.open()) == 4
+assert len(location.open()) == 4
 from annotator.cli import main
 sys.argv = ["annotator", "info", "--index", "milvus://localhost/x"]
 main()
