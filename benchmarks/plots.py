@@ -23,16 +23,12 @@ class Line:
         label: The same in all panels, which share a legend.
         x: Values along the x axis.
         y: As many along the y axis.
-        low: Lower ends of a band around y, if there is one.
-        high: Its upper ends.
         ours: Whether it is the product's: solid and thick.
     """
 
     label: str
     x: Sequence[float]
     y: Sequence[float]
-    low: Sequence[float] = ()
-    high: Sequence[float] = ()
     ours: bool = False
 
 
@@ -113,8 +109,6 @@ def plot_lines(panels: Sequence[Panel], path: Path, columns: int = 2) -> None:
             (handles[line.label],) = axes.plot(
                 line.x, line.y, color=colour, marker=marker, markersize=5, **style
             )
-            if line.low:
-                axes.fill_between(line.x, line.low, line.high, color=colour, alpha=0.15, lw=0)
         axes.set(xlabel=panel.x, ylabel=panel.y, **panel.options)
         if panel.x_ticks:
             axes.set_xticks(list(panel.x_ticks), list(panel.x_ticks.values()))

@@ -32,7 +32,7 @@ from annotator.images.decode import decode
 from annotator.images.ref import ImageRef
 from annotator.images.sources import find_images
 from annotator.tables.formats import read_concepts
-from benchmarks.features.cli import annotator, table
+from benchmarks.features.cli import annotator
 from benchmarks.records import save
 
 CHANGES = ("rescaled", "recompressed", "cropped", "brightness", "mirrored")
@@ -81,10 +81,11 @@ class Audit:
         """Everything that it finds, in its order."""
         files = self._folder / "images.txt"
         files.write_text("".join(f"{Path(ref.where).resolve()}\n" for ref in images))
-        given: list[str | Path] = [files]
+        given = [files]
         if concepts is not None:
-            rows = {id_: ";".join(cuis) for id_, cuis in concepts.items()}
-            given.append(table(self._folder / "concepts.csv", "CUIs", rows))
+            given.append(self._folder / "concepts.csv")
+            rows = "".join(f"{id_},{';'.join(cuis)}\n" for id_, cuis in concepts.items())
+            given[1].write_text(f"ID,CUIs\n{rows}")
         cache = ["--cache", str(self._folder / "cache.sqlite")]
         said = annotator(
             "audit", *given, *self._groups, *cache, "--limit", "100000", "--fail-on", "none"

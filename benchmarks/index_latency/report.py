@@ -33,16 +33,15 @@ have all.
 
 
 def write_report(records: Sequence[Record], folder: Path, name: str) -> str:
-    """Write NAME.jsonl, NAME.md, NAME-{n,recall,batch}.png; returns the Markdown."""
+    """Write NAME.jsonl, NAME.md and NAME-recall.png; returns the Markdown."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = "".join(json.dumps(record) + "\n" for record in records)
     (folder / f"{name}.jsonl").write_text(lines)
     text = markdown(records)
     most = max(r["k"] for r in records)
     largest = [r for r in records if r["k"] == most]
-    for part, panels in (("n", _by_n), ("recall", _by_recall), ("batch", _by_batch)):
-        plot_lines(list(panels(largest)), folder / f"{name}-{part}.png")
-        text += f"\n![{part}]({name}-{part}.png)\n"
+    plot_lines(list(_by_recall(largest)), folder / f"{name}-recall.png")
+    text += f"\n![Recall and queries/s]({name}-recall.png)\n"
     (folder / f"{name}.md").write_text(text)
     return text
 
@@ -158,15 +157,6 @@ def _table(records: Sequence[Record]) -> str:
     return "\n".join(lines)
 
 
-def _by_n(records: Sequence[Record]) -> Iterator[Panel]:
-    for (dim, threads), here in _by(records, "dim", "threads"):
-        each = [r for _, some in _by(here, "n") for r in shown(some)]
-        lines = _lines(each, lambda r: (r["n"], r["p50_ms"]))
-        ticks = {r["n"]: f"{r['n']:,}" for r in here}
-        title, y = f"{dim} numbers a row, threads: {threads}", "a lone query, p50, ms"
-        yield Panel(title, "rows", y, lines, ticks, {"xscale": "log", "yscale": "log"})
-
-
 def _by_recall(records: Sequence[Record]) -> Iterator[Panel]:
     ticks = {0.3: "0.7", 0.1: "0.9", 0.03: "0.97", 0.01: "0.99", 1e-3: "0.999", 1e-4: "all"}
     options = {"xscale": "log", "yscale": "log", "xlim": (0.5, 0.7e-4)}
@@ -181,20 +171,6 @@ def _by_recall(records: Sequence[Record]) -> Iterator[Panel]:
             lines = _lines(points, lambda r: (r["x"], r["y"]))
             title = f"{n:,} rows of {dim}, threads: {threads}"
             yield Panel(title, "recall", f"queries/s, {batch} at once", lines, ticks, options)
-
-
-def _by_batch(records: Sequence[Record]) -> Iterator[Panel]:
-    for (dim, n, threads), here in _by(records, "dim", "n", "threads"):
-        each = [
-            {**r, "size": int(size), "rate": rate}
-            for r in shown(here)
-            for size, rate in r["queries_per_second"].items()
-        ]
-        lines = _lines(each, lambda r: (r["size"], r["rate"]))
-        ticks = {r["size"]: f"{r['size']:,}" for r in each}
-        title = f"{n:,} rows of {dim}, threads: {threads}"
-        options = {"xscale": "log", "yscale": "log"}
-        yield Panel(title, "queries in a call", "queries/s", lines, ticks, options)
 
 
 def _lines(records: Sequence[Record], point: Callable[[Record], tuple[float, float]]) -> list[Line]:

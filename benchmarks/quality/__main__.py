@@ -30,12 +30,11 @@ from typing import Any
 from annotator.collection import Collection, read_collection
 from annotator.encoders.registry import DEFAULT
 from annotator.errors import AnnotatorError
-from annotator.evaluation.evaluation import bootstrap_interval
 from annotator.tables.formats import read_column
-from benchmarks.plots import Line, Panel, plot_bars, plot_lines
+from benchmarks.plots import plot_bars
 from benchmarks.quality.data import Data, embed_side, known, number_groups
 from benchmarks.quality.methods import METHODS, Settings
-from benchmarks.quality.scores import Truth, learning_curves, run_method
+from benchmarks.quality.scores import Truth, run_method
 from benchmarks.records import RESULTS, machine, now
 
 
@@ -74,9 +73,6 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         record["rows"].append({"key": name, **row})
         print(f"{row['name']:40s} {row['f1']:.4f}  {row['chosen']}", file=sys.stderr)
         save(record, options.results, options.name)
-    for point in learning_curves(options.curves, train, test, truth, settings):
-        record["curves"].append(point)
-        save(record, options.results, options.name)
     return record
 
 
@@ -92,7 +88,7 @@ def _embedded(side: Collection, settings: Settings, *, tested: bool) -> Data:
 
 
 def save(record: dict[str, Any], folder: Path, name: str) -> None:
-    """Write quality-NAME.json, .md and .png, and -curves.png where there are curves."""
+    """Write quality-NAME.json, .md and .png."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"quality-{name}"
     lines = [f'"{key}": {json.dumps(value)}' for key, value in record.items() if key != "rows"]
@@ -109,8 +105,6 @@ def save(record: dict[str, Any], folder: Path, name: str) -> None:
         f"F1, mean over {record['collection']['test']} test images, 95 % interval",
         path.with_suffix(".png"),
     )
-    if record["curves"]:
-        plot_lines(_panels(record["curves"]), path.with_name(f"{path.name}-curves.png"))
 
 
 def markdown(record: dict[str, Any]) -> str:
@@ -142,24 +136,6 @@ def markdown(record: dict[str, Any]) -> str:
         "it had run alone. Everything is tuned on the training side.",
     ]
     return "\n".join([*lines, "", *(note + "\n" for note in notes)])
-
-
-def _panels(curves: list[dict[str, Any]]) -> list[Panel]:
-    """F1 by training images, one panel a source; bands are bootstrap intervals over test images."""
-    panels = []
-    for source in dict.fromkeys(point["source"] for point in curves):
-        here = [point for point in curves if point["source"] == source]
-        lines = []
-        for key in dict.fromkeys(point["key"] for point in here):
-            own = [point for point in here if point["key"] == key]
-            x = [sum(p["training_images"]) / len(p["training_images"]) for p in own]
-            y = [sum(p["f1"]) / len(p["f1"]) for p in own]
-            low, high = zip(*(bootstrap_interval(p["image_f1"]) for p in own), strict=True)
-            lines.append(Line(own[0]["name"], x, y, low, high, ours=key == "ours"))
-        tested = f"F1 on its {len(here[0]['image_f1'])} test images"
-        about = "training images of this source"
-        panels.append(Panel(source, about, tested, lines, options={"ylim": (0, 1)}))
-    return panels
 
 
 def _figure(value: float | None) -> str:
@@ -204,7 +180,6 @@ def _describe(
         },
         "image_ids": list(truth.labels),
         "rows": [],
-        "curves": [],
     }
 
 
@@ -223,7 +198,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--groups", help="FILE[:COLUMN] with each image's patient or study")
     add("--by", help="FILE[:COLUMN] with each image's source, for scores by source")
     add("--methods", help=f"some of {', '.join(METHODS)}")
-    add("--curves", nargs="*", default=(), help="sources of --by for learning curves")
     add("--epochs", type=int, default=10, help="of the CNN (default: 10)")
     add("--embedder", default=DEFAULT, help=f"default: {DEFAULT}")
     add("--name", default="run", help="of the result files")

@@ -1,26 +1,21 @@
-"""One method measured: fit, predict, score; and the learning curves."""
+"""One method measured: fit, predict, score."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
-from annotator.errors import AnnotatorError
 from annotator.evaluation.evaluation import bootstrap_interval
 from annotator.evaluation.official_f1 import image_f1, mean
 from benchmarks.quality.data import Data, LabelSet, Method
-from benchmarks.quality.labels import sample_of_groups
-from benchmarks.quality.methods import METHODS, Settings
 
 # Training images that hold a concept: fewer than four is what the task's participants call rare,
 # and the largest collections reach tens of thousands.
 BANDS: tuple[tuple[int, int | None], ...] = ((1, 3), (4, 19), (20, 99), (100, 999), (1000, None))
-SHARES, REPEATS = (0.1, 0.25, 0.5, 1.0), 3  # of a learning curve
-CURVES = ("ours", "logistic-expected-f1", "cnn-tuned")
 
 
 @dataclass(frozen=True)
@@ -100,45 +95,3 @@ def _over_concepts(
             "f1": round(2 * sum(both[c] for c in cuis) / total, 6) if total else None,
         }
     return {"macro_f1": round(float(np.mean(macro)), 6) if macro else None, "bands": bands}
-
-
-def learning_curves(
-    sources: Sequence[str], train: Data, test: Data, truth: Truth, settings: Settings
-) -> Iterator[dict[str, Any]]:
-    """F1 on a source's test images after training on a share of its training images.
-
-    Shares are of whole groups, drawn with three seeds; at 100 % there is nothing to draw and one
-    training. The CNN keeps its number of epochs, so few images also mean few steps. The image_f1 of
-    a point are the means over the seeds.
-
-    Raises:
-        AnnotatorError: There is no such source on both sides.
-    """
-    for source in sources:
-        mine, asked = (
-            side.take(np.flatnonzero([truth.sources.get(id_) == source for id_ in side.ids]))
-            for side in (train, test)
-        )
-        if not len(mine) or not len(asked):
-            raise AnnotatorError(f"No source {source!r} on both sides.")
-        labels = {id_: s for id_, s in truth.labels.items() if truth.sources.get(id_) == source}
-        for key in CURVES:
-            for share in SHARES:
-                scores, images = [], []
-                for seed in range(REPEATS if share < 1 else 1):
-                    n = max(2, round(share * len(mine)))
-                    some = mine.take(sample_of_groups(mine.groups, n, seed))
-                    method = METHODS[key](settings)
-                    method.fit(some)
-                    found = dict(zip(asked.ids, method.predict(asked), strict=True))
-                    scores.append(image_scores(found, Truth(labels, {})))
-                    images.append(len(some))
-                yield {
-                    "source": source,
-                    "key": key,
-                    "name": method.name,
-                    "share": share,
-                    "training_images": images,
-                    "f1": [round(float(np.mean(s)), 6) for s in scores],
-                    "image_f1": [round(float(f1), 6) for f1 in np.mean(scores, axis=0)],
-                }

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from benchmarks.service_load.client import Address
-
-_TICK = os.sysconf("SC_CLK_TCK")
 
 
 class Server:
@@ -51,27 +47,3 @@ class Server:
             if line.startswith(f"{key}:"):
                 return round(int(line.split()[1]) / 1024, 1)
         raise KeyError(key)
-
-    def cpu_seconds(self) -> float:
-        """Processor time of all its threads so far."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / _TICK
-
-
-class Shares:
-    """How many cores the server and this process kept busy; use as a context manager."""
-
-    def __init__(self, server: Server) -> None:
-        self._server = server
-
-    def __enter__(self) -> Shares:
-        self._began = (time.perf_counter(), time.process_time(), self._server.cpu_seconds())
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        wall, own, served = self._began
-        self.seconds = time.perf_counter() - wall
-        self.cores = {
-            "server": round((self._server.cpu_seconds() - served) / self.seconds, 3),
-            "load_generator": round((time.process_time() - own) / self.seconds, 3),
-        }

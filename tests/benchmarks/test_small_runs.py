@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from annotator.cli import cli
-from benchmarks.features import audit, captions, explanations, finding
+from benchmarks.features import audit, explanations, finding
 from benchmarks.records import load
 from benchmarks.service_load import __main__ as service_load
 from benchmarks.throughput import __main__ as throughput
@@ -26,8 +26,8 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
         assert done.exit_code == 0, done.stderr
         return done.stdout
 
-    for module, name in ((audit, "annotator"), (captions, "annotator"), (explanations, "run")):
-        monkeypatch.setattr(module, name, annotator)
+    monkeypatch.setattr(audit, "annotator", annotator)
+    monkeypatch.setattr(explanations, "run", annotator)
 
 
 def test_throughput(sample, results, monkeypatch) -> None:
@@ -52,12 +52,6 @@ def test_service_load(results) -> None:
     assert lone["requests"] == 3 and lone["p50_ms"] > 0 and lone["bare_p50_ms_by_threads"]["1"] > 0
     assert reloads["outcomes"] == {"sound: 200": 2, "damaged: 409": 2}
     assert reloads["wrong_outcomes"] == reloads["failed_requests"] == reloads["mixed_answers"] == 0
-
-
-def test_captions(sample, results) -> None:
-    given = f"--images {sample.images} --concepts {sample.concepts} --split {sample.split}"
-    captions.main([*given.split(), "--names", str(sample.concept_names), "--name", "toy"])
-    assert 0.3 < load("captions", results)[0]["mean"] <= 1
 
 
 def test_finding(sample, results, monkeypatch) -> None:
