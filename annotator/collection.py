@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from annotator.errors import AnnotatorError, FormatError, ImageError
+from annotator.errors import AnnotatorError, FormatError
 from annotator.images.ref import ImageRef
 from annotator.images.sources import find_images, parquet_concepts
-from annotator.phantoms import write_sample
 from annotator.tables.formats import (
     read_captions,
     read_column,
     read_concepts,
     read_names,
+    select_side,
     split_cuis,
 )
 from annotator.tables.table import is_cui
@@ -174,6 +173,8 @@ def _parquet_concepts(
 @contextlib.contextmanager
 def sample_collection() -> Iterator[Collection]:
     """The training side of the built-in phantoms, drawn into a folder that is removed after."""
+    from annotator.phantoms import write_sample
+
     with tempfile.TemporaryDirectory(prefix="annotator-sample-") as folder:
         sample = write_sample(Path(folder) / "sample")
         yield read_collection(
@@ -185,40 +186,3 @@ def sample_collection() -> Iterator[Collection]:
             split=str(sample.split),
             only="train",
         )
-
-
-def select_side(
-    ids: Iterable[str],
-    split: str | None,
-    only: str | None,
-) -> set[str]:
-    """Those of `ids` that the split file puts on the side `only`; all of them without a split.
-
-    Raises:
-        AnnotatorError: Only one of `split` and `only` is given, or the side does not occur.
-    """
-    everything = set(ids)
-    if split is None and only is None:
-        return everything
-    if split is None or only is None:
-        raise AnnotatorError(
-            "--split and --only belong together.",
-            "For example: --split split.csv --only train",
-        )
-    sides = read_column(split)
-    if only not in sides.values():
-        raise AnnotatorError(
-            f"{split} has no side {only!r}.",
-            f"It has: {', '.join(sorted(set(sides.values()))[:10])}",
-        )
-    return {id_ for id_ in everything if sides.get(id_) == only}
-
-
-def in_order_of(ids: Sequence[str], images: Sequence[ImageRef]) -> list[ImageRef]:
-    """One image for each id, in that order; an id without an image fails when it is read."""
-    by_id = {ref.id: ref for ref in images}
-    return [by_id.get(id_) or ImageRef(id_, id_, partial(_no_image, id_)) for id_ in ids]
-
-
-def _no_image(image_id: str) -> bytes:
-    raise ImageError(f"no image has the id {image_id}")

@@ -1,34 +1,30 @@
-"""The whole way as one object: images in, concepts out."""
+"""`Annotator`: an opened index with its encoder, from images to concepts."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from annotator.encoders.cache import EmbeddingCache
 from annotator.encoders.embedder import Embedder
-from annotator.encoders.local_runner import Embedded, embed_images
-from annotator.encoders.registry import make_embedder
+from annotator.encoders.local_runner import embed_images
 from annotator.encoders.runners import Runner
-from annotator.encoders.torch_setup import Device, Precision
-from annotator.images.pixels import Frames
+from annotator.encoders.torch_setup import Device
 from annotator.images.ref import ImageRef
-from annotator.indexing.metadata import (
-    check_encoder,
-    recorded_encoder,
-    recorded_nearest,
-    recorded_voting,
-)
-from annotator.knn.posterior import Posterior
+from annotator.indexing.metadata import IndexMetadata
+from annotator.knn.decision import choose_concepts
+from annotator.knn.neighbors import Case, case_of
+from annotator.knn.posterior import Posterior, weigh
 from annotator.knn.projection import Projection
 from annotator.knn.voting import Voting
-from index.cases import Rows, SearchResult
+from index.cases import SearchResult
 from index.locations import locate
 from index.progress import track
 from index.protocols import Index, IndexLocation
@@ -38,27 +34,8 @@ _SEARCHED_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
-class Neighbor:
-    """One of the cases behind an annotation.
-
-    Attributes:
-        image_id: Of the index.
-        similarity: Cosine, -1..1.
-        weight: Its share of the vote, 0..1.
-        cuis: The concepts that it voted for.
-        caption: Its caption; empty if the index has none.
-    """
-
-    image_id: str
-    similarity: float
-    weight: float
-    cuis: tuple[str, ...]
-    caption: str = ""
-
-
-@dataclass(frozen=True)
 class Annotation:
-    """What the index says of one image.
+    """The concepts of one image, and the cases behind them.
 
     Attributes:
         image_id: Of the image.
@@ -76,7 +53,7 @@ class Annotation:
     cuis: tuple[str, ...]
     scores: tuple[float, ...]
     expected_f1: float
-    neighbors: tuple[Neighbor, ...]
+    neighbors: tuple[Case, ...]
     familiarity: float | None = None
     error: str | None = None
 
@@ -116,20 +93,21 @@ class Annotator:
         voting: None for what the index was built with.
 
     Attributes:
+        metadata: How the index was built.
         projection: From the encoder's vectors to the index's; None where they are the same.
 
     Raises:
-        AnnotatorError: The embedder's vectors are not comparable with the index's; says what
-            differs.
+        AnnotatorError: The index does not say how it was built, or the embedder's vectors are not
+            comparable with its own; says what differs.
     """
 
     def __init__(self, stored: Index, embedder: Embedder, voting: Voting | None = None) -> None:
-        check_encoder(embedder, stored)
+        self.metadata = IndexMetadata.of(stored)
+        self.metadata.check_encoder(embedder)
         self.stored = stored
         self.embedder = embedder
-        self.voting = voting or recorded_voting(stored)
+        self.voting = voting or self.metadata.voting
         self.projection = Projection.from_arrays(stored.arrays)
-        self._nearest = recorded_nearest(stored)
 
     @classmethod
     def open(
@@ -147,7 +125,9 @@ class Annotator:
             AnnotatorError: The encoder cannot be loaded, or is another one now.
         """
         stored = locate(directory).open(device=device)
-        return cls(stored, embedder or recorded_embedder(stored, device=device), voting)
+        return cls(
+            stored, embedder or IndexMetadata.of(stored).make_embedder(device=device), voting
+        )
 
     def annotate(
         self,
@@ -171,13 +151,20 @@ class Annotator:
         """
         results = runner(refs, self.embedder, cache=cache, batch_size=batch_size, workers=workers)
         with contextlib.closing(results):
-            block: list[Embedded] = []
-            for result in track(results, total=len(refs), label="Annotating"):
-                block.append(result)
-                if len(block) == _SEARCHED_AT_ONCE:
-                    yield from self._annotate_block(block, with_neighbors)
-                    block = []
-            yield from self._annotate_block(block, with_neighbors)
+            embedded = iter(track(results, total=len(refs), label="Annotating"))
+            while block := list(islice(embedded, _SEARCHED_AT_ONCE)):
+                ids = [result.ref.id for result in block if result.vector is not None]
+                vectors = [result.vector for result in block if result.vector is not None]
+                annotations = iter(
+                    self.annotate_vectors(ids, np.stack(vectors), with_neighbors=with_neighbors)
+                    if ids
+                    else ()
+                )
+                for result in block:
+                    if result.vector is not None:
+                        yield next(annotations)
+                    else:
+                        yield Annotation(result.ref.id, (), (), 0.0, (), error=result.error)
 
     def annotate_vectors(
         self,
@@ -222,7 +209,8 @@ class Annotator:
     ) -> list[Annotation]:
         """Let what `search` found vote, with `voting` (None for the annotator's own)."""
         voting = voting or self.voting
-        posterior, decisions = voting.decide(found.neighbors, found.cases.labels)
+        posterior = weigh(found.neighbors, found.cases.labels, voting)
+        decisions = choose_concepts(posterior, voting)
         similarities = found.neighbors.similarities
         return [
             Annotation(
@@ -237,66 +225,21 @@ class Annotator:
         ]
 
     def _familiarity(self, similarities: NDArray[np.float32]) -> float | None:
-        """Where the nearest similarity lies among those of the index's own images."""
-        if self._nearest is None:
+        """The quantile of the nearest similarity among those of the index's own images."""
+        nearest = self.metadata.nearest
+        if nearest is None:
             return None
-        share = np.linspace(0, 1, len(self._nearest))
-        return float(np.interp(similarities[0], self._nearest, share))
-
-    def _annotate_block(
-        self, block: Sequence[Embedded], with_neighbors: bool
-    ) -> Iterable[Annotation]:
-        ids = [r.ref.id for r in block if r.vector is not None]
-        vectors = [r.vector for r in block if r.vector is not None]
-        good = iter(
-            self.annotate_vectors(ids, np.stack(vectors), with_neighbors=with_neighbors)
-            if vectors
-            else ()
-        )
-        for result in block:
-            if result.vector is not None:
-                yield next(good)
-            else:
-                yield Annotation(result.ref.id, (), (), 0.0, (), error=result.error)
+        return float(np.interp(similarities[0], nearest, np.linspace(0, 1, len(nearest))))
 
 
-def _voters(found: SearchResult, posterior: Posterior, i: int, k: int) -> tuple[Neighbor, ...]:
+def _voters(found: SearchResult, posterior: Posterior, i: int, k: int) -> tuple[Case, ...]:
     """The neighbours of query i that voted; what follows them is the prior."""
-    cases: Rows = found.cases
-    captions = cases.columns.get("captions")
     return tuple(
-        Neighbor(
-            cases.ids[row],
-            similarity,
-            weight,
-            cases.labels.row(row),
-            captions[row] if captions else "",
-        )
+        case_of(found.cases, row, similarity, weight)
         for row, similarity, weight in zip(
             posterior.rows[i, :k].tolist(),
             found.neighbors.similarities[i, :k].tolist(),
             posterior.weights[i, :k].tolist(),
             strict=False,  # fewer may have been found than may vote
         )
-    )
-
-
-def recorded_embedder(
-    stored: Index,
-    *,
-    name: str | None = None,
-    device: Device = "auto",
-    precision: Precision | None = None,
-) -> Embedder:
-    """The encoder that an index records; `name` and `precision` override what is recorded.
-
-    Raises:
-        AnnotatorError: It cannot be loaded.
-    """
-    recorded, fingerprint = recorded_encoder(stored)
-    return make_embedder(
-        name or recorded,
-        device=device,
-        precision=precision or cast(Precision, fingerprint.precision),
-        frames=cast(Frames, fingerprint.frames),
     )

@@ -80,7 +80,7 @@ class RowSubset:
 
 def spread(n: int, most: int) -> NDArray[np.int64]:
     """int64[min(n, most)]: some of n places, ascending and spread evenly over them."""
-    return np.linspace(0, n - 1, min(n, most)).round().astype(np.int64)
+    return np.linspace(0, n - 1, min(n, most)).astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -97,5 +97,4 @@ class SearchResult:
 
     def take(self, queries: Sequence[int]) -> SearchResult:
         """The neighbours of some of the queries."""
-        found, some = self.neighbors, list(queries)
-        return SearchResult(Neighbors(found.rows[some], found.similarities[some]), self.cases)
+        return SearchResult(self.neighbors.take(queries), self.cases)

@@ -34,13 +34,13 @@ class Index(Protocol):
     """
 
     @property
-    def version(self) -> str: ...  # noqa: D102
+    def version(self) -> str: ...
     @property
-    def manifest(self) -> Mapping[str, Any]: ...  # noqa: D102
+    def manifest(self) -> Mapping[str, Any]: ...
     @property
-    def names(self) -> Mapping[str, str]: ...  # noqa: D102
+    def names(self) -> Mapping[str, str]: ...
     @property
-    def arrays(self) -> Mapping[str, NDArray[Any]]: ...  # noqa: D102
+    def arrays(self) -> Mapping[str, NDArray[Any]]: ...
 
     def __len__(self) -> int: ...
 
@@ -128,11 +128,11 @@ class IndexLocation(Protocol):
     """
 
     @property
-    def folder(self) -> Path: ...  # noqa: D102
+    def folder(self) -> Path: ...
     @property
-    def disk(self) -> str: ...  # noqa: D102
+    def disk(self) -> str: ...
     @property
-    def after_compact(self) -> str: ...  # noqa: D102
+    def after_compact(self) -> str: ...
 
     def open(
         self, *, whole: bool = False, device: Device = "cpu", patience: float = PATIENCE_S

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from annotator.encoders.embedder import Embedder
     from annotator.encoders.torch_setup import Device
-    from annotator.explore.neighbours import Case
     from annotator.explore.text_search import TextSearch
+    from annotator.knn.neighbors import Case
     from annotator.knn.voting import Voting
     from annotator.pipeline import Annotation, Annotator
     from index.protocols import IndexLocation
@@ -74,7 +74,7 @@ class Engine:
         Raises:
             AnnotatorError: The encoder has no text tower, or it cannot be loaded.
         """
-        from annotator.explore.neighbours import cases_of
+        from annotator.knn.neighbors import cases_of
 
         with self._one_text_tower:
             search = self._text_search
@@ -151,13 +151,14 @@ def open_engine(
         AnnotatorError: The encoder cannot be loaded, or is another one now.
     """
     from annotator.encoders.local_runner import blank_pixels
-    from annotator.indexing.metadata import recorded_encoder
-    from annotator.pipeline import Annotator, recorded_embedder
+    from annotator.indexing.metadata import IndexMetadata
+    from annotator.pipeline import Annotator
     from index.locations import locate
 
     stored = locate(place).open(device=device, patience=_PATIENCE_S)
-    if embedder is None or embedder.fingerprint.differences(recorded_encoder(stored)[1]):
-        embedder = recorded_embedder(stored, device=device)
+    metadata = IndexMetadata.of(stored)
+    if embedder is None or embedder.fingerprint.differences(metadata.fingerprint):
+        embedder = metadata.make_embedder(device=device)
     annotator = Annotator(stored, embedder)
     concepts = [
         Concept(cui, stored.names.get(cui, ""), images) for cui, images in stored.concepts.items()

@@ -12,7 +12,7 @@ from service.engine import Engine
 from service.problems import Problem
 
 if TYPE_CHECKING:
-    from annotator.explore.neighbours import Case
+    from annotator.knn.neighbors import Case
     from service.schemas import SearchQuery, SimilarQuery
 
 _MOST_JUDGED = 500  # of a concept's images
@@ -73,15 +73,13 @@ def similar_to_images(
     engine: Engine, ids: Sequence[str], outcomes: Sequence[Outcome]
 ) -> dict[str, Any]:
     """`schemas.SimilarOut` for images that were sent: the cases are those that voted."""
-    from annotator.explore.neighbours import Case
-
     results: list[dict[str, Any]] = []
     for id_, outcome in zip(ids, outcomes, strict=True):
         if isinstance(outcome, Problem):
             results.append({"id": id_, "cases": [], "error": outcome.to_dict()})
             continue
-        cases = [Case(n.image_id, n.similarity, n.cuis, n.caption) for n in outcome[0].neighbors]
-        results.append({"id": id_, "cases": _cases(engine, cases), "error": None})
+        cases = _cases(engine, outcome[0].neighbors)
+        results.append({"id": id_, "cases": cases, "error": None})
     return {
         "index_version": engine.version,
         "results": results,

@@ -17,6 +17,7 @@ import pytest
 if TYPE_CHECKING:
     from annotator.collection import Collection
     from annotator.encoders.embedder import Embedder, TorchEmbedder
+    from index import StoredIndex
 
 # Threads of OpenMP spin while they wait: on cores that others use too, tests would take several
 # times as long. Read once, when torch or FAISS is loaded.
@@ -162,3 +163,29 @@ def _tuned_index(
 def tuned_index(_tuned_index: Path, tmp_path: Path) -> Path:
     """An index of `patterns`, projected and tuned; each test has a copy of its own."""
     return Path(shutil.copytree(_tuned_index, tmp_path / "tuned"))
+
+
+@pytest.fixture
+def make_index(tmp_path: Path) -> Callable[..., StoredIndex]:
+    """An index of images on the unit circle, by their angles in degrees."""
+
+    from index import VersionWriter, open_index
+
+    def make(
+        angles: list[float],
+        concepts: list[list[str]],
+        groups: list[str] | None = None,
+    ) -> StoredIndex:
+        radians = np.deg2rad(np.array(angles))
+        ids = [f"i{n}" for n in range(len(angles))]
+        columns = {"captions": [f"Case {n}." for n in range(len(angles))]}
+        if groups is not None:
+            columns["groups"] = list(groups)
+        with VersionWriter(tmp_path / "circle") as writer:
+            writer.add(np.column_stack([np.cos(radians), np.sin(radians)]).astype(np.float32))
+            writer.publish(
+                ids, concepts, names={"C1": "One"}, columns=columns, about={}, index_type="flat"
+            )
+        return open_index(tmp_path / "circle")
+
+    return make

@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from annotator.collection import in_order_of, read_collection, sample_collection, select_side
+from annotator.collection import read_collection, sample_collection
 from annotator.errors import AnnotatorError, FormatError, ImageError
-from annotator.images.sources import find_images
 
 
 def png(shade: int = 0) -> bytes:
@@ -105,18 +104,6 @@ def test_one_side_of_a_split(images: Path, concepts: Path, tmp_path: Path) -> No
     assert [ref.id for ref in test.images] == ["b"] and test.without_image == ["lost"]
 
 
-def test_split_and_side_belong_together(tmp_path: Path) -> None:
-    split = str(table(tmp_path, "split.csv", "ID,side\na,train\nb,test\n"))
-    assert select_side(["a", "b", "z"], split, "test") == {"b"}
-    assert select_side(["a", "b"], None, None) == {"a", "b"}
-    for wrong in ((split, None), (None, "test")):
-        with pytest.raises(AnnotatorError, match="belong together"):
-            select_side(["a"], *wrong)
-    with pytest.raises(AnnotatorError, match="no side 'valid'") as caught:
-        select_side(["a"], split, "valid")
-    assert "test, train" in caught.value.hint
-
-
 def test_nothing_that_matches_shows_both_kinds_of_ids(images: Path, tmp_path: Path) -> None:
     path = table(tmp_path, "c.csv", "ID,CUIs\na.png,C1\nb.png,C1\n")
     with pytest.raises(AnnotatorError, match="None of the 4 images matches one of the 2 ids") as e:
@@ -183,14 +170,6 @@ def test_parquet_files_with_something_else_than_cuis(tmp_path: Path) -> None:
     path = parquet(tmp_path / "train.parquet", [["C2"], ["radiograph"]])
     with pytest.raises(FormatError, match="image 'r1': 'RADIOGRAPH' is not a CUI"):
         read_collection(path)
-
-
-def test_images_in_the_order_of_ids(images: Path) -> None:
-    refs = in_order_of(["c", "missing", "a", "c"], find_images(images).images)
-    assert [ref.id for ref in refs] == ["c", "missing", "a", "c"]
-    assert refs[0].read() == png(2)
-    with pytest.raises(ImageError, match="no image has the id missing"):
-        refs[1].read()
 
 
 @pytest.mark.slow

@@ -11,16 +11,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from annotator.collection import Collection, in_order_of, read_collection
+from annotator.collection import Collection, read_collection
 from annotator.encoders.embedder import TorchEmbedder
 from annotator.encoders.local_runner import embed_images
 from annotator.errors import AnnotatorError
+from annotator.images.ref import in_order_of
 from annotator.images.sources import find_images
 from annotator.indexing.build import build_index
-from annotator.indexing.metadata import recorded_nearest
+from annotator.indexing.metadata import IndexMetadata
 from annotator.knn.projection import ARRAYS, Projection
 from annotator.knn.voting import Voting
-from annotator.pipeline import Annotation, Annotator, recorded_embedder
+from annotator.pipeline import Annotation, Annotator
 from index import IndexProblem, Neighbors, StoredIndex, VersionWriter, open_index
 from index.cases import SearchResult
 
@@ -52,7 +53,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, tiny_embedder: TorchEmbedder
     return folder
 
 
-def cases(annotator: Annotator) -> StoredIndex:
+def in_folder(annotator: Annotator) -> StoredIndex:
     """Its index, which lies in a folder."""
     assert isinstance(annotator.stored, StoredIndex)
     return annotator.stored
@@ -200,7 +201,7 @@ def test_neighbours_are_those_of_projected_vectors(
     annotations = tuned.annotate_vectors([str(i) for i in range(len(queries))], queries)
     for annotation, rows in zip(annotations, found.rows, strict=True):
         ids = [n.image_id for n in annotation.neighbors[:5]]
-        assert ids == [cases(tuned).ids[row] for row in rows[:5]]
+        assert ids == [in_folder(tuned).ids[row] for row in rows[:5]]
 
 
 def test_it_finds_the_concepts_of_new_images(tuned: Annotator, others: Path) -> None:
@@ -244,18 +245,18 @@ def test_familiarity(tuned: Annotator, patterns: Collection, others: Path) -> No
 
 
 def test_familiarity_is_a_share_of_the_index(tuned: Annotator) -> None:
-    quantiles = recorded_nearest(tuned.stored)
+    quantiles = tuned.metadata.nearest
     assert quantiles is not None
     rows = np.zeros((len(quantiles), 1), np.int64)
     similarities = quantiles.astype(np.float32)[:, None]
     ids = [str(i) for i in range(len(quantiles))]
-    found = tuned.decide(ids, SearchResult(Neighbors(rows, similarities), cases(tuned)))
+    found = tuned.decide(ids, SearchResult(Neighbors(rows, similarities), in_folder(tuned)))
     shares = [a.familiarity for a in found]
     assert shares == pytest.approx(np.linspace(0, 1, len(quantiles)), abs=0.02)
     assert shares == sorted(shares)  # type: ignore[type-var]
     for similarity, share in ((-1.0, 0.0), (1.0, 1.0)):
         near = Neighbors(rows[:1], np.array([[similarity]], np.float32))
-        (one,) = tuned.decide(["x"], SearchResult(near, cases(tuned)))
+        (one,) = tuned.decide(["x"], SearchResult(near, in_folder(tuned)))
         assert one.familiarity == share
 
 
@@ -289,7 +290,7 @@ def test_the_prior_is_no_neighbour(tuned: Annotator, others: Path) -> None:
             tuned.decide(ids, found, voting=voting), found.neighbors.rows, strict=True
         ):
             assert [n.image_id for n in annotation.neighbors] == [
-                cases(tuned).ids[row] for row in rows[:k]
+                in_folder(tuned).ids[row] for row in rows[:k]
             ]
             assert 0 < sum(n.weight for n in annotation.neighbors) < 0.9
 
@@ -297,7 +298,7 @@ def test_the_prior_is_no_neighbour(tuned: Annotator, others: Path) -> None:
 def test_a_damaged_projection_is_refused(tuned: Annotator, tiny_embedder: TorchEmbedder) -> None:
     arrays = {name: a for name, a in tuned.stored.arrays.items() if name != f"{ARRAYS}matrix"}
     with pytest.raises(AnnotatorError, match="projection is damaged"):
-        Annotator(dataclasses.replace(cases(tuned), arrays=arrays), tiny_embedder)
+        Annotator(dataclasses.replace(in_folder(tuned), arrays=arrays), tiny_embedder)
 
 
 def test_another_encoder_is_refused_and_the_difference_named(
@@ -336,30 +337,12 @@ def test_the_recorded_encoder_is_made_with_its_settings(tmp_path: Path) -> None:
             "architecture": "", "weights": "", "preprocess": {}, "precision": "bf16",
             "frames": "all", "dim": 2,
         }  # fmt: skip
-        about = {"embedder": {"name": "efficientnet-lite0", "fingerprint": recorded}}
+        embedder = {"name": "efficientnet-lite0", "fingerprint": recorded}
+        about = {"embedder": embedder, "voting": {}}
         writer.publish(["a"], [[]], names={}, columns={}, about=about)
     stored = open_index(tmp_path)
-    made = recorded_embedder(stored, device="cpu")
+    made = IndexMetadata.of(stored).make_embedder(device="cpu")
     assert (made.name, made.fingerprint.precision) == ("efficientnet-lite0", "bf16")
     assert made.frames == made.fingerprint.frames == "all"
     with pytest.raises(AnnotatorError, match=r"architecture: .*weights: sha256"):
         Annotator(stored, made)
-
-
-@pytest.mark.parametrize(
-    "about",
-    [
-        {},
-        {"embedder": None},
-        {"embedder": {"name": "x", "fingerprint": {"dim": 2}}},
-        {"embedder": {"name": "x", "fingerprint": []}},
-    ],
-)
-def test_an_index_that_does_not_name_its_encoder_is_refused(
-    tmp_path: Path, tiny_embedder: TorchEmbedder, about: dict[str, object]
-) -> None:
-    with VersionWriter(tmp_path) as writer:
-        writer.add(np.array([[1, 0]], np.float32))
-        writer.publish(["a"], [[]], names={}, columns={}, about=about)
-    with pytest.raises(AnnotatorError, match=r"which encoder|fingerprint lacks"):
-        Annotator.open(tmp_path, embedder=tiny_embedder)

@@ -21,10 +21,11 @@ from annotator.knn.cross_validation import (
     group_folds,
     group_numbers,
 )
+from annotator.knn.decision import choose_concepts
 from annotator.knn.fit import Fitter
-from annotator.knn.posterior import Posterior, cast
+from annotator.knn.posterior import Posterior, count_votes, weigh
 from annotator.knn.voting import Voting
-from index import LabelTable, Neighbors
+from index import LabelTable
 
 LEAST_DOUBT = 0.25
 _PENALTY = 1.0  # of the regression; what tuning chooses on most collections
@@ -95,7 +96,8 @@ def doubtful(
     doubts: list[Doubt] = []
     for start in range(0, len(lists.queries), _JUDGED_AT_ONCE):
         part = slice(start, start + _JUDGED_AT_ONCE)
-        posterior, decisions = voting.decide(_part(lists, part), known)
+        posterior = weigh(lists.found.take(part), known, voting)
+        decisions = choose_concepts(posterior, voting)
         rows = lists.queries[part].tolist()
         given = [tuple(dict.fromkeys(concepts[row])) for row in rows]
         expected = expected_f1(posterior, given)
@@ -123,7 +125,7 @@ def expected_f1(posterior: Posterior, given: Sequence[Sequence[str]]) -> NDArray
         posterior: Of q images.
         given: q sets of CUIs; those that no neighbour knows count as wrong.
     """
-    cuis, votes = posterior.labels.cuis, cast(posterior)
+    cuis, votes = posterior.labels.cuis, count_votes(posterior)
     position = {cui: j for j, cui in enumerate(cuis)}
     keys = [
         i * max(len(cuis), 1) + position[cui]
@@ -132,21 +134,13 @@ def expected_f1(posterior: Posterior, given: Sequence[Sequence[str]]) -> NDArray
         if cui in position
     ]
     candidates = votes.candidate_image * max(len(cuis), 1) + votes.candidate_cui
-    hit = np.isin(candidates, np.array(keys, np.int64))[votes.vote_candidate]
-    size = np.array([len(row) for row in given], np.int64)
-    image = votes.candidate_image[votes.vote_candidate[hit]]
-    gain = votes.vote_weight[hit] * 2.0 / (votes.vote_size[hit] + size[image])
-    earned = np.bincount(image, gain, len(given))
-    return np.where(size == 0, votes.empty, earned)
-
-
-def _part(lists: NeighborLists, part: slice) -> Neighbors:
-    return Neighbors(lists.found.rows[part], lists.found.similarities[part])
+    is_given = np.isin(candidates, np.array(keys, np.int64))
+    return votes.expected_f1(is_given, np.array([len(row) for row in given], np.int64))
 
 
 def _shares(posterior: Posterior) -> list[dict[str, float]]:
     """For each image the share of the votes of each concept that got one."""
-    votes = cast(posterior)
+    votes = count_votes(posterior)
     shares: list[dict[str, float]] = [{} for _ in range(len(posterior))]
     cuis = posterior.labels.cuis
     for image, cui, score in zip(

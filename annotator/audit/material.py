@@ -12,11 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from annotator.audit.glances import make_glances
-from annotator.collection import Collection
 from annotator.encoders.embedder import Embedder
 from annotator.encoders.local_runner import default_workers
 from annotator.images.ref import ImageRef
-from annotator.indexing.embed_collection import OnError, Spool, embed_collection
+from annotator.indexing.embedding import OnError, Spool, embed_to_disk
 
 
 @dataclass(frozen=True)
@@ -92,8 +91,8 @@ class Gathering:
             AnnotatorError: No image could be used, or one could not and `on_error` is "fail".
         """
         folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory()))
-        rows = embed_collection(
-            _unlabelled(images),
+        rows = embed_to_disk(
+            images,
             self.embedder,
             self._stack.enter_context(Spool(folder)),
             cache=self._cache,
@@ -104,17 +103,3 @@ class Gathering:
         glances = make_glances(rows.images, workers=self.workers)
         contents = [key.tobytes() for key in rows.contents]
         return Material(rows.images, rows.vectors, glances, contents, rows.failed)
-
-
-def _unlabelled(images: Sequence[ImageRef]) -> Collection:
-    return Collection(
-        images=images,
-        concepts={},
-        names={},
-        captions={},
-        groups={},
-        without_image=(),
-        without_concepts=(),
-        duplicates={},
-        ignored=(),
-    )

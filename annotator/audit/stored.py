@@ -16,7 +16,7 @@ from annotator.audit.candidates import Views
 from annotator.audit.glances import SIDE, glance
 from annotator.audit.unlike import evenly
 from annotator.encoders.cache import CACHE_FILE, EmbeddingCache
-from annotator.indexing.metadata import recorded_voting
+from annotator.indexing.metadata import IndexMetadata
 from annotator.knn.cross_validation import LEAST_IMAGES, NeighborLists
 from annotator.knn.projection import Projection
 from annotator.knn.voting import Voting
@@ -80,7 +80,7 @@ class Cases:
     @property
     def voting(self) -> Voting:
         """How its neighbours vote."""
-        return recorded_voting(self.stored)
+        return IndexMetadata.of(self.stored).voting
 
     def vectors(self, fingerprint: str) -> tuple[list[str], NDArray[np.float32]] | None:
         """Ids and vectors of some of its images as the encoder made them, from its cache.

@@ -14,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from annotator.knn.cross_validation import group_numbers
+from annotator.knn.neighbors import nearest_of_other_groups
 from index import FlatIndex
+from index.cases import spread
 from index.progress import track
 
 _FENCE = 3.0  # interquartile ranges; Tukey's outer fence
@@ -89,11 +91,11 @@ def distances_to(
     starts = range(0, len(vectors), _SEARCHED_AT_ONCE)
     for start in track(starts, total=len(starts), label="Strangers"):
         part = slice(start, start + _SEARCHED_AT_ONCE)
-        found = index.search(np.array(vectors[part]), min(_RANK + _OWN, len(known)))
-        other = known_groups[found.rows] != groups[part][:, None]
-        order = np.argsort(~other, axis=1, kind="stable")
-        similarity = np.take_along_axis(found.similarities, order, axis=1).astype(np.float64)
-        count = other.sum(axis=1)
+        found = nearest_of_other_groups(
+            index, known_groups, np.array(vectors[part]), groups[part], _RANK, _OWN
+        )
+        similarity = found.similarities.astype(np.float64)
+        count = np.isfinite(similarity).sum(axis=1)
         rank = np.minimum(_RANK, np.maximum(count, 1)) - 1
         nearest = np.sqrt(np.maximum(2 - 2 * similarity[np.arange(len(rank)), rank], 0))
         distances[part] = np.where(count > 0, nearest, np.nan)
@@ -102,4 +104,4 @@ def distances_to(
 
 def evenly(n: int) -> NDArray[np.int64]:
     """int64: all rows, or 10,000 evenly spaced ones."""
-    return np.unique(np.linspace(0, n - 1, min(n, _MOST_COMPARED)).astype(np.int64))
+    return spread(n, _MOST_COMPARED)

@@ -45,7 +45,7 @@ def annotate_command(images: str, place: IndexLocation, year: str, **options: An
     annotator annotate test/ --ids test_ids.csv --zip > submission.zip
     annotator annotate scan.dcm --format jsonl --explain
     """
-    from annotator.indexing.metadata import recorded_voting
+    from annotator.indexing.metadata import IndexMetadata
     from annotator.tables.run import render_run, zip_run
 
     is_run = year != "jsonl"
@@ -57,7 +57,7 @@ def annotate_command(images: str, place: IndexLocation, year: str, **options: An
     if is_run:
         render_run(((ref.id, ()) for ref in refs), year)  # refuses bad ids before the work is done
     stored = place.open(whole=options["verify"], device=options["device"])
-    voting = voting_of(options, recorded_voting(stored))
+    voting = voting_of(options, IndexMetadata.of(stored).voting)
     rows: list[tuple[str, tuple[str, ...]]] = []
     lines: list[str] = []
     failed: list[tuple[str, str]] = []

@@ -213,10 +213,10 @@ def _gathering(cases: Cases | None, options: Mapping[str, Any]) -> Gathering:
     """The encoder, that of an index if there is one, and where vectors are kept."""
     from annotator.audit.material import Gathering  # torch comes with it, after the cheap checks
     from annotator.encoders.registry import make_embedder
-    from annotator.pipeline import recorded_embedder
+    from annotator.indexing.metadata import IndexMetadata
 
     if cases is not None:
-        embedder = recorded_embedder(cases.stored, device=options["device"])
+        embedder = IndexMetadata.of(cases.stored).make_embedder(device=options["device"])
     else:
         embedder = make_embedder(options["embedder"], device=options["device"])
     cache = options["cache"]

@@ -138,11 +138,11 @@ def build_index_command(
             on_error=options["on_error"],
         )
     say_failed(list(built.failed.items()))
-    if built.choice.projection is not None and built.choice.penalty is not None:
-        penalty = f"{built.choice.penalty:g}"
+    if built.model.projection is not None and built.model.penalty is not None:
+        penalty = f"{built.model.penalty:g}"
         say(f"Projection fitted to the concepts (ridge regression, penalty {penalty}).")
-    if built.choice.tuned is not None:
-        say_tuned(built.choice.tuned)
+    if built.model.tuned is not None:
+        say_tuned(built.model.tuned)
     say(f"Index type {built.index_type}: {search_in_words(built.search)}.")
     say(
         f"{place}: version {built.version}, {built.rows} images, {built.concepts} concepts "

@@ -44,8 +44,8 @@ def caption_command(images: str, place: IndexLocation, **options: Any) -> int:
     annotator caption test/ --method nearest > nearest.csv
     annotator evaluate captions.csv test_captions.csv --captions --against nearest.csv
     """
-    from annotator.indexing.metadata import recorded_voting
-    from annotator.knn.caption import choose
+    from annotator.indexing.metadata import IndexMetadata
+    from annotator.knn.caption import choose_caption
     from annotator.tables.captions import render_captions
     from annotator.tables.run import zip_run
 
@@ -57,7 +57,7 @@ def caption_command(images: str, place: IndexLocation, **options: Any) -> int:
             f"{place} has no captions.",
             "Build it with them: annotator build-index IMAGES CONCEPTS --captions captions.csv",
         )
-    voting = voting_of(options, recorded_voting(stored))
+    voting = voting_of(options, IndexMetadata.of(stored).voting)
     rows: list[tuple[str, str]] = []
     failed: list[tuple[str, str]] = []
     without: list[str] = []
@@ -66,7 +66,7 @@ def caption_command(images: str, place: IndexLocation, **options: Any) -> int:
     ):
         captions = [neighbor.caption for neighbor in annotation.neighbors]
         weights = [neighbor.weight for neighbor in annotation.neighbors]
-        choice = choose(captions, weights, options["method"])
+        choice = choose_caption(captions, weights, options["method"])
         if choice is None and annotation.error is None:
             without.append(annotation.image_id)
         rows.append((annotation.image_id, captions[choice.position] if choice else ""))

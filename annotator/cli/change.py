@@ -48,13 +48,13 @@ def add_command(images: str, concepts: str | None, place: IndexLocation, **optio
         say(line)
     stored = place.open()
 
-    from annotator.indexing.update import add_images  # torch comes with it, after the cheap checks
-    from annotator.pipeline import recorded_embedder
+    from annotator.indexing.metadata import IndexMetadata
+    from annotator.indexing.update import add_images
 
     added = add_images(
         collection,
         place,
-        recorded_embedder(stored, name=options["embedder"], device=options["device"]),
+        IndexMetadata.of(stored).make_embedder(name=options["embedder"], device=options["device"]),
         replace=options["replace"],
         batch_size=options["batch_size"],
         workers=options["workers"],
@@ -88,7 +88,7 @@ def remove_command(
     annotator remove patient7_1 patient7_2 && annotator compact
     annotator remove --ids withdrawn.txt
     """
-    from annotator.indexing.remove import remove_images
+    from annotator.indexing.update import remove_images
     from annotator.tables.formats import read_ids
 
     wanted = [*ids, *(read_ids(ids_file) if ids_file is not None else ())]

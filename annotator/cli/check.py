@@ -24,7 +24,7 @@ def info_command(place: IndexLocation, as_json: bool) -> None:
     \b
     annotator info --index concept-index
     """
-    from annotator.indexing.describe import describe
+    from annotator.indexing.metadata import describe
 
     facts = describe(place.open(), place)
     if as_json:

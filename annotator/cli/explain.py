@@ -81,10 +81,13 @@ def explain_command(images: str, place: IndexLocation, out: Path, **options: Any
     from annotator.explain.files import contents, file_name
     from annotator.explain.overlay import blended, jpeg, png
     from annotator.explain.report import page, shown, to_dict
-    from annotator.pipeline import Annotation, Annotator, recorded_embedder
+    from annotator.indexing.metadata import IndexMetadata
+    from annotator.pipeline import Annotation, Annotator
 
     stored = place.open(device=options["device"])
-    embedder = recorded_embedder(stored, name=options["embedder"], device=options["device"])
+    embedder = IndexMetadata.of(stored).make_embedder(
+        name=options["embedder"], device=options["device"]
+    )
     annotator = Annotator(stored, embedder)
     names = annotator.stored.names
     heatmaps: Path | None = options["heatmaps"]

@@ -47,9 +47,9 @@ def given_images(images: str, options: Mapping[str, Any]) -> list[ImageRef]:
     Raises:
         AnnotatorError: As `find_images`, `read_ids`, `select_side` and `given_runner`.
     """
-    from annotator.collection import in_order_of, select_side
+    from annotator.images.ref import in_order_of
     from annotator.images.sources import find_images
-    from annotator.tables.formats import read_ids
+    from annotator.tables.formats import read_ids, select_side
 
     given_runner(options)  # says what it lacks before anything is read
     found = find_images(images, on_duplicate=options["on_duplicate"])
@@ -70,10 +70,9 @@ def given_embedder(stored: Index, options: Mapping[str, Any]) -> Embedder:
     Raises:
         AnnotatorError: It cannot be loaded.
     """
-    from annotator.pipeline import recorded_embedder
+    from annotator.indexing.metadata import IndexMetadata
 
-    return recorded_embedder(
-        stored,
+    return IndexMetadata.of(stored).make_embedder(
         name=options["embedder"],
         device=options["device"],
         precision=options["precision"],

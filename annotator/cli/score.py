@@ -75,7 +75,7 @@ def evaluate_command(run: Path, truth: Path, as_json: bool, **options: Any) -> N
     annotator evaluate captions.csv test_captions.csv --captions --against nearest.csv
     annotator evaluate similar.csv test_concepts.csv --ranking --items train_concepts.csv
     """
-    from annotator.collection import select_side
+    from annotator.tables.formats import select_side
 
     if options["captions"] and options["ranking"]:
         raise click.UsageError("--captions and --ranking exclude each other.")

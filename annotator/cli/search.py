@@ -21,8 +21,8 @@ from annotator.cli.options import file_path, index_option
 from annotator.errors import AnnotatorError
 
 if TYPE_CHECKING:
-    from annotator.explore.neighbours import Ranking
     from annotator.images.ref import ImageRef
+    from annotator.knn.neighbors import Ranking
     from index.protocols import Index, IndexLocation
 
 
@@ -132,7 +132,7 @@ def _search_concept(
 ) -> int:
     from annotator.explore.concept import of_concept
     from annotator.explore.search_report import render_concept, shown
-    from annotator.indexing.metadata import recorded_voting
+    from annotator.indexing.metadata import IndexMetadata
     from annotator.tables.concept_names import NoSuchConcept, find_concept
 
     try:
@@ -145,7 +145,7 @@ def _search_concept(
             "index.",
             f"{error.hint} --text searches by free words.",
         ) from error
-    found = of_concept(stored, recorded_voting(stored), cui, k=options["k"])
+    found = of_concept(stored, IndexMetadata.of(stored).voting, cui, k=options["k"])
     write_result(render_concept(found, options["format_"], stored.names), options["output"])
     if options["page"] is not None:
         from annotator.explore.search_page import concept_page
@@ -199,8 +199,8 @@ def _by_images(
 
 
 def _by_text(wanted: str, stored: Index, options: Mapping[str, Any]) -> list[Ranking]:
-    from annotator.explore.neighbours import Ranking, cases_of
     from annotator.explore.text_search import TextSearch
+    from annotator.knn.neighbors import Ranking, cases_of
 
     search = TextSearch(stored, options["embedder"])
     (cases,) = cases_of(search.find([wanted], options["k"]))

@@ -16,7 +16,8 @@ from annotator.explain.cases import Near, find_near
 from annotator.explain.occlusion import occluded
 from annotator.images.decode import decode
 from annotator.images.ref import ImageRef
-from annotator.pipeline import Annotation, Annotator, Neighbor
+from annotator.knn.neighbors import Case
+from annotator.pipeline import Annotation, Annotator
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -49,7 +50,7 @@ class Concept:
     contrast: Heat
     cases_with: int
     cases_without: int
-    voters: tuple[Neighbor, ...]
+    voters: tuple[Case, ...]
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,7 @@ def _from_maps(
     )
 
 
-def _voters(near: Near, cui: str) -> tuple[Neighbor, ...]:
+def _voters(near: Near, cui: str) -> tuple[Case, ...]:
     """Those who voted for a concept, the heaviest first, then the most similar."""
     voters = [n for n in near.annotation.neighbors if cui in n.cuis and n.weight > 0]
     return tuple(sorted(voters, key=lambda n: -n.weight))

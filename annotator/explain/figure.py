@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from annotator.errors import ImageError
 from annotator.images.decode import decode
 from annotator.images.ref import ImageRef
-from annotator.pipeline import Annotation, Neighbor
+from annotator.knn.neighbors import Case
+from annotator.pipeline import Annotation
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -66,7 +67,7 @@ def draw(
 
 
 def _concepts(
-    neighbor: Neighbor, chosen: Sequence[str], names: Mapping[str, str]
+    neighbor: Case, chosen: Sequence[str], names: Mapping[str, str]
 ) -> list[tuple[str, str]]:
     head = [(f"weight {neighbor.weight:.1%}", "black")]
     return head + [

@@ -8,7 +8,7 @@ from typing import Any
 from annotator.explain.attribution import Heat
 from annotator.explain.explain import Concept, Explanation, Method
 from annotator.explain.overlay import AGAINST, FOR, layer, png
-from annotator.pipeline import Neighbor
+from annotator.knn.neighbors import Case
 from annotator.render.html import data_uri, document, text
 
 _DECIMALS = 8  # of figures in JSON: their sums are right to 1e-5
@@ -240,9 +240,7 @@ def _view(class_: str, alt: str, over: bytes = b"") -> str:
     return f'<div class="view {class_}" role="img" aria-label="{text(alt)}">{image}</div>'
 
 
-def _case(
-    neighbor: Neighbor, cui: str, names: Mapping[str, str], classes: Mapping[str, str]
-) -> str:
+def _case(neighbor: Case, cui: str, names: Mapping[str, str], classes: Mapping[str, str]) -> str:
     class_ = classes.get(neighbor.image_id)
     view = (
         _view(class_, f"the case {neighbor.image_id}")

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from annotator.explore.neighbours import Case, case_of, nearest_others
-from annotator.knn.posterior import Posterior
+from annotator.knn.neighbors import Case, case_of, nearest_others
+from annotator.knn.posterior import Posterior, weigh
 from annotator.knn.voting import Voting
 from index.cases import Rows, SearchResult
 from index.protocols import Index
@@ -134,7 +134,7 @@ class _Judged:
             if not len(usable):
                 continue
             self.judged[rows] = True
-            self.shares[rows] = shares_of(voting.weigh(block.neighbors, theirs.labels), cui)
+            self.shares[rows] = shares_of(weigh(block.neighbors, theirs.labels, voting), cui)
             holds = np.zeros(len(theirs.labels), bool)
             holds[theirs.labels.holders(cui)] = True
             near = np.isfinite(block.neighbors.similarities)

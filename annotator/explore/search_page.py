@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from annotator.explore.concept import OfConcept
-from annotator.explore.neighbours import Case, Ranking
 from annotator.explore.search_report import KINDS, cases_of_kind, headline, none
+from annotator.knn.neighbors import Case, Ranking
 from annotator.render.html import document, picture, text
 
 PictureOf = Callable[[str], bytes]  # a JPEG by image id; b"" where there is none

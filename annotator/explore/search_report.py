@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from annotator.errors import AnnotatorError
 from annotator.explore.concept import OfConcept
-from annotator.explore.neighbours import Case, Ranking
+from annotator.knn.neighbors import Case, Ranking
 
 Format = Literal["table", "csv", "json", "trec"]
 

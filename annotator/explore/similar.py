@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from annotator.encoders.cache import EmbeddingCache
 from annotator.encoders.local_runner import Embedded, embed_images
 from annotator.errors import AnnotatorError
-from annotator.explore.neighbours import Find, Ranking, cases_of, nearest_others
 from annotator.images.ref import ImageRef
+from annotator.knn.neighbors import Find, Ranking, cases_of, nearest_others
 from annotator.pipeline import Annotator
 from index.progress import track
 from index.protocols import Index

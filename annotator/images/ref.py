@@ -1,4 +1,4 @@
-"""One image that has not been read yet, and how its id comes from its name."""
+"""References to images that have not been read yet, and their ids."""
 
 # os.path rather than pathlib: Path objects of 80,000 names take a second.
 # ruff: noqa: PTH119, PTH122
@@ -6,8 +6,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+
+from annotator.errors import ImageError
 
 #: Largest image file that is read, in bytes.
 MAX_BYTES = 1 << 30
@@ -48,3 +51,13 @@ def image_id(name: str) -> str:
 def printable(path: str) -> str:
     r"""A path as text that can be written as UTF-8: bytes that are not become ``\xNN``."""
     return path if path.isascii() else os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def in_order_of(ids: Sequence[str], images: Sequence[ImageRef]) -> list[ImageRef]:
+    """One image for each id, in that order; an id without an image fails when it is read."""
+    by_id = {ref.id: ref for ref in images}
+    return [by_id.get(id_) or ImageRef(id_, id_, partial(_no_image, id_)) for id_ in ids]
+
+
+def _no_image(image_id: str) -> bytes:
+    raise ImageError(f"no image has the id {image_id}")

@@ -1,10 +1,10 @@
-"""A labelled collection to an index on disk."""
+"""Build an index from a labelled collection, and tune it again."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +13,20 @@ from numpy.typing import NDArray
 from annotator.collection import Collection
 from annotator.encoders.cache import CACHE_FILE
 from annotator.encoders.embedder import Embedder
-from annotator.encoders.local_runner import embed_images
 from annotator.encoders.runners import Runner
 from annotator.errors import AnnotatorError
-from annotator.indexing.embed_collection import (
+from annotator.indexing.embedding import (
     OnError,
     Spool,
     columns_of,
-    embed_collection,
+    embed_to_disk,
     projected,
     thumbnails_of,
 )
-from annotator.indexing.metadata import recorded_lists, to_record, with_tuning
-from annotator.knn.fit_index import Adaptation, Choice, choose
+from annotator.indexing.metadata import IndexMetadata
+from annotator.knn.cross_validation import stored_lists
 from annotator.knn.grid_search import Tuned, choose_voting
+from annotator.knn.model import Adaptation, FittedModel, fit_model
 from annotator.knn.voting import Voting
 from index.folder.writer import IndexType
 from index.locations import locate
@@ -37,7 +37,7 @@ from index.segments import CONTENT
 
 @dataclass(frozen=True)
 class Built:
-    """What a build did.
+    """The result of a build.
 
     Attributes:
         version: The published version.
@@ -46,7 +46,7 @@ class Built:
         embedded: Images that went through the encoder.
         cached: Images whose vectors were known before.
         failed: Reason by place of each image that could not be used.
-        choice: What was fitted and chosen, and how good it is.
+        model: What was fitted and tuned, and how good it is.
         index_type: Kind of the index.
         search: Its parameters, and why this kind.
     """
@@ -57,7 +57,7 @@ class Built:
     embedded: int
     cached: int
     failed: Mapping[str, str]
-    choice: Choice
+    model: FittedModel
     index_type: str
     search: Mapping[str, Any]
 
@@ -73,7 +73,7 @@ def build_index(
     fixed: Sequence[str] = (),
     batch_size: int | None = None,
     workers: int | None = None,
-    runner: Runner = embed_images,
+    runner: Runner | None = None,
     use_cache: bool = True,
     thumbnails: bool = False,
     index_type: IndexType | MilvusKind = "auto",
@@ -89,13 +89,13 @@ def build_index(
         collection: Images with concepts.
         directory: The index, a folder or an address (`locate`); created, or given a new version.
         embedder: Makes the vectors; its fingerprint is recorded.
-        adaptation: How the vectors are fitted to the collection (`choose`).
+        adaptation: How the vectors are fitted to the collection (`fit_model`).
         voting: What `Annotator` uses by default with this index.
-        tuning: Choose it on the collection itself instead (`choose`), if there are images enough.
+        tuning: Choose it on the collection itself instead, if there are images enough.
         fixed: Fields of `voting` that tuning leaves as they are.
         batch_size: Images that the encoder takes at once; None for what suits it.
         workers: Threads; None for the number of cores.
-        runner: Embeds the images, here by default; see `make_runner`.
+        runner: Embeds the images, None for this process; see `make_runner`.
         use_cache: Look vectors up in, and add them to, `embeddings.sqlite` in `directory`.
         thumbnails: Keep a small picture of each image, for people to look at; about 6 kB each.
         index_type: How the vectors are searched; "auto" chooses by their number and length.
@@ -111,8 +111,8 @@ def build_index(
     with contextlib.ExitStack() as stack:
         writer = stack.enter_context(place.writer())
         spool = stack.enter_context(Spool(place.folder))
-        embedded = embed_collection(
-            collection,
+        embedded = embed_to_disk(
+            collection.images,
             embedder,
             spool,
             cache=place.folder / CACHE_FILE if use_cache else None,
@@ -121,44 +121,44 @@ def build_index(
             runner=runner,
             on_error=on_error,
         )
-        rows, vectors = embedded.ids, embedded.vectors
-        concepts = [collection.concepts[id_] for id_ in rows]
-        columns = columns_of(collection, rows)
-        choice = choose(
+        ids, vectors = embedded.ids, embedded.vectors
+        concepts = [collection.concepts[id_] for id_ in ids]
+        model = fit_model(
             vectors,
             concepts,
-            [collection.groups.get(id_, "") for id_ in rows],
+            [collection.groups.get(id_, "") for id_ in ids],
             blocks=embedder.blocks,
             adaptation=adaptation,
             tuning=tuning,
             voting=voting,
             fixed=fixed,
         )
-        for part in projected(vectors, choice.projection):
+        for part in projected(vectors, model.projection):
             writer.add(part)
-        tuned = choice.tuned
         arrays: dict[str, NDArray[Any]] = {}
-        if choice.projection is not None:
-            arrays |= choice.projection.to_arrays()
-        if choice.lists is not None:
-            arrays |= choice.lists.to_arrays()
+        adapted: Mapping[str, Any] | None = None
+        if model.projection is not None:
+            arrays |= model.projection.to_arrays()
+            adapted = {"penalty": model.penalty, "f1_by_penalty": dict(model.f1_by_penalty)}
+        if model.lists is not None:
+            arrays |= model.lists.to_arrays()
         arrays[CONTENT] = embedded.contents
         if thumbnails:
             pictures = stack.enter_context(Spool(place.folder))
             arrays |= thumbnails_of(embedded.images, pictures, workers)
-        adapted = {"penalty": choice.penalty, "f1_by_penalty": dict(choice.penalties)}
+        metadata = IndexMetadata(
+            embedder.name,
+            embedder.fingerprint,
+            model.voting,
+            adapted,
+            model.tuned.to_dict() if model.tuned else None,
+        )
         version = writer.publish(
-            rows,
+            ids,
             concepts,
             names=collection.names,
-            columns=columns,
-            about=to_record(
-                embedder.name,
-                embedder.fingerprint,
-                choice.voting,
-                adaptation=adapted if choice.projection else None,
-                tuning=tuned.to_dict() if tuned else None,
-            ),
+            columns=columns_of(collection, ids),
+            about=metadata.to_dict(),
             arrays=arrays,
             index_type=index_type,
             target_recall=target_recall,
@@ -166,12 +166,12 @@ def build_index(
     manifest = place.manifest()
     return Built(
         version=version,
-        rows=len(rows),
+        rows=len(ids),
         concepts=len({cui for row in concepts for cui in row}),
-        embedded=len(rows) - embedded.cached,
+        embedded=len(ids) - embedded.cached,
         cached=embedded.cached,
         failed=embedded.failed,
-        choice=choice,
+        model=model,
         index_type=manifest["index_type"],
         search=manifest["search"],
     )
@@ -195,17 +195,16 @@ def tune_index(
 
     Raises:
         IndexProblem: There is no index, or another process writes to it.
-        AnnotatorError: The index has no neighbour lists.
+        AnnotatorError: The index has no neighbour lists, or does not say how it was built.
     """
     place = locate(directory)
     stored = place.open()
-    lists = recorded_lists(stored)
+    metadata, lists = IndexMetadata.of(stored), stored_lists(stored)
     if lists is None:
         raise AnnotatorError(
             f"{place} keeps no neighbour lists to tune on.",
             "It was built with --no-tune or from too few images: build it again.",
         )
     tuned = choose_voting(lists, stored.labels, start=voting, fixed=fixed)
-    about = with_tuning(stored.manifest["about"], tuned.voting, tuned.to_dict())
-    version = place.change_about(about, of=stored.version)
-    return version, tuned
+    metadata = replace(metadata, voting=tuned.voting, tuning=tuned.to_dict())
+    return place.change_about(metadata.to_dict(), of=stored.version), tuned

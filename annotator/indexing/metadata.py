@@ -1,88 +1,158 @@
-"""What an index says of how it was built: the encoder and the voting, in its manifest."""
+"""How an index was built: the metadata in its manifest, and the facts that `info` shows."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from annotator.encoders.fingerprint import Fingerprint
 from annotator.errors import AnnotatorError
-from annotator.knn.cross_validation import NeighborLists
 from annotator.knn.voting import Voting
-from index.protocols import Index
+from index.protocols import Index, IndexLocation
 
 if TYPE_CHECKING:
     from annotator.encoders.embedder import Embedder
+    from annotator.encoders.torch_setup import Device, Precision
+    from annotator.images.pixels import Frames
 
 
-def to_record(
-    embedder: str,
-    fingerprint: Fingerprint,
-    voting: Voting,
-    *,
-    adaptation: Mapping[str, Any] | None = None,
-    tuning: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """What a build leaves in `manifest["about"]`, as JSON types.
+@dataclass(frozen=True)
+class IndexMetadata:
+    """Encoder, fit and voting parameters of an index: its manifest's "about", checked.
 
-    Args:
-        embedder: Name of the encoder.
+    Attributes:
+        encoder: Its name.
         fingerprint: Of the encoder.
         voting: What annotates by default.
-        adaptation: How the projection was chosen, if there is one.
-        tuning: How `voting` was chosen, if it was.
+        adaptation: How the projection was chosen, "penalty" and "f1_by_penalty"; None without one.
+        tuning: How `voting` was chosen, as `Tuned.to_dict`; None where it was not tuned.
+        nearest: float64[m], ascending: quantiles of the similarity of an image to its nearest case
+            of another patient; None where the index was not tuned.
+
+    Raises:
+        AnnotatorError: A part is of a wrong type.
     """
+
+    encoder: str
+    fingerprint: Fingerprint
+    voting: Voting
+    adaptation: Mapping[str, Any] | None = None
+    tuning: Mapping[str, Any] | None = None
+    nearest: NDArray[np.float64] | None = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        texts = (self.encoder, self.fingerprint.precision, self.fingerprint.frames)
+        if not all(isinstance(text, str) for text in texts):
+            raise _not_recorded("encoder")
+        for name in ("adaptation", "tuning"):
+            if not isinstance(getattr(self, name), Mapping | None):
+                raise _not_recorded(name)
+        object.__setattr__(self, "nearest", _quantiles((self.tuning or {}).get("nearest")))
+
+    @classmethod
+    def of(cls, stored: Index) -> IndexMetadata:
+        """The metadata of an opened index.
+
+        Raises:
+            AnnotatorError: A part is missing or of a wrong type.
+        """
+        about = stored.manifest["about"]
+        try:
+            encoder = about["embedder"]["name"]
+            fingerprint = Fingerprint.from_dict(about["embedder"]["fingerprint"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise _not_recorded("encoder") from error
+        try:
+            voting = Voting(**about["voting"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise _not_recorded("voting parameters") from error
+        return cls(encoder, fingerprint, voting, about.get("adaptation"), about.get("tuning"))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types, for the manifest."""
+        return {
+            "embedder": {"name": self.encoder, "fingerprint": self.fingerprint.to_dict()},
+            "adaptation": self.adaptation,
+            "voting": asdict(self.voting),
+            "tuning": self.tuning,
+        }
+
+    def make_embedder(
+        self,
+        *,
+        name: str | None = None,
+        device: Device = "auto",
+        precision: Precision | None = None,
+    ) -> Embedder:
+        """Load the encoder; `name` and `precision` override what is recorded.
+
+        Raises:
+            AnnotatorError: It cannot be loaded.
+        """
+        from annotator.encoders.registry import make_embedder
+
+        return make_embedder(
+            name or self.encoder,
+            device=device,
+            precision=precision or cast("Precision", self.fingerprint.precision),
+            frames=cast("Frames", self.fingerprint.frames),
+        )
+
+    def check_encoder(self, embedder: Embedder) -> None:
+        """Refuse an encoder whose vectors cannot be compared with the index's.
+
+        Raises:
+            AnnotatorError: It is another one; says what differs.
+        """
+        differences = embedder.fingerprint.differences(self.fingerprint)
+        if differences:
+            raise AnnotatorError(
+                "The index was built with another encoder or other settings than "
+                f"{embedder.name}: {'; '.join(differences)}.",
+                "Leave out --embedder, --precision and --frames to use what the index records, "
+                "or build the index again.",
+            )
+
+
+def describe(stored: Index, place: IndexLocation) -> dict[str, Any]:
+    """What `annotator info` shows, as plain JSON types.
+
+    Raises:
+        AnnotatorError: The index does not say how it was built.
+    """
+    manifest, concepts = stored.manifest, stored.concepts
+    metadata = IndexMetadata.of(stored)
+    top = sorted(concepts.items(), key=lambda concept: (-concept[1], concept[0]))[:10]
     return {
-        "embedder": {"name": embedder, "fingerprint": fingerprint.to_dict()},
-        "adaptation": adaptation,
-        "voting": asdict(voting),
-        "tuning": tuning,
+        "index": str(place),
+        "version": stored.version,
+        "images": len(stored),
+        "concepts": len(concepts),
+        "concepts_per_image": round(sum(concepts.values()) / len(stored), 3),
+        "index_type": manifest["index_type"],
+        "search": dict(manifest["search"]),
+        "added": sum(segment["rows"] for segment in manifest["segments"]),
+        "removed": manifest["removed"],
+        "dim": manifest["dim"],
+        "bytes": sum(file["bytes"] for file in manifest["files"].values()),
+        "embedder": metadata.encoder,
+        "fingerprint": metadata.fingerprint.digest,
+        "precision": metadata.fingerprint.precision,
+        "voting": asdict(metadata.voting),
+        "columns": sorted(manifest["columns"]),
+        "most_frequent": [
+            {"cui": cui, "name": stored.names.get(cui, ""), "images": images} for cui, images in top
+        ],
+        "written_by": manifest["libraries"],
     }
 
 
-def with_tuning(
-    about: Mapping[str, Any], voting: Voting, tuning: Mapping[str, Any]
-) -> dict[str, Any]:
-    """A record with other voting parameters."""
-    return {**about, "voting": asdict(voting), "tuning": tuning}
-
-
-def recorded_encoder(stored: Index) -> tuple[str, Fingerprint]:
-    """Name and fingerprint of the encoder that an index was built with.
-
-    Raises:
-        AnnotatorError: The index records none.
-    """
-    try:
-        embedder = stored.manifest["about"]["embedder"]
-        return str(embedder["name"]), Fingerprint.from_dict(embedder["fingerprint"])
-    except (KeyError, TypeError) as error:
-        raise _not_recorded("encoder") from error
-
-
-def recorded_voting(stored: Index) -> Voting:
-    """The voting parameters that an index was built with.
-
-    Raises:
-        AnnotatorError: The index records none, or none that can be used.
-    """
-    try:
-        return Voting(**stored.manifest["about"]["voting"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise _not_recorded("voting parameters") from error
-
-
-def recorded_nearest(stored: Index) -> NDArray[np.float64] | None:
-    """float64[m], ascending: quantiles of how similar an image is to its nearest case of another
-    patient, or None where the index was not tuned.
-    """
-    tuning = stored.manifest["about"].get("tuning")
-    nearest = tuning.get("nearest") if isinstance(tuning, dict) else None
-    if nearest is None:
+def _quantiles(nearest: object) -> NDArray[np.float64] | None:
+    if nearest is None:  # of an index that was written before there were any
         return None
     try:
         quantiles = np.asarray(nearest, np.float64)
@@ -91,35 +161,6 @@ def recorded_nearest(stored: Index) -> NDArray[np.float64] | None:
     if quantiles.ndim != 1 or len(quantiles) < 2 or not np.all(np.diff(quantiles) >= 0):
         raise _not_recorded("familiarity")
     return quantiles
-
-
-def recorded_lists(stored: Index) -> NeighborLists | None:
-    """The neighbour lists that tuning uses, by today's rows; None if the index keeps none.
-
-    Raises:
-        AnnotatorError: They do not fit the index.
-    """
-    manifest = stored.manifest
-    if not manifest["segments"] and not manifest["removed"]:
-        return NeighborLists.from_arrays(stored.arrays, len(stored))
-    lists = NeighborLists.from_arrays(stored.arrays, len(stored) + manifest["removed"])
-    return lists.renumbered(stored.renumber) if lists is not None else None
-
-
-def check_encoder(embedder: Embedder, stored: Index) -> None:
-    """Refuse an encoder whose vectors cannot be compared with the index's.
-
-    Raises:
-        AnnotatorError: It is another one; says what differs.
-    """
-    differences = embedder.fingerprint.differences(recorded_encoder(stored)[1])
-    if differences:
-        raise AnnotatorError(
-            "The index was built with another encoder or other settings than "
-            f"{embedder.name}: {'; '.join(differences)}.",
-            "Leave out --embedder, --precision and --frames to use what the index records, "
-            "or build the index again.",
-        )
 
 
 def _not_recorded(what: str) -> AnnotatorError:

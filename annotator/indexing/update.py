@@ -1,45 +1,40 @@
-"""Images that come to an index and go from it after it was built."""
+"""Add, replace and remove images of an index, and compact it."""
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Collection as Ids
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from annotator.collection import Collection
-from annotator.encoders.cache import CACHE_FILE
-from annotator.encoders.embedder import Embedder
-from annotator.encoders.local_runner import embed_images
-from annotator.encoders.runners import Runner
-from annotator.indexing.embed_collection import (
-    OnError,
-    Spool,
-    columns_of,
-    embed_collection,
-    projected,
-    thumbnails_of,
-)
-from annotator.indexing.metadata import check_encoder, recorded_lists
-from annotator.indexing.remove import forget_removed, forget_replaced
+from annotator.encoders.cache import CACHE_FILE, EmbeddingCache
+from annotator.indexing.metadata import IndexMetadata
 from annotator.knn.cross_validation import ARRAYS as TUNING
+from annotator.knn.cross_validation import stored_lists
 from annotator.knn.projection import Projection
 from index import LabelTable, StoredIndex
 from index.folder.change import Changed
 from index.folder.writer import IndexType
 from index.locations import locate
 from index.milvus.kinds import MilvusKind
-from index.protocols import IndexLocation
+from index.protocols import Index, IndexLocation
 from index.segments import CONTENT, Segment
+
+if TYPE_CHECKING:
+    from annotator.encoders.embedder import Embedder
+    from annotator.encoders.runners import Runner
+    from annotator.indexing.embedding import OnError
 
 
 @dataclass(frozen=True)
 class Added:
-    """What adding images did.
+    """The result of adding images.
 
     Attributes:
         change: Of the index.
@@ -58,7 +53,7 @@ def add_images(
     replace: bool = False,
     batch_size: int | None = None,
     workers: int | None = None,
-    runner: Runner = embed_images,
+    runner: Runner | None = None,
     use_cache: bool = True,
     on_error: OnError = "skip",
 ) -> Added:
@@ -74,7 +69,7 @@ def add_images(
         replace: Images whose id the index has take the place of those; otherwise they are refused.
         batch_size: Images that the encoder takes at once; None for what suits it.
         workers: Threads; None for the number of cores.
-        runner: Embeds the images, here by default; see `make_runner`.
+        runner: Embeds the images, None for this process; see `make_runner`.
         use_cache: Look vectors up in, and add them to, the index's cache.
         on_error: "skip" leaves out images that cannot be used; "fail" stops at the first.
 
@@ -83,13 +78,21 @@ def add_images(
         IndexProblem: There is no index, it has images with these ids already, or another process
             writes to it.
     """
+    from annotator.indexing.embedding import (  # torch comes with it
+        Spool,
+        columns_of,
+        embed_to_disk,
+        projected,
+        thumbnails_of,
+    )
+
     place = locate(directory)
     stored = place.open()
-    check_encoder(embedder, stored)
+    IndexMetadata.of(stored).check_encoder(embedder)
     with contextlib.ExitStack() as stack:
         spool = stack.enter_context(Spool(place.folder))
-        embedded = embed_collection(
-            collection,
+        embedded = embed_to_disk(
+            collection.images,
             embedder,
             spool,
             cache=place.folder / CACHE_FILE if use_cache else None,
@@ -112,9 +115,34 @@ def add_images(
             arrays=arrays,
         )
         if replace:
-            forget_replaced(place, stored, rows)
+            _forget_replaced(place, stored, rows)
         change = place.add_rows(rows, of=stored.version, over=replace)
     return Added(change, embedded.failed)
+
+
+def remove_images(
+    directory: Path | str | IndexLocation, ids: Ids[str], *, missing_ok: bool = False
+) -> Changed:
+    """Remove images from an index, and their vectors from its cache.
+
+    No search finds them any more; what the index holds of them is gone from the disk after
+    `compact_index`.
+
+    Args:
+        directory: The index.
+        ids: Of the images.
+        missing_ok: Ids that the index does not have are no error.
+
+    Raises:
+        IndexProblem: As `index.folder.change.remove_rows`.
+    """
+    place = locate(directory)
+    before = place.open()
+    contents = before.contents_of_only(set(ids))
+    change = place.remove_rows(ids, missing_ok=missing_ok)
+    if change.removed:  # a process that was killed just now leaves it to `compact_index`
+        _forget(place, before, contents)
+    return change
 
 
 def compact_index(
@@ -140,8 +168,8 @@ def compact_index(
         place.check_index_type(index_type)
     stored = place.open()
     if isinstance(stored, StoredIndex):
-        forget_removed(place, stored)
-    lists = recorded_lists(stored)
+        _forget_removed(place, stored)
+    lists = stored_lists(stored)
     others = {name: a for name, a in stored.arrays.items() if not name.startswith(TUNING)}
     return place.compact(
         of=stored.version,
@@ -149,3 +177,41 @@ def compact_index(
         target_recall=target_recall,
         arrays=others | (lists.to_arrays() if lists is not None else {}),
     )
+
+
+def _forget_removed(place: IndexLocation, stored: StoredIndex) -> None:
+    """Delete the vectors of images that were removed from the cache."""
+    if not stored.manifest["removed"]:
+        return
+    known = [segment.arrays.get(CONTENT) for segment in stored.segments]
+    if any(keys is None for keys in known):
+        _forget(place, stored, None)
+        return
+    rows = range(len(stored))
+    live = {stored.content(row) for row in rows}
+    stored_keys = {key.tobytes() for keys in known if keys is not None for key in keys}
+    _forget(place, stored, stored_keys - live)
+
+
+def _forget_replaced(place: IndexLocation, stored: Index, by: Segment) -> None:
+    """Delete the vectors of images that rows `by` are about to replace from the cache."""
+    contents = stored.contents_of_only(set(by.ids))
+    if contents is not None:
+        contents -= {key.tobytes() for key in by.arrays.get(CONTENT, ())}
+    if contents != set():
+        _forget(place, stored, contents)
+
+
+def _forget(place: IndexLocation, stored: Index, contents: set[bytes] | None) -> None:
+    """Delete vectors from the cache, by the sha256 of their files; None for all of them."""
+    cache = place.folder / CACHE_FILE
+    if not cache.exists():
+        return
+    if contents is None:
+        # Built before the index knew its images' files: all that can be done is to forget all.
+        for path in place.folder.glob(f"{CACHE_FILE}*"):
+            path.unlink()
+    elif contents:
+        fingerprint = IndexMetadata.of(stored).fingerprint
+        with EmbeddingCache(cache, fingerprint.digest) as opened:
+            opened.forget(contents)

@@ -1,4 +1,4 @@
-"""From neighbours' captions to one: the consensus caption.
+"""The consensus of the neighbours' captions.
 
 Devlin et al. 2015, "Exploring nearest neighbor approaches for image captioning", with the
 neighbours' weights: the caption of least Bayes risk (Kumar and Byrne 2004) for ROUGE-1.
@@ -21,8 +21,8 @@ _DIGITS = 9  # of an expected similarity; more are noise of the sums, and would 
 
 
 @dataclass(frozen=True)
-class Choice:
-    """Which of several captions was chosen.
+class CaptionChoice:
+    """The chosen one of several captions.
 
     Attributes:
         position: Its position among those given.
@@ -33,11 +33,11 @@ class Choice:
     expected: float
 
 
-def choose(
+def choose_caption(
     captions: Sequence[str],
     weights: Sequence[float] | NDArray[np.float64],
     method: Method = "consensus",
-) -> Choice | None:
+) -> CaptionChoice | None:
     """Choose one of the neighbours' captions; None if none of them has one.
 
     An image's true caption is taken to be that of neighbour j with the probability w_j, its share
@@ -65,4 +65,4 @@ def choose(
     shares = shares / total if total > 0 else np.full(len(given), 1 / len(given))
     expected = np.round(similarities([captions[i] for i in given]) @ shares, _DIGITS)
     best = int(expected.argmax()) if method == "consensus" else 0
-    return Choice(given[best], float(expected[best]))
+    return CaptionChoice(given[best], float(expected[best]))

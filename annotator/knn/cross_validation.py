@@ -1,4 +1,4 @@
-"""For each row the nearest rows of other groups: what an image of another patient would find."""
+"""Neighbour lists for tuning: what images of other patients would find, out of sample."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from numpy.typing import NDArray
 
 from annotator.errors import AnnotatorError
 from annotator.knn.fit import Fitter
-from index import FlatIndex, Neighbors, VectorIndex
+from annotator.knn.neighbors import nearest_of_other_groups
+from index import FlatIndex, Neighbors
 from index.progress import track
+from index.protocols import Index
 
 FOLDS = 5
 MOST_NEIGHBORS = 100
 LEAST_IMAGES = 50  # to tune on; with fewer, chance decides more than the parameters do
 ARRAYS = "tuning."  # what the names of the lists in an index begin with
 _MOST_IMAGES = 5000  # annotated for the estimate; a standard error of 0.003 or so
-_LARGEST_GROUP = 1000  # neighbours of the own group that a search looks past
 _SEARCHED_AT_ONCE = 256
 
 
@@ -51,17 +52,11 @@ class NeighborLists:
         Args:
             number: Today's row of each former one, -1 for those that were removed.
         """
-        queries = number(self.queries)
-        rows = number(self.found.rows)
-        gone = rows < 0
-        similarities = np.where(gone, -np.inf, self.found.similarities).astype(np.float32)
-        order = np.argsort(gone, axis=1, kind="stable")
-        rows = np.take_along_axis(np.where(gone, 0, rows), order, axis=1)
-        similarities = np.take_along_axis(similarities, order, axis=1)
-        kept = (queries >= 0) & np.isfinite(similarities[:, 0])
-        if not kept.any():
-            return None
-        return NeighborLists(queries[kept], Neighbors(rows[kept], similarities[kept]))
+        queries, rows = number(self.queries), number(self.found.rows)
+        renumbered = Neighbors(np.maximum(rows, 0), self.found.similarities)
+        found = renumbered.without(rows < 0, rows.shape[1])
+        kept = np.flatnonzero((queries >= 0) & np.isfinite(found.similarities[:, 0]))
+        return NeighborLists(queries[kept], found.take(kept)) if len(kept) else None
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]], n: int) -> NeighborLists | None:
@@ -69,7 +64,7 @@ class NeighborLists:
 
         Args:
             arrays: Of an index.
-            n: How many rows it has.
+            n: How many rows it had when they were written.
 
         Raises:
             AnnotatorError: They do not fit together.
@@ -97,7 +92,18 @@ class NeighborLists:
         return cls(queries, Neighbors(rows, similarities))
 
 
-def drawn(n: int, seed: int = 0) -> NDArray[np.int64]:
+def stored_lists(stored: Index) -> NeighborLists | None:
+    """The lists that an index keeps, by today's rows; None if it keeps none.
+
+    Raises:
+        AnnotatorError: They do not fit the index.
+    """
+    written = len(stored) + stored.manifest["removed"]
+    lists = NeighborLists.from_arrays(stored.arrays, written)
+    return lists.renumbered(stored.renumber) if lists is not None else None
+
+
+def rows_for_tuning(n: int, seed: int = 0) -> NDArray[np.int64]:
     """int64[q]: the rows that tuning annotates, all of them or 5,000 drawn with `seed`."""
     if n <= _MOST_IMAGES:
         return np.arange(n)
@@ -126,22 +132,19 @@ def group_folds(groups: NDArray[np.int64], folds: int = FOLDS, seed: int = 0) ->
     return of_group[groups]
 
 
-def leave_one_group_out(
-    index: VectorIndex,
-    vectors: NDArray[np.float32],
-    groups: NDArray[np.int64],
-) -> NeighborLists:
-    """NeighborLists from an index of the vectors themselves.
+def leave_one_group_out(vectors: NDArray[np.float32], groups: NDArray[np.int64]) -> NeighborLists:
+    """Lists among the vectors themselves.
 
     Args:
-        index: Holds `vectors`.
         vectors: float32[n, dim], of unit norm.
         groups: From `group_numbers`.
     """
-    queries, rows = drawn(len(vectors)), np.arange(len(vectors))
+    queries, index = rows_for_tuning(len(vectors)), FlatIndex(vectors)
     blocks = _blocks(queries)
     parts = [
-        _of_other_groups(index, rows, block, np.array(vectors[block]), groups)
+        nearest_of_other_groups(
+            index, groups, np.array(vectors[block]), groups[block], MOST_NEIGHBORS
+        )
         for block in track(blocks, total=len(blocks), label="Tuning")
     ]
     return _usable(queries, parts)
@@ -167,9 +170,9 @@ def cross_fitted(
         groups: From `group_numbers`.
         folds: From `group_folds`.
         penalty: For `Fitter.projection`.
-        queries: int64[q], the rows that get one, in order; None for those that are `drawn`.
+        queries: int64[q], the rows that get one, in order; None for `rows_for_tuning`.
     """
-    queries = drawn(len(vectors)) if queries is None else queries
+    queries = rows_for_tuning(len(vectors)) if queries is None else queries
     order: list[NDArray[np.int64]] = []
     parts: list[Neighbors] = []
     for fold in track(range(FOLDS), total=FOLDS, label="Tuning"):
@@ -180,36 +183,17 @@ def cross_fitted(
         projection = fitter.projection(penalty, without=fold)
         index = FlatIndex(projection.apply(vectors, others))
         for block in _blocks(own):
-            found = projection.apply(vectors, block)
-            parts.append(_of_other_groups(index, others, block, found, groups))
+            found = nearest_of_other_groups(
+                index, groups[others], projection.apply(vectors, block), groups[block],
+                MOST_NEIGHBORS,
+            )  # fmt: skip
+            parts.append(Neighbors(others[found.rows], found.similarities))
         order.append(own)
     return _usable(np.concatenate(order) if order else queries[:0], parts)
 
 
 def _blocks(rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     return [rows[i : i + _SEARCHED_AT_ONCE] for i in range(0, len(rows), _SEARCHED_AT_ONCE)]
-
-
-def _of_other_groups(
-    index: VectorIndex,
-    index_rows: NDArray[np.int64],
-    queries: NDArray[np.int64],
-    vectors: NDArray[np.float32],
-    groups: NDArray[np.int64],
-) -> Neighbors:
-    """The 100 nearest rows of each query that belong to another group."""
-    inside = groups[index_rows]
-    own = np.unique(groups[queries])
-    largest = int(np.bincount(inside, minlength=int(own.max()) + 1)[own].max())
-    searched = min(MOST_NEIGHBORS + min(largest, _LARGEST_GROUP), len(index_rows))
-    found = index.search(vectors, searched)
-    same = inside[found.rows] == groups[queries][:, None]
-    similarity = np.where(same, -np.inf, found.similarities).astype(np.float32)
-    order = np.argsort(same, axis=1, kind="stable")[:, :MOST_NEIGHBORS]
-    return Neighbors(
-        index_rows[np.take_along_axis(found.rows, order, axis=1)],
-        np.take_along_axis(similarity, order, axis=1),
-    )
 
 
 def _usable(queries: NDArray[np.int64], parts: Sequence[Neighbors]) -> NeighborLists:

@@ -1,4 +1,4 @@
-"""Fit a projection from vectors and concepts: sums over rows, one solve, nothing iterated."""
+"""Fitting of projections: sums over rows, one solve, nothing iterated."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from annotator.knn.projection import Projection, standardised
 from index import LabelTable
 
-LOOKS = 256
-MEANINGS = 256
+UNSUPERVISED = 256  # components
+SUPERVISED = 256
 WHITENING = 0.25  # principal components are divided by the variance to this power
 _MOST_AXES = 1024  # that the regression sees
 _MOST_CONCEPTS = 1000  # that the regression predicts: the most frequent ones
@@ -49,7 +49,7 @@ class Sums:
 
 
 class Fitter:
-    """Everything that the projections of one collection have in common.
+    """Fits the projections of one collection, which have most of the sums over its rows in common.
 
     Args:
         vectors: float32[n, dim] of unit norm; may be mapped from disk.
@@ -80,20 +80,20 @@ class Fitter:
         """Fit a projection.
 
         Args:
-            penalty: Of the ridge regression; None for the looks alone.
+            penalty: Of the ridge regression; None for unsupervised components alone.
             without: The fold whose concepts must not shape it. (Its vectors still shape the mean,
                 the scale and the principal axes, which know no concepts.)
         """
         # Added up afresh: what is taken away from a float32 sum leaves its rounding behind.
         others = [sums for fold, sums in enumerate(self._folds) if fold != without]
         sums = self._all if without is None else reduce(Sums.__add__, others)
-        looks = self._axes[:, :LOOKS] * self._variances[:LOOKS] ** -WHITENING
-        parts = [looks]
+        unsupervised = self._axes[:, :UNSUPERVISED] * self._variances[:UNSUPERVISED] ** -WHITENING
+        parts = [unsupervised]
         if penalty is not None and sums.ty.shape[1] > 0:
             parts.append(self._axes @ _regression(sums, penalty))
         matrix = np.hstack(parts).astype(np.float32)
         shift = (self._centre @ matrix).astype(np.float32)
-        return Projection(self._mean, self._scale, matrix, shift, looks.shape[1])
+        return Projection(self._mean, self._scale, matrix, shift, unsupervised.shape[1])
 
     def _principal_components(
         self, vectors: NDArray[np.float32]
@@ -214,7 +214,7 @@ def _regression(sums: Sums, penalty: float) -> NDArray[np.float32]:
     gram = sums.tt - sums.n * np.outer(mean, mean)
     gram[np.diag_indices_from(gram)] += penalty
     weights = np.linalg.solve(gram, sums.ty - np.outer(mean, sums.y))
-    if weights.shape[1] > MEANINGS:
-        axes = np.linalg.eigh(weights.T @ weights)[1][:, ::-1][:, :MEANINGS]
+    if weights.shape[1] > SUPERVISED:
+        axes = np.linalg.eigh(weights.T @ weights)[1][:, ::-1][:, :SUPERVISED]
         weights = weights @ axes
     return weights.astype(np.float32)

@@ -1,4 +1,4 @@
-"""Voting parameters chosen on neighbour lists that an image of another patient would have."""
+"""Grid search of the voting parameters on out-of-sample neighbour lists."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from numpy.typing import NDArray
 from annotator.evaluation.evaluation import bootstrap_interval
 from annotator.evaluation.official_f1 import image_f1
 from annotator.knn.cross_validation import NeighborLists
+from annotator.knn.decision import choose_concepts
+from annotator.knn.posterior import weigh
 from annotator.knn.voting import Voting
-from index import LabelTable, Neighbors
+from index import LabelTable
+from index.cases import spread
 from index.progress import track
 
 KS = (5, 10, 20, 50, 100)
@@ -36,7 +39,7 @@ _QUANTILES = 101
 
 @dataclass(frozen=True)
 class Tuned:
-    """What tuning chose, and how good it is on images that the index does not hold.
+    """The result of a grid search: what was chosen, and how good it is out of sample.
 
     Attributes:
         voting: The parameters with the highest mean F1.
@@ -120,7 +123,7 @@ class _Judge:
         self._truth = [labels.row(row) for row in lists.queries.tolist()]
 
     def __call__(self, voting: Voting) -> NDArray[np.float64]:
-        _, decisions = voting.decide(self._found, self._labels)
+        decisions = choose_concepts(weigh(self._found, self._labels, voting), voting)
         pairs = zip(self._truth, decisions, strict=True)
         return np.array([_image_score(truth, decision.cuis) for truth, decision in pairs])
 
@@ -168,12 +171,8 @@ def _tried(voting: Voting) -> dict[str, Any]:
 
 def _some(lists: NeighborLists) -> NeighborLists:
     """Evenly spaced ones of the lists, at most 2,000."""
-    n = len(lists.queries)
-    if n <= _GRID_IMAGES:
-        return lists
-    kept = np.linspace(0, n - 1, _GRID_IMAGES).astype(np.int64)
-    found = Neighbors(lists.found.rows[kept], lists.found.similarities[kept])
-    return NeighborLists(lists.queries[kept], found)
+    kept = spread(len(lists.queries), _GRID_IMAGES)
+    return NeighborLists(lists.queries[kept], lists.found.take(kept))
 
 
 def _image_score(truth: Sequence[str], run: Sequence[str]) -> float:

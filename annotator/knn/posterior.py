@@ -1,16 +1,14 @@
-"""Neighbours to a posterior over label sets."""
+"""Neighbours to a posterior over label sets, and what follows from it for a set of concepts."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from annotator.knn.voting import Voting
 from index import LabelTable, Neighbors
-
-Kernel = Literal["exponential", "inverse", "rank", "uniform"]
 
 _LEAST_DISTANCE = 1e-3  # what float32 tells from 0
 _MOST_LOG = 600.0  # more would overflow
@@ -63,17 +61,24 @@ class Votes:
         shares = np.bincount(self.vote_candidate, self.vote_weight, len(self.candidate_cui))
         return shares.astype(np.float64, copy=False)  # int64 where there is no vote
 
+    def expected_f1(
+        self, chosen: NDArray[np.bool_], size: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """float64[q]: Σ_i w_i · F1(set, label set of neighbour i), of a set given for each image.
 
-def vote(
-    neighbors: Neighbors,
-    labels: LabelTable,
-    *,
-    k: int,
-    beta: float,
-    kernel: Kernel = "exponential",
-    prior: float = 0.0,
-    typical: float = 1.0,
-) -> Posterior:
+        Two empty sets agree.
+
+        Args:
+            chosen: bool[c], the candidates in their image's set.
+            size: int64[q], how many concepts the set has, those that no neighbour holds among them.
+        """
+        hit = chosen[self.vote_candidate]
+        image = self.candidate_image[self.vote_candidate[hit]]
+        gain = self.vote_weight[hit] * 2.0 / (self.vote_size[hit] + size[image])
+        return np.where(size == 0, self.empty, np.bincount(image, gain, len(size)))
+
+
+def weigh(neighbors: Neighbors, labels: LabelTable, voting: Voting) -> Posterior:
     """Weigh the k nearest neighbours by a kernel, normalised, and by the prior.
 
     With s the cosine similarity, d = sqrt(2 - 2s) the distance and r = 0, 1, ... the rank, a
@@ -95,32 +100,21 @@ def vote(
         neighbors: At least k of them, or all that the index has; a similarity of -inf is no vote
             (at least one of an image must have one).
         labels: Label sets of the index rows.
-        k: How many neighbours vote, at least 1.
-        beta: Sharpness of the kernel, at least 0.
-        kernel: Its kind.
-        prior: Weight of the prior, at least 0.
-        typical: Similarity of a typical image to its nearest neighbour.
-
-    Raises:
-        ValueError: A parameter is out of range.
+        voting: Its k, kernel, beta, prior and typical similarity.
     """
-    if k < 1 or not 0 <= beta < np.inf or not 0 <= prior < np.inf:
-        raise ValueError(
-            f"k must be at least 1, beta and prior at least 0: {k=}, {beta=}, {prior=}"
-        )
-    rows = neighbors.rows[:, :k]
-    similarities = neighbors.similarities[:, :k].astype(np.float64)
+    rows = neighbors.rows[:, : voting.k]
+    similarities = neighbors.similarities[:, : voting.k].astype(np.float64)
     if rows.shape[1] == 0:
         return Posterior(rows, similarities, labels)
-    logs = _log_weights(similarities, kernel, beta, k)
+    logs = _log_weights(similarities, voting)
     largest = logs.max(axis=1, keepdims=True)
     weights = np.exp(logs - largest)
     total = weights.sum(axis=1, keepdims=True)
     weights /= total
-    if prior > 0:
-        unit = _log_weights(np.array([[typical]]), kernel, beta, k)
+    if voting.prior > 0:
+        unit = _log_weights(np.array([[voting.typical]]), voting)
         mass = np.exp(np.minimum(largest - unit, _MOST_LOG)) * total
-        share = prior / (prior + mass)
+        share = voting.prior / (voting.prior + mass)
         sample = labels.sample
         rows = np.hstack([rows, np.broadcast_to(sample, (len(rows), len(sample)))])
         added = np.broadcast_to(share / len(sample), (len(rows), len(sample)))
@@ -128,27 +122,22 @@ def vote(
     return Posterior(rows, weights, labels)
 
 
-def _log_weights(
-    similarities: NDArray[np.float64], kernel: Kernel, beta: float, k: int
-) -> NDArray[np.float64]:
+def _log_weights(similarities: NDArray[np.float64], voting: Voting) -> NDArray[np.float64]:
     """float64[q, k]: the logarithm of each neighbour's weight, before anything is normalised."""
-    if kernel == "exponential":
-        logs = beta * np.maximum(similarities, -1.0)
-    elif kernel == "inverse":
+    if voting.kernel == "exponential":
+        logs = voting.beta * np.maximum(similarities, -1.0)
+    elif voting.kernel == "inverse":
         distance = np.sqrt(np.maximum(2 - 2 * np.maximum(similarities, -1.0), 0.0))
-        logs = -beta * np.log(np.maximum(distance, _LEAST_DISTANCE))
-    elif kernel == "rank":
-        logs = np.broadcast_to(
-            beta * np.log1p(-np.arange(similarities.shape[1]) / k), similarities.shape
-        )
-    elif kernel == "uniform":
-        logs = np.zeros_like(similarities)
+        logs = -voting.beta * np.log(np.maximum(distance, _LEAST_DISTANCE))
+    elif voting.kernel == "rank":
+        ranks = np.arange(similarities.shape[1])
+        logs = np.broadcast_to(voting.beta * np.log1p(-ranks / voting.k), similarities.shape)
     else:
-        raise ValueError(f"unknown kernel {kernel!r}; one of {', '.join(get_args(Kernel))}")
+        logs = np.zeros_like(similarities)
     return np.where(np.isfinite(similarities), logs, -np.inf)
 
 
-def cast(posterior: Posterior) -> Votes:
+def count_votes(posterior: Posterior) -> Votes:
     """Take a posterior apart into single votes."""
     labels, (q, k) = posterior.labels, posterior.rows.shape
     rows, weights = posterior.rows.ravel(), posterior.weights.ravel()
@@ -158,13 +147,12 @@ def cast(posterior: Posterior) -> Votes:
     within = np.arange(len(voter)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     cui = labels.indices[labels.indptr[rows][voter] + within].astype(np.int64)
     image = voter // max(k, 1)
-    candidates, vote_candidate = np.unique(
-        image * max(len(labels.cuis), 1) + cui, return_inverse=True
-    )
-    empty = np.where(posterior.labels.sizes[posterior.rows] == 0, posterior.weights, 0.0)
+    vocabulary = max(len(labels.cuis), 1)
+    candidates, vote_candidate = np.unique(image * vocabulary + cui, return_inverse=True)
+    empty = np.where(labels.sizes[posterior.rows] == 0, posterior.weights, 0.0)
     return Votes(
-        candidate_image=candidates // max(len(labels.cuis), 1),
-        candidate_cui=candidates % max(len(labels.cuis), 1),
+        candidate_image=candidates // vocabulary,
+        candidate_cui=candidates % vocabulary,
         vote_candidate=vote_candidate,
         vote_size=sizes[voter],
         vote_weight=weights[voter],

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,20 +18,20 @@ _ROWS_AT_ONCE = 4096
 
 @dataclass(frozen=True)
 class Projection:
-    """Standardise, then look from two sides: how an image looks, and which concepts that means.
+    """Standardisation, then unsupervised and supervised components side by side.
 
-    A vector x becomes z = (x - mean) * scale, brought to unit norm. The first part, the "looks", is
-    z's principal components, mildly whitened; its second part, the "meaning", is what a ridge
-    regression predicts of the concepts. Each part is brought to unit norm and they count the same,
-    so the similarity of two images is the mean of their similarities in looks and in meaning, and
-    neighbours stay neighbours that a person can look at.
+    A vector x becomes z = (x - mean) * scale, brought to unit norm. The unsupervised components are
+    z's principal components, mildly whitened; the supervised ones are what a ridge regression
+    predicts of the concepts. Each part is brought to unit norm and they count the same, so the
+    similarity of two images is the mean of how alike they look and how alike their predicted
+    concepts are, and neighbours stay neighbours that a person can look at.
 
     Attributes:
         mean: float32[dim].
         scale: float32[dim]; 0 for numbers that do not vary.
         matrix: float32[dim, out].
         shift: float32[out]: the mean of z times `matrix`.
-        looks: Columns of the first part.
+        unsupervised: How many columns, the first ones, are unsupervised components.
 
     Raises:
         AnnotatorError: The arrays do not fit together.
@@ -40,14 +41,14 @@ class Projection:
     scale: NDArray[np.float32]
     matrix: NDArray[np.float32]
     shift: NDArray[np.float32]
-    looks: int
+    unsupervised: int
 
     def __post_init__(self) -> None:
         dim, out = self.mean.size, self.shift.size
         arrays = (self.mean, self.scale, self.matrix, self.shift)
         fits = (
             [a.shape for a in arrays] == [(dim,), (dim,), (dim, out), (out,)]
-            and 0 < self.looks <= out
+            and 0 < self.unsupervised <= out
             and all(a.dtype == np.float32 and np.isfinite(a).all() for a in arrays)
         )
         if not fits:
@@ -71,14 +72,14 @@ class Projection:
     def in_parts(
         self, vectors: NDArray[np.float32], rows: NDArray[np.int64] | None = None
     ) -> Iterator[NDArray[np.float32]]:
-        """What `apply` gives, some rows at a time, for vectors that are mapped from disk."""
+        """As `apply`, some rows at a time, for vectors that are mapped from disk."""
         matrix = self._exact_matrix
         for start in range(0, len(vectors if rows is None else rows), _ROWS_AT_ONCE):
-            part = slice(start, start + _ROWS_AT_ONCE)
-            z = standardised(vectors[part if rows is None else rows[part]], self.mean, self.scale)
+            some = slice(start, start + _ROWS_AT_ONCE)
+            z = standardised(vectors[some if rows is None else rows[some]], self.mean, self.scale)
             projected = z @ matrix - self.shift
-            sides = [projected[:, : self.looks], projected[:, self.looks :]]
-            joined = np.hstack([unit(side) for side in sides if side.shape[1]])
+            parts = [projected[:, columns] for columns in self._parts]
+            joined = np.hstack([unit(part) for part in parts])
             yield unit(joined).astype(np.float32)
 
     def similarity_as_sum(
@@ -101,33 +102,42 @@ class Projection:
         length = np.linalg.norm(z)
         matrix = self._exact_matrix
         projected = unit(z[None])[0] @ matrix - self.shift
-        sides = [slice(0, self.looks), slice(self.looks, len(self.shift))]
-        sides = [side for side in sides if side.stop > side.start]
         weights, constant = np.zeros((len(others), self.dim)), np.zeros(len(others))
-        for side in sides:
-            theirs = others[:, side] / np.sqrt(len(sides))
-            norm = np.linalg.norm(projected[side])
+        for part in self._parts:
+            theirs = others[:, part] / np.sqrt(len(self._parts))
+            norm = np.linalg.norm(projected[part])
             if norm == 0:  # no direction: `unit` gives it the first axis
                 constant += theirs[:, 0]
                 continue
             theirs /= norm
-            constant -= theirs @ self.shift[side]
+            constant -= theirs @ self.shift[part]
             if length == 0:
-                constant += theirs @ matrix[0, side]
+                constant += theirs @ matrix[0, part]
                 continue
-            towards = theirs @ matrix[:, side].T * self.scale / length
+            towards = theirs @ matrix[:, part].T * self.scale / length
             weights += towards
             constant -= towards @ self.mean
         return weights, constant
+
+    @property
+    def _parts(self) -> list[slice]:
+        """The columns of the unsupervised and, if there are any, of the supervised components."""
+        edges = (0, self.unsupervised, len(self.shift))
+        return [slice(a, b) for a, b in pairwise(edges) if a < b]
 
     @cached_property
     def _exact_matrix(self) -> NDArray[np.float64]:
         return self.matrix.astype(np.float64)
 
     def to_arrays(self) -> dict[str, NDArray[np.generic]]:
-        """Its fields by name, for an index."""
-        arrays = {f"{ARRAYS}{f.name}": np.asarray(getattr(self, f.name)) for f in fields(self)}
-        return arrays | {f"{ARRAYS}looks": np.array([self.looks], np.int64)}
+        """Its arrays by name, for an index."""
+        return {
+            f"{ARRAYS}mean": self.mean,
+            f"{ARRAYS}scale": self.scale,
+            f"{ARRAYS}matrix": self.matrix,
+            f"{ARRAYS}shift": self.shift,
+            f"{ARRAYS}looks": np.array([self.unsupervised], np.int64),
+        }
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> Projection | None:
@@ -140,8 +150,8 @@ class Projection:
         if not found:
             return None
         try:
-            looks = int(found.pop("looks")[0])
-            return cls(**found, looks=looks)  # type: ignore[arg-type]
+            unsupervised = int(found.pop("looks")[0])
+            return cls(**found, unsupervised=unsupervised)  # type: ignore[arg-type]
         except (KeyError, TypeError, IndexError, ValueError, OverflowError) as error:
             raise AnnotatorError(
                 "The index's projection is damaged.", "Build the index again."

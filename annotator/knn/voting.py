@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import get_args
+from typing import Literal, get_args
 
-from annotator.knn.decide import Decider, Decision, decide
-from annotator.knn.posterior import Kernel, Posterior, vote
-from index import LabelTable, Neighbors
+Kernel = Literal["exponential", "inverse", "rank", "uniform"]
+Decider = Literal["expected-f1", "threshold", "top-r"]
 
 
 @dataclass(frozen=True)
@@ -20,13 +19,16 @@ class Voting:
     Attributes:
         k: Neighbours that vote.
         beta: Sharpness of the kernel.
-        kernel: "exponential", "inverse", "rank" or "uniform" (`posterior.vote`).
+        kernel: "exponential", "inverse", "rank" or "uniform" (`posterior.weigh`).
         prior: Weight of the prior, in typical neighbours.
         typical: Similarity of a typical image to its nearest neighbour; what `prior` counts in.
-        decider: "expected-f1", "threshold" or "top-r".
+        decider: "expected-f1" takes the set of concepts with the highest expected F1; "threshold"
+            those with at least `threshold` of the votes; "top-r" the `top_r` with the most votes.
         threshold: For "threshold": the least share of the votes.
-        top_r: For "top-r": how many concepts; None for the neighbours' mean number.
-        min_score: Concepts with a smaller share of the votes are dropped.
+        top_r: For "top-r": how many concepts; None for the neighbours' weighted mean number,
+            rounded (the recipe of AUEB's submissions of 2019 and 2020, there with equal weights).
+        min_score: Concepts with a smaller share of the votes are dropped at the end, whichever
+            decider chose them.
 
     Raises:
         ValueError: One of them is out of range.
@@ -57,29 +59,6 @@ class Voting:
         for name, fits in ranges.items():
             if not fits:
                 raise ValueError(f"{name} cannot be {getattr(self, name)!r}")
-
-    def weigh(self, neighbors: Neighbors, labels: LabelTable) -> Posterior:
-        """Neighbours of q images to their posterior."""
-        return vote(
-            neighbors,
-            labels,
-            k=self.k,
-            beta=self.beta,
-            kernel=self.kernel,
-            prior=self.prior,
-            typical=self.typical,
-        )
-
-    def decide(self, neighbors: Neighbors, labels: LabelTable) -> tuple[Posterior, list[Decision]]:
-        """Neighbours of q images to their posterior and q decisions."""
-        posterior = self.weigh(neighbors, labels)
-        return posterior, decide(
-            posterior,
-            self.decider,
-            threshold=self.threshold,
-            top_r=self.top_r,
-            min_score=self.min_score,
-        )
 
 
 def _is_number(value: object, *kinds: type) -> bool:

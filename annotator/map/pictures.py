@@ -8,7 +8,7 @@ import io
 import os
 from collections.abc import Iterable
 
-from annotator.collection import in_order_of
+from annotator.images.ref import in_order_of
 from annotator.images.sources import find_images
 from annotator.images.thumbnails import SIDE, make_thumbnails
 from annotator.map.points import Points

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from annotator.errors import AnnotatorError
+from annotator.indexing.metadata import IndexMetadata
 from index import StoredIndex
 from index.labels import LabelTable
 from index.progress import track
@@ -48,8 +49,7 @@ class Points:
     @property
     def fitted(self) -> bool:
         """Whether the vectors were fitted to the concepts, and not to the looks alone."""
-        adaptation = self.stored.manifest["about"].get("adaptation")
-        return isinstance(adaptation, dict) and adaptation.get("penalty") is not None
+        return (IndexMetadata.of(self.stored).adaptation or {}).get("penalty") is not None
 
     def name(self, cui: str) -> str:
         """Of a concept; empty where it has none."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from annotator.errors import FormatError
+from annotator.errors import AnnotatorError, FormatError
 from annotator.tables.table import CUI, CUI_DELIMITERS, Record, Table, is_cui, read_table
 
 
@@ -188,3 +188,30 @@ def _unique(path: Path | str, rows: Iterable[Row]) -> Iterable[Row]:
                 "Keep one row for each image.",
             )
         yield row
+
+
+def select_side(
+    ids: Iterable[str],
+    split: str | None,
+    only: str | None,
+) -> set[str]:
+    """Those of `ids` that the split file puts on the side `only`; all of them without a split.
+
+    Raises:
+        AnnotatorError: Only one of `split` and `only` is given, or the side does not occur.
+    """
+    everything = set(ids)
+    if split is None and only is None:
+        return everything
+    if split is None or only is None:
+        raise AnnotatorError(
+            "--split and --only belong together.",
+            "For example: --split split.csv --only train",
+        )
+    sides = read_column(split)
+    if only not in sides.values():
+        raise AnnotatorError(
+            f"{split} has no side {only!r}.",
+            f"It has: {', '.join(sorted(set(sides.values()))[:10])}",
+        )
+    return {id_ for id_ in everything if sides.get(id_) == only}

@@ -9,7 +9,7 @@ the other, then flush, index and load. What a build adds on top are checksums, a
 Then both are asked the same queries in turns, one by one and 256 at once, with the effort that the
 product has tuned. Bare pymilvus asks for the ids and CUIs of the neighbours, which annotation
 needs; the product's answer includes what it checks, orders and completes, and the concepts as a
-table; the vote over it is told apart. Both collections are removed at the end.
+table. Both collections are removed at the end.
 """
 
 from __future__ import annotations
@@ -24,7 +24,6 @@ from typing import Any
 import numpy as np
 from pymilvus import DataType, MilvusClient
 
-from annotator.knn.voting import Voting
 from benchmarks.index_latency.__main__ import WORK
 from benchmarks.index_latency.data import Dataset, Floats, prepare
 from benchmarks.index_latency.recall import recall, similarities
@@ -83,34 +82,31 @@ def measure(
     cuis = [[f"C{row % 1000 + i:07d}" for i in range(5)] for row in range(options.n)]
     built = build(kind, address, ids, cuis, data.vectors)
     alone = build_bare(kind, client, ids, cuis, data.vectors)
-    index, voting, k = locate(address).open(), Voting(k=options.k), options.k
+    index, k = locate(address).open(), options.k
     effort = dict(index.manifest["search"].get("params") or {})
     if "ef" in effort:
         effort["ef"] = max(effort["ef"], k)  # graphs keep k candidates at least
     search = {"metric_type": "IP", "params": effort}
 
-    def bare(queries: Floats, fields: tuple[str, ...] = ("cuis",)) -> Any:
+    def bare(queries: Floats) -> Any:
         return client.search(
-            f"{NAME}_bare", data=list(queries), limit=k, output_fields=list(fields),
+            f"{NAME}_bare", data=list(queries), limit=k, output_fields=["cuis"],
             search_params=search, consistency_level="Bounded",
         )  # fmt: skip
 
     ways: dict[str, Callable[[Floats], Any]] = {
-        "bare_ids": lambda queries: bare(queries, ()),
         "bare": bare,
         "product": lambda queries: index.find(queries, k),
     }
     seconds: dict[int, dict[str, list[float]]] = {}
     for size, calls in zip(BATCHES, options.calls, strict=True):
-        taken: dict[str, list[float]] = {name: [] for name in (*ways, "decide")}
+        taken: dict[str, list[float]] = {name: [] for name in ways}
         for call in range(-3, calls):  # the first ones are to warm up
             places = np.arange(call * size, (call + 1) * size) % len(data.queries)
             clock = [time.perf_counter()]
             for way in ways.values():
-                found = way(data.queries[places])
+                way(data.queries[places])
                 clock.append(time.perf_counter())
-            voting.decide(found.neighbors, found.cases.labels)
-            clock.append(time.perf_counter())
             for name, spent in zip(taken, np.diff(clock).tolist(), strict=True):
                 taken[name] += [spent] if call >= 0 else []
         seconds[size] = taken
@@ -120,15 +116,15 @@ def measure(
     near = similarities(data.vectors, data.queries, rows)
     rates = {
         name: {str(size): size / statistics.median(seconds[size][name]) for size in BATCHES}
-        for name in (*ways, "decide")
+        for name in ways
     }
     return {
         "search": dict(index.manifest["search"]),
         "rows_per_second": built["rows_per_second"],
         "build": built,
         "build_bare": alone,
-        "queries_per_second": rates.pop("product"),
-        "others_per_second": rates,
+        "queries_per_second": rates["product"],
+        "others_per_second": {"bare": rates["bare"]},
         # Of each call to that right before it.
         "ratio": {
             str(size): float(np.median(np.divide(seconds[size]["product"], seconds[size]["bare"])))

@@ -23,7 +23,7 @@ were started with that many threads. Files had been read once before, so the pag
 far as memory allows. Builds used all cores.
 
 Percentiles are of lone queries pooled over the processes. Queries/s are medians over the processes.
-Recall counts whatever is as near as the k-th nearest. Memory is the most that was resident while
+Recall counts whatever is as near as the k-th nearest. Memory is what is resident after
 searching: of its own, and mapped from files, which the kernel takes back when it is short.
 
 Of systems with an effort to choose, tables show the product's default and of others the quickest
@@ -134,7 +134,7 @@ def _beside(ours: Record, theirs: Record, rates: dict[str, float | None]) -> Ite
         what = "lone queries/s" if batch == "1" else f"queries/s, {batch} at once"
         yield f"| {pair}, {what} | {ratio} | {_digits(rate)} | {_digits(other)} |"
     for name, what, unit in (
-        ("build_s", "build, s", 1), ("peak_anonymous_bytes", "memory of its own, MiB", _MIB)
+        ("build_s", "build, s", 1), ("anonymous_bytes", "memory of its own, MiB", _MIB)
     ):  # fmt: skip
         a, b = ours[name] / unit, theirs[name] / unit
         if b:
@@ -147,7 +147,7 @@ def _table(records: Sequence[Record]) -> str:
     head += ["p95", "p99", *(f"q/s at {b}" for b in batches), "recall"]
     lines = [f"| {' | '.join(head)} |", "| --- | --- |" + " ---: |" * (len(head) - 2)]
     for r in sorted(shown(records), key=lambda r: r["p50_ms"]):
-        memory = f"{r['peak_anonymous_bytes'] / _MIB:.0f} + {r['peak_mapped_bytes'] / _MIB:.0f}"
+        memory = f"{r['anonymous_bytes'] / _MIB:.0f} + {r['mapped_bytes'] / _MIB:.0f}"
         memory += f", GPU {r['device_bytes'] / _MIB:.0f}" if r["device_bytes"] else ""
         cells = [r["label"], r["point"], f"{r['build_s']:.1f}", f"{r['file_bytes'] / _MIB:.0f}"]
         cells += [memory, f"{r['load_s']:.2f}"]

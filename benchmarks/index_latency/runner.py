@@ -10,7 +10,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -23,11 +22,9 @@ from benchmarks.index_latency.adapters import SYSTEMS
 from benchmarks.index_latency.data import Dataset, prepare
 from benchmarks.index_latency.protocol import System
 from benchmarks.index_latency.recall import recall, similarities
-from benchmarks.index_latency.worker import memory_now
 from benchmarks.records import Record, machine, now
 
 _ROOT = Path(__file__).parents[2]
-_SAMPLED_EVERY = 0.05  # seconds
 
 
 class WorkerFailed(RuntimeError):
@@ -141,9 +138,6 @@ def run_worker(task: dict[str, Any], threads: int) -> Record:
         task: For `worker.main`, without "out".
         threads: That its libraries may use.
 
-    Returns:
-        What the worker wrote, and under "peak" the most bytes of each kind that it was seen with.
-
     Raises:
         WorkerFailed: It ended without a result.
     """
@@ -155,26 +149,13 @@ def run_worker(task: dict[str, Any], threads: int) -> Record:
         out, given = Path(folder) / "result.json", Path(folder) / "task.json"
         given.write_text(json.dumps({**task, "out": str(out)}))
         command = [sys.executable, "-P", "-m", "benchmarks.index_latency.worker", str(given)]
-        with (
-            (Path(folder) / "stderr").open("w+") as errors,
-            subprocess.Popen(command, env=environment, stderr=errors) as process,
-        ):
-            peak: dict[str, int] = {}
-            try:
-                while process.poll() is None:
-                    for name, value in memory_now(process.pid).items():
-                        peak[name] = max(value, peak.get(name, 0))
-                    time.sleep(_SAMPLED_EVERY)
-            except BaseException:
-                process.kill()
-                raise
-            if process.returncode:
-                errors.seek(0)
-                said = errors.read().strip().splitlines() or [f"exit code {process.returncode}"]
-                killed = "it was killed, as the kernel does when memory is short"
-                raise WorkerFailed(killed if process.returncode == -9 else said[-1])
+        done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True)
+        if done.returncode == -9:
+            raise WorkerFailed("it was killed, as the kernel does when memory is short")
+        if done.returncode:
+            raise WorkerFailed((done.stderr.strip().splitlines() or ["it said nothing"])[-1])
         result: Record = json.loads(out.read_text())
-    return result | {"peak": peak}
+    return result
 
 
 def pooled(cells: Sequence[Record]) -> list[Record]:
@@ -211,8 +192,8 @@ def _pool(parts: Sequence[tuple[Record, Record]]) -> Record:
         "load_s": _median([cell["load_s"] for cell, _ in parts]),
         "cold_ms": _median([1000 * cell["cold_s"] for cell, _ in parts]),
         "peak_bytes": max(cell["memory"].get("VmHWM", 0) for cell, _ in parts),
-        "peak_anonymous_bytes": max(cell["peak"].get("RssAnon", 0) for cell, _ in parts),
-        "peak_mapped_bytes": max(cell["peak"].get("RssFile", 0) for cell, _ in parts),
+        "anonymous_bytes": max(cell["memory"].get("RssAnon", 0) for cell, _ in parts),
+        "mapped_bytes": max(cell["memory"].get("RssFile", 0) for cell, _ in parts),
         "device_bytes": first["memory"]["device"],
         "lone_queries": len(lone),
         # Of a repeat, queries / seconds; of the repeats, the median.

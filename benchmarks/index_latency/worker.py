@@ -22,7 +22,7 @@ import numpy as np
 from benchmarks.index_latency.adapters import SYSTEMS
 from benchmarks.index_latency.protocol import Floats, Point, Search
 
-_FIELDS = re.compile(r"^(VmHWM|VmRSS|RssAnon|RssFile):\s+(\d+) kB", re.M)
+_FIELDS = re.compile(r"^(VmHWM|RssAnon|RssFile):\s+(\d+) kB", re.M)
 _WARM = 3  # queries before any is timed
 _MOST_S = 200  # of lone queries with one effort
 
@@ -36,16 +36,13 @@ def main() -> None:
     Path(task["out"]).write_text(json.dumps(result))
 
 
-def memory_now(pid: int | str = "self") -> dict[str, int]:
-    """Bytes of a process by the names of /proc/PID/status; nothing if it has ended.
+def memory_now() -> dict[str, int]:
+    """Bytes of this process by the names of /proc/PID/status.
 
     VmHWM is the most that was ever resident; RssAnon is what the process has for itself, RssFile
     what it has mapped from files, which the kernel takes back when memory is short.
     """
-    try:
-        text = Path(f"/proc/{pid}/status").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return {}
+    text = Path("/proc/self/status").read_text()
     return {name: int(value) * 1024 for name, value in _FIELDS.findall(text)}
 
 

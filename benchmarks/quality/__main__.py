@@ -30,9 +30,10 @@ from typing import Any
 from annotator.collection import Collection, read_collection
 from annotator.encoders.registry import DEFAULT
 from annotator.errors import AnnotatorError
+from annotator.knn.cross_validation import group_numbers
 from annotator.tables.formats import read_column
 from benchmarks.plots import plot_bars
-from benchmarks.quality.data import Data, embed_side, known, number_groups
+from benchmarks.quality.data import Data, embed_side, known_group
 from benchmarks.quality.methods import METHODS, Settings
 from benchmarks.quality.scores import Truth, run_method
 from benchmarks.records import RESULTS, machine, now
@@ -84,7 +85,8 @@ def _embedded(side: Collection, settings: Settings, *, tested: bool) -> Data:
         print(f"image {id_} cannot be used: {reason}", file=sys.stderr)
     ids = [ref.id for ref in pictures.refs]
     labels = None if tested else [frozenset(side.concepts[id_]) for id_ in ids]
-    return Data(pictures, number_groups(ids, side.groups), labels)
+    groups = group_numbers([known_group(side.groups.get(id_, "")) for id_ in ids])
+    return Data(pictures, groups, labels)
 
 
 def save(record: dict[str, Any], folder: Path, name: str) -> None:
@@ -161,7 +163,9 @@ def _describe(
     seen = {cui for labels in train.labels for cui in labels}
     wanted = Counter(cui for labels in truth.labels.values() for cui in labels)
     unseen = {cui: n for cui, n in wanted.items() if cui not in seen}
-    groups = [{known(side.groups, ref.id) for ref in side.images} - {""} for side in sides]
+    groups = [
+        {known_group(side.groups.get(ref.id, "")) for ref in side.images} - {""} for side in sides
+    ]
     common = len(groups[0] & groups[1])
     if common:
         print(f"Caution: {common} groups have images on both sides.", file=sys.stderr)

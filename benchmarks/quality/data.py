@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -200,22 +200,13 @@ class Data:
         return len(self) / len(self._pictures.refs)
 
 
-def number_groups(ids: Sequence[str], groups: Mapping[str, str]) -> NDArray[np.int64]:
-    """int64[n]: a number for each group; an image without a known group is one of its own."""
-    named = [known(groups, id_) for id_ in ids]
-    keys = [(bool(name), name or id_) for name, id_ in zip(named, ids, strict=True)]
-    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
-    return np.array([numbers[key] for key in keys], np.int64)
-
-
-def known(groups: Mapping[str, str], image_id: str) -> str:
-    """An image's group, or an empty string for the usual words for "not known".
+def known_group(name: str) -> str:
+    """A group's name, or an empty string for the usual words for "not known".
 
     Taking all images without a patient id for one patient would leave most of a collection out at
     once.
     """
-    name = groups.get(image_id, "").strip()
-    return "" if name.casefold() in _UNKNOWN else name
+    return "" if name.strip().casefold() in _UNKNOWN else name.strip()
 
 
 def embed_side(

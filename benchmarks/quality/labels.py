@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix  # type: ignore[import-untyped]
 
-from annotator.errors import AnnotatorError
+from annotator.knn.cross_validation import group_folds as knn_folds
 from benchmarks.quality.data import LabelSet
 
-FOLDS = 5
 THRESHOLDS = np.round(np.arange(0.02, 0.9801, 0.01), 2)
 
 
@@ -77,17 +76,10 @@ def best_threshold(truth: NDArray[np.bool_], probabilities: NDArray[np.floating]
 def group_folds(
     groups: NDArray[np.int64],
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Training and held-out rows of each of five folds (or fewer); no group is on both sides.
-
-    Raises:
-        AnnotatorError: All images are of one group.
-    """
-    from sklearn.model_selection import GroupKFold
-
-    folds = min(FOLDS, len(np.unique(groups)))
-    if folds == 1:
-        raise AnnotatorError("All training images are of one group: nothing can be tuned on them.")
-    yield from GroupKFold(folds, shuffle=True, random_state=0).split(groups, groups=groups)
+    """Training and held-out rows of each of five folds (or fewer); no group is on both sides."""
+    folds = knn_folds(np.unique(groups, return_inverse=True)[1])
+    for fold in np.unique(folds):
+        yield np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
 
 
 def sample_of_groups(groups: NDArray[np.int64], n: int, seed: int = 0) -> NDArray[np.int64]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,6 +23,22 @@ class Neighbors:
 
     rows: NDArray[np.int64]
     similarities: NDArray[np.float32]
+
+    def take(self, queries: slice | Sequence[int] | NDArray[np.int64]) -> Neighbors:
+        """Those of some of the queries."""
+        return Neighbors(self.rows[queries], self.similarities[queries])
+
+    def without(self, left_out: NDArray[np.bool_], k: int) -> Neighbors:
+        """The first k neighbours of each query that are not left out, bool[q, found].
+
+        Where fewer remain, the rest have a similarity of -inf.
+        """
+        similarities = np.where(left_out, -np.inf, self.similarities).astype(np.float32)
+        order = np.argsort(left_out, axis=1, kind="stable")[:, :k]
+        return Neighbors(
+            np.take_along_axis(self.rows, order, axis=1),
+            np.take_along_axis(similarities, order, axis=1),
+        )
 
 
 class VectorIndex(Protocol):

@@ -102,7 +102,7 @@ def test_repeats_are_pooled_and_the_quickest_that_is_enough_is_shown() -> None:
         build = {"seconds": 2.0, "threads": 2, "bytes": 7, "points": points, "memory": {}}
         return {
             "when": "", "machine": {}, "system": "hnswlib", "n": 1000, "dim": 10, "threads": 2,
-            "repeat": repeat, "data": "", "load_s": 1.0, "cold_s": 0.5, "build": build, "peak": {},
+            "repeat": repeat, "data": "", "load_s": 1.0, "cold_s": 0.5, "build": build,
             "memory": {"device": None}, "measures": [of | ({} if repeat else {"recall": recall})],
         }  # fmt: skip
 

@@ -116,7 +116,8 @@ def test_the_regression_is_that_of_scikit_learn(standardise):
     truth = vectors @ rng.normal(size=(6, 4)) + rng.logistic(size=(80, 4)) > [0, 1, 3, 99]
     features = logistic.Features.of(vectors, standardise)
     rotated = features.rotate(vectors)
-    found = logistic.solve(rotated, truth, 0.3, tolerance=1e-6).probabilities(rotated)
+    weights = logistic.solve(rotated, truth, 0.3, tolerance=1e-6)
+    found = logistic.probabilities(rotated, weights)
     scaled = (vectors - features.mean) / features.deviation
     for j in range(3):
         model = LogisticRegression(C=0.3, tol=1e-8, max_iter=1000).fit(scaled, truth[:, j])

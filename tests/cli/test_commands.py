@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 from annotator import __version__
 from annotator.cli import cli
 from annotator.encoders.fingerprint import Fingerprint
-from annotator.indexing.metadata import to_record
+from annotator.indexing.metadata import IndexMetadata
 from annotator.knn.voting import Voting
 from index import VersionWriter
 
@@ -65,7 +65,7 @@ def index(tmp_path: Path) -> Path:
             [["C1"], ["C1", "C2"], []],
             names={"C1": "first concept"},
             columns={},
-            about=to_record("unknown-net", fingerprint, Voting()),
+            about=IndexMetadata("unknown-net", fingerprint, Voting()).to_dict(),
         )
     return tmp_path / "index"
 

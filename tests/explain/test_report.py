@@ -11,14 +11,20 @@ from annotator.explain.attribution import Heat
 from annotator.explain.explain import Concept, Explanation, Method
 from annotator.explain.overlay import jpeg
 from annotator.explain.report import page, shown, to_dict
-from annotator.pipeline import Annotation, Neighbor
+from annotator.knn.neighbors import Case
+from annotator.pipeline import Annotation
 
 HOSTILE = "<script>alert('x')</script>\"&"
 
 
 def explanation(method: Method = "exact", frames: int = 1) -> Explanation:
     voters = tuple(
-        Neighbor(f"case{i}{HOSTILE}", 0.9 - i / 10, 0.4 - i / 10, ("C1", HOSTILE, "C3", "C4", "C5"))
+        Case(
+            f"case{i}{HOSTILE}",
+            0.9 - i / 10,
+            ("C1", HOSTILE, "C3", "C4", "C5"),
+            weight=0.4 - i / 10,
+        )
         for i in range(4)
     )
     heat = Heat(np.array([[0.5, -0.25]]), 0.0625, 0.125, 0.5)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from annotator.explore.concept import of_concept, shares_of
-from annotator.knn.posterior import Posterior, cast
+from annotator.knn.posterior import Posterior, count_votes
 from annotator.knn.voting import Voting
 from index import LabelTable, StoredIndex
 
@@ -31,7 +31,7 @@ def test_shares_are_those_of_the_vote(
                            max_size=q))
     )  # fmt: skip
     posterior = Posterior(np.array(rows), weights / weights.sum(axis=1, keepdims=True), labels)
-    votes = cast(posterior)
+    votes = count_votes(posterior)
     for cui in "ABCDE":
         expected = np.zeros(q)
         for image, concept, score in zip(

@@ -8,9 +8,9 @@ import pytest
 
 from annotator.errors import AnnotatorError
 from annotator.explore.concept import OfConcept
-from annotator.explore.neighbours import Case, Ranking
 from annotator.explore.search_page import concept_page, rankings_page
 from annotator.explore.search_report import render_concept, render_rankings
+from annotator.knn.neighbors import Case, Ranking
 
 NAMES = {"C1": "Lung", "C2": "<b>Chest</b>", "C3": "A name that is so long that nobody reads all"}
 NEAR = Case("near", 0.98765432, ("C1", "C2", "C3", "C4"), "A caption, with a comma")

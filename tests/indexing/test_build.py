@@ -19,8 +19,8 @@ from annotator.encoders.local_runner import embed_images
 from annotator.errors import AnnotatorError
 from annotator.evaluation.official_f1 import image_f1
 from annotator.indexing.build import CACHE_FILE, Built, build_index, tune_index
-from annotator.indexing.metadata import recorded_nearest, recorded_voting
-from annotator.knn.fit_index import PENALTIES, Adaptation, Choice
+from annotator.indexing.metadata import IndexMetadata
+from annotator.knn.model import PENALTIES, Adaptation, FittedModel
 from annotator.knn.projection import Projection
 from annotator.knn.voting import Voting
 from annotator.pipeline import Annotator
@@ -86,7 +86,7 @@ def test_everything_is_in_the_index(
     built = build_index(
         collection, tmp_path / "index", tiny_embedder, voting=Voting(k=7), adaptation="none"
     )
-    unfitted = Choice(None, None, {}, Voting(k=7), None, None)
+    unfitted = FittedModel(None, None, {}, Voting(k=7), None, None)
     reason = {"reason": "20 rows are few enough to compare them all"}
     assert built == Built("v000001", 20, 21, 20, 0, {}, unfitted, "flat", reason)
     stored = open_index(tmp_path / "index")
@@ -222,26 +222,26 @@ def digests(stored: StoredIndex) -> dict[str, str]:
     return {name: facts["sha256"] for name, facts in stored.manifest["files"].items()}
 
 
-def test_the_vectors_are_projected_and_the_choice_is_recorded(
+def test_the_vectors_are_projected_and_the_fit_is_recorded(
     patterns: Collection, tmp_path: Path, tiny_embedder: TorchEmbedder
 ) -> None:
     built = build_index(patterns, tmp_path / "index", tiny_embedder)
     stored = open_index(tmp_path / "index")
-    choice, about = built.choice, stored.manifest["about"]
-    assert choice.projection is not None and choice.tuned is not None
+    model, about = built.model, stored.manifest["about"]
+    assert model.projection is not None and model.tuned is not None
     projection = Projection.from_arrays(stored.arrays)
     assert projection is not None
     found = np.load(tmp_path / "index" / "v000001" / "vectors.npy")
     assert np.array_equal(found, projection.apply(vectors_of(patterns, tiny_embedder)))
     assert about["adaptation"] == {
-        "penalty": choice.penalty, "f1_by_penalty": dict(choice.penalties)
+        "penalty": model.penalty, "f1_by_penalty": dict(model.f1_by_penalty)
     }  # fmt: skip
-    assert set(choice.penalties) == {"none", *(f"{p:g}" for p in PENALTIES)}
-    assert about["tuning"]["f1"] == choice.tuned.f1 > 0.8
+    assert set(model.f1_by_penalty) == {"none", *(f"{p:g}" for p in PENALTIES)}
+    assert about["tuning"]["f1"] == model.tuned.f1 > 0.8
     assert about["tuning"]["images"] == 120
-    assert recorded_voting(stored) == choice.voting == choice.tuned.voting
-    nearest = recorded_nearest(stored)
-    assert nearest is not None and nearest.tolist() == list(choice.tuned.nearest)
+    assert IndexMetadata.of(stored).voting == model.voting == model.tuned.voting
+    nearest = IndexMetadata.of(stored).nearest
+    assert nearest is not None and nearest.tolist() == list(model.tuned.nearest)
 
 
 def test_the_estimate_is_of_new_images(
@@ -255,12 +255,12 @@ def test_the_estimate_is_of_new_images(
         for h in (0, 1)
     )
     built = build_index(first, tmp_path / "index", tiny_embedder)
-    assert built.choice.tuned is not None and built.rows == 60
+    assert built.model.tuned is not None and built.rows == 60
     annotator = Annotator.open(tmp_path / "index", embedder=tiny_embedder)
     scores = [
         image_f1(patterns.concepts[a.image_id], a.cuis) for a in annotator.annotate(second.images)
     ]
-    assert np.mean(scores) == pytest.approx(built.choice.tuned.f1, abs=0.1)
+    assert np.mean(scores) == pytest.approx(built.model.tuned.f1, abs=0.1)
 
 
 def test_the_same_collection_gives_the_same_bytes(
@@ -305,8 +305,8 @@ def test_what_is_fitted_and_what_is_left(
     about = stored.manifest["about"]
     assert (about["adaptation"] is None) == (adaptation == "none")
     assert (about["tuning"] is None) == (not tuning)
-    recorded = recorded_voting(stored)
-    assert recorded == built.choice.voting and recorded.beta == 7.0
+    recorded = IndexMetadata.of(stored).voting
+    assert recorded == built.model.voting and recorded.beta == 7.0
     assert tuning or recorded == voting
     if adaptation == "looks":
         assert about["adaptation"]["penalty"] is None
@@ -326,7 +326,7 @@ def test_a_voting_that_is_tuned_again_shares_the_vectors(tuned_index: Path) -> N
     for name in after.manifest["files"]:
         inodes = {(tuned_index / v / name).stat().st_ino for v in ("v000001", "v000002")}
         assert len(inodes) == 1
-    assert recorded_voting(after) == tuned.voting and tuned.voting.k == 5
+    assert IndexMetadata.of(after).voting == tuned.voting and tuned.voting.k == 5
     assert after.manifest["about"]["tuning"] == json.loads(json.dumps(tuned.to_dict()))
     for key in ("embedder", "adaptation"):
         assert after.manifest["about"][key] == before.manifest["about"][key]
@@ -336,21 +336,23 @@ def test_tuning_again_gives_what_the_build_chose(tuned_index: Path) -> None:
     before = open_index(tuned_index)
     version, tuned = tune_index(tuned_index)
     assert version == "v000001"  # it says the same, so nothing is published
-    assert tuned.voting == recorded_voting(before)
+    assert tuned.voting == IndexMetadata.of(before).voting
     other, _ = tune_index(tuned_index, voting=Voting(decider="top-r"), fixed=["decider"])
-    assert other == "v000002" and recorded_voting(open_index(tuned_index)).decider == "top-r"
+    assert (
+        other == "v000002" and IndexMetadata.of(open_index(tuned_index)).voting.decider == "top-r"
+    )
     assert tune_index(tuned_index)[0] == "v000003"
-    assert recorded_voting(open_index(tuned_index)) == recorded_voting(before)
+    assert IndexMetadata.of(open_index(tuned_index)).voting == IndexMetadata.of(before).voting
 
 
 def test_a_second_build_after_tuning_again_publishes_its_own_choice(
     patterns: Collection, tuned_index: Path, tiny_embedder: TorchEmbedder
 ) -> None:
-    chosen = recorded_voting(open_index(tuned_index))
+    chosen = IndexMetadata.of(open_index(tuned_index)).voting
     tune_index(tuned_index, voting=Voting(k=5), fixed=["k"])
     again = build_index(patterns, tuned_index, tiny_embedder)
     assert (again.version, again.embedded) == ("v000003", 0)
-    assert recorded_voting(open_index(tuned_index)) == chosen
+    assert IndexMetadata.of(open_index(tuned_index)).voting == chosen
 
 
 def test_an_index_without_lists_cannot_be_tuned(

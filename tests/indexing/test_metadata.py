@@ -1,8 +1,9 @@
-"""What a build leaves in the manifest comes back, and nothing else is believed."""
+"""The metadata of an index comes back, nothing else is believed, and `info` shows it."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,89 +11,190 @@ import pytest
 
 from annotator.encoders.fingerprint import Fingerprint
 from annotator.errors import AnnotatorError
-from annotator.indexing.metadata import (
-    recorded_encoder,
-    recorded_nearest,
-    recorded_voting,
-    to_record,
-    with_tuning,
-)
+from annotator.indexing.metadata import IndexMetadata, describe
 from annotator.knn.voting import Voting
-from index import StoredIndex, VersionWriter, open_index
+from index import LabelTable, VersionWriter, open_index
+from index.folder.change import add_rows, compact, remove_rows
+from index.folder.check import problems
+from index.folder.location import FolderLocation
+from index.segments import Segment
 
-FINGERPRINT = Fingerprint("net", "sha256:0", {"mean": (0.5, 0.5, 0.5)}, "fp32", "middle", 2)
+FINGERPRINT = Fingerprint("net", "sha256:0", {"mean": (0.5, 0.5, 0.5)}, "fp32", "middle", 8)
+ADAPTATION = {"penalty": 1.0, "f1_by_penalty": {"none": 0.4, "1": 0.5}}
+TUNING = {"f1": 0.5, "interval": (0.4, 0.6), "nearest": [0.1, 0.5, 0.5, 0.9]}
+PLAIN = IndexMetadata("net", FINGERPRINT, Voting()).to_dict()
 
 
-def stored_with(directory: Path, about: dict[str, object]) -> StoredIndex:
+def stored_metadata(directory: Path, about: dict[str, object]) -> IndexMetadata:
     with VersionWriter(directory) as writer:
         writer.add(np.array([[1, 0]], np.float32))
         writer.publish(["a"], [[]], names={}, columns={}, about=about)
-    return open_index(directory)
+    return IndexMetadata.of(open_index(directory))
 
 
-def test_a_record_comes_back(tmp_path: Path) -> None:
-    voting = Voting(k=3, decider="top-r")
-    record = to_record("net", FINGERPRINT, voting)
-    assert json.loads(json.dumps(record)) == record
-    stored = stored_with(tmp_path, record)
-    name, fingerprint = recorded_encoder(stored)
-    assert name == "net" and fingerprint.digest == FINGERPRINT.digest
-    assert not fingerprint.differences(FINGERPRINT)
-    assert recorded_voting(stored) == voting
-    assert recorded_nearest(stored) is None
+def test_metadata_comes_back(tmp_path: Path) -> None:
+    voting = Voting(k=3, decider="top-r", prior=0.1, typical=0.6)
+    metadata = IndexMetadata("net", FINGERPRINT, voting, ADAPTATION, TUNING)
+    back = stored_metadata(tmp_path, metadata.to_dict())
+    assert (back.encoder, back.fingerprint, back.voting) == ("net", FINGERPRINT, voting)
+    assert back.adaptation == ADAPTATION
+    assert back.tuning == {**TUNING, "interval": [0.4, 0.6]}
+    assert back.nearest is not None and back.nearest.tolist() == TUNING["nearest"]
+    assert back.to_dict() == json.loads(json.dumps(metadata.to_dict()))
 
 
-def test_adaptation_and_tuning_come_back(tmp_path: Path) -> None:
-    adaptation = {"penalty": 1.0, "f1_by_penalty": {"none": 0.4, "1": 0.5}}
-    tuning = {"f1": 0.5, "interval": (0.4, 0.6), "nearest": [0.1, 0.5, 0.5, 0.9]}
-    record = to_record("net", FINGERPRINT, Voting(), adaptation=adaptation, tuning=tuning)
-    stored = stored_with(tmp_path, record)
-    about = stored.manifest["about"]
-    assert about["adaptation"] == adaptation
-    assert about["tuning"] == {**tuning, "interval": [0.4, 0.6]}
-    nearest = recorded_nearest(stored)
-    assert nearest is not None and nearest.tolist() == tuning["nearest"]
+def test_the_stored_form(tmp_path: Path) -> None:
+    """It must not change: indexes that were written before hold it."""
+    assert PLAIN == {
+        "embedder": {
+            "name": "net",
+            "fingerprint": {
+                "architecture": "net", "weights": "sha256:0",
+                "preprocess": {"mean": [0.5, 0.5, 0.5]}, "precision": "fp32", "frames": "middle",
+                "dim": 8,
+            },
+        },
+        "adaptation": None,
+        "voting": {
+            "k": 50, "beta": 12.0, "kernel": "exponential", "prior": 0.0, "typical": 1.0,
+            "decider": "expected-f1", "threshold": 0.35, "top_r": None, "min_score": 0.0,
+        },
+        "tuning": None,
+    }  # fmt: skip
+    # An older index has no more than this.
+    old = {"embedder": PLAIN["embedder"], "voting": {"k": 7, "beta": 64.0}}
+    assert stored_metadata(tmp_path, old) == IndexMetadata("net", FINGERPRINT, Voting(7, 64.0))
 
 
-def test_other_voting_leaves_the_rest_as_it_was() -> None:
-    record = to_record("net", FINGERPRINT, Voting(), adaptation={"penalty": 3.0})
-    before = json.dumps(record)
-    voting = Voting(k=3, kernel="rank", beta=2.0, prior=0.1, typical=0.6)
-    changed = with_tuning({**record, "of another version": 1}, voting, {"f1": 0.5})
-    assert json.dumps(record) == before
-    assert Voting(**changed.pop("voting")) == voting
-    assert changed.pop("tuning") == {"f1": 0.5}
-    assert changed.pop("of another version") == 1
-    assert changed == {key: record[key] for key in ("embedder", "adaptation")}
+@pytest.mark.parametrize("tuning", [None, {}, {"f1": 0.4}, {"nearest": None}])
+def test_without_quantiles_there_is_no_familiarity(tmp_path: Path, tuning: object) -> None:
+    assert stored_metadata(tmp_path, PLAIN | {"tuning": tuning}).nearest is None
 
 
-@pytest.mark.parametrize("tuning", [None, {}, {"f1": 0.4}, {"nearest": None}, 3, []])
-def test_without_similarities_there_is_no_familiarity(tmp_path: Path, tuning: object) -> None:
-    about = to_record("net", FINGERPRINT, Voting()) | {"tuning": tuning}
-    assert recorded_nearest(stored_with(tmp_path, about)) is None
+FIELDS = FINGERPRINT.to_dict()
+NEAREST = ([], [0.5], [0.5, 0.4], ["a", "b"], [0.1, None], [[0.1], [0.2]], {"0": 1}, 0.5)
+WRONG = [
+    *(
+        (part, "which encoder")
+        for part in (
+            {"embedder": None},
+            {"embedder": []},
+            {"embedder": {"name": "net"}},
+            {"embedder": {"name": 3, "fingerprint": FIELDS}},
+            {"embedder": {"name": "net", "fingerprint": 3}},
+            {"embedder": {"name": "net", "fingerprint": FIELDS | {"preprocess": "bicubic"}}},
+            {"embedder": {"name": "net", "fingerprint": FIELDS | {"precision": 32}}},
+        )
+    ),
+    ({"embedder": {"name": "net", "fingerprint": {"dim": 8}}}, "fingerprint lacks architecture"),
+    *(
+        ({"voting": voting}, "which voting parameters")
+        for voting in (None, [], {"k": 0}, {"k": "many"}, {"neighbours": 3}, {"decider": "best"})
+    ),
+    *(({"adaptation": adaptation}, "which adaptation") for adaptation in (3, "auto", [1])),
+    *(({"tuning": tuning}, "which tuning") for tuning in (3, "good", [1])),
+    *(({"tuning": {"nearest": nearest}}, "which familiarity") for nearest in NEAREST),
+]
 
 
-@pytest.mark.parametrize(
-    "nearest",
-    [[], [0.5], [0.5, 0.4], ["a", "b"], [0.1, None], [[0.1], [0.2]], {"0": 1}, 0.5, [0.1, [0.2]]],
-)
-def test_similarities_that_cannot_be_used_are_refused(tmp_path: Path, nearest: object) -> None:
-    about = to_record("net", FINGERPRINT, Voting(), tuning={"nearest": nearest})
-    with pytest.raises(AnnotatorError, match="does not say with which familiarity"):
-        recorded_nearest(stored_with(tmp_path, about))
-
-
-@pytest.mark.parametrize("about", [{}, {"voting": {}}, {"tuning": None}])
-def test_records_of_older_indexes_have_no_familiarity(
-    tmp_path: Path, about: dict[str, object]
+@pytest.mark.parametrize(("wrong", "message"), WRONG, ids=str)
+def test_what_cannot_be_used_is_refused(
+    tmp_path: Path, wrong: dict[str, object], message: str
 ) -> None:
-    assert recorded_nearest(stored_with(tmp_path, about)) is None
+    with pytest.raises(AnnotatorError, match=message) as caught:
+        stored_metadata(tmp_path, PLAIN | wrong)
+    assert "build" in caught.value.hint and "again" in caught.value.hint
 
 
-@pytest.mark.parametrize(
-    "voting", [None, [], {"k": 0}, {"k": "many"}, {"neighbours": 3}, {"decider": "best"}]
-)
-def test_voting_that_cannot_be_used_is_refused(tmp_path: Path, voting: object) -> None:
-    about = to_record("net", FINGERPRINT, Voting()) | {"voting": voting}
-    with pytest.raises(AnnotatorError, match="does not say with which voting parameters"):
-        recorded_voting(stored_with(tmp_path, about))
+@pytest.mark.parametrize("missing", ["embedder", "voting"])
+def test_what_is_missing_is_named(tmp_path: Path, missing: str) -> None:
+    about = {name: part for name, part in PLAIN.items() if name != missing}
+    with pytest.raises(AnnotatorError, match="does not say with which"):
+        stored_metadata(tmp_path, about)
+
+
+def test_tuning_again_replaces_the_voting_alone() -> None:
+    metadata = IndexMetadata("net", FINGERPRINT, Voting(), ADAPTATION)
+    changed = replace(metadata, voting=Voting(k=3), tuning=TUNING).to_dict()
+    assert changed["voting"]["k"] == 3 and changed["tuning"] == TUNING
+    before = metadata.to_dict()
+    assert {n: changed[n] for n in ("embedder", "adaptation")} == {
+        n: before[n] for n in ("embedder", "adaptation")
+    }
+
+
+# What `info` shows
+
+N, DIM = 150, 8
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    vectors = np.random.default_rng(0).standard_normal((N, DIM))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    with VersionWriter(tmp_path / "index") as writer:
+        writer.add(vectors.astype(np.float32))
+        writer.publish(
+            [f"i{n}" for n in range(N)],
+            [["C1", "C2"] if n % 2 else ["C2"] for n in range(N)],
+            names={"C2": "two"},
+            columns={"captions": [""] * N},
+            about=IndexMetadata("net", FINGERPRINT, Voting(k=9)).to_dict(),
+        )
+    return tmp_path / "index"
+
+
+def test_the_facts(directory: Path) -> None:
+    facts = describe(open_index(directory), FolderLocation(directory))
+    assert facts["version"] == "v000001"
+    assert (facts["images"], facts["concepts"], facts["dim"]) == (N, 2, DIM)
+    assert facts["concepts_per_image"] == 1.5
+    assert facts["embedder"] == "net" and facts["fingerprint"] == FINGERPRINT.digest
+    assert facts["voting"]["k"] == 9 and facts["columns"] == ["captions"]
+    assert facts["most_frequent"] == [
+        {"cui": "C2", "name": "two", "images": N},
+        {"cui": "C1", "name": "", "images": N // 2},
+    ]
+    files = [p for p in (directory / "v000001").iterdir() if p.name != "manifest.json"]
+    assert facts["bytes"] == sum(path.stat().st_size for path in files)
+    assert json.loads(json.dumps(facts)) == facts
+
+
+def add(directory: Path, n: int = 20) -> None:
+    vectors = np.random.default_rng(1).standard_normal((n, DIM))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    rows = Segment(
+        vectors=vectors.astype(np.float32),
+        ids=[f"new{i}" for i in range(n)],
+        labels=LabelTable.from_sets([["C3"]] * n),
+        names={"C3": "three"},
+        columns={},
+        arrays={},
+    )
+    add_rows(directory, rows, of=open_index(directory).version)
+
+
+def test_the_facts_of_changes(directory: Path) -> None:
+    facts = describe(open_index(directory), FolderLocation(directory))
+    assert (facts["index_type"], facts["added"], facts["removed"]) == ("flat", 0, 0)
+    add(directory)
+    remove_rows(directory, ["i0", "i1", "new3"])
+    facts = describe(open_index(directory), FolderLocation(directory))
+    assert (facts["images"], facts["added"], facts["removed"]) == (N + 17, 20, 3)
+    assert {"cui": "C3", "name": "three", "images": 19} in facts["most_frequent"]
+    files = [p for p in (directory / "v000003").iterdir() if p.name != "manifest.json"]
+    assert facts["bytes"] == sum(path.stat().st_size for path in files)
+    compact(directory, index_type="ivf", target_recall=0.9)
+    facts = describe(open_index(directory), FolderLocation(directory))
+    assert (facts["images"], facts["added"], facts["removed"]) == (N + 17, 0, 0)
+    assert facts["index_type"] == "ivf" and facts["search"]["target_recall"] == 0.9
+    assert json.loads(json.dumps(facts)) == facts
+
+
+def test_an_index_of_something_else_has_no_facts(tmp_path: Path) -> None:
+    with VersionWriter(tmp_path) as writer:
+        writer.add(np.array([[1, 0]], np.float32))
+        writer.publish(["a"], [[]], names={}, columns={}, about={})
+    with pytest.raises(AnnotatorError, match="does not say with which encoder"):
+        describe(open_index(tmp_path), FolderLocation(tmp_path))
+    assert problems(tmp_path) == []

@@ -20,9 +20,9 @@ from annotator.encoders.cache import CACHE_FILE
 from annotator.encoders.embedder import TorchEmbedder
 from annotator.errors import AnnotatorError
 from annotator.indexing.build import build_index, tune_index
-from annotator.indexing.metadata import recorded_lists, recorded_voting
-from annotator.indexing.remove import remove_images
-from annotator.indexing.update import add_images, compact_index
+from annotator.indexing.metadata import IndexMetadata
+from annotator.indexing.update import add_images, compact_index, remove_images
+from annotator.knn.cross_validation import stored_lists
 from annotator.pipeline import Annotation, Annotator
 from index import IndexProblem, StoredIndex, open_index
 from index.folder.check import problems
@@ -81,7 +81,7 @@ def cached_bytes(directory: Path) -> bytes:
 
 def check_lists(stored: StoredIndex) -> None:
     """The lists refer to rows that are there, as far from each other as they say."""
-    lists = recorded_lists(stored)
+    lists = stored_lists(stored)
     assert lists is not None
     n = len(stored.ids)
     voting = np.isfinite(lists.found.similarities)
@@ -252,7 +252,7 @@ def test_small_pictures_are_made_where_the_index_has_them(
 def fitted(stored: StoredIndex) -> list[object]:
     matrix = {name: array.tolist() for name, array in stored.arrays.items() if "proj" in name}
     about = stored.manifest["about"]
-    return [matrix, recorded_voting(stored), about["adaptation"], about["embedder"]]
+    return [matrix, IndexMetadata.of(stored).voting, about["adaptation"], about["embedder"]]
 
 
 def test_the_projection_and_the_voting_stay(
@@ -297,7 +297,7 @@ def test_it_can_be_tuned_after_every_change(
 
 def test_lists_name_the_same_images_as_before(tuned_index: Path) -> None:
     def named(stored: StoredIndex) -> dict[str, list[tuple[str, float]]]:
-        lists = recorded_lists(stored)
+        lists = stored_lists(stored)
         assert lists is not None
         return {
             stored.ids[query]: [

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 
-from annotator.knn.fit import LOOKS, MEANINGS, WHITENING, Fitter
+from annotator.knn.fit import SUPERVISED, UNSUPERVISED, WHITENING, Fitter
 from annotator.knn.projection import Projection, standardised
 from index import LabelTable
 
@@ -36,11 +36,11 @@ def indicators(concepts: Sequence[Sequence[str]]) -> NDArray[np.float64]:
     return np.array([[cui in row for cui in useful] for row in map(set, concepts)], np.float64)
 
 
-def meaning(projection: Projection, vectors: NDArray[np.float32]) -> NDArray[np.float64]:
+def supervised(projection: Projection, vectors: NDArray[np.float32]) -> NDArray[np.float64]:
     """float64[n, columns]: the second part before it is brought to unit norm."""
     z = standardised(vectors, projection.mean, projection.scale)
     projected: NDArray[np.float64] = z @ projection.matrix.astype(np.float64) - projection.shift
-    return projected[:, projection.looks :]
+    return projected[:, projection.unsupervised :]
 
 
 def predictions(
@@ -71,11 +71,11 @@ def relative_error(found: NDArray[np.float64], expected: NDArray[np.float64]) ->
 @pytest.mark.parametrize(
     ("n", "dim"), [(200, 16), (60, 150), (5000, 64)], ids=["n > dim", "n < dim", "n >> dim"]
 )
-def test_meaning_is_a_ridge_regression(n: int, dim: int, penalty: float) -> None:
+def test_supervised_components_are_a_ridge_regression(n: int, dim: int, penalty: float) -> None:
     vectors, concepts = unit_vectors(n, dim), draw_concepts(n, 12, 4)
     fitter = Fitter(vectors, LabelTable.from_sets(concepts), [dim])
     projection = fitter.projection(penalty)
-    found = meaning(projection, vectors)
+    found = supervised(projection, vectors)
     expected = predictions(projection, vectors, concepts, penalty)
     assert found.shape == expected.shape == (n, 12)
     assert relative_error(found @ found[:100].T, expected @ expected[:100].T) < 1e-4
@@ -89,7 +89,7 @@ def test_the_regression_sees_the_first_principal_axes(monkeypatch: pytest.Monkey
     coordinates = PCA(12, svd_solver="full").fit_transform(z)
     ridge = Ridge(alpha=1.0, solver="cholesky").fit(coordinates, indicators(concepts))
     expected = coordinates @ ridge.coef_.T
-    found = meaning(projection, vectors)
+    found = supervised(projection, vectors)
     assert relative_error(found @ found.T, expected @ expected.T) < 1e-4
 
 
@@ -105,9 +105,9 @@ def test_many_concepts_keep_their_inner_products() -> None:
     """Predictions from 40 numbers have rank 40, so 256 axes lose nothing."""
     vectors, concepts = unit_vectors(500, 40), draw_concepts(500, 300, 8)
     projection = Fitter(vectors, LabelTable.from_sets(concepts), [40]).projection(1.0)
-    found = meaning(projection, vectors)
+    found = supervised(projection, vectors)
     expected = predictions(projection, vectors, concepts, 1.0)
-    assert expected.shape[1] > MEANINGS == found.shape[1]
+    assert expected.shape[1] > SUPERVISED == found.shape[1]
     assert relative_error(found @ found.T, expected @ expected.T) < 1e-4
 
 
@@ -118,14 +118,14 @@ def test_the_axes_that_are_dropped_are_the_smallest() -> None:
     vectors = (numbers / np.linalg.norm(numbers, axis=1, keepdims=True)).astype(np.float32)
     concepts = draw_concepts(n, 300, 12)
     projection = Fitter(vectors, LabelTable.from_sets(concepts), [dim]).projection(1.0)
-    kept = projection.matrix[:, projection.looks :].astype(np.float64)
+    kept = projection.matrix[:, projection.unsupervised :].astype(np.float64)
     z = standardised(vectors, projection.mean, projection.scale)
     weights = Ridge(alpha=1.0, solver="cholesky").fit(z, indicators(concepts)).coef_.T
-    assert weights.shape[1] > MEANINGS and kept.shape == (dim, MEANINGS)
+    assert weights.shape[1] > SUPERVISED and kept.shape == (dim, SUPERVISED)
     values = np.linalg.eigvalsh(weights @ weights.T)[::-1]
     lost = np.abs(np.linalg.eigvalsh(weights @ weights.T - kept @ kept.T)).max()
-    assert lost == pytest.approx(values[MEANINGS], abs=1e-4 * values[0])
-    assert values[MEANINGS] < values[MEANINGS - 1]
+    assert lost == pytest.approx(values[SUPERVISED], abs=1e-4 * values[0])
+    assert values[SUPERVISED] < values[SUPERVISED - 1]
 
 
 def test_more_than_a_thousand_concepts() -> None:
@@ -161,15 +161,17 @@ def test_concepts_of_one_row_or_of_all_say_nothing() -> None:
 
 
 @pytest.mark.parametrize("concepts", [[[]] * 60, [["C1"]] * 60, [[f"C{i}"] for i in range(60)]])
-def test_without_a_useful_concept_there_are_looks_alone(concepts: list[list[str]]) -> None:
+def test_without_a_useful_concept_there_are_no_supervised_components(
+    concepts: list[list[str]],
+) -> None:
     projection = Fitter(unit_vectors(60, 8), LabelTable.from_sets(concepts), [8]).projection(1.0)
-    assert projection.matrix.shape == (8, projection.looks)
+    assert projection.matrix.shape == (8, projection.unsupervised)
 
 
-# Looks
+# Unsupervised components
 
 
-def test_looks_are_principal_components_mildly_whitened() -> None:
+def test_unsupervised_components_are_mildly_whitened() -> None:
     n, dim = 300, 10
     vectors = unit_vectors(n, dim)
     labels = LabelTable.from_sets([[]] * n)
@@ -178,16 +180,16 @@ def test_looks_are_principal_components_mildly_whitened() -> None:
     projected = z @ projection.matrix.astype(np.float64) - projection.shift
     assert projected.mean(axis=0) == pytest.approx(0, abs=1e-6)
     covariance = projected.T @ projected / n
-    variances = np.linalg.eigvalsh(np.cov(z.T, bias=True))[::-1][: projection.looks]
+    variances = np.linalg.eigvalsh(np.cov(z.T, bias=True))[::-1][: projection.unsupervised]
     expected = np.diag(variances ** (1 - 2 * WHITENING))
     assert covariance == pytest.approx(expected, abs=1e-5 * expected[0, 0])
 
 
-def test_no_more_looks_than_directions() -> None:
+def test_no_more_components_than_directions() -> None:
     few = Fitter(unit_vectors(30, 300), LabelTable.from_sets([[]] * 30), [300]).projection(None)
-    assert few.looks <= 30
+    assert few.unsupervised <= 30
     many = Fitter(unit_vectors(400, 300), LabelTable.from_sets([[]] * 400), [300]).projection(None)
-    assert many.looks == LOOKS
+    assert many.unsupervised == UNSUPERVISED
     assert np.isfinite(few.matrix).all() and np.isfinite(many.matrix).all()
 
 
@@ -204,9 +206,9 @@ def test_a_single_useful_concept() -> None:
     concepts = [["C1"] if i % 3 == 0 else [] for i in range(90)]
     vectors = unit_vectors(90, 6)
     projection = Fitter(vectors, LabelTable.from_sets(concepts), [6]).projection(1.0)
-    assert projection.matrix.shape == (6, projection.looks + 1)
+    assert projection.matrix.shape == (6, projection.unsupervised + 1)
     expected = predictions(projection, vectors, concepts, 1.0)
-    found = meaning(projection, vectors)
+    found = supervised(projection, vectors)
     assert relative_error(found @ found.T, expected @ expected.T) < 1e-4
 
 
@@ -278,7 +280,7 @@ def test_without_a_fold_the_regression_is_of_the_other_rows(fold: int) -> None:
     vectors, concepts = unit_vectors(N, DIM), draw_concepts(N, 10, 4)
     fitter, folds = in_folds(concepts)
     projection = fitter.projection(1.0, without=fold)
-    found = meaning(projection, vectors)
+    found = supervised(projection, vectors)
     expected = predictions(projection, vectors, concepts, 1.0, np.flatnonzero(folds != fold))
     assert relative_error(found @ found.T, expected @ expected.T) < 1e-4
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import get_args
+from dataclasses import replace
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from annotator.knn.decide import decide
-from annotator.knn.posterior import Kernel, Posterior, cast, vote
+from annotator.knn.decision import choose_concepts
+from annotator.knn.posterior import Posterior, count_votes, weigh
+from annotator.knn.voting import Kernel, Voting
 from index import LabelTable, Neighbors
 
 LABELS = LabelTable.from_sets([["A", "B"], [], ["B"], ["C", "A", "D"], ["D"]])
@@ -28,12 +30,16 @@ similarity_rows = st.lists(
 )
 
 
+def weighed(rows: list[list[float]], labels: LabelTable = LABELS, **parameters: Any) -> Posterior:
+    return weigh(neighbors(rows), labels, Voting(**parameters))
+
+
 @given(similarity_rows, st.integers(1, 9), st.floats(0, 1000))
 def test_weights_sum_to_one_and_follow_similarity(
     rows: list[list[float]], k: int, beta: float
 ) -> None:
     descending = [sorted(row, reverse=True) for row in rows]
-    posterior = vote(neighbors(descending), LABELS, k=k, beta=beta)
+    posterior = weighed(descending, k=k, beta=beta)
     assert posterior.rows.shape == posterior.weights.shape == (len(rows), min(k, 5))
     assert posterior.weights.sum(axis=1) == pytest.approx(1)
     assert np.all(posterior.weights >= 0)
@@ -42,44 +48,19 @@ def test_weights_sum_to_one_and_follow_similarity(
 
 @given(similarity_rows)
 def test_beta_zero_weighs_all_alike(rows: list[list[float]]) -> None:
-    weights = vote(neighbors(rows), LABELS, k=5, beta=0).weights
+    weights = weighed(rows, k=5, beta=0.0).weights
     assert np.array_equal(weights, np.full((len(rows), 5), 0.2))
 
 
 def test_a_large_beta_is_the_nearest_neighbour_alone() -> None:
-    weights = vote(neighbors([[0.9, 0.8, 0.1]]), LABELS, k=3, beta=1e6).weights
-    assert np.array_equal(weights, [[1, 0, 0]])
-
-
-def test_the_kernel_is_the_exponential_of_the_similarity() -> None:
-    weights = vote(neighbors([[0.9, 0.7]]), LABELS, k=2, beta=10).weights
-    assert weights[0, 0] / weights[0, 1] == pytest.approx(np.exp(10 * 0.2), rel=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("k", "beta"), [(0, 1.0), (-1, 1.0), (1, -0.1), (1, float("nan")), (1, float("inf"))]
-)
-def test_parameters_out_of_range_are_refused(k: int, beta: float) -> None:
-    with pytest.raises(ValueError, match="at least 1"):
-        vote(neighbors([[0.5]]), LABELS, k=k, beta=beta)
-
-
-@pytest.mark.parametrize("prior", [-0.1, float("nan"), float("inf")])
-def test_a_prior_out_of_range_is_refused(prior: float) -> None:
-    with pytest.raises(ValueError, match="prior at least 0"):
-        vote(neighbors([[0.5]]), LABELS, k=1, beta=1.0, prior=prior)
-
-
-def test_an_unknown_kernel_is_refused() -> None:
-    with pytest.raises(ValueError, match="unknown kernel 'gauss'; one of exponential, inverse"):
-        vote(neighbors([[0.5]]), LABELS, k=1, beta=1.0, kernel="gauss")  # type: ignore[arg-type]
+    assert np.array_equal(weighed([[0.9, 0.8, 0.1]], k=3, beta=1e6).weights, [[1, 0, 0]])
 
 
 # Kernels
 
 
 def naive_weight(kernel: Kernel, similarity: float, rank: int, k: int, beta: float) -> float:
-    """Straight from the definition; it overflows where `vote` must not."""
+    """Straight from the definition; it overflows where `weigh` must not."""
     if similarity == -np.inf:
         return 0.0
     distance = max(np.sqrt(max(2 - 2 * similarity, 0)), 1e-3)
@@ -99,7 +80,7 @@ def test_each_kernel_is_what_it_says(
     kernel: Kernel, rows: list[list[float]], k: int, beta: float, missing: int
 ) -> None:
     ordered = [sorted(row, reverse=True)[: 5 - missing] + [-np.inf] * missing for row in rows]
-    posterior = vote(neighbors(ordered), LABELS, k=k, beta=beta, kernel=kernel)
+    posterior = weighed(ordered, k=k, beta=beta, kernel=kernel)
     for row, weights in zip(np.array(ordered, np.float32).tolist(), posterior.weights, strict=True):
         naive = np.array([naive_weight(kernel, s, r, k, beta) for r, s in enumerate(row[:k])])
         assert weights == pytest.approx(naive / naive.sum(), rel=1e-6, abs=1e-12)
@@ -109,9 +90,7 @@ def test_each_kernel_is_what_it_says(
 def test_no_sharpness_overflows(kernel: Kernel) -> None:
     for prior in (0.0, 0.5):
         for row in ([1.0, 0.5, -1.0], [-0.5, -0.9, -1.0], [1.0000001, 1.0, 1.0]):
-            posterior = vote(
-                neighbors([row]), LABELS, k=3, beta=1e6, kernel=kernel, prior=prior, typical=0.3
-            )
+            posterior = weighed([row], k=3, beta=1e6, kernel=kernel, prior=prior, typical=0.3)
             assert np.all(np.isfinite(posterior.weights) & (posterior.weights >= 0))
             assert posterior.weights.sum() == pytest.approx(1)
 
@@ -135,10 +114,8 @@ def test_the_prior_has_its_share(
 ) -> None:
     """prior / (prior + W), with W in units of a neighbour as similar as `typical`."""
     ordered = [sorted(row, reverse=True) for row in rows]
-    posterior = vote(
-        neighbors(ordered), LABELS, k=k, beta=beta, kernel=kernel, prior=prior, typical=typical
-    )
-    alone = vote(neighbors(ordered), LABELS, k=k, beta=beta, kernel=kernel)
+    posterior = weighed(ordered, k=k, beta=beta, kernel=kernel, prior=prior, typical=typical)
+    alone = weighed(ordered, k=k, beta=beta, kernel=kernel)
     used = min(k, 5)
     assert posterior.rows.shape == posterior.weights.shape == (len(rows), used + len(LABELS))
     assert posterior.weights.sum(axis=1) == pytest.approx(1)
@@ -151,7 +128,7 @@ def test_the_prior_has_its_share(
 
 
 def test_the_prior_is_an_even_sample_of_the_index() -> None:
-    posterior = vote(neighbors([[0.5, 0.4]]), MANY, k=2, beta=1.0, prior=1.0)
+    posterior = weighed([[0.5, 0.4]], MANY, k=2, beta=1.0, prior=1.0)
     sample = posterior.rows[0, 2:]
     assert len(np.unique(sample)) == len(sample) == 64
     assert (sample[0], sample[-1]) == (0, 999)
@@ -159,38 +136,39 @@ def test_the_prior_is_an_even_sample_of_the_index() -> None:
     assert gaps.max() - gaps.min() <= 1
 
 
-@pytest.mark.parametrize("kernel", get_args(Kernel))
-def test_a_prior_of_zero_changes_nothing(kernel: Kernel) -> None:
-    found = neighbors([[0.9, 0.7, 0.1]])
-    plain = vote(found, LABELS, k=3, beta=4.0, kernel=kernel)
-    zero = vote(found, LABELS, k=3, beta=4.0, kernel=kernel, prior=0.0, typical=0.2)
-    assert np.array_equal(plain.rows, zero.rows) and np.array_equal(plain.weights, zero.weights)
-
-
 @pytest.mark.parametrize("kernel", ["exponential", "inverse"])
 def test_an_image_far_from_everything_gets_the_answer_of_the_prior(kernel: Kernel) -> None:
     """Rows 0 and 1 hold what is rare in the index; almost everything else holds C0."""
     labels = LabelTable.from_sets([["RARE"], ["RARE"], *([["C0"]] * 200)])
-    found = neighbors([[0.9, 0.88], [-0.7, -0.71]])
-    beta = 20.0 if kernel == "exponential" else 8.0
-    near, far = decide(vote(found, labels, k=2, beta=beta, kernel=kernel, prior=0.1, typical=0.9))
-    assert (near.cuis, far.cuis) == (("RARE",), ("C0",))
-    without = decide(vote(found, labels, k=2, beta=beta, kernel=kernel))
-    assert [decision.cuis for decision in without] == [("RARE",), ("RARE",)]
+    rows = [[0.9, 0.88], [-0.7, -0.71]]
+    voting = Voting(k=2, beta=20.0 if kernel == "exponential" else 8.0, kernel=kernel, typical=0.9)
+    for prior, far in ((0.0, "RARE"), (0.1, "C0")):
+        posterior = weigh(neighbors(rows), labels, replace(voting, prior=prior))
+        chosen = [decision.cuis for decision in choose_concepts(posterior, voting)]
+        assert chosen == [("RARE",), (far,)]
+
+
+# Votes
+
+label_sets = st.lists(st.sampled_from("ABCDEF"), max_size=4, unique=True)
+
+
+@st.composite
+def posteriors(draw: st.DrawFn) -> Posterior:
+    sets = draw(st.lists(label_sets, min_size=1, max_size=6))
+    q, k = draw(st.integers(1, 4)), draw(st.integers(0, 5))
+    rows = st.lists(st.integers(0, len(sets) - 1), min_size=k, max_size=k)
+    array = np.array([draw(rows) for _ in range(q)], np.int64).reshape(q, k)
+    weights = np.random.default_rng(draw(st.integers(0, 99))).random((q, k))
+    weights /= weights.sum(axis=1, keepdims=True) if k else 1
+    return Posterior(array, weights, LabelTable.from_sets(sets))
 
 
 @settings(max_examples=200, deadline=None)
-@given(data=st.data())
-def test_votes_are_those_of_a_plain_loop(data: st.DataObject) -> None:
-    label_set = st.lists(st.sampled_from("ABCDEF"), max_size=4, unique=True)
-    sets = data.draw(st.lists(label_set, min_size=1, max_size=6))
-    q, k = data.draw(st.integers(1, 4)), data.draw(st.integers(0, 5))
-    rows = st.lists(st.integers(0, len(sets) - 1), min_size=k, max_size=k)
-    array = np.array([data.draw(rows) for _ in range(q)], np.int64).reshape(q, k)
-    weights = np.random.default_rng(data.draw(st.integers(0, 99))).random((q, k))
-    weights /= weights.sum(axis=1, keepdims=True) if k else 1
-    posterior = Posterior(array, weights, LabelTable.from_sets(sets))
-
+@given(posteriors())
+def test_votes_are_those_of_a_plain_loop(posterior: Posterior) -> None:
+    array, weights, (q, k) = posterior.rows, posterior.weights, posterior.rows.shape
+    sets = [posterior.labels.row(row) for row in range(len(posterior.labels))]
     cuis = posterior.labels.cuis
     shares: dict[tuple[int, str], float] = defaultdict(float)
     by_size: dict[tuple[int, str, int], float] = defaultdict(float)
@@ -202,7 +180,7 @@ def test_votes_are_those_of_a_plain_loop(data: st.DataObject) -> None:
                 by_size[i, cui, len(sets[row])] += weight
             empty[i] += 0.0 if sets[row] else weight
 
-    votes = cast(posterior)
+    votes = count_votes(posterior)
     candidates = [
         (int(i), cuis[j]) for i, j in zip(votes.candidate_image, votes.candidate_cui, strict=True)
     ]
@@ -216,3 +194,26 @@ def test_votes_are_those_of_a_plain_loop(data: st.DataObject) -> None:
     ):
         found[(*candidates[candidate], int(size))] += weight
     assert found == pytest.approx(by_size)
+
+
+@settings(max_examples=100, deadline=None)
+@given(posteriors(), st.data())
+def test_the_expected_f1_of_a_given_set(posterior: Posterior, data: st.DataObject) -> None:
+    """Of a set that may hold concepts that no neighbour has."""
+    given_sets = [set(data.draw(label_sets)) for _ in range(len(posterior))]
+    votes = count_votes(posterior)
+    chosen = np.array(
+        [
+            posterior.labels.cuis[cui] in given_sets[image]
+            for image, cui in zip(votes.candidate_image, votes.candidate_cui, strict=True)
+        ],
+        bool,
+    )
+    found = votes.expected_f1(chosen, np.array([len(given_set) for given_set in given_sets]))
+    for i, given_set in enumerate(given_sets):
+        expected = 0.0 if posterior.rows.shape[1] else float(not given_set)
+        for row, weight in zip(posterior.rows[i], posterior.weights[i], strict=True):
+            truth = set(posterior.labels.row(row))
+            both = len(truth) + len(given_set)
+            expected += weight * (2 * len(truth & given_set) / both if both else 1.0)
+        assert found[i] == pytest.approx(expected)

@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 from annotator.errors import AnnotatorError
 from annotator.knn.projection import ARRAYS, Projection, standardised, unit
 
-N, DIM, LOOKS, OUT = 40, 12, 5, 8
+N, DIM, FIRST, OUT = 40, 12, 5, 8
 
 
-def random_projection(looks: int = LOOKS, seed: int = 0) -> Projection:
+def random_projection(unsupervised: int = FIRST, seed: int = 0) -> Projection:
     rng = np.random.default_rng(seed)
     mean, scale = rng.normal(size=DIM) / 10, rng.random(DIM) + 0.5
     matrix, shift = rng.normal(size=(DIM, OUT)), rng.normal(size=OUT) / 10
     arrays = [np.asarray(a, np.float32) for a in (mean, scale, matrix, shift)]
-    return Projection(*arrays, looks)  # type: ignore[call-arg, arg-type]
+    return Projection(*arrays, unsupervised)  # type: ignore[call-arg, arg-type]
 
 
 def random_vectors(n: int = N, seed: int = 1) -> NDArray[np.float32]:
@@ -38,25 +38,22 @@ def test_a_plain_loop_gives_the_same() -> None:
         z = (vector - projection.mean) * projection.scale
         z /= np.linalg.norm(z)
         projected = z @ projection.matrix.astype(np.float64) - projection.shift
-        sides = [projected[:LOOKS], projected[LOOKS:]]
+        sides = [projected[:FIRST], projected[FIRST:]]
         expected = np.concatenate([side / np.linalg.norm(side) for side in sides]) / np.sqrt(2)
         assert row == pytest.approx(expected, abs=1e-6)
 
 
-def test_looks_and_meaning_count_the_same() -> None:
+def test_both_parts_count_the_same() -> None:
     found = random_projection().apply(random_vectors()).astype(np.float64)
-    looks, meaning = (
-        2 * found[:, :LOOKS] @ found[:, :LOOKS].T,
-        2 * found[:, LOOKS:] @ found.T[LOOKS:],
-    )
-    assert np.diag(looks) == pytest.approx(1, abs=1e-6)
-    assert np.diag(meaning) == pytest.approx(1, abs=1e-6)
-    assert found @ found.T == pytest.approx((looks + meaning) / 2)
+    parts = [2 * part @ part.T for part in (found[:, :FIRST], found[:, FIRST:])]
+    for part in parts:
+        assert np.diag(part) == pytest.approx(1, abs=1e-6)
+    assert found @ found.T == pytest.approx(sum(parts) / 2)
 
 
-@pytest.mark.parametrize("looks", [1, LOOKS, OUT])
-def test_results_are_of_unit_norm(looks: int) -> None:
-    found = random_projection(looks).apply(random_vectors())
+@pytest.mark.parametrize("unsupervised", [1, FIRST, OUT])
+def test_results_are_of_unit_norm(unsupervised: int) -> None:
+    found = random_projection(unsupervised).apply(random_vectors())
     assert np.linalg.norm(found, axis=1) == pytest.approx(1, abs=1e-6)
 
 
@@ -85,7 +82,7 @@ def test_numbers_with_scale_zero_do_not_count() -> None:
     plain = random_projection()
     scale = plain.scale.copy()
     scale[3] = 0
-    projection = Projection(plain.mean, scale, plain.matrix, plain.shift, plain.looks)
+    projection = Projection(plain.mean, scale, plain.matrix, plain.shift, plain.unsupervised)
     changed = random_vectors()
     changed[:, 3] += 0.5
     assert np.array_equal(projection.apply(changed), projection.apply(random_vectors()))
@@ -110,7 +107,7 @@ def test_arrays_come_back() -> None:
     arrays = projection.to_arrays()
     assert all(name.startswith(ARRAYS) for name in arrays)
     back = Projection.from_arrays({**arrays, "another": np.zeros(3)})
-    assert back is not None and (back.looks, back.dim) == (LOOKS, DIM)
+    assert back is not None and (back.unsupervised, back.dim) == (FIRST, DIM)
     vectors = random_vectors()
     assert np.array_equal(back.apply(vectors), projection.apply(vectors))
     assert Projection.from_arrays({"another": np.zeros(3)}) is None
@@ -156,8 +153,8 @@ def test_arrays_that_do_not_fit_are_refused(name: str, array: Any) -> None:
 
 @given(st.integers(0, 2**32), st.integers(1, OUT))
 @settings(deadline=None)
-def test_products_are_sums_over_the_numbers_of_a_vector(seed: int, looks: int) -> None:
-    projection, vectors = random_projection(looks, seed), random_vectors(seed=seed + 1)
+def test_products_are_sums_over_the_numbers_of_a_vector(seed: int, unsupervised: int) -> None:
+    projection, vectors = random_projection(unsupervised, seed), random_vectors(seed=seed + 1)
     projected = projection.apply(vectors).astype(np.float64)
     targets = np.vstack([projected[1:], projected[1:4].sum(axis=0) - 2 * projected[5]])
     weights, constant = projection.similarity_as_sum(vectors[0], targets)
@@ -175,13 +172,13 @@ def test_products_of_a_vector_without_a_direction() -> None:
     assert constant == pytest.approx(projected @ projected[0], abs=1e-6)
 
 
-def test_products_where_the_looks_have_no_direction() -> None:
+def test_products_where_a_part_has_no_direction() -> None:
     whole = random_projection()
     z = standardised(random_vectors(), whole.mean, whole.scale)[0] @ whole.matrix
-    shift = np.where(np.arange(OUT) < LOOKS, z, whole.shift).astype(np.float32)
+    shift = np.where(np.arange(OUT) < FIRST, z, whole.shift).astype(np.float32)
     matrix = whole.matrix.copy()
-    matrix[:, :LOOKS], shift[:LOOKS] = 0, 0
-    projection = Projection(whole.mean, whole.scale, matrix, shift, LOOKS)
+    matrix[:, :FIRST], shift[:FIRST] = 0, 0
+    projection = Projection(whole.mean, whole.scale, matrix, shift, FIRST)
     projected = projection.apply(random_vectors()).astype(np.float64)
     weights, constant = projection.similarity_as_sum(random_vectors()[0], projected)
     expected = projected @ projected[0]

@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from annotator.encoders.fingerprint import Fingerprint
+from annotator.indexing.metadata import IndexMetadata
+from annotator.knn.voting import Voting
 from index import StoredIndex, VersionWriter, open_index
 from index.segments import THUMBNAIL_ENDS, THUMBNAILS
 
@@ -19,6 +22,7 @@ NAMES = {
     "C3": f"costs $5_{{ or $9 {HOSTILE}",
     "C4": "Everything",
 }
+FINGERPRINT = Fingerprint("net", "sha256:0", {}, "fp32", "middle", 8)
 
 
 def jpeg(level: int) -> bytes:
@@ -49,7 +53,7 @@ def write_map_index(directory: Path, n: int = 60, *, pictures: bool = True) -> N
                 "captions": [f"caption {i} {HOSTILE if i == 1 else ''}" for i in range(n)],
                 "groups": [f"p{i // 2}" for i in range(n)],
             },
-            about={"adaptation": {"penalty": 1.0}},
+            about=IndexMetadata("net", FINGERPRINT, Voting(), {"penalty": 1.0}).to_dict(),
             arrays=arrays if pictures else {},
         )
 

@@ -138,8 +138,8 @@ def test_they_are_counted_without_what_was_asked(client: TestClient) -> None:
 
 @pytest.mark.parametrize("by", ["auto", "text"])
 def test_free_text(make_client: MakeClient, clip_engine: Engine, by: str) -> None:
-    from annotator.explore.neighbours import cases_of
     from annotator.explore.text_search import TextSearch
+    from annotator.knn.neighbors import cases_of
 
     client = make_client(engine=clip_engine)
     answer = client.get("/v1/search", params={"q": "stripes from left to right", "by": by, "k": 4})

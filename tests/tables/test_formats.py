@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from annotator.errors import FormatError
+from annotator.errors import AnnotatorError, FormatError
 from annotator.tables import table as tables
 from annotator.tables.formats import (
     Row,
@@ -19,6 +19,7 @@ from annotator.tables.formats import (
     read_ids,
     read_names,
     read_rows,
+    select_side,
     split_cuis,
 )
 
@@ -274,3 +275,15 @@ def test_imports_are_light(module):
     root = Path(tables.__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, check=True)
     assert not heavy & set(done.stdout.decode().split())
+
+
+def test_one_side_of_a_split(write):
+    split = str(write("ID,side\na,train\nb,test\n", "split.csv"))
+    assert select_side(["a", "b", "z"], split, "test") == {"b"}
+    assert select_side(["a", "b"], None, None) == {"a", "b"}
+    for wrong in ((split, None), (None, "test")):
+        with pytest.raises(AnnotatorError, match="belong together"):
+            select_side(["a"], *wrong)
+    with pytest.raises(AnnotatorError, match="no side 'valid'") as caught:
+        select_side(["a"], split, "valid")
+    assert "test, train" in caught.value.hint

@@ -18,8 +18,6 @@ image is given up for choosing it, and one number is hardly overfitted.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -72,9 +70,12 @@ class Cnn:
         """Train, or take what is trained; then choose the threshold."""
         import torch
 
+        from annotator.encoders.torch_setup import choose_device
+
         self._vocabulary = Vocabulary(train.labels)
         truth = self._vocabulary.matrix(train.labels).toarray() > 0
-        self._inputs = Inputs.of(train, self._recipe.size)
+        self._device = choose_device("auto")
+        self._mean, self._deviation = scale_of(train, self._recipe.size)
         key = digest(_VERSION, asdict(self._recipe), train.ids, [sorted(r) for r in train.labels])
         path = self._folder / f"cnn-{key}.pt"
         if path.exists():
@@ -83,12 +84,12 @@ class Cnn:
         else:
             train.pixels(self._recipe.size, np.arange(1))  # decoded and charged before the clock
             start = Cost.now()
-            weights = trained(train, truth.astype(np.float32), self._recipe, self._inputs)
+            weights = self._trained(train, truth.astype(np.float32))
             cost = Cost.now() - start
             kept = {"model": weights, "cost": (cost.seconds, cost.cpu_seconds)}
             self._folder.mkdir(parents=True, exist_ok=True)
             torch.save(kept, path)
-        self._model = network(truth.shape[1], self._recipe).to(_device())
+        self._model = network(truth.shape[1], self._recipe).to(self._device)
         self._model.load_state_dict(kept["model"])
         self.chosen |= {"epochs": self._recipe.epochs}
         if self._tuned:
@@ -103,39 +104,58 @@ class Cnn:
         import torch
 
         self._model.eval()
-        parts = []
+        step = self._recipe.batch
         with torch.inference_mode():
-            for start in range(0, len(data), self._recipe.batch):
-                rows = np.arange(start, min(start + self._recipe.batch, len(data)))
-                with _bf16():
-                    logits = self._model(self._inputs.batch(data, rows))
-                parts.append(torch.sigmoid(logits.float()).cpu().numpy())
-        return np.concatenate(parts)
+            batches = [np.arange(i, min(i + step, len(data))) for i in range(0, len(data), step)]
+            parts = [torch.sigmoid(self._logits(self._model, data, rows)) for rows in batches]
+        return torch.cat(parts).cpu().numpy()
 
-
-@dataclass(frozen=True)
-class Inputs:
-    """Images as inputs: less the mean over the deviation, one for all channels (most are grey)."""
-
-    size: int
-    mean: float
-    deviation: float
-
-    @classmethod
-    def of(cls, train: Data, size: int) -> Inputs:
-        """Over up to 256 training images."""
-        rows = np.sort(np.random.default_rng(0).permutation(len(train))[:_SCALED_BY])
-        pixels = [train.pixels(size, np.array([row])).astype(np.float64) for row in rows]
-        mean = float(np.mean([p.mean() for p in pixels]))
-        square = float(np.mean([(p**2).mean() for p in pixels]))
-        return cls(size, mean, float(np.sqrt(max(square - mean**2, 1.0))))
-
-    def batch(self, data: Data, rows: NDArray[np.int64]) -> torch.Tensor:
-        """float32[len(rows), 3, size, size], channels last in memory."""
+    def _logits(self, model: nn.Sequential, data: Data, rows: NDArray[np.int64]) -> torch.Tensor:
+        """float32[len(rows), concepts]; in bf16 where the hardware multiplies it natively."""
         import torch
 
-        pixels = torch.from_numpy(data.pixels(self.size, rows)).to(_device())
-        return (pixels.permute(0, 3, 1, 2).float() - self.mean) / self.deviation
+        from annotator.encoders.torch_setup import choose_precision
+
+        pixels = torch.from_numpy(data.pixels(self._recipe.size, rows)).to(self._device)
+        # The memory of n, size, size, 3 seen as n, 3, size, size is what channels-last means.
+        inputs = (pixels.permute(0, 3, 1, 2).float() - self._mean) / self._deviation
+        fast = choose_precision("auto", self._device) == "bf16"
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=fast):
+            logits: torch.Tensor = model(inputs)
+        return logits.float()
+
+    def _trained(self, train: Data, truth: NDArray[np.float32]) -> dict[str, Any]:
+        """The weights after the recipe's epochs, always the same ones."""
+        import torch
+        from torch.nn.functional import binary_cross_entropy_with_logits
+
+        recipe, step = self._recipe, 0
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            model = network(truth.shape[1], recipe).to(self._device)
+            optimizer = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate)
+            for epoch in range(recipe.epochs):
+                order = np.random.default_rng(epoch + 1).permutation(len(train))
+                batches = [order[i : i + recipe.batch] for i in range(0, len(order), recipe.batch)]
+                for rows in track(batches, total=len(batches), label=f"CNN epoch {epoch + 1}"):
+                    for group in optimizer.param_groups:
+                        group["lr"] = recipe.learning_rate / (1 + recipe.decay * step)
+                    logits = self._logits(model, train, rows)
+                    wanted = torch.from_numpy(truth[rows]).to(self._device)
+                    loss = binary_cross_entropy_with_logits(logits, wanted)
+                    optimizer.zero_grad()
+                    loss.backward()  # type: ignore[no-untyped-call]
+                    optimizer.step()
+                    step += 1
+        return model.state_dict()
+
+
+def scale_of(train: Data, size: int) -> tuple[float, float]:
+    """Mean and deviation of the pixels of up to 256 training images, one for all channels."""
+    rows = np.sort(np.random.default_rng(0).permutation(len(train))[:_SCALED_BY])
+    pixels = (train.pixels(size, rows[i : i + 1]).astype(np.float64) for i in range(len(rows)))
+    mean, square = np.mean([(p.mean(), (p**2).mean()) for p in pixels], axis=0)
+    return float(mean), float(np.sqrt(max(square - mean**2, 1.0)))
 
 
 def network(concepts: int, recipe: Recipe) -> nn.Sequential:
@@ -153,51 +173,3 @@ def network(concepts: int, recipe: Recipe) -> nn.Sequential:
     layers += [nn.Flatten(), nn.Linear(before * size * size, concepts)]
     model = nn.Sequential(*layers)
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
-
-
-def trained(
-    train: Data, truth: NDArray[np.float32], recipe: Recipe, inputs: Inputs
-) -> dict[str, Any]:
-    """The weights after the recipe's epochs, always the same ones."""
-    import torch
-    from torch.nn.functional import binary_cross_entropy_with_logits
-
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = network(truth.shape[1], recipe).to(_device())
-        optimizer = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate)
-        step = 0
-        for epoch in range(recipe.epochs):
-            torch.manual_seed(epoch + 1)
-            order = np.random.default_rng(epoch + 1).permutation(len(train))
-            batches = [order[i : i + recipe.batch] for i in range(0, len(order), recipe.batch)]
-            for rows in track(batches, total=len(batches), label=f"CNN epoch {epoch + 1}"):
-                for group in optimizer.param_groups:
-                    group["lr"] = recipe.learning_rate / (1 + recipe.decay * step)
-                with _bf16():
-                    logits = model(inputs.batch(train, rows))
-                wanted = torch.from_numpy(truth[rows]).to(logits.device)
-                loss = binary_cross_entropy_with_logits(logits.float(), wanted)
-                optimizer.zero_grad()
-                loss.backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
-                step += 1
-    return model.state_dict()
-
-
-def _device() -> torch.device:
-    from annotator.encoders.torch_setup import choose_device
-
-    return choose_device("auto")
-
-
-@contextlib.contextmanager
-def _bf16() -> Iterator[None]:
-    import torch
-
-    from annotator.encoders.torch_setup import choose_precision
-
-    device = _device()
-    precise = choose_precision("auto", device) != "bf16"
-    with torch.autocast(device.type, torch.bfloat16, enabled=not precise):
-        yield

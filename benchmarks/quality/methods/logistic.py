@@ -56,9 +56,9 @@ class Logistic:
         best = -1.0
         for standardise in (False, True):
             found = _out_of_fold(vectors[rows], truth, train.groups[rows], standardise)
-            for c, probabilities in found.items():
-                threshold = 0.0 if self._expected_f1 else best_threshold(truth, probabilities)
-                f1 = float(f1_of_rows(truth, self._decide(probabilities, threshold)).mean())
+            for c, chances in found.items():
+                threshold = 0.0 if self._expected_f1 else best_threshold(truth, chances)
+                f1 = float(f1_of_rows(truth, self._decide(chances, threshold)).mean())
                 if f1 > best + 1e-9:
                     best = f1
                     self.chosen = {"standardise": standardise, "c": c, "threshold": threshold}
@@ -69,13 +69,11 @@ class Logistic:
 
     def predict(self, test: Data) -> list[set[str]]:
         """Probabilities, then sets."""
-        probabilities = self._weights.probabilities(self._features.rotate(test.vectors()))
-        return self._vocabulary.sets(self._decide(probabilities, self.chosen["threshold"]))
+        found = probabilities(self._features.rotate(test.vectors()), self._weights)
+        return self._vocabulary.sets(self._decide(found, self.chosen["threshold"]))
 
-    def _decide(self, probabilities: Floats, threshold: float) -> NDArray[np.bool_]:
-        if self._expected_f1:
-            return expected_f1_sets(probabilities)[0]
-        return probabilities >= threshold
+    def _decide(self, chances: Floats, threshold: float) -> NDArray[np.bool_]:
+        return expected_f1_sets(chances)[0] if self._expected_f1 else chances >= threshold
 
 
 @dataclass(frozen=True)
@@ -116,16 +114,9 @@ class Features:
         return scaled @ self.rotation
 
 
-@dataclass(frozen=True)
-class Weights:
-    """float32[dim, c], in rotated coordinates, and float32[c]."""
-
-    slopes: Floats
-    intercepts: Floats
-
-    def probabilities(self, rotated: Floats) -> Floats:
-        """float32[n, c]."""
-        return _sigmoid(rotated @ self.slopes + self.intercepts)
+def probabilities(rotated: Floats, weights: Floats) -> Floats:
+    """float32[n, c] of float32[n, dim] and the weights float32[dim + 1, c], intercepts last."""
+    return _sigmoid(rotated @ weights[:-1] + weights[-1])
 
 
 def _out_of_fold(
@@ -139,7 +130,7 @@ def _out_of_fold(
         weights = None
         for c in CS:  # ascending: each solution is where the next one starts
             weights = solve(rotated, truth[fitted], c, weights)
-            found[c][held] = weights.probabilities(other)
+            found[c][held] = probabilities(other, weights)
     return found
 
 
@@ -147,10 +138,10 @@ def solve(
     rotated: Floats,
     truth: NDArray[np.bool_],
     c: float,
-    start: Weights | None = None,
+    start: Floats | None = None,
     tolerance: float = 1e-4,
-) -> Weights:
-    """Fit one logistic regression for each column of `truth`.
+) -> Floats:
+    """Fit one logistic regression for each column of `truth`: float32[dim + 1, c].
 
     A concept that every image has, or none, gets a constant probability of 1 or 0.
 
@@ -162,18 +153,17 @@ def solve(
         tolerance: The largest gradient that is left, of the objective over C and n.
     """
     share = truth.mean(axis=0)
-    slopes = np.zeros((rotated.shape[1], truth.shape[1]), np.float32)
-    intercepts = np.where(share > 0.5, 30.0, -30.0).astype(np.float32)
+    weights = np.zeros((rotated.shape[1] + 1, truth.shape[1]), np.float32)
+    weights[-1] = np.where(share > 0.5, 30.0, -30.0)
     varying = np.flatnonzero((share > 0) & (share < 1))
     for at in range(0, len(varying), _CONCEPTS_AT_ONCE):
         columns = varying[at : at + _CONCEPTS_AT_ONCE]
-        first = np.zeros((len(slopes) + 1, len(columns)))
+        first = np.zeros((len(weights), len(columns)), np.float32)
         first[-1] = np.log(share[columns] / (1 - share[columns]))
         if start is not None:
-            first = np.vstack([start.slopes[:, columns], start.intercepts[columns]])
-        found = _minimise(rotated, truth[:, columns], c, first, tolerance)
-        slopes[:, columns], intercepts[columns] = found[:-1], found[-1]
-    return Weights(slopes, intercepts)
+            first = start[:, columns]
+        weights[:, columns] = _minimise(rotated, truth[:, columns], c, first, tolerance)
+    return weights
 
 
 def _minimise(

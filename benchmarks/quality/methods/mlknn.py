@@ -33,10 +33,9 @@ class MLkNN:
         """Count the neighbours' concepts, choose k, make the tables."""
         self._vocabulary = Vocabulary(train.labels)
         self._labels = self._vocabulary.matrix(train.labels)
-        vectors = train.vectors()
-        self._index = FlatIndex(vectors)
+        self._index = FlatIndex(train.vectors())
         rows = sample_of_groups(train.groups, _SAMPLED)
-        near = foreign_neighbours(vectors, train.groups, self._labels, max(KS), rows)
+        near = foreign_neighbours(train, self._labels, max(KS), rows)
         truth = self._labels[rows].toarray() > 0
         best = -1.0
         for k in (k for k in KS if k <= near.rows.shape[1]):

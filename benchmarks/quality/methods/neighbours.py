@@ -16,12 +16,11 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix  # type: ignore[import-untyped]
 
 from annotator.errors import AnnotatorError
+from annotator.knn.cross_validation import rows_for_tuning
+from annotator.knn.neighbors import nearest_of_other_groups
 from benchmarks.quality.data import Data
 from benchmarks.quality.labels import Vocabulary, f1_of_rows
 from index import FlatIndex
-
-TUNED_ON = 5000
-_QUERIES_AT_ONCE = 1024
 
 Parameters = Mapping[str, float]
 
@@ -84,13 +83,12 @@ class NeighbourMethod:
         """Index the training vectors, and choose the parameters."""
         self._vocabulary = Vocabulary(train.labels)
         self._labels = self._vocabulary.matrix(train.labels)
-        vectors = train.vectors()
-        self._index = FlatIndex(vectors)
+        self._index = FlatIndex(train.vectors())
         if len(self._grid) == 1:
             return
-        rows = tuning_rows(len(train))
+        rows = rows_for_tuning(len(train))
         k = int(max(parameters["k"] for parameters in self._grid))
-        near = foreign_neighbours(vectors, train.groups, self._labels, k, rows)
+        near = foreign_neighbours(train, self._labels, k, rows)
         truth = self._labels[rows].toarray() > 0
         f1 = [f1_of_rows(truth, self._recipe(near, p)).mean() for p in self._grid]
         best = int(np.argmax(np.round(f1, 9)))
@@ -103,27 +101,13 @@ class NeighbourMethod:
         return self._vocabulary.sets(self._recipe(near, self.chosen))
 
 
-def tuning_rows(n: int) -> NDArray[np.int64]:
-    """Ascending rows of n training images that parameters are tuned on: all, or 5,000 of them."""
-    if n <= TUNED_ON:
-        return np.arange(n)
-    return np.sort(np.random.default_rng(0).choice(n, TUNED_ON, replace=False))
-
-
-def foreign_neighbours(
-    vectors: NDArray[np.float32],
-    groups: NDArray[np.int64],
-    labels: Any,
-    k: int,
-    rows: NDArray[np.int64],
-) -> Near:
+def foreign_neighbours(train: Data, labels: Any, k: int, rows: NDArray[np.int64]) -> Near:
     """The k nearest training images of `rows` that belong to another group than each.
 
     Fewer than k where some row has fewer of them.
 
     Args:
-        vectors: float32[n, dim] of unit norm, of all training images.
-        groups: int64[n].
+        train: n images.
         labels: Sparse float32[n, c].
         k: At least 1.
         rows: int64[q].
@@ -131,17 +115,11 @@ def foreign_neighbours(
     Raises:
         AnnotatorError: All images are of one group.
     """
-    largest = int(np.unique(groups, return_counts=True)[1].max())
-    if largest == len(groups):
+    vectors, groups = train.vectors(), train.groups
+    available = len(groups) - int(np.bincount(groups).max())
+    if available == 0:
         raise AnnotatorError("All training images are of one group: nothing can be tuned on them.")
-    k = min(k, len(groups) - largest)
-    index = FlatIndex(vectors)
-    parts = []
-    for start in range(0, len(rows), _QUERIES_AT_ONCE):
-        part = rows[start : start + _QUERIES_AT_ONCE]
-        found = index.search(vectors[part], min(k + largest, len(vectors)))
-        own = groups[found.rows] == groups[part, None]
-        order = np.argsort(own, axis=1, kind="stable")[:, :k]
-        parts.append([np.take_along_axis(a, order, 1) for a in (found.rows, found.similarities)])
-    nearest, similarities = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    return Near(nearest, similarities, labels)
+    found = nearest_of_other_groups(
+        FlatIndex(vectors), groups, vectors[rows], groups[rows], min(k, available), len(groups)
+    )
+    return Near(found.rows, found.similarities, labels)

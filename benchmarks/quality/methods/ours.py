@@ -68,11 +68,11 @@ class Ours:
     def predict(self, test: Data) -> list[set[str]]:
         """Open the index and annotate."""
         annotator = self._opened()
-        about = annotator.stored.manifest["about"]
-        self.chosen = {**asdict(annotator.voting), "adaptation": about["adaptation"]}
-        if about["tuning"] and annotator.voting.k == about["voting"]["k"]:
-            self.chosen["f1_on_training_side"] = round(about["tuning"]["f1"], 4)
-            self.chosen["interval_on_training_side"] = about["tuning"]["interval"]
+        metadata = annotator.metadata
+        self.chosen = {**asdict(annotator.voting), "adaptation": metadata.adaptation}
+        if metadata.tuning and annotator.voting == metadata.voting:
+            self.chosen["f1_on_training_side"] = round(metadata.tuning["f1"], 4)
+            self.chosen["interval_on_training_side"] = metadata.tuning["interval"]
         return [set(a.cuis) for a in annotator.annotate(test.images, with_neighbors=False)]
 
     def _opened(self) -> Annotator:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from annotator.encoders.fingerprint import Fingerprint
-from annotator.indexing.metadata import to_record
+from annotator.indexing.metadata import IndexMetadata
 from annotator.knn.voting import Voting
 from index import LabelTable, VersionWriter, open_index
 from index.folder.change import add_rows, compact, remove_rows
@@ -32,7 +32,7 @@ def directory(tmp_path: Path) -> Path:
             [["C1", "C2"] if n % 2 else ["C2"] for n in range(N)],
             names={"C2": "two"},
             columns={"captions": [""] * N},
-            about=to_record("net", FINGERPRINT, Voting(k=9)),
+            about=IndexMetadata("net", FINGERPRINT, Voting(k=9)).to_dict(),
         )
     return tmp_path / "index"
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from annotator.evaluation.official_f1 import image_f1
 from annotator.knn import grid_search as grid
 from annotator.knn.cross_validation import NeighborLists, leave_one_group_out
+from annotator.knn.decision import choose_concepts
 from annotator.knn.grid_search import (
     BETAS,
     KS,
@@ -25,6 +26,7 @@ from annotator.knn.grid_search import (
     choose_voting,
     quick_f1,
 )
+from annotator.knn.posterior import weigh
 from annotator.knn.voting import Voting
 from index import LabelTable, Neighbors
 from index.progress import reported_by
@@ -36,7 +38,7 @@ DECIDERS = len(THRESHOLDS) + 2
 
 @pytest.fixture(scope="module")
 def lists(twins: Any) -> NeighborLists:
-    return leave_one_group_out(twins.index, twins.vectors, twins.numbers)
+    return leave_one_group_out(twins.vectors, twins.numbers)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +56,7 @@ def naive_f1(sample: Any, voting: Voting) -> float:
         best = sorted(others, key=lambda j: (-np.float32(similarity[i, j]), j))
         rows = np.array([best[: voting.k]])
         found = Neighbors(rows, similarity[i][rows].astype(np.float32))
-        _, (decision,) = voting.decide(found, labels)
+        (decision,) = choose_concepts(weigh(found, labels, voting), voting)
         scores.append(image_f1(truth, decision.cuis))
     return float(np.mean(scores))
 
@@ -123,7 +125,7 @@ def test_nothing_to_find_and_nothing_found_agree(lists: NeighborLists) -> None:
 def test_the_own_group_does_not_vote(make_twins: Callable[..., Any], tuned: Tuned) -> None:
     """Every image has an equal twin: seeing it would make the nearest neighbour perfect."""
     twins = make_twins()
-    ungrouped = leave_one_group_out(twins.index, twins.vectors, np.arange(240))
+    ungrouped = leave_one_group_out(twins.vectors, np.arange(240))
     assert tuned.f1 < 0.9
     assert choose_voting(ungrouped, twins.labels).f1 > 0.99
 

@@ -1,16 +1,14 @@
-"""Posterior to CUI sets: three deciders, the one that aims at the metric first."""
+"""From a posterior to CUI sets: three decision rules, the one that aims at the metric first."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from annotator.knn.posterior import Posterior, Votes, cast
-
-Decider = Literal["expected-f1", "threshold", "top-r"]
+from annotator.knn.posterior import Posterior, Votes, count_votes
+from annotator.knn.voting import Voting
 
 MOST_CUIS = 100  # the task's limit for one image
 _DECIMALS = 12  # sums of weights that differ by less are ties
@@ -33,57 +31,40 @@ class Decision:
     expected_f1: float
 
 
-def decide(
-    posterior: Posterior,
-    decider: Decider = "expected-f1",
-    *,
-    threshold: float = 0.35,
-    top_r: int | None = None,
-    min_score: float = 0.0,
-) -> list[Decision]:
-    """Choose each image's concepts.
+def choose_concepts(posterior: Posterior, voting: Voting) -> list[Decision]:
+    """Choose each image's concepts by the voting's decider, at most 100 as the task allows.
 
     Args:
         posterior: Of q images.
-        decider: "expected-f1" takes the set with the highest expected F1; "threshold" the concepts
-            with at least `threshold` of the votes; "top-r" the `top_r` with the most votes.
-        threshold: For "threshold", 0..1.
-        top_r: For "top-r"; None for the neighbours' weighted mean number of concepts, rounded (the
-            recipe of AUEB's submissions of 2019 and 2020, there with equal weights).
-        min_score: Concepts with a smaller share of the votes are dropped at the end, whichever
-            decider chose them.
-
-    Returns:
-        One decision an image. At most 100 concepts each, as the task allows.
-
-    Raises:
-        ValueError: Unknown decider.
+        voting: Its decider, the decider's parameter, and `min_score`.
     """
-    if decider not in get_args(Decider):
-        raise ValueError(f"unknown decider {decider!r}; one of {', '.join(get_args(Decider))}")
     decisions: list[Decision] = []
     for start in range(0, len(posterior), _IMAGES_AT_ONCE):
         block = slice(start, start + _IMAGES_AT_ONCE)
         part = Posterior(posterior.rows[block], posterior.weights[block], posterior.labels)
-        decisions += _decide_block(part, decider, threshold, top_r, min_score)
+        decisions += _choose_in_block(part, voting)
     return decisions
 
 
-def _decide_block(
-    posterior: Posterior, decider: Decider, threshold: float, top_r: int | None, min_score: float
-) -> list[Decision]:
-    votes = cast(posterior)
+def _choose_in_block(posterior: Posterior, voting: Voting) -> list[Decision]:
+    q, votes = len(posterior), count_votes(posterior)
     scores = votes.scores
-    if decider == "expected-f1":
-        chosen = _by_expected_f1(votes, posterior)
-    elif decider == "threshold":
-        chosen = scores >= threshold - 10.0**-_DECIMALS
+    if voting.decider == "threshold":
+        chosen = np.flatnonzero(scores >= voting.threshold - 10.0**-_DECIMALS)
     else:
-        chosen = _top_r(votes, posterior, top_r)
-    chosen &= scores >= min_score - 10.0**-_DECIMALS
-    order = _best_first(votes, posterior, scores, np.flatnonzero(chosen), MOST_CUIS)
-    expected = _expected_f1(votes, posterior, order)
-    bounds = np.searchsorted(votes.candidate_image[order], np.arange(len(posterior) + 1))
+        if voting.decider == "expected-f1":
+            values, size = _optimal_size(votes, q)
+        else:
+            values, size = scores, _top_r_size(posterior, voting.top_r)
+        within = _within_reach(votes, values, size)
+        chosen = _best_first(votes, posterior, values, within, size)
+    chosen = chosen[scores[chosen] >= voting.min_score - 10.0**-_DECIMALS]
+    order = _best_first(votes, posterior, scores, np.sort(chosen), MOST_CUIS)
+    is_chosen = np.zeros(len(scores), bool)
+    is_chosen[order] = True
+    image = votes.candidate_image[order]
+    expected = votes.expected_f1(is_chosen, np.bincount(image, minlength=q))
+    bounds = np.searchsorted(image, np.arange(q + 1))
     cuis = posterior.labels.cuis
     return [
         Decision(
@@ -95,8 +76,9 @@ def _decide_block(
     ]
 
 
-def _by_expected_f1(votes: Votes, posterior: Posterior) -> NDArray[np.bool_]:
-    """bool[c]: the set that maximises the expected F1 under the posterior, exactly.
+def _optimal_size(votes: Votes, q: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """The set with the highest expected F1 under the posterior, exactly: its size m for each of q
+    images, and each candidate's Δ[j, m], float64[c], whose m largest make up the set.
 
     With P[j, s] the weight of the neighbours that hold concept j and s concepts in all, concept j
     in a set of size m earns Δ[j, m] = Σ_s P[j, s] · 2 / (s + m). The best set of size m is that of
@@ -109,9 +91,10 @@ def _by_expected_f1(votes: Votes, posterior: Posterior) -> NDArray[np.bool_]:
     size s, so E_m <= Σ_s P(s) · 2 min(s, m) / (s + m), and a size whose bound is below what another
     one earns is passed over.
     """
-    q, c = len(posterior), len(votes.candidate_cui)
+    best, size = np.full(q, -1.0), np.zeros(q, np.int64)
+    c = len(votes.candidate_cui)
     if c == 0:
-        return np.zeros(0, bool)
+        return np.zeros(0), size
     counts = np.bincount(votes.candidate_image, minlength=q)
     m_max = min(int(counts.max()), MOST_CUIS)
     sizes, column = np.unique(votes.vote_size, return_inverse=True)
@@ -126,8 +109,7 @@ def _by_expected_f1(votes: Votes, posterior: Posterior) -> NDArray[np.bool_]:
     bound[every_m > counts[:, None]] = -1.0  # no set of that size
 
     empty = np.round(votes.empty, _DECIMALS)
-    best, size = np.full(q, -1.0), np.zeros(q, np.int64)
-    place = _place(votes, q)
+    place = _places(votes, q)
     delta = np.zeros((q, int(counts.max())))  # padded with zeros, which add nothing to a sum
     for m in every_m:
         images = np.flatnonzero(bound[:, m - 1] >= np.maximum(best, empty))
@@ -139,54 +121,35 @@ def _by_expected_f1(votes: Votes, posterior: Posterior) -> NDArray[np.bool_]:
         better = earned > best[images]
         best[images[better]], size[images[better]] = earned[better], m
     size[best < empty] = 0
-    at_size = np.einsum("cs,cs->c", weight, 2.0 / (sizes + size[votes.candidate_image, None]))
-    return _top(votes, posterior, at_size, size)
+    return np.einsum("cs,cs->c", weight, 2.0 / (sizes + size[votes.candidate_image, None])), size
 
 
-def _top_r(votes: Votes, posterior: Posterior, top_r: int | None) -> NDArray[np.bool_]:
-    if top_r is None:
-        mean = (posterior.weights * posterior.labels.sizes[posterior.rows]).sum(axis=1)
-        size = np.floor(mean + 0.5).astype(np.int64)
-    else:
-        size = np.full(len(posterior), top_r)
-    return _top(votes, posterior, votes.scores, size)
+def _top_r_size(posterior: Posterior, top_r: int | None) -> NDArray[np.int64]:
+    """int64[q]: `top_r`, or the neighbours' weighted mean number of concepts, rounded."""
+    if top_r is not None:
+        return np.full(len(posterior), top_r)
+    mean = (posterior.weights * posterior.labels.sizes[posterior.rows]).sum(axis=1)
+    size: NDArray[np.int64] = np.floor(mean + 0.5).astype(np.int64)
+    return size
 
 
-def _expected_f1(
-    votes: Votes, posterior: Posterior, chosen: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """float64[q]: Σ_i w_i · F1(chosen set, label set of neighbour i); two empty sets agree."""
-    q = len(posterior)
-    m = np.bincount(votes.candidate_image[chosen], minlength=q)
-    is_chosen = np.zeros(len(votes.candidate_cui), bool)
-    is_chosen[chosen] = True
-    hit = is_chosen[votes.vote_candidate]
-    image = votes.candidate_image[votes.vote_candidate[hit]]
-    gain = votes.vote_weight[hit] * 2.0 / (votes.vote_size[hit] + m[image])
-    earned = np.bincount(image, gain, q)
-    return np.where(m == 0, votes.empty, earned)
-
-
-def _top(
-    votes: Votes, posterior: Posterior, values: NDArray[np.float64], size: NDArray[np.int64]
-) -> NDArray[np.bool_]:
-    """bool[c]: the `size[i]` candidates of each image i that come first in `_best_first`."""
-    q = len(posterior)
-    values = np.round(values, _DECIMALS)
-    # Only candidates that reach the last value taken need to be put in order.
-    place = _place(votes, q)
+def _within_reach(
+    votes: Votes, values: NDArray[np.float64], size: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Candidates that may be among the best `size[i]` of their image, so that only they need to be
+    put in order: all that reach the last value taken.
+    """
+    q, values = len(size), np.round(values, _DECIMALS)
+    place = _places(votes, q)
     table = np.full((q, int(place[1].max(initial=0)) + 1), -np.inf)
     table[place] = values
     table.sort(axis=1)
     size = np.minimum(size, table.shape[1])
     least = np.where(size > 0, table[np.arange(q), -size], np.inf)
-    reach = np.flatnonzero(values >= least[votes.candidate_image])
-    chosen = np.zeros(len(values), bool)
-    chosen[_best_first(votes, posterior, values, reach, size)] = True
-    return chosen
+    return np.flatnonzero(values >= least[votes.candidate_image])
 
 
-def _place(votes: Votes, q: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _places(votes: Votes, q: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Row and column of each candidate in a table with a row for each of q images."""
     counts = np.bincount(votes.candidate_image, minlength=q)
     starts = np.cumsum(counts) - counts

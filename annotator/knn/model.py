@@ -1,4 +1,4 @@
-"""From the encoder's vectors to a projection, neighbour lists and voting parameters."""
+"""Fit the nearest-neighbour model of a collection: a projection and voting parameters."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from annotator.knn.fit import Fitter
 from annotator.knn.grid_search import Tuned, choose_voting, quick_f1
 from annotator.knn.projection import Projection
 from annotator.knn.voting import Voting
-from index import FlatIndex, LabelTable
+from index import LabelTable
 
 Adaptation = Literal["auto", "looks", "none"]
 
@@ -32,27 +32,27 @@ _RAW_BETA = 64.0  # for vectors that are not projected (docs/accuracy.md)
 
 
 @dataclass(frozen=True)
-class Choice:
-    """How a collection is best searched, and how its neighbours are best heard.
+class FittedModel:
+    """The fitted projection and tuned voting parameters.
 
     Attributes:
-        projection: What the vectors go through, or None for nothing.
+        projection: From the encoder's vectors to the index's; None where they are the same.
         penalty: Of its regression; None where there is none.
-        penalties: F1 by penalty ("none" for the looks alone), as far as they were compared.
-        voting: What was chosen, or what suits the vectors if nothing was.
-        lists: Neighbour lists of images that the index does not hold; None with too few images.
-        tuned: What was chosen on them; None if nothing was.
+        f1_by_penalty: As far as penalties were compared; "none" for no regression.
+        voting: As tuned, or what suits the vectors if nothing was.
+        lists: Out-of-sample neighbour lists; None with too few images.
+        tuned: The result of tuning on them; None if there was none.
     """
 
     projection: Projection | None
     penalty: float | None
-    penalties: Mapping[str, float]
+    f1_by_penalty: Mapping[str, float]
     voting: Voting
     lists: NeighborLists | None
     tuned: Tuned | None
 
 
-def choose(
+def fit_model(
     vectors: NDArray[np.float32],
     concepts: Sequence[Sequence[str]],
     groups: Sequence[str],
@@ -62,8 +62,8 @@ def choose(
     tuning: bool = True,
     voting: Voting | None = None,
     fixed: Sequence[str] = (),
-) -> Choice:
-    """Fit and choose everything that depends on the collection.
+) -> FittedModel:
+    """Fit a projection to a collection and tune the voting parameters.
 
     No validation split is needed: images are annotated by those of other groups, through
     projections that have not seen their concepts. A missing group never merges rows.
@@ -73,9 +73,9 @@ def choose(
         concepts: CUIs of each row.
         groups: Patient, study or figure of each row; an empty one is a group of its own.
         blocks: As for `Fitter`.
-        adaptation: "auto" fits a projection, and a regression if it helps; "looks" one that knows
-            no concepts; "none" leaves the vectors as they are. With fewer than 20 rows always
-            "none".
+        adaptation: "auto" fits a projection, with supervised components if they help; "looks" one
+            of unsupervised components alone; "none" leaves the vectors as they are. With fewer than
+            20 rows always "none".
         tuning: Choose voting parameters; otherwise they stay as they are.
         voting: Where to start from; None for what suits the vectors.
         fixed: Fields of `voting` that were chosen on purpose: tuning leaves them as they are. With
@@ -89,14 +89,14 @@ def choose(
     if unprojected and beta_is_open:
         voting = replace(voting, beta=_RAW_BETA)
     if len(vectors) < _LEAST_FITTED:
-        return Choice(None, None, {}, voting, None, None)
+        return FittedModel(None, None, {}, voting, None, None)
     tuning = tuning and len(vectors) >= LEAST_IMAGES
     projection: Projection | None = None
     penalty: float | None = None
-    penalties: dict[str, float] = {}
+    f1_by_penalty: dict[str, float] = {}
     lists: NeighborLists | None = None
     if adaptation == "none" and tuning:
-        lists = leave_one_group_out(FlatIndex(vectors), vectors, numbers)
+        lists = leave_one_group_out(vectors, numbers)
     elif adaptation != "none":
         folds = group_folds(numbers) if tuning else None
         fitter = Fitter(vectors, labels, blocks, folds)
@@ -108,15 +108,15 @@ def choose(
                 if len(found.queries) < LEAST_IMAGES:
                     break
                 compared[candidate] = found
-                penalties[_name(candidate)] = quick_f1(found, labels)
+                f1_by_penalty[_name(candidate)] = quick_f1(found, labels)
             if compared:
-                penalty = max(compared, key=lambda candidate: penalties[_name(candidate)])
+                penalty = max(compared, key=lambda candidate: f1_by_penalty[_name(candidate)])
                 lists = compared[penalty]
         projection = fitter.projection(penalty)
     if lists is None or len(lists.queries) < LEAST_IMAGES:
-        return Choice(projection, penalty, penalties, voting, None, None)
+        return FittedModel(projection, penalty, f1_by_penalty, voting, None, None)
     tuned = choose_voting(lists, labels, start=voting, fixed=fixed)
-    return Choice(projection, penalty, penalties, tuned.voting, lists, tuned)
+    return FittedModel(projection, penalty, f1_by_penalty, tuned.voting, lists, tuned)
 
 
 def _name(penalty: float | None) -> str:

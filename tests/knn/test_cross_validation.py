@@ -18,14 +18,14 @@ from annotator.knn.cross_validation import (
     MOST_NEIGHBORS,
     NeighborLists,
     cross_fitted,
-    drawn,
     group_folds,
     group_numbers,
     leave_one_group_out,
+    rows_for_tuning,
 )
 from annotator.knn.fit import Fitter
 from annotator.knn.grid_search import quick_f1
-from index import FlatIndex, Neighbors
+from index import Neighbors
 
 # Groups and folds
 
@@ -59,12 +59,12 @@ def test_folds_of_single_rows_are_equal_but_for_one_row() -> None:
 
 
 def test_rows_are_drawn_from_many() -> None:
-    assert np.array_equal(drawn(5000), np.arange(5000))
-    some = drawn(20_000)
+    assert np.array_equal(rows_for_tuning(5000), np.arange(5000))
+    some = rows_for_tuning(20_000)
     assert len(np.unique(some)) == len(some) == 5000 and np.all(np.diff(some) > 0)
     assert 0 <= some[0] < 50 and 19_950 < some[-1] < 20_000
-    assert np.array_equal(some, drawn(20_000))
-    assert not np.array_equal(some, drawn(20_000, seed=1))
+    assert np.array_equal(some, rows_for_tuning(20_000))
+    assert not np.array_equal(some, rows_for_tuning(20_000, seed=1))
 
 
 # NeighborLists
@@ -92,7 +92,7 @@ def check_lists(lists: NeighborLists, expected: NDArray[np.float64]) -> None:
 
 
 def test_lists_are_those_of_a_naive_search(twins: Any) -> None:
-    lists = leave_one_group_out(twins.index, twins.vectors, twins.numbers)
+    lists = leave_one_group_out(twins.vectors, twins.numbers)
     assert lists.queries.tolist() == list(range(240))
     assert lists.found.rows.shape == (240, MOST_NEIGHBORS)
     allowed = twins.numbers[:, None] != twins.numbers
@@ -101,7 +101,7 @@ def test_lists_are_those_of_a_naive_search(twins: Any) -> None:
 
 def test_missing_groups_are_not_merged(twins: Any) -> None:
     """One group for all without a patient would leave them nobody to be annotated by."""
-    lists = leave_one_group_out(twins.index, twins.vectors, group_numbers([""] * 240))
+    lists = leave_one_group_out(twins.vectors, group_numbers([""] * 240))
     assert len(lists.queries) == 240
     assert np.all(lists.found.rows != lists.queries[:, None])
     assert np.all(lists.found.rows[:, 0] == lists.queries ^ 1)  # the twin
@@ -109,7 +109,7 @@ def test_missing_groups_are_not_merged(twins: Any) -> None:
 
 def test_one_group_has_no_lists(twins: Any) -> None:
     numbers = group_numbers(["one"] * 240)
-    lists = leave_one_group_out(twins.index, twins.vectors, numbers)
+    lists = leave_one_group_out(twins.vectors, numbers)
     assert len(lists.queries) == len(lists.found.rows) == 0
     folds = group_folds(numbers)
     fitter = Fitter(twins.vectors, twins.labels, [16], folds)
@@ -123,7 +123,7 @@ def test_a_group_that_a_search_cannot_look_past_costs_its_own_rows_alone() -> No
     )
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     unit = vectors.astype(np.float32)
-    lists = leave_one_group_out(FlatIndex(unit), unit, group_numbers(["large"] * 1300 + [""] * 150))
+    lists = leave_one_group_out(unit, group_numbers(["large"] * 1300 + [""] * 150))
     assert set(range(1300, 1450)) <= set(lists.queries.tolist())
     large = lists.queries < 1300
     voting = np.isfinite(lists.found.similarities)
@@ -164,7 +164,7 @@ def test_noise_is_not_taken_for_knowledge(noise: Any) -> None:
     fitter = Fitter(noise.vectors, noise.labels, [160], folds)
     honest = quick_f1(cross_fitted(fitter, noise.vectors, noise.numbers, folds, 0.3), noise.labels)
     projected = fitter.projection(0.3).apply(noise.vectors)
-    in_sample = leave_one_group_out(FlatIndex(projected), projected, noise.numbers)
+    in_sample = leave_one_group_out(projected, noise.numbers)
     # Chance is what the best answer earns that is the same for all: the m most frequent concepts.
     shares = np.cumsum(-np.sort(-noise.labels.frequencies)) / len(noise.vectors)
     chance = max(2 * share / (1 + m) for m, share in enumerate(shares, 1))
@@ -187,7 +187,7 @@ def test_repetition_gives_the_same(twins: Any) -> None:
 
 @pytest.fixture
 def lists(twins: Any) -> NeighborLists:
-    return leave_one_group_out(twins.index, twins.vectors, twins.numbers)
+    return leave_one_group_out(twins.vectors, twins.numbers)
 
 
 def test_lists_come_back(lists: NeighborLists) -> None:

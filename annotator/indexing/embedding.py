@@ -1,4 +1,4 @@
-"""Images of a collection to the rows of an index: what building and adding have in common."""
+"""From images to the rows of an index: vectors by way of the disk, texts, small pictures."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _ROWS_AT_ONCE = 256
 
 @dataclass(frozen=True)
 class EmbeddedImages:
-    """What became of the images of a collection.
+    """The images that could be embedded, and why others could not.
 
     Attributes:
-        images: Those that could be used.
+        images: Those that could.
         vectors: float32[n, dim], as the encoder made them, mapped.
         contents: uint8[n, 32], sha256 of each one's file.
         cached: How many vectors were known before.
@@ -48,7 +48,6 @@ class EmbeddedImages:
 
     @property
     def ids(self) -> list[str]:
-        """Of the images."""
         return [ref.id for ref in self.images]
 
 
@@ -66,7 +65,7 @@ class Spool:
         self._file.close()
 
     def add(self, data: bytes) -> int:
-        """Append; where it ends."""
+        """Append; returns where it ends."""
         self._file.write(data)
         return self._file.tell()
 
@@ -77,33 +76,33 @@ class Spool:
         return np.memmap(self._file, dtype, "r", 0, (n,)) if n else np.zeros(0, dtype)
 
 
-def embed_collection(
-    collection: Collection,
+def embed_to_disk(
+    images: Sequence[ImageRef],
     embedder: Embedder,
     spool: Spool,
     *,
     cache: Path | None,
-    batch_size: int | None,
-    workers: int | None,
-    on_error: OnError,
-    runner: Runner = embed_images,
+    batch_size: int | None = None,
+    workers: int | None = None,
+    on_error: OnError = "skip",
+    runner: Runner | None = None,
 ) -> EmbeddedImages:
-    """Embed the images of a collection, their vectors by way of `spool`.
+    """Embed images, their vectors by way of `spool`, so that memory does not grow with them.
 
     Args:
-        collection: Images with concepts.
+        images: What to embed.
         embedder: Makes the vectors.
         spool: Empty; has to be open for as long as they are used.
         cache: The file where vectors are looked up and kept, or None.
         batch_size: Images that the encoder takes at once; None for what suits it.
         workers: Threads; None for the number of cores.
         on_error: "skip" leaves out images that cannot be used; "fail" stops at the first.
-        runner: Embeds them, here by default.
+        runner: Embeds them; None for this process.
 
     Raises:
         AnnotatorError: No image could be used, or one could not and `on_error` is "fail".
     """
-    images: list[ImageRef] = []
+    usable: list[ImageRef] = []
     contents: list[bytes] = []
     failed: dict[str, str] = {}
     cached = 0
@@ -111,18 +110,10 @@ def embed_collection(
         opened = None
         if cache is not None:
             opened = stack.enter_context(EmbeddingCache(cache, embedder.fingerprint.digest))
-        results = stack.enter_context(
-            contextlib.closing(
-                runner(
-                    collection.images,
-                    embedder,
-                    cache=opened,
-                    batch_size=batch_size,
-                    workers=workers,
-                )
-            )
-        )
-        for result in track(results, total=len(collection.images), label="Embedding"):
+        embed = runner or embed_images
+        results = embed(images, embedder, cache=opened, batch_size=batch_size, workers=workers)
+        stack.enter_context(contextlib.closing(results))
+        for result in track(results, total=len(images), label="Embedding"):
             if result.vector is None:
                 if on_error == "fail":
                     raise AnnotatorError(
@@ -132,18 +123,18 @@ def embed_collection(
                 failed[result.ref.where] = result.error or ""
                 continue
             cached += result.cached
-            images.append(result.ref)
+            usable.append(result.ref)
             contents.append(result.content)
             spool.add(np.ascontiguousarray(result.vector, "<f4").tobytes())
-    if not images:
+    if not usable:
         where, reason = next(iter(failed.items()), ("there are none", ""))
         raise AnnotatorError(
             f"None of the {len(failed)} images could be used; the first: {where}: {reason}.",
             "Check the images with an image viewer.",
         )
-    keys = np.frombuffer(b"".join(contents), np.uint8).reshape(len(images), 32)
-    vectors = spool.array("<f4").reshape(len(images), embedder.dim)
-    return EmbeddedImages(images, vectors, keys, cached, failed)
+    keys = np.frombuffer(b"".join(contents), np.uint8).reshape(len(usable), 32)
+    vectors = spool.array("<f4").reshape(len(usable), embedder.dim)
+    return EmbeddedImages(usable, vectors, keys, cached, failed)
 
 
 def columns_of(collection: Collection, ids: Sequence[str]) -> dict[str, list[str]]:

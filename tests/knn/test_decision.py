@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from itertools import combinations
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from annotator.knn.decide import Decision, decide
+from annotator.knn.decision import Decision, choose_concepts
 from annotator.knn.posterior import Posterior
+from annotator.knn.voting import Decider, Voting
 from index import LabelTable
 
 
@@ -45,7 +47,7 @@ def test_expected_f1_is_the_best_of_all_sets(sets: list[list[str]], data: st.Dat
     p = posterior(sets, weights)
     vocabulary = sorted({c for s in sets for c in s})
     everything = [set(c) for m in range(len(vocabulary) + 1) for c in combinations(vocabulary, m)]
-    for decision, w in zip(decide(p), p.weights, strict=True):
+    for decision, w in zip(choose_concepts(p, Voting()), p.weights, strict=True):
         best = max(expected_f1(chosen, sets, w) for chosen in everything)
         assert expected_f1(set(decision.cuis), sets, w) == pytest.approx(best, abs=1e-9)
         assert decision.expected_f1 == pytest.approx(best, abs=1e-9)
@@ -56,16 +58,18 @@ def test_expected_f1_is_the_best_of_all_sets(sets: list[list[str]], data: st.Dat
 def test_images_do_not_influence_each_other(sets: list[list[str]], data: st.DataObject) -> None:
     row = st.lists(st.integers(1, 9).map(float), min_size=len(sets), max_size=len(sets))
     weights = data.draw(st.lists(row, min_size=2, max_size=5))
-    for decider in ("expected-f1", "threshold", "top-r"):
-        together = decide(posterior(sets, weights), decider)  # type: ignore[arg-type]
-        alone = [decide(posterior(sets, [w]), decider)[0] for w in weights]  # type: ignore[arg-type]
+    for voting in (Voting(), Voting(decider="threshold"), Voting(decider="top-r")):
+        together = choose_concepts(posterior(sets, weights), voting)
+        alone = [choose_concepts(posterior(sets, [w]), voting)[0] for w in weights]
         for a, b in zip(together, alone, strict=True):
             assert a.cuis == b.cuis and a.expected_f1 == b.expected_f1
             assert np.array_equal(a.scores, b.scores)
 
 
-def one(sets: list[list[str]], weights: list[float], *args: object, **kwargs: object) -> Decision:
-    return decide(posterior(sets, [weights]), *args, **kwargs)[0]  # type: ignore[arg-type]
+def one(
+    sets: list[list[str]], weights: list[float], decider: Decider = "expected-f1", **parameters: Any
+) -> Decision:
+    return choose_concepts(posterior(sets, [weights]), Voting(decider=decider, **parameters))[0]
 
 
 def test_sizes_are_not_capped_at_the_largest_neighbour() -> None:
@@ -102,26 +106,22 @@ def test_top_r_defaults_to_the_mean_number_of_concepts() -> None:
 def test_ties_break_by_frequency_then_cui() -> None:
     labels = LabelTable.from_sets([["B"], ["A"], ["C"], ["C"]])
     p = Posterior(np.array([[0, 1, 2]]), np.full((1, 3), 1 / 3), labels)
-    assert decide(p, "top-r", top_r=1)[0].cuis == ("C",)
-    assert decide(p, "top-r", top_r=2)[0].cuis == ("C", "A")
+    assert choose_concepts(p, Voting(decider="top-r", top_r=1))[0].cuis == ("C",)
+    assert choose_concepts(p, Voting(decider="top-r", top_r=2))[0].cuis == ("C", "A")
 
 
 def test_min_score_drops_weak_concepts() -> None:
     assert one([["A"], ["B"]], [2, 1], min_score=0.5).cuis == ("A",)
 
 
-def test_at_most_100_concepts() -> None:
+@pytest.mark.parametrize("decider", get_args(Decider))
+def test_at_most_100_concepts(decider: Decider) -> None:
     sets = [[f"C{i:04d}" for i in range(150)]]
-    for decider in ("expected-f1", "threshold", "top-r"):
-        assert len(one(sets, [1.0], decider).cuis) == 100
+    assert len(one(sets, [1.0], decider).cuis) == 100
 
 
-def test_no_neighbours_means_no_concepts() -> None:
-    labels = LabelTable.from_sets([])
-    empty = Posterior(np.zeros((2, 0), np.int64), np.zeros((2, 0)), labels)
-    assert [d.cuis for d in decide(empty)] == [(), ()]
-
-
-def test_an_unknown_decider_is_named() -> None:
-    with pytest.raises(ValueError, match="expected-f1, threshold, top-r"):
-        one([["A"]], [1.0], "best")
+@pytest.mark.parametrize("decider", get_args(Decider))
+def test_no_neighbours_means_no_concepts(decider: Decider) -> None:
+    empty = Posterior(np.zeros((2, 0), np.int64), np.zeros((2, 0)), LabelTable.from_sets([]))
+    found = choose_concepts(empty, Voting(decider=decider))
+    assert [(d.cuis, d.expected_f1) for d in found] == [((), 1.0)] * 2

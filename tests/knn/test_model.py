@@ -16,17 +16,17 @@ from annotator.knn.cross_validation import (
     leave_one_group_out,
 )
 from annotator.knn.fit import Fitter
-from annotator.knn.fit_index import _LEAST_FITTED, PENALTIES, Choice, choose
 from annotator.knn.grid_search import quick_f1
+from annotator.knn.model import _LEAST_FITTED, PENALTIES, FittedModel, fit_model
 from annotator.knn.voting import Voting
 
 NAMES = ["none", *(f"{penalty:g}" for penalty in PENALTIES)]
 
 
-def choose_for(sample: Any, n: int | None = None, **options: Any) -> Choice:
+def fit(sample: Any, n: int | None = None, **options: Any) -> FittedModel:
     dim = sample.vectors.shape[1]
     groups = options.pop("groups", sample.groups)
-    return choose(sample.vectors[:n], sample.concepts[:n], groups[:n], blocks=[dim], **options)
+    return fit_model(sample.vectors[:n], sample.concepts[:n], groups[:n], blocks=[dim], **options)
 
 
 @pytest.fixture(scope="module")
@@ -43,18 +43,18 @@ def hidden(make_twins: Callable[..., Any]) -> Any:
 
 
 @pytest.fixture(scope="module")
-def auto(twins: Any) -> Choice:
-    return choose_for(twins)
+def auto(twins: Any) -> FittedModel:
+    return fit(twins)
 
 
-def test_the_best_penalty_is_chosen_on_cross_fitted_lists(twins: Any, auto: Choice) -> None:
+def test_the_best_penalty_is_chosen_on_cross_fitted_lists(twins: Any, auto: FittedModel) -> None:
     folds = group_folds(twins.numbers)
     fitter = Fitter(twins.vectors, twins.labels, [16], folds)
     expected = {}
     for name, penalty in zip(NAMES, (None, *PENALTIES), strict=True):
         lists = cross_fitted(fitter, twins.vectors, twins.numbers, folds, penalty)
         expected[name] = quick_f1(lists, twins.labels)
-    assert auto.penalties == expected and list(auto.penalties) == NAMES
+    assert auto.f1_by_penalty == expected and list(auto.f1_by_penalty) == NAMES
     best = "none" if auto.penalty is None else f"{auto.penalty:g}"
     assert expected[best] == max(expected.values())
     assert auto.lists is not None and auto.tuned is not None and auto.projection is not None
@@ -67,42 +67,40 @@ def test_the_best_penalty_is_chosen_on_cross_fitted_lists(twins: Any, auto: Choi
 
 
 def test_a_regression_is_taken_where_it_helps(hidden: Any) -> None:
-    choice = choose_for(hidden)
-    assert choice.penalty in PENALTIES and choice.projection is not None
-    assert choice.projection.matrix.shape[1] == choice.projection.looks + 2
-    assert max(choice.penalties.values()) > choice.penalties["none"] + 0.1
-    looks = choose_for(hidden, adaptation="looks")
-    assert choice.tuned is not None and looks.tuned is not None
-    assert choice.tuned.f1 > looks.tuned.f1 + 0.1
+    model = fit(hidden)
+    assert model.penalty in PENALTIES and model.projection is not None
+    assert model.projection.matrix.shape[1] == model.projection.unsupervised + 2
+    assert max(model.f1_by_penalty.values()) > model.f1_by_penalty["none"] + 0.1
+    plain = fit(hidden, adaptation="looks")
+    assert model.tuned is not None and plain.tuned is not None
+    assert model.tuned.f1 > plain.tuned.f1 + 0.1
 
 
 def test_looks_know_no_concepts(twins: Any) -> None:
-    choice = choose_for(twins, adaptation="looks")
-    assert choice.penalty is None and list(choice.penalties) == ["none"]
-    assert choice.projection is not None
-    assert choice.projection.matrix.shape[1] == choice.projection.looks
-    other = choose_for(
-        replace(twins, concepts=twins.concepts[::-1]), adaptation="looks", tuning=False
-    )
+    model = fit(twins, adaptation="looks")
+    assert model.penalty is None and list(model.f1_by_penalty) == ["none"]
+    assert model.projection is not None
+    assert model.projection.matrix.shape[1] == model.projection.unsupervised
+    other = fit(replace(twins, concepts=twins.concepts[::-1]), adaptation="looks", tuning=False)
     assert other.projection is not None
-    assert other.projection.matrix.tobytes() == choice.projection.matrix.tobytes()
+    assert other.projection.matrix.tobytes() == model.projection.matrix.tobytes()
 
 
 def test_none_leaves_the_vectors_alone(twins: Any) -> None:
-    choice = choose_for(twins, adaptation="none")
-    assert choice.projection is None and choice.penalty is None and choice.penalties == {}
-    assert choice.lists is not None and choice.tuned is not None
-    expected = leave_one_group_out(twins.index, twins.vectors, twins.numbers)
-    assert np.array_equal(choice.lists.found.rows, expected.found.rows)
-    untuned = choose_for(twins, adaptation="none", tuning=False)
+    model = fit(twins, adaptation="none")
+    assert model.projection is None and model.penalty is None and model.f1_by_penalty == {}
+    assert model.lists is not None and model.tuned is not None
+    expected = leave_one_group_out(twins.vectors, twins.numbers)
+    assert np.array_equal(model.lists.found.rows, expected.found.rows)
+    untuned = fit(twins, adaptation="none", tuning=False)
     assert untuned.voting == Voting(beta=64.0) and untuned.lists is None
 
 
 @pytest.mark.parametrize("adaptation", ["auto", "looks", "none"])
 def test_the_own_group_does_not_vote(twins: Any, adaptation: str) -> None:
     """Every image has an equal twin: seeing it would make the nearest neighbour perfect."""
-    grouped = choose_for(twins, adaptation=adaptation).tuned
-    alone = choose_for(twins, adaptation=adaptation, groups=[""] * 240).tuned
+    grouped = fit(twins, adaptation=adaptation).tuned
+    alone = fit(twins, adaptation=adaptation, groups=[""] * 240).tuned
     assert grouped is not None and alone is not None
     assert grouped.f1 < 0.9
     if adaptation == "none":
@@ -115,24 +113,24 @@ def test_the_own_group_does_not_vote(twins: Any, adaptation: str) -> None:
 @pytest.mark.parametrize("adaptation", ["auto", "looks", "none"])
 def test_without_tuning_the_parameters_stay(twins: Any, adaptation: str) -> None:
     voting = Voting(k=7, beta=5.0, kernel="rank")
-    choice = choose_for(twins, adaptation=adaptation, tuning=False, voting=voting, fixed=["beta"])
-    assert choice.voting == voting
-    assert choice.lists is None and choice.tuned is None and choice.penalties == {}
-    assert (choice.projection is None) == (adaptation == "none")
-    assert choice.penalty == (1.0 if adaptation == "auto" else None)
+    model = fit(twins, adaptation=adaptation, tuning=False, voting=voting, fixed=["beta"])
+    assert model.voting == voting
+    assert model.lists is None and model.tuned is None and model.f1_by_penalty == {}
+    assert (model.projection is None) == (adaptation == "none")
+    assert model.penalty == (1.0 if adaptation == "auto" else None)
 
 
 def test_what_is_given_stays(twins: Any) -> None:
     voting = Voting(decider="threshold", threshold=0.4, k=9)
-    first = choose_for(twins, voting=voting, fixed=["decider", "threshold", "k"])
+    first = fit(twins, voting=voting, fixed=["decider", "threshold", "k"])
     chosen = first.voting
     assert (chosen.decider, chosen.threshold, chosen.k) == ("threshold", 0.4, 9)
     assert first.tuned is not None and len(first.tuned.grid) > 10
 
 
-def test_repetition_gives_the_same(twins: Any, auto: Choice) -> None:
-    again = choose_for(twins)
-    assert again.tuned == auto.tuned and again.penalties == auto.penalties
+def test_repetition_gives_the_same(twins: Any, auto: FittedModel) -> None:
+    again = fit(twins)
+    assert again.tuned == auto.tuned and again.f1_by_penalty == auto.f1_by_penalty
     assert again.projection is not None and auto.projection is not None
     one, other = again.projection.to_arrays(), auto.projection.to_arrays()
     assert {name: a.tobytes() for name, a in one.items()} == {
@@ -146,33 +144,33 @@ def test_repetition_gives_the_same(twins: Any, auto: Choice) -> None:
 @pytest.mark.parametrize("n", [1, _LEAST_FITTED - 1])
 def test_to_very_few_images_nothing_is_fitted(twins: Any, n: int) -> None:
     for adaptation in ("auto", "looks", "none"):
-        choice = choose_for(twins, n, adaptation=adaptation)
-        assert choice == Choice(None, None, {}, Voting(beta=64.0), None, None)
-    given = choose_for(twins, n, voting=Voting(beta=3.0), fixed=["beta"])
+        model = fit(twins, n, adaptation=adaptation)
+        assert model == FittedModel(None, None, {}, Voting(beta=64.0), None, None)
+    given = fit(twins, n, voting=Voting(beta=3.0), fixed=["beta"])
     assert given.voting == Voting(beta=3.0)
 
 
 @pytest.mark.parametrize("n", [_LEAST_FITTED, LEAST_IMAGES - 1])
 def test_too_few_images_are_not_tuned_on(twins: Any, n: int) -> None:
-    choice = choose_for(twins, n)
-    assert choice.tuned is None and choice.lists is None and choice.voting == Voting()
-    assert choice.projection is not None and choice.penalty == 1.0
-    unprojected = choose_for(twins, n, adaptation="none")
-    assert unprojected == Choice(None, None, {}, Voting(beta=64.0), None, None)
+    model = fit(twins, n)
+    assert model.tuned is None and model.lists is None and model.voting == Voting()
+    assert model.projection is not None and model.penalty == 1.0
+    unprojected = fit(twins, n, adaptation="none")
+    assert unprojected == FittedModel(None, None, {}, Voting(beta=64.0), None, None)
 
 
 @pytest.mark.parametrize("adaptation", ["auto", "looks", "none"])
 def test_one_group_is_too_few_images(twins: Any, adaptation: str) -> None:
     """Nobody of another group could annotate them."""
-    choice = choose_for(twins, adaptation=adaptation, groups=["one"] * 240)
-    assert choice.tuned is None and choice.lists is None and choice.penalties == {}
-    assert (choice.projection is None) == (adaptation == "none")
+    model = fit(twins, adaptation=adaptation, groups=["one"] * 240)
+    assert model.tuned is None and model.lists is None and model.f1_by_penalty == {}
+    assert (model.projection is None) == (adaptation == "none")
 
 
 def test_collections_without_concepts(twins: Any) -> None:
-    choice = choose_for(replace(twins, concepts=[[]] * 240))
-    assert choice.tuned is not None and choice.tuned.f1 == 1.0
-    assert choice.penalty is None  # of equal ones the simplest
+    model = fit(replace(twins, concepts=[[]] * 240))
+    assert model.tuned is not None and model.tuned.f1 == 1.0
+    assert model.penalty is None  # of equal ones the simplest
 
 
 @pytest.mark.parametrize(
@@ -188,9 +186,9 @@ def test_beta_suits_unprojected_vectors_unless_it_was_given(
     voting: Voting | None, fixed: tuple[str, ...], beta: float
 ) -> None:
     vectors = np.eye(16, dtype=np.float32)
-    choice = choose(
+    model = fit_model(
         vectors, [["C1"]] * 16, [""] * 16, blocks=(16,), adaptation="none", tuning=False,
         voting=voting, fixed=fixed,
     )  # fmt: skip
-    assert choice.voting.beta == beta
-    assert choice.voting.k == (voting or Voting()).k
+    assert model.voting.beta == beta
+    assert model.voting.k == (voting or Voting()).k
