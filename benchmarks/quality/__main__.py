@@ -27,10 +27,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from annotator.collection import Collection, read_collection
 from annotator.encoders.registry import DEFAULT
 from annotator.errors import AnnotatorError
-from annotator.knn.cross_validation import group_numbers
 from annotator.tables.formats import read_column
 from benchmarks.plots import plot_bars
 from benchmarks.quality.data import Data, embed_side, known_group
@@ -85,8 +86,10 @@ def _embedded(side: Collection, settings: Settings, *, tested: bool) -> Data:
         print(f"image {id_} cannot be used: {reason}", file=sys.stderr)
     ids = [ref.id for ref in pictures.refs]
     labels = None if tested else [frozenset(side.concepts[id_]) for id_ in ids]
-    groups = group_numbers([known_group(side.groups.get(id_, "")) for id_ in ids])
-    return Data(pictures, groups, labels)
+    named = [(known_group(side.groups.get(id_, "")), id_) for id_ in ids]
+    keys = [(name, "") if name else ("", id_) for name, id_ in named]  # unknown: one of its own
+    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    return Data(pictures, np.array([numbers[key] for key in keys], np.int64), labels)
 
 
 def save(record: dict[str, Any], folder: Path, name: str) -> None:

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix  # type: ignore[import-untyped]
 
-from annotator.knn.cross_validation import group_folds as knn_folds
 from benchmarks.quality.data import LabelSet
 
 THRESHOLDS = np.round(np.arange(0.02, 0.9801, 0.01), 2)
@@ -77,9 +76,10 @@ def group_folds(
     groups: NDArray[np.int64],
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
     """Training and held-out rows of each of five folds (or fewer); no group is on both sides."""
-    folds = knn_folds(np.unique(groups, return_inverse=True)[1])
-    for fold in np.unique(folds):
-        yield np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
+    from sklearn.model_selection import GroupKFold
+
+    folds = GroupKFold(min(5, len(np.unique(groups))), shuffle=True, random_state=0)
+    yield from folds.split(groups, groups=groups)
 
 
 def sample_of_groups(groups: NDArray[np.int64], n: int, seed: int = 0) -> NDArray[np.int64]:
