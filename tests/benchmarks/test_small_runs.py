@@ -34,7 +34,7 @@ def test_throughput(sample, results, monkeypatch) -> None:
     monkeypatch.setattr(throughput, "_CALLS", 1)
     throughput.main([str(sample.images), "--n", "40", "--rounds", "1"])
     (record,) = load("throughput", results)
-    assert all(rates[0] > 0 for rates in record["images_per_second"].values())
+    assert all(len(rates) == 1 for rates in record["images_per_second"].values())
     assert record["machine"]["cores"] and record["fingerprint"]["dim"]
 
 
@@ -75,7 +75,7 @@ def test_audit(sample, tmp_path, results, monkeypatch) -> None:
 
 
 def test_explanations_point_at_the_lesion(results) -> None:
-    explanations.main(["--n", "120", "--every", "2", "--indexed", "300"])
+    explanations.main(["--n", "100", "--every", "3", "--indexed", "200"])
     (record,) = load("explanations", results)
     assert record["methods"] == ["exact"] and record["largest error"] < 1e-5
     assert record["drop contrast"] > max(record["drop moved"], record["drop scattered"])
