@@ -1,11 +1,13 @@
 # make demo: the main job from nothing, on generated phantoms.  make test: everything that CI checks.
 PYTHON ?= python3
 VENV ?= .venv
-BIN := $(VENV)/bin
+BIN ?= $(VENV)/bin
 DEMO ?= demo
+JOBS ?= auto
 MILVUS := .venv-milvus
+PIP_INSTALL := install --quiet --disable-pip-version-check --constraint $(CURDIR)/constraints.txt
 
-.PHONY: demo test test-fast test-scale scale lint format clean
+.PHONY: demo demo-steps test test-fast scale test-scale lint format docs dist check-dist clean
 .DEFAULT_GOAL := help
 
 help: ## what the targets do
@@ -13,18 +15,15 @@ help: ## what the targets do
 
 $(VENV)/.base: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		--constraint constraints.txt --editable '.[cpu,service]'
+	$(BIN)/python -m pip $(PIP_INSTALL) --editable '.[cpu,service]'
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.base
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		--constraint constraints.txt --editable '.[cpu,service,clip,encoders,dicom,milvus,dev]'
+	$(BIN)/python -m pip $(PIP_INSTALL) --editable '.[cpu,service,clip,encoders,dicom,milvus,captions,ranking,docs,dev]'
 	touch $@
 
 $(VENV)/.scale: $(VENV)/.dev
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		--constraint constraints.txt --editable '.[ray]'
+	$(BIN)/python -m pip $(PIP_INSTALL) --editable '.[ray]'
 	touch $@
 
 # The server wants versions of its own, so it gets an environment of its own.
@@ -35,6 +34,11 @@ $(MILVUS)/.ready:
 	touch $@
 
 demo: $(VENV)/.base ## install, build an index from phantoms, annotate, score
+	@$(MAKE) --no-print-directory demo-steps
+	@echo "The run lies in $(DEMO)/run.csv, the images in $(DEMO)/sample/images."
+	@echo "To try it in a browser: $(BIN)/annotator serve --index $(DEMO)/index"
+
+demo-steps:
 	$(BIN)/annotator sample $(DEMO)/sample
 	$(BIN)/annotator build-index $(DEMO)/sample/images $(DEMO)/sample/concepts.csv \
 		--split $(DEMO)/sample/split.csv --only train --groups $(DEMO)/sample/patients.csv \
@@ -44,29 +48,42 @@ demo: $(VENV)/.base ## install, build an index from phantoms, annotate, score
 		--split $(DEMO)/sample/split.csv --only test --index $(DEMO)/index > $(DEMO)/run.csv
 	$(BIN)/annotator evaluate $(DEMO)/run.csv $(DEMO)/sample/concepts.csv \
 		--split $(DEMO)/sample/split.csv --only test --names $(DEMO)/sample/concept_names.csv
-	@echo "The run lies in $(DEMO)/run.csv, the images in $(DEMO)/sample/images."
-	@echo "To try it in a browser: $(BIN)/annotator serve --index $(DEMO)/index"
 
-test: lint ## lint, type-check, all tests
-	$(BIN)/python -m pytest
+test: lint ## lint, type-check, import rules, all tests
+	$(BIN)/python -m pytest --numprocesses $(JOBS)
 
 test-fast: $(VENV)/.dev ## the tests that take seconds
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest --numprocesses $(JOBS) -m 'not slow'
 
 scale: $(VENV)/.scale $(MILVUS)/.ready ## install Ray and a Milvus server, for their tests
 
 test-scale: scale ## the tests with a real Milvus server and with Ray
-	ANNOTATOR_REQUIRE_MILVUS=1 ANNOTATOR_REQUIRE_RAY=1 $(BIN)/python -m pytest \
-		tests/index/milvus tests/encoders/test_ray_runner.py tests/encoders/test_runners.py tests/cli/test_ray.py
+	ANNOTATOR_REQUIRE_MILVUS=1 ANNOTATOR_REQUIRE_RAY=1 $(BIN)/python -m pytest -k 'milvus or ray'
 
-lint: $(VENV)/.dev ## ruff and mypy
+lint: $(VENV)/.dev ## ruff, mypy, import rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache --no-logo
 
 format: $(VENV)/.dev ## let ruff put the code in shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(VENV)/.dev ## the documentation's site, in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+dist: $(VENV)/.dev ## build the wheel and the sdist, and check their metadata
+	rm -rf dist build
+	$(BIN)/python -m build --outdir dist . > /dev/null
+	$(BIN)/twine check --strict dist/*
+
+check-dist: dist ## install the wheel outside the checkout, and run the demo from it
+	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
+	$(PYTHON) -m venv "$$folder/venv" && \
+	"$$folder/venv/bin/python" -m pip $(PIP_INSTALL) "$$(ls $(CURDIR)/dist/*.whl)[cpu]" && \
+	cd "$$folder" && venv/bin/annotator --version && \
+	$(MAKE) --no-print-directory -f $(CURDIR)/Makefile demo-steps BIN=venv/bin
+
 clean: ## remove what the other targets made
-	rm -rf $(VENV) $(MILVUS) $(DEMO) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(MILVUS) $(DEMO) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from annotator.collection import read_collection
     from annotator.encoders.registry import make_embedder
-    from annotator.errors import AnnotatorError
     from annotator.evaluation.evaluation import evaluate
     from annotator.images.sources import find_images
     from annotator.indexing.build import build_index
     from annotator.knn.voting import Voting
     from annotator.pipeline import Annotation, Annotator
+    from index.errors import AnnotatorError
 
 __version__ = "0.1.0"
 
@@ -48,7 +48,7 @@ _check_siblings()
 _HOME = {
     "Annotation": "annotator.pipeline",
     "Annotator": "annotator.pipeline",
-    "AnnotatorError": "annotator.errors",
+    "AnnotatorError": "index.errors",
     "Voting": "annotator.knn.voting",
     "build_index": "annotator.indexing.build",
     "evaluate": "annotator.evaluation.evaluation",

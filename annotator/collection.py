@@ -1,4 +1,4 @@
-"""A labelled collection: which image holds which concepts, from whatever files there are."""
+"""A labelled collection: images matched with their concepts, captions and groups by id."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Collection:
     ignored: Sequence[str]
 
     def report(self) -> list[str]:
-        """One line for each thing that did not match, with a count and examples."""
+        """One line for each kind of mismatch, with a count and examples."""
         lines = []
         for what, where in (
             ("ids of the concepts file have no image and are left out", self.without_image),
@@ -100,7 +100,7 @@ def read_collection(
     """
     found = find_images(images, on_duplicate=on_duplicate)
     if concepts is None:
-        concepts_by_id, captions_by_id = _parquet_concepts(images)
+        concepts_by_id, captions_by_id = parquet_tables(images)
     else:
         concepts_by_id, captions_by_id = read_concepts(concepts), {}
     if captions is not None:
@@ -137,19 +137,16 @@ def read_collection(
     )
 
 
-def parquet_sets(images: str | Path | Sequence[str | Path]) -> dict[str, tuple[str, ...]]:
-    """Concepts by image id of Parquet files, which carry them.
+def parquet_tables(
+    images: str | Path | Sequence[str | Path],
+) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
+    """Concepts and captions by image id of Parquet files, which carry them.
+
+    The CUIs are as `read_concepts` gives those of tables.
 
     Raises:
         AnnotatorError: There is no such file, or it carries none.
     """
-    return _parquet_concepts(images)[0]
-
-
-def _parquet_concepts(
-    images: str | Path | Sequence[str | Path],
-) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
-    """Concepts and captions of Parquet files, the CUIs as `read_concepts` gives those of tables."""
     try:
         raw, captions = parquet_concepts(images)
     except FormatError:

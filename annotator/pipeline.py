@@ -24,10 +24,10 @@ from annotator.knn.neighbors import Case, case_of
 from annotator.knn.posterior import Posterior, weigh
 from annotator.knn.projection import Projection
 from annotator.knn.voting import Voting
-from index.cases import SearchResult
 from index.locations import locate
 from index.progress import track
 from index.protocols import Index, IndexLocation
+from index.rows import SearchResult
 from index.search.base import check_unit
 
 _SEARCHED_AT_ONCE = 256
@@ -173,7 +173,7 @@ class Annotator:
         *,
         with_neighbors: bool = True,
     ) -> list[Annotation]:
-        """Search, vote and decide for vectors float32[q, dim] of unit norm.
+        """Search and decide for the encoder's vectors float32[q, dim] of unit norm.
 
         Raises:
             IndexProblem: The vectors have another length or are not of unit norm.
@@ -207,7 +207,14 @@ class Annotator:
         voting: Voting | None = None,
         with_neighbors: bool = True,
     ) -> list[Annotation]:
-        """Let what `search` found vote, with `voting` (None for the annotator's own)."""
+        """Weigh the neighbours that `search` found and choose concepts.
+
+        Args:
+            image_ids: Of the q queries.
+            found: Their neighbours.
+            voting: None for the annotator's own.
+            with_neighbors: Say which cases voted.
+        """
         voting = voting or self.voting
         posterior = weigh(found.neighbors, found.cases.labels, voting)
         decisions = choose_concepts(posterior, voting)

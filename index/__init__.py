@@ -1,7 +1,7 @@
 """A vector index with labels, on disk and in memory; it knows nothing of images.
 
-The names below are imported when they are first used, so that who only needs `IndexProblem` (the
-command line, to report it) does not load numpy.
+The names below are imported when they are first used, so that the command line can report
+an `IndexProblem` without loading numpy.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from index.errors import IndexProblem
-    from index.folder.store import StoredIndex, open_index
+    from index.folder.location import open_index
+    from index.folder.store import StoredIndex
     from index.folder.writer import VersionWriter
     from index.labels import LabelTable
     from index.search.base import Neighbors, VectorIndex
@@ -25,7 +26,7 @@ _HOME = {
     "StoredIndex": "index.folder.store",
     "VectorIndex": "index.search.base",
     "VersionWriter": "index.folder.writer",
-    "open_index": "index.folder.store",
+    "open_index": "index.folder.location",
 }
 
 __all__ = [

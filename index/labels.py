@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.errors import IndexProblem
+from index.rows import sample_rows
 
-SAMPLE = 64  # rows that stand for all
+SAMPLE = 64  # rows of `LabelTable.sample`
 
 
 @dataclass(frozen=True)
@@ -112,8 +113,8 @@ class LabelTable:
 
     @cached_property
     def sample(self) -> NDArray[np.int64]:
-        """int64[m]: a few rows, always the same and spread evenly, that stand for all."""
-        return np.linspace(0, len(self) - 1, min(SAMPLE, len(self))).astype(np.int64)
+        """int64[m]: a few rows, always the same, as an even sample of all."""
+        return sample_rows(len(self), SAMPLE)
 
     @cached_property
     def frequencies(self) -> NDArray[np.int64]:

@@ -1,6 +1,6 @@
-"""Where an index can lie: in a folder (`index.folder`), or on a server (`index.milvus`).
+"""From a path or an address to the location of an index, a folder or a Milvus server.
 
-Such as concept-index, or milvus://HOST:PORT/NAME; milvus+https:// by TLS.
+For example concept-index, milvus://HOST:PORT/NAME, or milvus+https:// for TLS.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from index.protocols import IndexLocation
 
 
 def locate(where: str | Path | IndexLocation) -> IndexLocation:
-    """The place that a path or an address names.
+    """The location of an index by its path or address.
 
     Raises:
-        IndexProblem: An address that cannot be read, or of a kind that is not known.
+        IndexProblem: The address is malformed or of an unknown scheme.
     """
     if isinstance(where, Path):
         return FolderLocation(where)

@@ -1,6 +1,6 @@
 """The manifest of a version: what it holds, and whether its files are what was written.
 
-A manifest is read like any file from elsewhere: nothing in it is believed before it is checked.
+A manifest is read like any file from elsewhere: nothing in it is trusted before it is checked.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ FORMAT = 3  # 1 had no arrays, 2 no kinds of search, no added and no removed row
 METRIC = "cosine"
 FILES = ("vectors.npy", "labels.indptr.npy", "labels.indices.npy", "cuis.tsv", "ids.txt")
 REMOVED = "removed.npy"
-# What each kind of index keeps beside the vectors.
+# Files of each kind of index beside the vectors. "hnsw" is only read: it is built no more.
 SEARCH_FILES: Mapping[str, tuple[str, ...]] = {
     "flat": (),
     "scan": ("scan.axes.npy", "scan.table.npy"),
@@ -36,8 +37,104 @@ _PREFIX = re.compile(r"added-[0-9]{6,12}\.")
 _POINTER = re.compile(rf"({VERSION.pattern}) ([0-9a-f]{{64}})\n")
 
 
-def read_manifest(directory: Path) -> tuple[str, Mapping[str, Any]]:
-    """Name and manifest of the current version, without opening anything else.
+@dataclass(frozen=True)
+class SegmentEntry:
+    """Rows that were added after the build.
+
+    Attributes:
+        rows: How many.
+        prefix: Of the names of their files.
+        arrays: Names of their arrays.
+    """
+
+    rows: int
+    prefix: str = ""
+    arrays: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """Size and hex digest of a file."""
+
+    bytes: int
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The manifest of a version; the attributes are the keys of its JSON object.
+
+    An index on a server has a JSON object of its own, with these keys and others: there `rows` is
+    `n`, segments have no files, and files have no digest.
+
+    Attributes:
+        version: Such as "v000001".
+        n: Rows that searches find.
+        dim: Length of the vectors.
+        index_type: How they are searched.
+        search: Parameters of the search, and why this index type was chosen.
+        columns: Names of the text columns.
+        arrays: Names of the further arrays.
+        about: Metadata of the builder, as JSON types.
+        files: Size and digest by name.
+        rows: Rows of the base segment.
+        removed: How many stored rows were removed.
+        segments: Rows that were added after the build.
+        libraries: Versions of what wrote it.
+        format: Of the stored files.
+        metric: Of similarity.
+    """
+
+    version: str
+    n: int
+    dim: int
+    index_type: str
+    search: Mapping[str, Any]
+    columns: tuple[str, ...]
+    arrays: tuple[str, ...]
+    about: Mapping[str, Any]
+    files: Mapping[str, FileEntry]
+    rows: int
+    removed: int = 0
+    segments: tuple[SegmentEntry, ...] = ()
+    libraries: Mapping[str, str] = field(default_factory=dict)
+    format: int = FORMAT
+    metric: str = METRIC
+
+    @classmethod
+    def from_json(cls, entries: Mapping[str, Any]) -> Manifest:
+        """The manifest of a checked JSON object; what earlier formats lack is filled in."""
+        return cls(
+            version=entries["version"],
+            n=entries["n"],
+            dim=entries["dim"],
+            index_type=entries["index_type"],
+            search=entries.get("search", {}),
+            columns=tuple(entries["columns"]),
+            arrays=tuple(entries.get("arrays", ())),
+            about=entries["about"],
+            files={
+                name: FileEntry(file["bytes"], file.get("sha256", ""))
+                for name, file in entries["files"].items()
+            },
+            rows=entries.get("rows", entries["n"]),
+            removed=entries.get("removed", 0),
+            segments=tuple(
+                SegmentEntry(s["rows"], s.get("prefix", ""), tuple(s.get("arrays", ())))
+                for s in entries.get("segments", ())
+            ),
+            libraries=entries["libraries"],
+            format=entries["format"],
+            metric=entries["metric"],
+        )
+
+    def to_json(self) -> str:
+        """The manifest file: its entries as an indented JSON object."""
+        return json.dumps(asdict(self), indent=2, sort_keys=True) + "\n"
+
+
+def read_manifest(directory: Path) -> Manifest:
+    """The manifest of the current version, without opening anything else.
 
     Raises:
         IndexProblem: There is no index, or its manifest is damaged or of a newer format.
@@ -45,13 +142,13 @@ def read_manifest(directory: Path) -> tuple[str, Mapping[str, Any]]:
     version, raw = _published(directory)
     path = directory / version / "manifest.json"
     try:
-        manifest = json.loads(raw)
+        entries = json.loads(raw)
     except ValueError as error:
         raise IndexProblem(f"{path} is not JSON: {error}.", REBUILD) from error
-    fault = _fault(manifest)
+    fault = _fault(entries)
     if fault:
         raise IndexProblem(f"{path}: {fault}.", REBUILD)
-    return version, _current_format(manifest)
+    return Manifest.from_json({**entries, "version": version})
 
 
 def _published(directory: Path) -> tuple[str, bytes]:
@@ -83,12 +180,6 @@ def _published(directory: Path) -> tuple[str, bytes]:
     return version, raw
 
 
-def _current_format(manifest: dict[str, Any]) -> dict[str, Any]:
-    """A manifest of any format with the entries of today's."""
-    kind = {"search": {}, "rows": manifest["n"], "removed": 0, "segments": []}
-    return {"arrays": [], **kind, **manifest}
-
-
 def is_current(directory: Path, version: str) -> bool:
     """Whether `version` is still the one that readers open."""
     try:
@@ -97,16 +188,16 @@ def is_current(directory: Path, version: str) -> bool:
         return False
 
 
-def check_files(folder: Path, manifest: Mapping[str, Any], *, whole: bool = True) -> list[str]:
-    """What is wrong with the files of a version, as sentences; empty if nothing is.
+def check_files(folder: Path, manifest: Manifest, *, whole: bool = True) -> list[str]:
+    """Problems with the files of a version, as sentences; empty if there are none.
 
     Args:
         folder: Of the version.
         manifest: Of the version.
-        whole: Read every file through; otherwise of files over 512 MiB the size alone is checked,
-            except of what FAISS is to parse.
+        whole: Check the digest of every file; otherwise only the size of files over 512 MiB,
+            except of those that FAISS parses.
     """
-    files: Mapping[str, Mapping[str, Any]] = manifest["files"]
+    files = manifest.files
     with ThreadPoolExecutor(4) as pool:
         found = pool.map(lambda name: _file_fault(folder / name, files[name], whole), files)
         problems = [fault for fault in found if fault]
@@ -118,16 +209,16 @@ def check_files(folder: Path, manifest: Mapping[str, Any], *, whole: bool = True
     return problems + [f"{name} does not belong there." for name in sorted(extra)]
 
 
-def _file_fault(path: Path, expected: Mapping[str, Any], whole: bool) -> str:
+def _file_fault(path: Path, expected: FileEntry, whole: bool) -> str:
     name = path.name
     try:
         size = path.stat().st_size if path.is_file() else None
         if size is None:
             return f"{name} is missing."
-        if size != expected["bytes"]:
-            return f"{name} has {size} bytes, {expected['bytes']} were written."
+        if size != expected.bytes:
+            return f"{name} has {size} bytes, {expected.bytes} were written."
         read = whole or size <= LARGE or path.suffix == ".faiss"
-        if read and _sha256(path) != expected["sha256"]:
+        if read and _sha256(path) != expected.sha256:
             return f"{name} has changed since it was written (sha256 differs)."
     except OSError as error:
         return f"{name} cannot be read: {error.strerror}."
@@ -223,9 +314,9 @@ def _is_count(value: object, least: int = 1) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
-def describe_file(path: Path) -> dict[str, Any]:
-    """Size and sha256 of a file, as the manifest lists them."""
-    return {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+def describe_file(path: Path) -> FileEntry:
+    """Size and sha256 of a file."""
+    return FileEntry(path.stat().st_size, _sha256(path))
 
 
 def _sha256(path: Path) -> str:

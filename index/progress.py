@@ -1,4 +1,4 @@
-"""Progress of long work: code that loops says so by `track`, a front end decides what is shown."""
+"""Progress reporting: loops call `track`, and a front end decides what is shown."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Reporter(Protocol):
 
 
 def silent(items: Iterable[T], *, total: int, label: str) -> Iterable[T]:
-    """Report nothing: the default, and what the Python API does."""
+    """Report nothing, the default."""
     return items
 
 

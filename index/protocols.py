@@ -1,12 +1,14 @@
-"""What a place is where an index lies, and what can be done there: `index.locations` has them.
+"""Interfaces of index storage, which `index.folder` and `index.milvus` implement.
 
-Who has an index open holds an `Index`; who builds or changes one, its `IndexLocation`.
+An `IndexLocation` says where an index is stored and changes it; an `Index` is one opened version of
+it, which does not change any more.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -14,13 +16,30 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from index.cases import Rows, SearchResult
-    from index.folder.change import Changed
     from index.labels import LabelTable
+    from index.manifest import Manifest
+    from index.rows import Rows, SearchResult
     from index.segments import Segment
 
 Device = Literal["auto", "cpu", "cuda"]
 PATIENCE_S = 120.0  # a command outlives a restart of the server
+
+
+@dataclass(frozen=True)
+class Changed:
+    """Result of a change.
+
+    Attributes:
+        version: The current version.
+        rows: Rows that the index has now.
+        added: Rows that came.
+        removed: Rows that went.
+    """
+
+    version: str
+    rows: int
+    added: int = 0
+    removed: int = 0
 
 
 class Index(Protocol):
@@ -28,7 +47,7 @@ class Index(Protocol):
 
     Attributes:
         version: Such as "v000001".
-        manifest: What the index says of itself; `manifest["about"]` is what its builder put there.
+        manifest: What the index says of itself; `manifest.about` is what its builder put there.
         names: Name of each CUI that has one.
         arrays: Further arrays by name, read-only.
     """
@@ -36,7 +55,7 @@ class Index(Protocol):
     @property
     def version(self) -> str: ...
     @property
-    def manifest(self) -> Mapping[str, Any]: ...
+    def manifest(self) -> Manifest: ...
     @property
     def names(self) -> Mapping[str, str]: ...
     @property
@@ -56,7 +75,7 @@ class Index(Protocol):
 
     @property
     def has_thumbnails(self) -> bool:
-        """Whether its rows have small pictures."""
+        """Whether rows have thumbnails."""
         ...
 
     def find(self, vectors: NDArray[np.float32], k: int) -> SearchResult:
@@ -69,21 +88,21 @@ class Index(Protocol):
         ...
 
     def with_ids(self, ids: Sequence[str]) -> Rows:
-        """The images with these ids, in their order; those that are not there are left out."""
+        """The images with these ids, in their order; unknown ids are left out."""
         ...
 
     def with_concept(self, cui: str, most: int) -> Rows:
-        """Images that hold a CUI by ascending row; of more than `most`, so many spread evenly."""
+        """Images that hold a CUI by ascending row; of more than `most`, an even sample."""
         ...
 
     def thumbnail_of(self, image_id: str) -> bytes | None:
-        """The small picture of an image, a JPEG; None where there is none."""
+        """The thumbnail of an image, a JPEG; None where there is none."""
         ...
 
     def contents_of_only(self, ids: Collection[str]) -> set[bytes] | None:
-        """The sha256 of the files of some images that no other image of the index has.
+        """The sha256 of the files of some images, without those that other images share.
 
-        None where the index does not know its images' files.
+        None where the index does not record its images' files.
         """
         ...
 
@@ -118,13 +137,12 @@ class Writer(Protocol):
 
 
 class IndexLocation(Protocol):
-    """Where an index lies. As text, what `locate` takes.
+    """Where an index is stored. Its text is what `locate` takes.
 
     Attributes:
-        folder: On this machine, for what belongs to the work on the index: the cache of vectors,
-            and files on their way.
-        disk: Where its rows are kept, in words.
-        after_compact: What has become of removed rows after `compact`, in words.
+        folder: On this machine, for the cache of vectors and temporary files.
+        disk: Where its rows are kept, for messages.
+        after_compact: What becomes of removed rows after `compact`, for messages.
     """
 
     @property
@@ -140,8 +158,8 @@ class IndexLocation(Protocol):
         """Open the current version.
 
         Args:
-            whole: Check all of it before it is believed, however large it is.
-            device: "cuda" searches on this machine's GPU, where the vectors are on this machine.
+            whole: Also verify the checksums of files over 512 MiB.
+            device: "cuda" searches on this machine's GPUs, if the vectors are on this machine.
             patience: Seconds for which a server that is away or busy is tried again, now and in
                 searches.
 
@@ -150,12 +168,12 @@ class IndexLocation(Protocol):
         """
         ...
 
-    def manifest(self) -> Mapping[str, Any]:
+    def manifest(self) -> Manifest:
         """That of the current version, without opening it."""
         ...
 
     def check_index_type(self, index_type: str) -> None:
-        """Refuse a type of index that there is not here, before work is done for it.
+        """Refuse an index type that this storage does not have, before any work is done.
 
         Raises:
             IndexProblem: Says which there are.
@@ -182,8 +200,14 @@ class IndexLocation(Protocol):
         target_recall: float | None = None,
         arrays: Mapping[str, NDArray[Any]],
     ) -> Changed:
-        """Write the rows of the version `of` anew without those that were removed, with other
-        arrays; see `index.folder.change.compact`.
+        """Write the rows of the version `of` anew, without those that were removed.
+
+        Args:
+            of: The version that `arrays` were made for; a newer one is not overwritten.
+            index_type: Another kind of index; None for the same.
+            target_recall: Of an approximate kind; None for the same.
+            arrays: Instead of the index's own: those that refer to rows by number have to be
+                renumbered (`Index.renumber`).
         """
         ...
 

@@ -1,4 +1,4 @@
-"""Rows that were written together: their files, and several of them read as one.
+"""Segments: rows that were written together, their files, and joining them.
 
 An index begins with one segment, the base, whose files have no prefix; each `add` brings another.
 """
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from index.errors import IndexProblem
 from index.labels import LabelTable
 
-# All small pictures in a row, and where each one ends: uint8[bytes] and int64[n].
+# All thumbnails one after the other, and where each one ends: uint8[bytes] and int64[n].
 THUMBNAILS, THUMBNAIL_ENDS = "thumbnails", "thumbnails.ends"
 CONTENT = "content"  # uint8[n, 32]: the sha256 of each image file
 ROW_ARRAYS = (THUMBNAILS, THUMBNAIL_ENDS, CONTENT)
@@ -49,7 +49,7 @@ class Segment:
         return len(self.ids)
 
     def picture(self, row: int) -> bytes:
-        """The small picture of a row; empty where there is none."""
+        """The thumbnail of a row, a JPEG; empty where there is none."""
         ends = self.arrays.get(THUMBNAIL_ENDS)
         if ends is None:
             return b""
@@ -81,7 +81,9 @@ def check_rows(
     for what, texts in (("image id", ids), ("CUI", cuis)):
         bad = next((text for text in texts if _UNWRITABLE.search(text)), None)
         if bad is not None:
-            raise IndexProblem(f"The {what} {bad!r} holds a tab, a line break or a half character.")
+            raise IndexProblem(
+                f"The {what} {bad!r} holds a tab, a line break or an unpaired surrogate."
+            )
 
 
 def write_rows(folder: Path, segment: Segment, prefix: str = "") -> None:

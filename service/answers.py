@@ -1,8 +1,8 @@
-"""Annotations as JSON and as a run."""
+"""Annotations as answers: JSON, or a run."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -11,24 +11,25 @@ from annotator.errors import FormatError
 from annotator.images.ref import image_id
 from annotator.tables.run import render_run
 from service.engine import Engine
-from service.multipart import Upload
 from service.observability import STAGES
 from service.problems import Problem
+from service.uploads import Upload
 
 if TYPE_CHECKING:
     from annotator.pipeline import Annotation
 
+#: Annotation and seconds in each stage, or the problem with the image.
 Outcome = tuple["Annotation", Mapping[str, float]] | Problem
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of a request's images.
+    """The annotations of a request's images.
 
     Attributes:
-        engine: That answered.
-        ids: Of the images.
-        outcomes: Annotation and seconds in each stage, or the problem with the image.
+        engine: The engine that answered.
+        ids: The image ids.
+        outcomes: The outcome of each image.
     """
 
     engine: Engine
@@ -37,12 +38,21 @@ class Answer:
 
     @property
     def failed(self) -> int:
-        """Images that could not be used."""
+        """Number of images that could not be used."""
         return sum(isinstance(outcome, Problem) for outcome in self.outcomes)
 
+    def raise_if_alone(self) -> None:
+        """The problem with the only image of a request is the answer.
+
+        Raises:
+            Problem: The request had one image, and it could not be used.
+        """
+        if len(self.outcomes) == 1 and isinstance(self.outcomes[0], Problem):
+            raise self.outcomes[0]
+
     def to_dict(self, listed: int, total_seconds: float) -> dict[str, Any]:
-        """`schemas.AnnotateOut`, with at most `listed` neighbours of each image."""
-        stored = self.engine.annotator.stored
+        """The answer as `schemas.AnnotateOut`, with at most `listed` neighbours of each image."""
+        stored = self.engine.stored
         results = [
             self._result(id_, outcome, listed)
             for id_, outcome in zip(self.ids, self.outcomes, strict=True)
@@ -58,12 +68,12 @@ class Answer:
         }
 
     def to_run(self) -> str:
-        """The 2026 run format; an unusable image has a row without CUIs.
+        """The answer in the 2026 run format; an unusable image has a row without CUIs.
 
         Raises:
             Problem: 422, the ids or CUIs cannot stand in a run.
         """
-        return _run(
+        return _render_run(
             (id_, () if isinstance(outcome, Problem) else outcome[0].cuis)
             for id_, outcome in zip(self.ids, self.outcomes, strict=True)
         )
@@ -79,7 +89,7 @@ class Answer:
                 "error": outcome.to_dict(),
             }
         annotation = replace(outcome[0], image_id=id_, neighbors=outcome[0].neighbors[:listed])
-        fields = annotation.to_dict(self.engine.annotator.stored.names, explain=True)
+        fields = annotation.to_dict(self.engine.stored.names, explain=True)
         for neighbor in fields["neighbors"]:
             neighbor["thumbnail"] = picture_path(self.engine, neighbor["id"])
         return {**fields, "error": None}
@@ -92,20 +102,22 @@ class Answer:
 
 
 def picture_path(engine: Engine, image_id: str) -> str | None:
-    """Where the picture of an image of the index is, if the index has pictures."""
-    return f"/v1/neighbors/{quote(image_id, safe='')}/image" if engine.has_thumbnails else None
+    """Path of the picture of an image of the index, if the index has pictures."""
+    if not engine.stored.has_thumbnails:
+        return None
+    return f"/v1/neighbors/{quote(image_id, safe='')}/image"
 
 
 def describe_model(engine: Engine) -> dict[str, str]:
-    """`schemas.ModelOut`."""
+    """The encoder as `schemas.ModelOut`."""
     embedder = engine.annotator.embedder
     return {"name": embedder.name, "fingerprint": embedder.fingerprint.digest}
 
 
-def ids_of(uploads: Sequence[Upload]) -> list[str]:
-    """The image ids: the file's name without its extension, else "image-" and its place."""
+def image_ids(uploads: Sequence[Upload]) -> list[str]:
+    """The ids of files: the name without its extension, else image-1, image-2, …"""
     names = [image_id(upload.filename.replace("\\", "/")) for upload in uploads]
-    return [name or f"image-{place}" for place, name in enumerate(names, 1)]
+    return [name or f"image-{number}" for number, name in enumerate(names, 1)]
 
 
 def check_run_ids(ids: Sequence[str]) -> None:
@@ -114,10 +126,10 @@ def check_run_ids(ids: Sequence[str]) -> None:
     Raises:
         Problem: 422.
     """
-    _run((id_, ()) for id_ in ids)
+    _render_run((id_, ()) for id_ in ids)
 
 
-def _run(rows: Any) -> str:
+def _render_run(rows: Iterable[tuple[str, Sequence[str]]]) -> str:
     try:
         return render_run(rows, "2026")
     except FormatError as error:

@@ -3,62 +3,69 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
 from annotator import __version__
-from service.batcher import Limits
-from service.engine import EngineHolder
-from service.middleware.admission import RefuseOverflow
-from service.middleware.auth import Keys, LocalNamesOnly, RequireKey
-from service.middleware.headers import PAGE_POLICY, CloseAtTheEnd, Linger, SafeHeaders
-from service.middleware.observe import Observe
-from service.page_files import PageFile, read_page
+from service.engine import Engine
+from service.middleware.auth import KEY_SCHEMES, Keys, RequireKey, TrustedHost
+from service.middleware.connections import ConnectionLimit
+from service.middleware.headers import PAGE_POLICY, CloseOnShutdown, DrainBody, SafeHeaders
+from service.middleware.request_logging import RequestLogging
 from service.problems import Problem
-from service.routes import NOTICE, router
+from service.routes import HEALTH_PATHS, NOTICE, health, router
 from service.service import Service
 from service.settings import Settings
 
-_HEALTH = ("/livez", "/readyz")
+PAGE = Path(__file__).parent / "page"
+
+_SEE = "See /openapi.json."
+
+_PAGE_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+}
 
 
-def create_app(settings: Settings, holder: EngineHolder, keys: Keys | None = None) -> FastAPI:
-    """The application; its `Service` is at `app.state.service`.
+def create_app(settings: Settings, engine: Engine, keys: Keys | None = None) -> FastAPI:
+    """Create the application; its `Service` is at `app.state.service`.
 
     Args:
-        settings: See `Settings`.
-        holder: Of an opened engine.
-        keys: None to ask for no key.
+        settings: The settings.
+        engine: The engine to begin with.
+        keys: The accepted API keys; None to ask for no key.
     """
-    service = Service(settings, holder, keys, _limits(settings, holder))
-    page = read_page()
+    service = Service(settings, engine)
+    page = _page_routes()
     app = FastAPI(
         title="annotator",
         version=__version__,
         description=f"UMLS concepts for medical images, by retrieval. {NOTICE}",
-        docs_url=None,
+        docs_url=None,  # Swagger UI would be loaded from another host
         redoc_url=None,
         lifespan=_lifespan,
-        middleware=_middleware(settings, service, frozenset({*_HEALTH, *page})),
+        middleware=_middleware(settings, service, keys, public={*HEALTH_PATHS, *page}),
         exception_handlers={
-            Problem: _answer(lambda error: error),
-            HTTPException: _answer(_of_http_exception),
-            RequestValidationError: _answer(_of_validation_error),
+            Problem: _answer,
+            HTTPException: _answer_http_exception,
+            RequestValidationError: _answer_validation_error,
         },
     )
     app.state.service = service
-    app.include_router(router)
-    for path, file in page.items():
-        app.add_api_route(path, _page_route(file), methods=["GET", "HEAD"], include_in_schema=False)
-    _describe(app, keys)
+    app.include_router(health)
+    app.include_router(router, dependencies=KEY_SCHEMES if keys else [])
+    for path, route in page.items():
+        app.add_api_route(path, route, methods=["GET", "HEAD"], include_in_schema=False)
     return app
 
 
@@ -69,38 +76,26 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
     batcher = app.state.service.batcher
     # The encoders share the cores; see docs/service.md, "Tuning".
-    with threads_per_operation(max(1, cpu_count() // batcher.limits.encoders)):
+    with threads_per_operation(max(1, cpu_count() // batcher.encoders)):
         async with batcher:
             yield
 
 
-def _limits(settings: Settings, holder: EngineHolder) -> Limits:
-    from annotator.encoders.local_runner import default_workers
-    from annotator.encoders.torch_setup import choose_device
-
-    cores = default_workers()
-    on_gpu = choose_device(settings.device).type == "cuda"
-    return Limits(
-        max_batch=settings.max_batch or holder.current.annotator.embedder.batch_size,
-        batch_wait=settings.batch_wait_ms / 1000,
-        workers=settings.workers or cores,
-        encoders=settings.encoders or (1 if on_gpu else cores),
-        max_pixels=settings.pixels,
-        max_frames=settings.max_frames,
-    )
-
-
-def _middleware(settings: Settings, service: Service, public: frozenset[str]) -> list[Middleware]:
-    """Outermost first."""
+def _middleware(
+    settings: Settings, service: Service, keys: Keys | None, public: Collection[str]
+) -> list[Middleware]:
+    """The middleware, outermost first."""
     layers = [
-        Middleware(Linger),
-        Middleware(CloseAtTheEnd, ending=lambda: service.draining),
+        Middleware(DrainBody),
+        Middleware(CloseOnShutdown, draining=lambda: service.draining),
         Middleware(SafeHeaders),
-        Middleware(Observe, metrics=service.metrics),
-        Middleware(RefuseOverflow),
+        Middleware(RequestLogging, metrics=service.metrics),
+        Middleware(ConnectionLimit),
     ]
-    if service.keys is None and not settings.insecure:
-        layers.append(Middleware(LocalNamesOnly))
+    if keys is None and not settings.insecure:
+        own = f"[{settings.host}]" if ":" in settings.host else settings.host
+        hosts = ("localhost", "127.0.0.1", "[::1]", own)
+        layers.append(Middleware(TrustedHost, allowed_hosts=hosts))
     if settings.cors_origin is not None:
         layers.append(
             Middleware(
@@ -111,68 +106,51 @@ def _middleware(settings: Settings, service: Service, public: frozenset[str]) ->
                 expose_headers=["X-Request-ID", "X-Annotator-Failed", "Retry-After"],
             )
         )
-    return [*layers, Middleware(RequireKey, keys=service.keys, public=public)]
+    if keys is not None:
+        layers.append(Middleware(RequireKey, keys=keys, public=public))
+    return layers
 
 
-def _answer(
-    to_problem: Callable[[Any], Problem],
-) -> Callable[[Request, Any], Coroutine[Any, Any, Response]]:
-    async def handle(request: Request, error: Any) -> Response:
-        problem = to_problem(error)
-        request.state.code = problem.code
-        return problem.response()
-
-    return handle
+async def _answer(request: Request, problem: Any) -> Response:
+    request.state.code = problem.code
+    response: Response = problem.response()
+    return response
 
 
-def _of_http_exception(error: HTTPException) -> Problem:
+async def _answer_http_exception(request: Request, error: Any) -> Response:
     if error.status_code == 404:
-        problem = Problem(404, "not_found", "There is nothing here.", "See /docs.")
+        problem = Problem(404, "not_found", "There is nothing here.", _SEE)
     elif error.status_code == 405:
-        problem = Problem(405, "method_not_allowed", "Not with this method.", "See /docs.")
+        problem = Problem(405, "method_not_allowed", "Method not allowed.", _SEE)
     else:
         problem = Problem(error.status_code, "http_error", str(error.detail))
     problem.headers.update(error.headers or {})
-    return problem
+    return await _answer(request, problem)
 
 
-def _of_validation_error(error: RequestValidationError) -> Problem:
+async def _answer_validation_error(request: Request, error: Any) -> Response:
     faults = [f"{fault['loc'][-1]}: {fault['msg']}" for fault in error.errors()[:5]]
-    return Problem(422, "invalid_parameter", "; ".join(faults)[:1000] + ".", "See /docs.")
+    problem = Problem(422, "invalid_parameter", "; ".join(faults)[:1000] + ".", _SEE)
+    return await _answer(request, problem)
 
 
-def _page_route(file: PageFile) -> Callable[[Request], Awaitable[Response]]:
+def _page_routes() -> Mapping[str, Callable[[Request], Awaitable[Response]]]:
+    """A route for each file of the page; `index.html` is at "/"."""
+    return {
+        "/" if file.name == "index.html" else f"/{file.name}": _page_route(file)
+        for file in sorted(PAGE.iterdir())
+        if file.suffix in _PAGE_TYPES
+    }
+
+
+def _page_route(file: Path) -> Callable[[Request], Awaitable[Response]]:
+    content = file.read_bytes()
+    etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+    headers = {"Content-Security-Policy": PAGE_POLICY, "Cache-Control": "no-cache", "ETag": etag}
+
     async def page_file(request: Request) -> Response:
-        headers = {
-            "Content-Security-Policy": PAGE_POLICY,
-            "Cache-Control": "no-cache",
-            "ETag": file.etag,
-        }
-        if request.headers.get("if-none-match") == file.etag:
+        if request.headers.get("if-none-match") == etag:
             return Response(status_code=304, headers=headers)
-        return Response(file.content, headers=headers, media_type=file.media_type)
+        return Response(content, headers=headers, media_type=_PAGE_TYPES[file.suffix])
 
     return page_file
-
-
-def _describe(app: FastAPI, keys: Keys | None) -> None:
-    """Say in the OpenAPI document how keys are sent."""
-
-    def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            document = get_openapi(
-                title=app.title,
-                version=app.version,
-                description=app.description,
-                routes=app.routes,
-            )
-            schemes: Mapping[str, Any] = {
-                "bearer": {"type": "http", "scheme": "bearer"},
-                "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
-            }
-            document["components"]["securitySchemes"] = schemes
-            document["security"] = [{name: []} for name in schemes] if keys else []
-            app.openapi_schema = document
-        return app.openapi_schema
-
-    app.openapi = openapi  # type: ignore[method-assign]

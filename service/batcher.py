@@ -1,4 +1,4 @@
-"""Images of all requests, gathered into batches for the encoder."""
+"""Dynamic batching: the images of all requests, gathered into batches for the encoder."""
 
 from __future__ import annotations
 
@@ -24,30 +24,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What the batcher keeps to.
-
-    Attributes:
-        max_batch: Most images that are encoded at once.
-        batch_wait: Seconds that less than a batch waits for images that are being decoded.
-        workers: Threads that decode.
-        encoders: Batches encoded at the same time.
-        max_pixels: Of a frame.
-        max_frames: Of an image.
-    """
-
-    max_batch: int
-    batch_wait: float
-    workers: int
-    encoders: int
-    max_pixels: int
-    max_frames: int
-
-
 @dataclass(eq=False)
 class _Job:
-    """An image on its way, with the seconds that it spent in each stage."""
+    """A decoded image in the queue, with the seconds that it spent in each stage."""
 
     engine: Engine
     pixels: NDArray[np.uint8]
@@ -58,7 +37,7 @@ class _Job:
 
 
 class Batcher:
-    """Decodes in one pool of threads, encodes in another; between them is a queue.
+    """Decodes in one pool of threads and encodes in another, with a queue between them.
 
     Whenever an encoder is free it takes what waits: its share of it if other encoders are free too,
     `max_batch` at most. Less than a batch waits for more only while other images are being decoded,
@@ -66,21 +45,33 @@ class Batcher:
     cancelled is dropped before the next stage.
 
     Use as an async context manager.
+
+    Args:
+        metrics: Where batches and stages are recorded.
+        max_batch: Most images encoded at once.
+        batch_wait: Seconds that less than a batch waits for images that are being decoded.
+        workers: Threads that decode.
+        encoders: Batches encoded at the same time.
     """
 
-    def __init__(self, limits: Limits, metrics: Metrics) -> None:
-        self.limits = limits
+    def __init__(
+        self, metrics: Metrics, *, max_batch: int, batch_wait: float, workers: int, encoders: int
+    ) -> None:
+        self.encoders = encoders
         self._metrics = metrics
+        self._max_batch = max_batch
+        self._batch_wait = batch_wait
+        self._workers = workers
         self._waiting: list[_Job] = []
         self._decoding = 0
-        self._idle = limits.encoders
+        self._idle = encoders
         self._changed = asyncio.Event()
         self._running: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Batcher:
-        self._decoders = ThreadPoolExecutor(self.limits.workers, "decode")
-        self._encoders = ThreadPoolExecutor(self.limits.encoders, "encode")
-        self._searchers = ThreadPoolExecutor(1, "search")
+        self._decode_pool = ThreadPoolExecutor(self._workers, "decode")
+        self._encode_pool = ThreadPoolExecutor(self.encoders, "encode")
+        self._search_pool = ThreadPoolExecutor(1, "search")
         self._loop = asyncio.create_task(self._serve(), name="batcher")
         return self
 
@@ -89,26 +80,28 @@ class Batcher:
         with contextlib.suppress(asyncio.CancelledError):
             await self._loop
         await asyncio.gather(*self._running)
-        for pool in (self._decoders, self._encoders, self._searchers):
+        for pool in (self._decode_pool, self._encode_pool, self._search_pool):
             await asyncio.to_thread(pool.shutdown, wait=True, cancel_futures=True)
 
     @property
     def queued(self) -> int:
-        """Images that are decoded and not encoded."""
+        """Images that are decoded and wait for an encoder."""
         return len(self._waiting)
 
     async def annotate(
         self, engine: Engine, data: bytes, voting: Voting
     ) -> tuple[Annotation, dict[str, float]]:
-        """Annotate an image file; its image id is left empty.
+        """Annotate an image file.
 
         Returns:
-            The annotation, and the seconds of queue, decode, encode, search and vote.
+            The annotation (its image id is empty), and the seconds of queue, decode, encode, search
+            and vote.
 
         Raises:
-            ImageError: It cannot be used.
-            MemoryError: It does not fit.
+            ImageError: The image cannot be used.
+            MemoryError: The image does not fit into memory.
             IndexProblem: The index cannot be searched.
+            AnnotatorError: The image cannot be encoded.
         """
         asked = time.perf_counter()
         seconds: dict[str, float] = {}
@@ -117,14 +110,14 @@ class Batcher:
             started = time.perf_counter()
             seconds["queue"] = started - asked
             try:
-                return engine.decode(data, self.limits.max_pixels, self.limits.max_frames)
+                return engine.decode(data)
             finally:
                 seconds["decode"] = time.perf_counter() - started
 
         loop = asyncio.get_running_loop()
         self._decoding += 1
         try:
-            pixels = await loop.run_in_executor(self._decoders, decode)
+            pixels = await loop.run_in_executor(self._decode_pool, decode)
         finally:
             self._decoding -= 1
             self._changed.set()
@@ -135,9 +128,9 @@ class Batcher:
             self._metrics.stage_seconds.labels(stage).observe(seconds[stage])
         return annotation, seconds
 
-    async def aside(self, work: Callable[[], T]) -> T:
-        """Run what needs no image beside the batches, one at a time."""
-        return await asyncio.get_running_loop().run_in_executor(self._searchers, work)
+    async def search(self, work: Callable[[], T]) -> T:
+        """Run a search that needs no image beside the batches, one at a time."""
+        return await asyncio.get_running_loop().run_in_executor(self._search_pool, work)
 
     async def _serve(self) -> None:
         while True:
@@ -153,8 +146,8 @@ class Batcher:
                     task.add_done_callback(self._running.discard)
 
     async def _wait_for_more(self) -> None:
-        deadline = time.perf_counter() + self.limits.batch_wait
-        while self._decoding and len(self._waiting) < self.limits.max_batch:
+        deadline = time.perf_counter() + self._batch_wait
+        while self._decoding and len(self._waiting) < self._max_batch:
             left = deadline - time.perf_counter()
             if left <= 0:
                 return
@@ -165,7 +158,7 @@ class Batcher:
     def _take(self) -> list[_Job]:
         """The next batch: the oldest image and what goes with it; empty if all were cancelled."""
         waiting = [job for job in self._waiting if not job.done.done()]
-        share = min(self.limits.max_batch, -(-len(waiting) // self._idle))
+        share = min(self._max_batch, -(-len(waiting) // self._idle))
         batch = [job for job in waiting if job.engine is waiting[0].engine][:share]
         taken = set(map(id, batch))
         self._waiting = [job for job in waiting if id(job) not in taken]
@@ -184,16 +177,16 @@ class Batcher:
             annotations, seconds = batch[0].engine.annotate(
                 [job.pixels for job in batch],
                 [job.voting for job in batch],
-                self.limits.max_batch,
+                self._max_batch,
             )
             return annotations, seconds, started
 
         loop = asyncio.get_running_loop()
         try:
-            annotations, seconds, started = await loop.run_in_executor(self._encoders, work)
+            annotations, seconds, started = await loop.run_in_executor(self._encode_pool, work)
         except Exception as error:
-            # Whichever it was, it costs the others nothing; but it is all of them when the index
-            # cannot be reached, and each one's own try would wait for it.
+            # Each alone, so that one bad image costs the others nothing. But an index that cannot
+            # be reached fails for all of them, and each one's own try would wait for it.
             if len(batch) > 1 and not isinstance(error, IndexProblem):
                 for job in batch:
                     await self._encode_together([job])

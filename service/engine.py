@@ -1,33 +1,32 @@
-"""The index and encoder that answers come from, and how one takes the place of another."""
+"""An opened version of an index with its encoder: what answers come from."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from service.settings import Settings
+
 if TYPE_CHECKING:
     from annotator.encoders.embedder import Embedder
-    from annotator.encoders.torch_setup import Device
     from annotator.explore.text_search import TextSearch
     from annotator.knn.neighbors import Case
     from annotator.knn.voting import Voting
     from annotator.pipeline import Annotation, Annotator
-    from index.protocols import IndexLocation
+    from index.protocols import Index
 
-
-_PATIENCE_S = 3.0  # with the index's server, if it has one: clients rather ask again than wait
+# How long to retry a server that holds the index: clients would rather ask again than wait.
+_PATIENCE_SECONDS = 3.0
 
 
 class Concept(NamedTuple):
-    """A concept of the index: its CUI, its name (or ""), and how many images hold it."""
+    """A concept of the index: its CUI, its name (or ""), and the number of its images."""
 
     cui: str
     name: str
@@ -36,30 +35,26 @@ class Concept(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Engine:
-    """One opened version of an index with its encoder. Requests keep the one they began with.
+    """One opened, immutable version of an index with its encoder.
+
+    A reload puts another engine in its place; requests finish on the one they began with.
 
     Attributes:
-        annotator: The way from images to concepts.
+        annotator: The pipeline from images to concepts.
         concepts: The vocabulary, most frequent first.
+        max_pixels: Largest frame that is decoded.
+        max_frames: Most frames that are decoded of an image.
     """
 
     annotator: Annotator
     concepts: Sequence[Concept]
-    _one_text_tower: threading.Lock = field(default_factory=threading.Lock)
+    max_pixels: int
+    max_frames: int
 
     @property
-    def version(self) -> str:
-        """Of the index."""
-        return self.annotator.stored.version
-
-    @property
-    def has_thumbnails(self) -> bool:
-        """Whether the index has small pictures of its images."""
-        return self.annotator.stored.has_thumbnails
-
-    def thumbnail(self, image_id: str) -> bytes | None:
-        """The JPEG of an image of the index, if there are both."""
-        return self.annotator.stored.thumbnail_of(image_id)
+    def stored(self) -> Index:
+        """The opened index."""
+        return self.annotator.stored
 
     @property
     def searches_text(self) -> bool:
@@ -69,28 +64,26 @@ class Engine:
         return has_text_tower(self.annotator.embedder.name)
 
     def search_text(self, text: str, k: int) -> Sequence[Case]:
-        """The k cases that fit a text best; the first time, the text tower is loaded.
+        """The k cases most similar to a text; not thread-safe, as the first call loads the tower.
 
         Raises:
             AnnotatorError: The encoder has no text tower, or it cannot be loaded.
         """
         from annotator.knn.neighbors import cases_of
 
-        with self._one_text_tower:
-            search = self._text_search
-        return cases_of(search.find([text], k))[0]
+        return cases_of(self._text_search.find([text], k))[0]
 
     @cached_property
     def _text_search(self) -> TextSearch:
         from annotator.explore.text_search import TextSearch
 
-        return TextSearch(self.annotator.stored)
+        return TextSearch(self.stored)
 
-    def decode(self, data: bytes, max_pixels: int, max_frames: int) -> NDArray[np.uint8]:
-        """An image file to the encoder's input, uint8[frames, ...].
+    def decode(self, data: bytes) -> NDArray[np.uint8]:
+        """Decode an image file to the encoder's input, uint8[frames, ...].
 
         Raises:
-            ImageError: It cannot be used.
+            ImageError: The image cannot be used.
         """
         from annotator.images.decode import decode
 
@@ -99,19 +92,19 @@ class Engine:
             data,
             frames=embedder.frames,
             at_least=embedder.image_size,
-            max_pixels=max_pixels,
-            max_frames=max_frames,
+            max_pixels=self.max_pixels,
+            max_frames=self.max_frames,
         )
         return embedder.prepare(frames)
 
     def annotate(
         self, pixels: Sequence[NDArray[np.uint8]], votings: Sequence[Voting], batch_size: int
     ) -> tuple[list[Annotation], dict[str, float]]:
-        """Encode, search, vote.
+        """Encode, search and vote.
 
         Args:
-            pixels: From `decode`, at least one.
-            votings: How to decide each of them.
+            pixels: At least one result of `decode`.
+            votings: The voting of each.
             batch_size: Frames encoded at once.
 
         Returns:
@@ -136,15 +129,12 @@ class Engine:
         return [annotations[i] for i in range(len(votings))], seconds
 
 
-def open_engine(
-    place: Path | str | IndexLocation, device: Device = "auto", embedder: Embedder | None = None
-) -> Engine:
-    """Open the current version of an index, and try it on one image.
+def open_engine(settings: Settings, embedder: Embedder | None = None) -> Engine:
+    """Open the current version of the index, and try it on one image.
 
     Args:
-        place: The index.
-        device: Where the encoder runs; with "cuda" the search, too.
-        embedder: Used instead of loading one, if it is what the index was built with.
+        settings: Which index, on which device; with "cuda" the search runs there, too.
+        embedder: Used instead of loading one, if the index was built with the same.
 
     Raises:
         IndexProblem: There is no index, or it is damaged, or cannot be reached.
@@ -155,51 +145,17 @@ def open_engine(
     from annotator.pipeline import Annotator
     from index.locations import locate
 
-    stored = locate(place).open(device=device, patience=_PATIENCE_S)
+    location = locate(settings.index)
+    stored = location.open(device=settings.device, patience=_PATIENCE_SECONDS)
     metadata = IndexMetadata.of(stored)
     if embedder is None or embedder.fingerprint.differences(metadata.fingerprint):
-        embedder = metadata.make_embedder(device=device)
+        embedder = metadata.make_embedder(device=settings.device)
     annotator = Annotator(stored, embedder)
     concepts = [
         Concept(cui, stored.names.get(cui, ""), images) for cui, images in stored.concepts.items()
     ]
-    engine = Engine(annotator, sorted(concepts, key=lambda c: (-c.images, c.cui)))
+    concepts.sort(key=lambda c: (-c.images, c.cui))
+    engine = Engine(annotator, concepts, settings.pixels, settings.max_frames)
     # The first run of a network is slow, too.
     engine.annotate([blank_pixels(embedder)], [annotator.voting], 1)
     return engine
-
-
-class EngineHolder:
-    """The one reference to the engine that new requests get.
-
-    Args:
-        place: The index.
-        device: Where the encoder runs.
-        engine: What to begin with.
-    """
-
-    def __init__(self, place: Path | str | IndexLocation, device: Device, engine: Engine) -> None:
-        self.current = engine
-        self._place = place
-        self._device: Device = device
-        self._one_at_a_time = threading.Lock()
-
-    def reload(self) -> bool:
-        """Serve the index's current version from now on; blocks while it is opened.
-
-        Weights are loaded again only if the encoder is another one.
-
-        Returns:
-            Whether it is another one than before.
-
-        Raises:
-            IndexProblem: There is no index, or it is damaged; the old one stays.
-            AnnotatorError: Its encoder cannot be loaded; the old one stays.
-        """
-        with self._one_at_a_time:
-            old = self.current.annotator
-            new = open_engine(self._place, self._device, old.embedder)
-            changed = new.annotator.stored.manifest != old.stored.manifest
-            if changed:
-                self.current = new
-            return changed

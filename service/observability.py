@@ -1,8 +1,20 @@
-"""What `/metrics` says, in Prometheus' text format."""
+"""What operators see: metrics for Prometheus, and logs of one JSON object a line on stderr.
+
+Logs never hold anything that a client sent: no file names, ids, keys, query values or DICOM tags,
+and no texts of exceptions, which may quote them. Of an exception they have the types and lines.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import logging
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -10,77 +22,123 @@ STAGES = ("queue", "decode", "encode", "search", "vote")
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
+logger = logging.getLogger("service")
+
+# Loggers whose messages are known to hold nothing that a client sent.
+_TRUSTED = ("service", "uvicorn.error")
+
 
 class Metrics:
-    """The service's counters, in a registry of their own."""
+    """The service's metrics, in a registry of their own."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        registry = self.registry
-        self.requests = Counter(
+        counter = partial(Counter, registry=self.registry)
+        gauge = partial(Gauge, registry=self.registry)
+        histogram = partial(Histogram, registry=self.registry)
+        self.requests = counter(
             "annotator_requests",
             "Requests by route and outcome (ok, or the code of the problem).",
             ("method", "route", "status", "outcome"),
-            registry=registry,
         )
-        self.request_seconds = Histogram(
+        self.request_seconds = histogram(
             "annotator_request_seconds",
             "From a request's headers to the start of its answer.",
             ("route",),
             buckets=_SECONDS,
-            registry=registry,
         )
-        self.images = Counter(
-            "annotator_images", "Images by outcome (ok, or the code of the problem).", ("outcome",),
-            registry=registry,
-        )  # fmt: skip
-        self.stage_seconds = Histogram(
+        self.images = counter(
+            "annotator_images", "Images by outcome (ok, or the code of the problem).", ("outcome",)
+        )
+        self.stage_seconds = histogram(
             "annotator_stage_seconds",
             "Of an image in queue and decode, of a batch in encode, search and vote.",
             ("stage",),
             buckets=_SECONDS,
-            registry=registry,
         )
-        self.batch_images = Histogram(
-            "annotator_batch_images", "Images encoded at once.", buckets=_BATCHES, registry=registry
+        self.batch_images = histogram(
+            "annotator_batch_images", "Images encoded at once.", buckets=_BATCHES
         )
-        self.rejected = Counter(
-            "annotator_rejected",
-            "Requests refused with 429, by reason.",
-            ("reason",),
-            registry=registry,
+        self.rejected = counter(
+            "annotator_rejected", "Requests refused with 429, by reason.", ("reason",)
         )
-        self.admitted = Gauge(
-            "annotator_admitted_images", "Images accepted and unfinished.", registry=registry
+        self.admitted = gauge("annotator_admitted_images", "Images accepted and unfinished.")
+        self.queued = gauge("annotator_queued_images", "Images decoded and not encoded.")
+        self.index = gauge(
+            "annotator_index_info", "The index that is served.", ("version", "model")
         )
-        self.queued = Gauge(
-            "annotator_queued_images", "Images decoded and not encoded.", registry=registry
-        )
-        self.index = Gauge(
-            "annotator_index_info",
-            "The index that is served.",
-            ("version", "model"),
-            registry=registry,
-        )
-        self.reloads = Counter("annotator_reloads", "Reloads that succeeded.", registry=registry)
-        self.reload_failures = Counter(
-            "annotator_reload_failures",
-            "Reloads that failed; the old index went on.",
-            registry=registry,
+        self.reloads = counter("annotator_reloads", "Reloads that succeeded.")
+        self.reload_failures = counter(
+            "annotator_reload_failures", "Reloads that failed; the old index went on."
         )
         for stage in STAGES:
             self.stage_seconds.labels(stage)  # present from the start, as rates want it
 
     def watch(self, admitted: Callable[[], int], queued: Callable[[], int]) -> None:
-        """Take the depths of the queues from where they are."""
+        """Read the depths of the queues from these functions."""
         self.admitted.set_function(admitted)
         self.queued.set_function(queued)
 
     def serving(self, version: str, model: str) -> None:
-        """Say which index is served from now on."""
+        """Record the version that is served, and its encoder."""
         self.index.clear()
         self.index.labels(version, model).set(1)
 
     def render(self) -> bytes:
-        """The exposition, text format 0.0.4."""
+        """The metrics in Prometheus' text format 0.0.4."""
         return generate_latest(self.registry)
+
+
+class JsonFormatter(logging.Formatter):
+    """Formats a record as JSON; of other libraries' records, place and level alone."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as one line."""
+        time = datetime.fromtimestamp(record.created, UTC)
+        fields: dict[str, Any] = {
+            "time": time.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+        }
+        if record.name in _TRUSTED:
+            fields["event"] = record.getMessage().strip().partition("\n")[0]
+        else:
+            fields["event"] = f"logged by {record.module}, line {record.lineno}"
+        fields |= getattr(record, "fields", {})
+        if record.exc_info and record.exc_info[1]:
+            fields["errors"] = describe(record.exc_info[1])
+        return json.dumps(fields, ensure_ascii=False, default=str)
+
+
+def log(level: int, event: str, error: BaseException | None = None, **fields: Any) -> None:
+    """Log an event with facts about it, which must not hold anything that a client sent."""
+    logger.log(level, event, extra={"fields": fields}, exc_info=error)
+
+
+def describe(error: BaseException) -> list[str]:
+    """Types and lines of an exception and its causes, without their texts."""
+    return list(_descriptions(error))
+
+
+def _descriptions(error: BaseException) -> Iterator[str]:
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        frames = traceback.extract_tb(cause.__traceback__)
+        where = " > ".join(f"{Path(f.filename).name}:{f.lineno} {f.name}" for f in frames)
+        yield f"{type(cause).__module__}.{type(cause).__qualname__} at {where or 'no line'}"
+        if isinstance(cause, BaseExceptionGroup):
+            for inner in cause.exceptions:
+                yield from _descriptions(inner)
+        cause = cause.__cause__ or cause.__context__
+
+
+def configure_logging() -> None:
+    """Send every logger of the process to stderr as JSON."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    logger.setLevel(logging.INFO)

@@ -17,7 +17,6 @@ MEDIA_TYPE = "application/problem+json"
 # RFC 9110's names, where Python's differ between versions; and nginx's for a client that left.
 _TITLES = {413: "Content Too Large", 422: "Unprocessable Content", 499: "Client Closed Request"}
 
-
 # The others mean that the format is known and the image can still not be decoded.
 _IMAGE_FAULTS: Mapping[ImageFault, tuple[int, str]] = {
     "unknown_format": (415, "unknown_format"),
@@ -27,14 +26,14 @@ _IMAGE_FAULTS: Mapping[ImageFault, tuple[int, str]] = {
 
 
 class Problem(Exception):
-    """A request, or one image of it, that gets an error for its answer.
+    """The error of a request, or of one image of it.
 
     Args:
         status: HTTP status.
-        code: Stable, for programs, in snake_case; also in the log and the metrics.
+        code: Stable identifier in snake_case; also in the log and the metrics.
         detail: What was wrong, in one sentence.
         hint: What to do about it.
-        headers: Of the answer.
+        headers: Headers of the answer.
     """
 
     def __init__(
@@ -64,24 +63,24 @@ class Problem(Exception):
         }
 
     def response(self) -> Response:
-        """The answer."""
+        """The problem as an answer."""
         body = json.dumps(self.to_dict(), ensure_ascii=False).encode()
         return Response(body, self.status, self.headers, MEDIA_TYPE)
 
 
 async def send_problem(problem: Problem, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer with a problem, from a middleware."""
+    """Answer with a problem from a middleware, and name it in the log."""
     scope.setdefault("state", {})["code"] = problem.code
     await problem.response()(scope, receive, send)
 
 
-def busy(detail: str, code: str = "overloaded") -> Problem:
-    """Too much at once: come back in a second."""
-    return Problem(429, code, detail, "Try again after a moment.", {"Retry-After": "1"})
+def busy(detail: str) -> Problem:
+    """429: too much at once; the client may try again after a second."""
+    return Problem(429, "overloaded", detail, "Try again after a moment.", {"Retry-After": "1"})
 
 
 def unreachable() -> Problem:
-    """The server that holds the index is away; where it is, is no business of clients."""
+    """503: the server that holds the index is away. Clients are not told where it is."""
     return Problem(
         503,
         "index_unreachable",
@@ -91,8 +90,13 @@ def unreachable() -> Problem:
     )
 
 
+def client_closed() -> Problem:
+    """499: the client left; for the log and the metrics, as nobody reads the answer."""
+    return Problem(499, "client_closed_request", "The client closed the connection.")
+
+
 def unusable_image(error: ImageError | MemoryError) -> Problem:
-    """What `decode` says of an image, with the status for its kind of fault."""
+    """The problem with an image that cannot be decoded."""
     if isinstance(error, MemoryError):
         return Problem(
             413, "image_too_large", "There is not enough memory to decode it.", "Scale it down."

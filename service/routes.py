@@ -1,4 +1,4 @@
-"""The routes; what they describe is in `schemas`, what they do is elsewhere."""
+"""The routes of the API. Their parameters and answers are in `schemas`."""
 
 from __future__ import annotations
 
@@ -6,21 +6,17 @@ import asyncio
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
-from starlette.requests import ClientDisconnect
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 
 from annotator import __version__
 from index.errors import IndexProblem
-from service.answers import Answer, Outcome, check_run_ids, describe_model, ids_of, wants_csv
-from service.docs_page import POLICY, render_docs
-from service.engine import Engine
-from service.logs import log
+from service.answers import check_run_ids, describe_model, wants_csv
+from service.observability import log
 from service.problems import MEDIA_TYPE, Problem, unreachable
 from service.schemas import (
     AnnotateOut,
@@ -37,16 +33,20 @@ from service.schemas import (
     StatusOut,
 )
 from service.search import search, similar_to, similar_to_images
-from service.service import Service, client_closed
-from service.uploads import announced_size, read_uploads
+from service.service import Service
 
 NOTICE = "Not for clinical use."
 
+#: Routes that need a key, if the service has keys.
 router = APIRouter()
+#: Health checks, which need none.
+health = APIRouter()
+
+HEALTH_PATHS = ("/livez", "/readyz")
 
 
 def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """OpenAPI's description of answers that are problems."""
+    """Describe answers that are problems, for the OpenAPI document."""
     schema = {"schema": {"$ref": "#/components/schemas/ProblemOut"}}
     return {
         status: {"description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: schema}}
@@ -73,7 +73,6 @@ _BODY = {
         },
     }
 }
-_PUBLIC: dict[str, Any] = {"security": []}
 
 
 def _service(request: Request) -> Service:
@@ -100,40 +99,13 @@ async def annotate(request: Request, query: Annotated[AnnotateQuery, Query()]) -
     started = time.perf_counter()
     as_run = wants_csv(request.headers.get("accept", ""))
     options = query.model_dump(include={"k", "decider", "min_score"}, exclude_none=True)
-    engine, ids, outcomes = await _annotated(request, options, check_run_ids if as_run else None)
-    answer = Answer(engine, ids, outcomes)
+    service = _service(request)
+    answer = await service.annotate(request, options, check_run_ids if as_run else None)
     if as_run:
         headers = {"X-Annotator-Failed": str(answer.failed)} if answer.failed else None
         return Response(answer.to_run(), headers=headers, media_type="text/csv")
-    if len(outcomes) == 1 and isinstance(outcomes[0], Problem):
-        raise outcomes[0]
+    answer.raise_if_alone()
     return JSONResponse(answer.to_dict(query.neighbors, time.perf_counter() - started))
-
-
-async def _annotated(
-    request: Request, options: Mapping[str, Any], check: Callable[[Sequence[str]], None] | None
-) -> tuple[Engine, list[str], list[Outcome]]:
-    """What becomes of the images of a request.
-
-    Args:
-        request: With images in its body.
-        options: That replace the index's own of voting.
-        check: Told about the ids before the work is done; may refuse them by raising.
-    """
-    service = _service(request)
-    size = announced_size(request.headers, service.settings)
-    with service.admission.enter(size) as ticket:
-        engine = service.holder.current
-        voting = dataclasses.replace(engine.annotator.voting, **options)
-        try:
-            uploads = await read_uploads(request, service.settings, ticket)
-        except ClientDisconnect:
-            raise client_closed() from None
-        request.state.images = len(uploads)
-        ids = ids_of(uploads)
-        if check is not None:
-            check(ids)
-        return engine, ids, await service.annotate(request, engine, uploads, voting)
 
 
 @router.get(
@@ -145,10 +117,7 @@ async def search_cases(request: Request, query: Annotated[SearchQuery, Query()])
     `q` is a CUI, or the name of a concept or a part of it; other words are searched for where the
     encoder has a text tower (open_clip).
     """
-    service = _service(request)
-    with service.admission.enter():
-        engine = service.holder.current
-        return await service.search(request, partial(search, engine, query))
+    return await _service(request).search(request, partial(search, query=query))
 
 
 @router.get(
@@ -156,10 +125,7 @@ async def search_cases(request: Request, query: Annotated[SearchQuery, Query()])
 )
 async def similar(request: Request, query: Annotated[SimilarQuery, Query()]) -> dict[str, Any]:
     """The cases that are most similar to an image of the index."""
-    service = _service(request)
-    with service.admission.enter():
-        engine = service.holder.current
-        return await service.search(request, partial(similar_to, engine, query))
+    return await _service(request).search(request, partial(similar_to, query=query))
 
 
 @router.post(
@@ -176,26 +142,25 @@ async def similar_images(
     An image that cannot be used costs the others nothing: its result says why. If it was the only
     one, that is the answer.
     """
-    engine, ids, outcomes = await _annotated(request, {"k": query.k}, None)
-    if len(outcomes) == 1 and isinstance(outcomes[0], Problem):
-        raise outcomes[0]
-    return similar_to_images(engine, ids, outcomes)
+    answer = await _service(request).annotate(request, {"k": query.k})
+    answer.raise_if_alone()
+    return similar_to_images(answer)
 
 
 @router.get("/v1/info", response_model=InfoOut, responses=_problems(401))
 async def info(request: Request) -> dict[str, Any]:
     """The index, the encoder, the defaults of voting, and the limits."""
     service = _service(request)
-    settings, engine = service.settings, service.holder.current
-    stored = engine.annotator.stored
+    settings, engine = service.settings, service.engine
+    stored = engine.stored
     return {
         "version": __version__,
         "index": {
             "version": stored.version,
             "images": len(stored),
             "concepts": len(engine.concepts),
-            "dim": stored.manifest["dim"],
-            "thumbnails": engine.has_thumbnails,
+            "dim": stored.manifest.dim,
+            "thumbnails": stored.has_thumbnails,
         },
         "model": describe_model(engine),
         "voting": dataclasses.asdict(engine.annotator.voting),
@@ -215,7 +180,7 @@ async def concepts(request: Request, query: Annotated[ConceptsQuery, Query()]) -
     wanted = query.q.casefold()
     found = [
         concept
-        for concept in _service(request).holder.current.concepts
+        for concept in _service(request).engine.concepts
         if wanted in concept.cui.casefold() or wanted in concept.name.casefold()
     ]
     return {"concepts": [c._asdict() for c in found[: query.limit]], "total": len(found)}
@@ -232,8 +197,8 @@ async def concepts(request: Request, query: Annotated[ConceptsQuery, Query()]) -
 async def neighbor_image(request: Request, id: str) -> Response:
     """A small picture of an image of the index, if the index has pictures."""
     try:
-        # An index on a server is asked for it over the network.
-        picture = await asyncio.to_thread(_service(request).holder.current.thumbnail, id)
+        # Of an index on a server, it comes over the network.
+        picture = await asyncio.to_thread(_service(request).engine.stored.thumbnail_of, id)
     except IndexProblem as error:
         log(logging.ERROR, "a picture could not be fetched", error, reason=error.message)
         raise unreachable() from error
@@ -249,7 +214,7 @@ async def neighbor_image(request: Request, id: str) -> Response:
 
 @router.post("/v1/reload", response_model=ReloadOut, responses=_problems(401, 403, 409, 503))
 async def reload(request: Request) -> dict[str, Any]:
-    """Serve the current version of the index on disk. If that fails the old one goes on."""
+    """Serve the current version of the index. If that fails, the old one stays."""
     service = _service(request)
     if not service.settings.allow_reload:
         raise Problem(
@@ -259,16 +224,16 @@ async def reload(request: Request) -> dict[str, Any]:
             "Start it with --allow-reload, or send it SIGHUP.",
         )
     changed = await service.reload()
-    return {"index_version": service.holder.current.version, "changed": changed}
+    return {"index_version": service.engine.stored.version, "changed": changed}
 
 
-@router.get("/livez", response_model=StatusOut, openapi_extra=_PUBLIC)
+@health.get("/livez", response_model=StatusOut)
 async def livez() -> dict[str, str]:
     """Whether the process answers."""
     return {"status": "ok"}
 
 
-@router.get("/readyz", response_model=StatusOut, responses=_problems(503), openapi_extra=_PUBLIC)
+@health.get("/readyz", response_model=StatusOut, responses=_problems(503))
 async def readyz(request: Request) -> dict[str, str]:
     """Whether new requests should come here; not while the service shuts down."""
     if _service(request).draining:
@@ -288,10 +253,3 @@ async def metrics(request: Request) -> Response:
     """Counters for Prometheus."""
     text = _service(request).metrics.render()
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
-
-
-@router.get("/docs", include_in_schema=False)
-async def docs(request: Request) -> Response:
-    """`/openapi.json` for people."""
-    page = render_docs(request.app.openapi())
-    return HTMLResponse(page, headers={"Content-Security-Policy": POLICY})

@@ -1,4 +1,4 @@
-"""Requests and answers, as `/openapi.json` describes them."""
+"""Parameters and answers of the routes, as `/openapi.json` describes them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ MOST_NEIGHBORS = 1000
 MOST_CASES = 100
 
 
-class AnnotateQuery(BaseModel):
-    """Options of `POST /v1/annotate`."""
-
+class _Query(BaseModel):
     model_config = ConfigDict(extra="forbid")
+
+
+class AnnotateQuery(_Query):
+    """Options of `POST /v1/annotate`."""
 
     k: int | None = Field(
         None, ge=1, le=MOST_NEIGHBORS, description="Neighbours that vote; else the index's own."
@@ -29,19 +31,15 @@ class AnnotateQuery(BaseModel):
     )
 
 
-class ConceptsQuery(BaseModel):
+class ConceptsQuery(_Query):
     """Options of `GET /v1/concepts`."""
-
-    model_config = ConfigDict(extra="forbid")
 
     q: str = Field("", max_length=200, description="Part of a CUI or name, in any case.")
     limit: int = Field(20, ge=0, le=1000, description="Most concepts in the answer.")
 
 
-class SearchQuery(BaseModel):
+class SearchQuery(_Query):
     """Options of `GET /v1/search`."""
-
-    model_config = ConfigDict(extra="forbid")
 
     q: str = Field(
         min_length=1, max_length=200, description="A CUI, a concept's name or its beginning; words."
@@ -52,22 +50,18 @@ class SearchQuery(BaseModel):
     k: int = Field(10, ge=1, le=MOST_CASES, description="Cases in each list.")
 
 
-class SimilarQuery(BaseModel):
+class SimilarQuery(_Query):
     """Options of `GET /v1/similar`."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    id: str = Field(min_length=1, max_length=1000, description="Of an image of the index.")
+    id: str = Field(min_length=1, max_length=1000, description="Id of an image of the index.")
     k: int = Field(10, ge=1, le=MOST_CASES, description="Cases to list.")
     without: Literal["itself", "group"] = Field(
         "itself", description="group: leave out all images of its patient or study."
     )
 
 
-class SimilarImagesQuery(BaseModel):
+class SimilarImagesQuery(_Query):
     """Options of `POST /v1/similar`."""
-
-    model_config = ConfigDict(extra="forbid")
 
     k: int = Field(10, ge=1, le=MOST_CASES, description="Cases to list for each image.")
 
@@ -103,7 +97,7 @@ class NeighborOut(BaseModel):
 
 
 class Result(BaseModel):
-    """What the index says of one image, or why it says nothing."""
+    """The annotation of one image, or why there is none."""
 
     id: str = Field(description="The file's name without its extension, else image-1, image-2, …")
     concepts: list[ScoredConcept] = Field(description="Highest score first.")
@@ -177,7 +171,7 @@ class LimitsOut(BaseModel):
 class InfoOut(BaseModel):
     """Answer of `GET /v1/info`."""
 
-    version: str = Field(description="Of annotator.")
+    version: str = Field(description="Version of annotator.")
     index: IndexOut
     model: ModelOut
     voting: VotingOut
@@ -205,8 +199,8 @@ class CaseOut(BaseModel):
 
     id: str
     score: float = Field(
-        description="Of a search by image or text, the similarity (cosine, -1 to 1); of one by "
-        "concept, the share of its neighbours' votes that are for the concept, 0 to 1."
+        description="In a search by image or text, the similarity (cosine, -1 to 1); in one by "
+        "concept, the share of the neighbours' votes that are for the concept, 0 to 1."
     )
     cuis: list[str]
     caption: str
@@ -235,7 +229,7 @@ class SearchOut(BaseModel):
 class SimilarResult(BaseModel):
     """The cases that are similar to an image, or why there are none."""
 
-    id: str = Field(description="Of the image.")
+    id: str = Field(description="Id of the image.")
     cases: list[CaseOut] = Field(description="Most similar first.")
     error: ProblemOut | None
 
@@ -252,7 +246,7 @@ class ReloadOut(BaseModel):
     """Answer of `POST /v1/reload`."""
 
     index_version: str
-    changed: bool = Field(description="Whether it is another one than before.")
+    changed: bool = Field(description="Whether it is another version than before.")
 
 
 class StatusOut(BaseModel):

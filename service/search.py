@@ -1,13 +1,13 @@
-"""Search as the routes answer it."""
+"""Search in the index as answers of the API; the functions block."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from annotator.errors import AnnotatorError, IndexProblem
-from service.answers import Outcome, picture_path
+from service.answers import Answer, picture_path
 from service.engine import Engine
 from service.problems import Problem
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     from annotator.knn.neighbors import Case
     from service.schemas import SearchQuery, SimilarQuery
 
-_MOST_JUDGED = 500  # of a concept's images
+_MOST_JUDGED = 500  # images of a concept; those of a frequent one are sampled
 
 
 def search(engine: Engine, query: SearchQuery) -> dict[str, Any]:
-    """`schemas.SearchOut`; blocks.
+    """Cases of a concept, or those similar to a text, as `schemas.SearchOut`.
 
     Raises:
-        Problem: 404 no such concept; 409 several of them, or no search by text.
+        Problem: 404, no such concept; 409, several of them, or no search by text.
     """
     from annotator.tables.concept_names import NoSuchConcept, SeveralConcepts, find_concept
 
-    stored = engine.annotator.stored
+    stored = engine.stored
     if query.by != "text":
         try:
             cui = find_concept(query.q, stored.concepts, stored.names, suggest=False)
@@ -34,7 +34,6 @@ def search(engine: Engine, query: SearchQuery) -> dict[str, Any]:
         except SeveralConcepts as error:
             raise Problem(409, "ambiguous_concept", error.message, error.hint) from None
         except NoSuchConcept as error:
-            # Other words are what a text tower is for.
             if query.by == "concept" or not engine.searches_text:
                 hint = "GET /v1/concepts lists them."
                 raise Problem(404, "no_such_concept", error.message, hint) from None
@@ -44,18 +43,19 @@ def search(engine: Engine, query: SearchQuery) -> dict[str, Any]:
         raise
     except AnnotatorError as error:
         raise Problem(409, "no_text_search", error.message, error.hint) from None
-    return _answer(engine, {"kind": "text", "concept": None}, found, (), ())
+    version = engine.stored.version
+    return {"index_version": version, "kind": "text", "concept": None, **_lists(engine, found)}
 
 
 def similar_to(engine: Engine, query: SimilarQuery) -> dict[str, Any]:
-    """`schemas.SimilarOut` for an image of the index; blocks.
+    """Cases similar to an image of the index, as `schemas.SimilarOut`.
 
     Raises:
-        Problem: 404 no such image; 409 the index does not know its images' groups.
+        Problem: 404, no such image; 409, the index does not know its images' groups.
     """
     from annotator.explore.similar import rank_ids
 
-    stored = engine.annotator.stored
+    stored = engine.stored
     if not stored.with_ids([query.id]).ids:
         hint = "Give the id of one, or send an image with POST."
         raise Problem(404, "no_such_image", "The index has no image of this id.", hint)
@@ -66,54 +66,54 @@ def similar_to(engine: Engine, query: SimilarQuery) -> dict[str, Any]:
     except AnnotatorError as error:
         raise Problem(409, "no_groups", error.message, "Leave out `without`.") from None
     result = {"id": query.id, "cases": _cases(engine, ranking.cases), "error": None}
-    return {"index_version": engine.version, "results": [result], "names": _names(engine, result)}
+    return _similar(engine, [result])
 
 
-def similar_to_images(
-    engine: Engine, ids: Sequence[str], outcomes: Sequence[Outcome]
-) -> dict[str, Any]:
-    """`schemas.SimilarOut` for images that were sent: the cases are those that voted."""
+def similar_to_images(answer: Answer) -> dict[str, Any]:
+    """Cases similar to images that were sent, those that voted, as `schemas.SimilarOut`."""
+    engine = answer.engine
     results: list[dict[str, Any]] = []
-    for id_, outcome in zip(ids, outcomes, strict=True):
+    for id_, outcome in zip(answer.ids, answer.outcomes, strict=True):
         if isinstance(outcome, Problem):
             results.append({"id": id_, "cases": [], "error": outcome.to_dict()})
             continue
         cases = _cases(engine, outcome[0].neighbors)
         results.append({"id": id_, "cases": cases, "error": None})
-    return {
-        "index_version": engine.version,
-        "results": results,
-        "names": _names(engine, *results),
-    }
+    return _similar(engine, results)
+
+
+def _similar(engine: Engine, results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    names = _names(engine, [result["cases"] for result in results])
+    return {"index_version": engine.stored.version, "results": results, "names": names}
 
 
 def _of_concept(engine: Engine, cui: str, query: SearchQuery) -> dict[str, Any]:
     from annotator.explore.concept import of_concept
 
-    annotator = engine.annotator
-    found = of_concept(annotator.stored, annotator.voting, cui, k=query.k, most=_MOST_JUDGED)
-    concept = {"cui": cui, "name": annotator.stored.names.get(cui, ""), "images": found.images}
-    facts = {"kind": "concept", "concept": concept}
-    answer = _answer(engine, facts, found.exemplars, found.missing, found.wrong)
-    return answer if found.judges_wrong else {**answer, "wrong": None}
-
-
-def _answer(
-    engine: Engine,
-    facts: Mapping[str, Any],
-    cases: Sequence[Case],
-    missing: Sequence[Case],
-    wrong: Sequence[Case],
-) -> dict[str, Any]:
-    lists = {"cases": cases, "missing": missing, "wrong": wrong}
-    shown = {name: _cases(engine, some) for name, some in lists.items()}
-    named = [{"cases": some} for some in shown.values()]
+    stored = engine.stored
+    found = of_concept(stored, engine.annotator.voting, cui, k=query.k, most=_MOST_JUDGED)
     return {
-        "index_version": engine.version,
-        **facts,
-        **shown,
-        "names": _names(engine, *named),
+        "index_version": stored.version,
+        "kind": "concept",
+        "concept": {"cui": cui, "name": stored.names.get(cui, ""), "images": found.images},
+        **_lists(
+            engine, found.exemplars, found.missing, found.wrong if found.judges_wrong else None
+        ),
     }
+
+
+def _lists(
+    engine: Engine,
+    cases: Sequence[Case],
+    missing: Sequence[Case] = (),
+    wrong: Sequence[Case] | None = (),
+) -> dict[str, Any]:
+    lists = {
+        "cases": _cases(engine, cases),
+        "missing": _cases(engine, missing),
+        "wrong": None if wrong is None else _cases(engine, wrong),
+    }
+    return {**lists, "names": _names(engine, [some for some in lists.values() if some])}
 
 
 def _cases(engine: Engine, cases: Sequence[Case]) -> list[dict[str, Any]]:
@@ -130,7 +130,8 @@ def _cases(engine: Engine, cases: Sequence[Case]) -> list[dict[str, Any]]:
     ]
 
 
-def _names(engine: Engine, *results: Mapping[str, Any]) -> dict[str, str]:
-    names = engine.annotator.stored.names
-    cuis = {cui for result in results for case in result["cases"] for cui in case["cuis"]}
+def _names(engine: Engine, lists: Iterable[Sequence[Mapping[str, Any]]]) -> dict[str, str]:
+    """The names of all concepts in some lists of cases."""
+    names = engine.stored.names
+    cuis = {cui for cases in lists for case in cases for cui in case["cuis"]}
     return {cui: names[cui] for cui in sorted(cuis) if cui in names}

@@ -1,4 +1,4 @@
-"""The process: socket, uvicorn, signals, and an end that drops nobody's request."""
+"""The process: socket, uvicorn, signals, and a shutdown that drops no request."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import uvicorn
 
 from annotator.errors import AnnotatorError
 from service.app import create_app
-from service.engine import EngineHolder, open_engine
-from service.logs import configure_logging, log
+from service.engine import open_engine
 from service.middleware.auth import read_keys
-from service.middleware.protocol import MAX_HEADER_BYTES, http_protocol
+from service.middleware.connections import MAX_HEADER_BYTES, limited_protocol
+from service.observability import configure_logging, log
 from service.service import Service
 from service.settings import Settings
 
@@ -31,16 +31,16 @@ def serve(settings: Settings) -> int:
             cannot be served.
         IndexProblem: There is no index, or it is damaged.
     """
-    reload_asked: list[int] = []
-    signal.signal(signal.SIGHUP, lambda *_: reload_asked.append(1))  # until the server runs
+    early_reloads: list[int] = []
+    signal.signal(signal.SIGHUP, lambda *_: early_reloads.append(1))  # until the server runs
     keys = read_keys(settings.api_key_file) if settings.api_key_file else None
     with _bind(settings.host, settings.port) as listener:  # refuse before the work is done
-        engine = open_engine(settings.index, settings.device)
+        engine = open_engine(settings)
         configure_logging()
-        app = create_app(settings, EngineHolder(settings.index, settings.device, engine), keys)
+        app = create_app(settings, engine, keys)
         config = uvicorn.Config(
             app,
-            http=http_protocol(settings.read_timeout_s, settings.max_connections),
+            http=limited_protocol(settings.read_timeout_s, settings.max_connections),
             loop="asyncio",
             ws="none",
             lifespan="on",
@@ -53,10 +53,9 @@ def serve(settings: Settings) -> int:
             timeout_graceful_shutdown=int(settings.read_timeout_s + settings.timeout_s) + 5,
             h11_max_incomplete_event_size=MAX_HEADER_BYTES,
         )
-        server = _Server(config, app.state.service, bool(reload_asked))
         host, port = listener.getsockname()[:2]
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-        server.run_at(listener, url)
+        _Server(config, app.state.service, url, bool(early_reloads)).run(sockets=[listener])
     return 0
 
 
@@ -86,46 +85,44 @@ class _Server(uvicorn.Server):
     """uvicorn with our signals: SIGHUP reloads, SIGTERM and SIGINT drain and exit with 0.
 
     Args:
-        config: uvicorn's.
-        service: Told when it is to drain.
+        config: uvicorn's configuration.
+        service: The service, which is told when to drain.
+        url: The address to announce.
         reload_first: Whether SIGHUP came while the index was opened.
     """
 
-    def __init__(self, config: uvicorn.Config, service: Service, reload_first: bool) -> None:
+    def __init__(
+        self, config: uvicorn.Config, service: Service, url: str, reload_first: bool
+    ) -> None:
         super().__init__(config)
         self._service = service
-        self._reload_first = reload_first
-        self._url = ""
-        self._reloads: set[asyncio.Task[None]] = set()
-
-    def run_at(self, listener: socket.socket, url: str) -> None:
-        """Serve on a bound socket, and say so on stdout once connections are accepted."""
         self._url = url
-        self.run(sockets=[listener])
+        self._reload_first = reload_first
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start to accept."""
+        """Start to accept connections, and say so on stdout."""
         await super().startup(sockets)
-        log(logging.INFO, "serving", url=self._url, index=self._service.holder.current.version)
+        version = self._service.engine.stored.version
+        log(logging.INFO, "serving", url=self._url, index=version)
         print(f"Serving on {self._url} (Ctrl-C stops it). Not for clinical use.", flush=True)
         if self._reload_first:
-            self._reload()
+            self._service.reload_soon()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Handle signals in the event loop; uvicorn would end by raising them again."""
+        """Handle signals in the event loop; uvicorn would raise them again at its end."""
         loop = asyncio.get_running_loop()
         handlers = {
             signal.SIGTERM: self._drain,
             signal.SIGINT: self._drain,
-            signal.SIGHUP: self._reload,
+            signal.SIGHUP: self._service.reload_soon,
         }
         for number, handler in handlers.items():
             loop.add_signal_handler(number, handler)
         yield
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop accepting, let what was accepted finish, close."""
+        """Stop accepting, finish what was accepted, close."""
         for server in self.servers:
             server.close()
         # A request that came with the last connections is read before idle ones are closed.
@@ -141,8 +138,3 @@ class _Server(uvicorn.Server):
         delay = self._service.settings.shutdown_delay_s
         log(logging.INFO, "draining", delay_s=delay)
         asyncio.get_running_loop().call_later(delay, setattr, self, "should_exit", True)
-
-    def _reload(self) -> None:
-        task = asyncio.get_running_loop().create_task(self._service.reload_on_signal())
-        self._reloads.add(task)
-        task.add_done_callback(self._reloads.discard)

@@ -1,91 +1,145 @@
-"""What the routes share: the engine, the queue before it, the counters."""
+"""The running service: the engine that answers, the queue in front of it, the metrics."""
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
-from collections.abc import Callable, Coroutine, Sequence
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import Any, TypeVar
 
 from starlette.requests import Request
 
 from annotator.errors import AnnotatorError, ImageError
 from index.errors import IndexProblem, IndexUnreachable
-from service.answers import Outcome
-from service.batcher import Batcher, Limits
-from service.engine import Engine, EngineHolder
-from service.logs import log
-from service.middleware.admission import Admission
-from service.middleware.auth import Keys
-from service.multipart import Upload
-from service.observability import Metrics
-from service.problems import Problem, unreachable, unusable_image
+from service.admission import Admission
+from service.answers import Answer, image_ids
+from service.batcher import Batcher
+from service.engine import Engine, open_engine
+from service.observability import Metrics, log
+from service.problems import Problem, client_closed, unreachable, unusable_image
 from service.settings import Settings
-
-if TYPE_CHECKING:
-    from annotator.knn.voting import Voting
+from service.uploads import announced_size, read_uploads
 
 T = TypeVar("T")
 
 
 class Service:
-    """The running service.
+    """State that the routes share.
 
     Args:
-        settings: Of the service.
-        holder: Of the engine.
-        keys: None if no key is asked for.
-        limits: Of the batcher.
+        settings: The settings.
+        engine: The engine to begin with.
+
+    Attributes:
+        engine: The engine that new requests get; `reload` replaces it.
+        draining: Whether the service is shutting down.
     """
 
-    def __init__(
-        self, settings: Settings, holder: EngineHolder, keys: Keys | None, limits: Limits
-    ) -> None:
+    def __init__(self, settings: Settings, engine: Engine) -> None:
+        from annotator.encoders.local_runner import default_workers
+        from annotator.encoders.torch_setup import choose_device
+
         self.settings = settings
-        self.holder = holder
-        self.keys = keys
+        self.engine = engine
+        self.draining = False
         self.metrics = Metrics()
         self.admission = Admission(settings.max_queue, settings.buffered_bytes)
-        self.batcher = Batcher(limits, self.metrics)
-        self.draining = False
-        self._reloading: asyncio.Task[None] | None = None
+        cores = default_workers()
+        on_gpu = choose_device(settings.device).type == "cuda"
+        self.batcher = Batcher(
+            self.metrics,
+            max_batch=settings.max_batch or engine.annotator.embedder.batch_size,
+            batch_wait=settings.batch_wait_ms / 1000,
+            workers=settings.workers or cores,
+            encoders=settings.encoders or (1 if on_gpu else cores),
+        )
         self.metrics.watch(lambda: self.admission.images, lambda: self.batcher.queued)
-        self._say_what_is_served()
+        self.metrics.serving(engine.stored.version, engine.annotator.embedder.name)
+        self._one_reload = asyncio.Lock()
+        self._reloads: set[asyncio.Task[None]] = set()
 
     async def annotate(
-        self, request: Request, engine: Engine, uploads: Sequence[Upload], voting: Voting
-    ) -> list[Outcome]:
-        """Annotate the images of a request whose body was read.
+        self,
+        request: Request,
+        options: dict[str, Any],
+        check_ids: Callable[[Sequence[str]], None] | None = None,
+    ) -> Answer:
+        """Annotate the images in the body of a request.
+
+        Args:
+            request: A form with files, or an image.
+            options: Fields of `Voting` that replace the index's own.
+            check_ids: Called before the work is done; may refuse the ids by raising.
 
         Raises:
-            Problem: 499, the client went away; 503, it took too long, or the index cannot be
-                reached. What was not begun is dropped.
+            Problem: The body is refused, there is no room (429), the client left (499), the time is
+                up (503), or the index cannot be reached (503).
         """
-        outcomes = await self._in_time(request, self._annotate_all(engine, uploads, voting))
+        size = announced_size(request.headers, self.settings)
+        with self.admission.enter(size) as ticket:
+            engine = self.engine
+            voting = dataclasses.replace(engine.annotator.voting, **options)
+            uploads = await read_uploads(request, self.settings, ticket)
+            request.state.images = len(uploads)  # for the log
+            ids = image_ids(uploads)
+            if check_ids is not None:
+                check_ids(ids)
+            async with self._until_the_deadline(request):
+                results = await asyncio.gather(
+                    *(self.batcher.annotate(engine, upload.data, voting) for upload in uploads),
+                    return_exceptions=True,
+                )
+        outcomes = [self._problem(r) if isinstance(r, BaseException) else r for r in results]
         for outcome in outcomes:
             if isinstance(outcome, Problem) and outcome.code == "index_unreachable":
                 raise outcome  # none of the others was searched either
             code = outcome.code if isinstance(outcome, Problem) else "ok"
             self.metrics.images.labels(code).inc()
-        return outcomes
+        return Answer(engine, ids, outcomes)
 
-    async def search(self, request: Request, work: Callable[[], T]) -> T:
+    async def search(self, request: Request, work: Callable[[Engine], T]) -> T:
         """Do a search that needs no image of the request, and blocks.
 
         Raises:
-            Problem: As of `annotate`, or what `work` raises.
+            Problem: As in `annotate`, or what `work` raises.
         """
-        try:
-            return await self._in_time(request, self.batcher.aside(work))
-        except IndexProblem as error:
-            raise self._not_searched(error) from error
+        with self.admission.enter():
+            async with self._until_the_deadline(request):
+                try:
+                    return await self.batcher.search(partial(work, self.engine))
+                except IndexProblem as error:
+                    raise self._problem(error) from error
 
-    async def _in_time(self, request: Request, work: Coroutine[Any, Any, T]) -> T:
+    @asynccontextmanager
+    async def _until_the_deadline(self, request: Request) -> AsyncIterator[None]:
+        """Cancel the block when the time is up, or at once when the client leaves.
+
+        Raises:
+            Problem: 503 or 499.
+        """
+        left = False
+
+        async def watch() -> None:
+            nonlocal left
+            while (await request.receive())["type"] != "http.disconnect":
+                pass
+            left = True
+            if not deadline.expired():
+                deadline.reschedule(0)
+
         try:
-            async with asyncio.timeout(self.settings.timeout_s):
-                return await _unless_disconnected(request, work)
+            async with asyncio.timeout(self.settings.timeout_s) as deadline:
+                watcher = asyncio.create_task(watch())
+                try:
+                    yield
+                finally:
+                    watcher.cancel()
         except TimeoutError:
+            if left:
+                raise client_closed() from None
             raise Problem(
                 503,
                 "timeout",
@@ -94,96 +148,65 @@ class Service:
                 {"Retry-After": "5"},
             ) from None
 
-    async def _annotate_all(
-        self, engine: Engine, uploads: Sequence[Upload], voting: Voting
-    ) -> list[Outcome]:
-        async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(self._annotate_one(engine, upload.data, voting))
-                for upload in uploads
-            ]
-        return [task.result() for task in tasks]
-
-    async def _annotate_one(self, engine: Engine, data: bytes, voting: Voting) -> Outcome:
-        try:
-            return await self.batcher.annotate(engine, data, voting)
-        except (ImageError, MemoryError) as error:
+    def _problem(self, error: BaseException) -> Problem:
+        """The problem with an image or a search; raises `error` if it is of no foreseen kind."""
+        if isinstance(error, ImageError | MemoryError):
             return unusable_image(error)
-        except IndexProblem as error:
-            return self._not_searched(error)
-        except AnnotatorError as error:
+        if isinstance(error, IndexProblem):
+            log(logging.ERROR, "the index could not be searched", error, reason=error.message)
+            if not isinstance(error, IndexUnreachable) and not self._reloads:
+                self.reload_soon()  # the version that is served may be gone from its server
+            return unreachable()
+        if isinstance(error, AnnotatorError):
             log(logging.ERROR, "an image could not be encoded", error, reason=error.message)
             return Problem(500, "encoding_failed", error.message, error.hint)
-
-    def _not_searched(self, error: IndexProblem) -> Problem:
-        log(logging.ERROR, "the index could not be searched", error, reason=error.message)
-        if not isinstance(error, IndexUnreachable):
-            self._reload_soon()  # the version that is served may be gone from its server
-        return unreachable()
+        raise error
 
     async def reload(self) -> bool:
-        """Serve the index's current version from now on; see `EngineHolder.reload`.
+        """Serve the index's current version from now on.
+
+        It is opened beside the one that is served. Weights are loaded again only if the encoder is
+        another one.
+
+        Returns:
+            Whether it is another version than before.
 
         Raises:
             Problem: 409, it cannot be served; 503, it cannot be reached. The old one stays.
         """
-        try:
-            changed = await asyncio.to_thread(self.holder.reload)
-        except Exception as error:
-            self.metrics.reload_failures.inc()
-            reason, hint = type(error).__name__, "Look into the service's log."
-            if isinstance(error, AnnotatorError):
-                reason, hint = error.message, error.hint
-            serving = self.holder.current.version
-            facts = {"serving": serving, "reason": reason, "hint": hint}
-            log(logging.ERROR, "reload failed", error, **facts)
-            if isinstance(error, IndexUnreachable):
-                raise unreachable() from error
-            detail = f"The index was not reloaded; {serving} is served as before. {reason}"
-            raise Problem(409, "reload_failed", detail, hint) from error
+        async with self._one_reload:
+            old = self.engine
+            try:
+                new = await asyncio.to_thread(open_engine, self.settings, old.annotator.embedder)
+            except Exception as error:
+                raise self._not_reloaded(error) from error
+            changed = new.stored.manifest != old.stored.manifest
+            if changed:
+                self.engine = new
+                self.metrics.serving(new.stored.version, new.annotator.embedder.name)
         self.metrics.reloads.inc()
-        self._say_what_is_served()
-        log(logging.INFO, "reloaded", serving=self.holder.current.version, changed=changed)
+        log(logging.INFO, "reloaded", serving=self.engine.stored.version, changed=changed)
         return changed
 
-    async def reload_on_signal(self) -> None:
-        """`reload`, for a signal: nobody waits for the answer."""
-        with suppress(Problem):
-            await self.reload()
+    def _not_reloaded(self, error: Exception) -> Problem:
+        self.metrics.reload_failures.inc()
+        reason, hint = type(error).__name__, "Look into the service's log."
+        if isinstance(error, AnnotatorError):
+            reason, hint = error.message, error.hint
+        serving = self.engine.stored.version
+        log(logging.ERROR, "reload failed", error, serving=serving, reason=reason, hint=hint)
+        if isinstance(error, IndexUnreachable):
+            return unreachable()
+        detail = f"The index was not reloaded; {serving} is served as before. {reason}"
+        return Problem(409, "reload_failed", detail, hint)
 
-    def _reload_soon(self) -> None:
-        """Reload in the background, unless that is under way."""
-        if self._reloading is None or self._reloading.done():
-            self._reloading = asyncio.create_task(self.reload_on_signal())
+    def reload_soon(self) -> None:
+        """Reload in the background; a failure is logged."""
 
-    def _say_what_is_served(self) -> None:
-        engine = self.holder.current
-        self.metrics.serving(engine.version, engine.annotator.embedder.name)
+        async def reload() -> None:
+            with suppress(Problem):
+                await self.reload()
 
-
-async def _unless_disconnected(request: Request, coroutine: Coroutine[Any, Any, T]) -> T:
-    """The result of `coroutine`, which is cancelled when the client goes away.
-
-    Raises:
-        Problem: 499, it went away.
-    """
-    work = asyncio.create_task(coroutine)
-    gone = asyncio.create_task(_disconnected(request))
-    try:
-        await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not work.done():
-            raise client_closed()
-        return work.result()
-    finally:
-        gone.cancel()
-        work.cancel()
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-def client_closed() -> Problem:
-    """For the log and the metrics; nobody is there to read it."""
-    return Problem(499, "client_closed_request", "The client closed the connection.")
+        task = asyncio.create_task(reload())
+        self._reloads.add(task)  # the loop keeps a weak reference only
+        task.add_done_callback(self._reloads.discard)

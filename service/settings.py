@@ -1,4 +1,4 @@
-"""What can be set: in the environment (`ANNOTATOR_*`), or by flags, which win."""
+"""Settings: from flags, else from the environment (`ANNOTATOR_*`), else the defaults."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MEBIBYTE = 1 << 20
 
 
 class Settings(BaseSettings):
-    """Settings of the service. None stands for a value that is chosen for the machine."""
+    """Settings of the service. None: chosen for the machine, or off."""
 
     model_config = SettingsConfigDict(
         env_prefix="ANNOTATOR_", frozen=True, hide_input_in_errors=True
@@ -79,7 +79,7 @@ class Settings(BaseSettings):
     )
 
     @model_validator(mode="after")
-    def _go_together(self) -> Settings:
+    def _check_combinations(self) -> Settings:
         if self.api_key_file is None and not self.insecure and not self.is_loopback:
             raise ValueError(
                 f"{self.host} can be reached from other machines, and no API keys are set: give "
@@ -122,17 +122,18 @@ class Settings(BaseSettings):
         return int(self.max_megapixels * 1_000_000)
 
 
-def read_settings(**flags: Any) -> Settings:
-    """The settings from flags, else the environment, else the defaults.
+def read_settings(**flags: object) -> Settings:
+    """Read the settings.
 
     Args:
-        flags: By name of the setting; those that are None were not given.
+        flags: Values by name of the setting; None where the flag was not given.
 
     Raises:
-        ValueError: A value is out of range or some do not go together; says which, in one line.
+        ValueError: A value is out of range, or some exclude each other; the message is one line.
     """
+    given: dict[str, Any] = {name: value for name, value in flags.items() if value is not None}
     try:
-        return Settings(**{name: value for name, value in flags.items() if value is not None})
+        return Settings(**given)
     except ValidationError as error:
         faults = []
         for fault in error.errors(include_input=False, include_url=False):

@@ -24,6 +24,15 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several workers, a module stays on one, as do all that start Milvus or Ray."""
+    for item in items:
+        module = item.path.relative_to(Path(__file__).parent)
+        server = next((name for name in ("milvus", "ray") if name in str(module)), None)
+        item.add_marker(pytest.mark.xdist_group(server or str(module)))
+
+
 @pytest.fixture(scope="module")
 def ray_cluster() -> Iterator[None]:
     """A small Ray cluster on this machine, connected in this process."""

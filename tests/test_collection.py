@@ -57,13 +57,6 @@ def test_what_does_not_match_is_counted_and_named(images: Path, concepts: Path) 
     assert len(report) == 3
 
 
-def test_a_report_gives_three_examples(images: Path, tmp_path: Path) -> None:
-    rows = "".join(f"lost{i},C1\n" for i in range(5))
-    collection = read_collection(images, table(tmp_path, "c.csv", f"ID,CUIs\na,C1\n{rows}"))
-    assert collection.report()[0].endswith("lost0, lost1, lost2, …")
-    assert collection.report()[0].startswith("5 ids")
-
-
 def test_a_mismatch_can_be_refused(images: Path, concepts: Path) -> None:
     with pytest.raises(AnnotatorError, match=r"1 ids have no image \(lost\), 1 images have no id"):
         read_collection(images, concepts, on_mismatch="fail")

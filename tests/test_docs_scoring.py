@@ -58,6 +58,7 @@ def test_captions(tmp_path: Path) -> None:
 
 
 def test_ranking(tmp_path: Path) -> None:
+    pytest.importorskip("pytrec_eval")
     assert play("ranking.md", tmp_path) == 2
 
 

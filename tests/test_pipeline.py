@@ -23,7 +23,7 @@ from annotator.knn.projection import ARRAYS, Projection
 from annotator.knn.voting import Voting
 from annotator.pipeline import Annotation, Annotator
 from index import IndexProblem, Neighbors, StoredIndex, VersionWriter, open_index
-from index.cases import SearchResult
+from index.rows import SearchResult
 
 CONCEPTS = ["C1;C2", "C1", "", "C3", "C2;C3;C4", "C1", "C5", "C2", "C1;C2", "C4"]
 
@@ -92,13 +92,7 @@ def test_an_annotation_is_what_one_computes_by_hand(place: Path, annotator: Anno
         chosen = set(annotation.cuis)
         f1 = [2 * len(chosen & s) / (len(chosen) + len(s)) if chosen | s else 1.0 for s in sets]
         assert annotation.expected_f1 == pytest.approx(np.dot(weights, f1), rel=1e-4)
-        assert annotation.error is None
-
-
-def test_an_image_of_the_index_finds_itself(place: Path, annotator: Annotator) -> None:
-    for annotation in annotator.annotate(find_images(place / "train").images):
-        assert annotation.neighbors[0].image_id == annotation.image_id
-        assert annotation.neighbors[0].similarity == pytest.approx(1, abs=1e-5)
+        assert annotation.error is None and annotation.familiarity is None
 
 
 def test_unusable_images_stay_in_their_place(place: Path, annotator: Annotator) -> None:
@@ -114,9 +108,6 @@ def test_unusable_images_stay_in_their_place(place: Path, annotator: Annotator) 
         (a.image_id, a.cuis) for a in good
     ]
     assert all(a.error is None and a.cuis for a in good)
-
-
-def test_no_images_give_no_annotations(annotator: Annotator) -> None:
     assert list(annotator.annotate([])) == []
 
 
@@ -210,12 +201,16 @@ def test_it_finds_the_concepts_of_new_images(tuned: Annotator, others: Path) -> 
     assert len(right) == 24 and np.mean(right) > 0.9
 
 
-def test_queries_that_cannot_be_projected_are_refused(tuned: Annotator) -> None:
+def test_queries_that_cannot_be_searched_for_are_refused(
+    annotator: Annotator, tuned: Annotator
+) -> None:
+    with pytest.raises(IndexProblem, match="3 dimensions, the index has 16"):
+        annotator.annotate_vectors(["x"], np.array([[1, 0, 0]], np.float32))
     with pytest.raises(IndexProblem, match="queries have 3 dimensions, the index has 16"):
         tuned.search(np.array([[1, 0, 0]], np.float32))
     with pytest.raises(IndexProblem, match="unit norm"):
         tuned.search(np.full((1, 16), 0.5, np.float32))
-    held = tuned.stored.manifest["dim"]
+    held = tuned.stored.manifest.dim
     assert held != 16
     with pytest.raises(IndexProblem, match=f"have {held} dimensions"):
         tuned.search(np.eye(held, dtype=np.float32)[:1])
@@ -258,13 +253,6 @@ def test_familiarity_is_a_share_of_the_index(tuned: Annotator) -> None:
         near = Neighbors(rows[:1], np.array([[similarity]], np.float32))
         (one,) = tuned.decide(["x"], SearchResult(near, in_folder(tuned)))
         assert one.familiarity == share
-
-
-def test_an_index_that_was_not_tuned_knows_no_familiarity(
-    place: Path, annotator: Annotator
-) -> None:
-    (annotation,) = annotator.annotate(find_images(place / "test" / "test0.png").images)
-    assert annotation.familiarity is None
 
 
 def test_other_voting_for_the_same_neighbours(tuned: Annotator, others: Path) -> None:
@@ -317,11 +305,6 @@ def test_another_encoder_is_refused_and_the_difference_named(
     assert "precision: bf16, not fp32" in caught.value.message
     assert "dim" not in caught.value.message
     assert "--precision" in caught.value.hint
-
-
-def test_vectors_of_another_length_are_refused(annotator: Annotator) -> None:
-    with pytest.raises(IndexProblem, match="3 dimensions, the index has 16"):
-        annotator.annotate_vectors(["x"], np.array([[1, 0, 0]], np.float32))
 
 
 def test_an_encoder_that_cannot_be_made_is_named(place: Path) -> None:

@@ -18,13 +18,14 @@ from annotator.audit.unlike import evenly
 from annotator.encoders.cache import CACHE_FILE, EmbeddingCache
 from annotator.indexing.metadata import IndexMetadata
 from annotator.knn.cross_validation import LEAST_IMAGES, NeighborLists
+from annotator.knn.neighbors import nearest_others
 from annotator.knn.projection import Projection
 from annotator.knn.voting import Voting
 from index import LabelTable, Neighbors, StoredIndex, open_index
 from index.locations import is_on_server
+from index.rows import SearchResult
 
 _MORE = 50  # neighbours beyond those that vote, to leave out the image's own
-_SEARCHED_AT_ONCE = 256
 
 
 def is_index(path: str) -> bool:
@@ -143,32 +144,20 @@ class Cases:
             ids: Of the images: the index may hold them, too.
             groups: Of the images; "" for none.
         """
-        k = min(self.voting.k + _MORE, len(self.ids))
         projection = self.projection
-        own_groups = self.stored.columns.get("groups")
-        rows, similarities = [], []
-        for start in range(0, len(ids), _SEARCHED_AT_ONCE):
-            part = slice(start, start + _SEARCHED_AT_ONCE)
-            queries = np.array(vectors[part])
-            if projection is not None:
-                queries = projection.apply(queries)
-            found = self.stored.index.search(queries, k)
-            own = np.array(
-                [
-                    [
-                        self.ids[row] == id_
-                        or bool(own_groups and group and own_groups[row] == group)
-                        for row in list_.tolist()
-                    ]
-                    for list_, id_, group in zip(found.rows, ids[part], groups[part], strict=True)
-                ]
-            )
-            order = np.argsort(own, axis=1, kind="stable")
-            values = np.where(own, -np.inf, found.similarities).astype(np.float32)
-            rows.append(np.take_along_axis(found.rows, order, axis=1))
-            similarities.append(np.take_along_axis(values, order, axis=1))
-        joined = Neighbors(np.concatenate(rows), np.concatenate(similarities))
+
+        def find(queries: NDArray[np.float32], k: int) -> SearchResult:
+            queries = np.array(queries)
+            return self.stored.find(projection.apply(queries) if projection else queries, k)
+
+        k = self.voting.k
+        found = [
+            of_some.neighbors
+            for of_some in nearest_others(find, vectors, ids, groups, k, more=_MORE)
+        ]
+        joined = Neighbors(
+            np.concatenate([neighbors.rows for neighbors in found]),
+            np.concatenate([neighbors.similarities for neighbors in found]),
+        )
         kept = np.flatnonzero(np.isfinite(joined.similarities[:, 0]))
-        if not len(kept):
-            return None
-        return NeighborLists(kept, Neighbors(joined.rows[kept], joined.similarities[kept]))
+        return NeighborLists(kept, joined.take(kept)) if len(kept) else None

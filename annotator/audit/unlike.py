@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from annotator.knn.cross_validation import group_numbers
 from annotator.knn.neighbors import nearest_of_other_groups
 from index import FlatIndex
-from index.cases import spread
 from index.progress import track
+from index.rows import sample_rows
 
 _FENCE = 3.0  # interquartile ranges; Tukey's outer fence
 _RANK = 5  # which nearest image counts
@@ -104,4 +104,4 @@ def distances_to(
 
 def evenly(n: int) -> NDArray[np.int64]:
     """int64: all rows, or 10,000 evenly spaced ones."""
-    return spread(n, _MOST_COMPARED)
+    return sample_rows(n, _MOST_COMPARED)

@@ -26,7 +26,6 @@ from annotator.cli.map import map_command
 from annotator.cli.score import evaluate_command, validate_command
 from annotator.cli.search import search_command
 from annotator.cli.serve import serve_command
-from annotator.cli.show import show_command
 from annotator.cli.tune import tune_command
 from annotator.errors import AnnotatorError
 from index.progress import bar, reported_by
@@ -95,7 +94,6 @@ for _command in (
     verify_command,
     serve_command,
     search_command,
-    show_command,
     map_command,
     explain_command,
     stats_command,

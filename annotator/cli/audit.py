@@ -140,13 +140,13 @@ def audit_command(images: str, concepts: str | None, **options: Any) -> int:
 def _given(images: str, concepts: str | None, options: Mapping[str, Any]) -> Given:
     """What the tables say."""
     from annotator.audit.examine import Given
-    from annotator.collection import parquet_sets
+    from annotator.collection import parquet_tables
     from annotator.tables.formats import read_column, read_concepts, read_names
 
     if concepts is not None:
         sets: Mapping[str, tuple[str, ...]] | None = read_concepts(concepts)
     else:
-        sets = parquet_sets(images) if images.endswith(".parquet") else None
+        sets = parquet_tables(images)[0] if images.endswith(".parquet") else None
     return Given(
         concepts=sets,
         names=read_names(options["names"]) if options["names"] else {},

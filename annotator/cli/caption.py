@@ -52,7 +52,7 @@ def caption_command(images: str, place: IndexLocation, **options: Any) -> int:
     refs = given_images(images, options)
     render_captions((ref.id, "") for ref in refs)  # refuses bad ids before the work is done
     stored = place.open(whole=options["verify"], device=options["device"])
-    if "captions" not in stored.manifest["columns"]:
+    if "captions" not in stored.manifest.columns:
         raise AnnotatorError(
             f"{place} has no captions.",
             "Build it with them: annotator build-index IMAGES CONCEPTS --captions captions.csv",

@@ -120,7 +120,7 @@ def compact_command(place: IndexLocation, index_type: Any, target_recall: float 
 
     change = compact_index(place, index_type=index_type, target_recall=target_recall)
     manifest = place.manifest()
-    say(f"Index type {manifest['index_type']}: {search_in_words(manifest['search'])}.")
+    say(f"Index type {manifest.index_type}: {search_in_words(manifest.search)}.")
     say(
         f"{place}: version {change.version}, {change.rows} images; {change.removed} removed "
         f"ones {place.after_compact}."

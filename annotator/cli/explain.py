@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -14,7 +15,17 @@ from annotator.errors import AnnotatorError, ImageError
 from index.progress import track
 
 if TYPE_CHECKING:
-    from index.protocols import IndexLocation
+    from annotator.images.ref import ImageRef
+    from annotator.pipeline import Annotation, Annotator
+    from annotator.render.thumbnails import Thumbnails
+    from index.protocols import Device, IndexLocation
+
+Method = Literal["auto", "exact", "patches", "occlusion"]
+
+_PAGES = (".html", ".htm")
+_FIGURES: dict[str, Literal["png", "svg"]] = {".png": "png", ".svg": "svg"}
+_NEIGHBORS_ON_PAGE = 6  # per concept
+_NEIGHBORS_IN_FIGURE = 5
 
 
 @click.command("explain")
@@ -24,26 +35,30 @@ if TYPE_CHECKING:
     "--out",
     type=file_path(),
     required=True,
-    help="The page of one image (.html), or a folder for those of many.",
+    help="Page of one image (.html), figure of one image (.png, .svg), or folder for many pages.",
 )
-@click.option("--images", "cases", help="The indexed images, where the index keeps no pictures.")
 @click.option(
-    "--heatmaps", type=file_path(file_okay=False), help="Also a PNG of each heatmap, there."
+    "--images",
+    "indexed_images",
+    help="The indexed images, for neighbours' pictures if the index keeps none.",
+)
+@click.option(
+    "--heatmaps",
+    type=file_path(file_okay=False),
+    help="Also write each heatmap into this folder, as a PNG over the image.",
 )
 @click.option(
     "--neighbors",
     type=click.IntRange(1),
-    default=6,
-    show_default=True,
-    help="Most neighbours shown for a concept.",
+    help="Neighbours shown at most (default: 6 for each concept of a page, 5 in a figure).",
 )
 @click.option(
     "--method",
     type=click.Choice(["auto", "exact", "patches", "occlusion"]),
     default="auto",
     show_default=True,
-    help="How places get their parts: exact for encoders that average over positions; "
-    "patches (transformers) and occlusion (any) are approximate.",
+    help="Attribution to places: exact for encoders that average over positions; patches "
+    "(transformers) and occlusion (any encoder) are approximate.",
 )
 @click.option("--embedder", metavar="NAME", help="The encoder, if its weights have moved.")
 @click.option(
@@ -51,91 +66,134 @@ if TYPE_CHECKING:
     type=click.Choice(["auto", "cpu", "cuda"]),
     default="auto",
     show_default=True,
-    help="Where the encoder runs; cuda: and the search.",
+    help="Device for the encoder (and search, with cuda).",
 )
-def explain_command(images: str, place: IndexLocation, out: Path, **options: Any) -> int:
-    """Say why IMAGES (file, folder, glob, …) get their concepts, on a page for each.
+def explain_command(
+    images: str,
+    place: IndexLocation,
+    out: Path,
+    indexed_images: str | None,
+    heatmaps: Path | None,
+    neighbors: int | None,
+    method: Method,
+    embedder: str | None,
+    device: Device,
+) -> int:
+    """Explain the concepts of IMAGES (file, folder, glob, …): a page for each, or one figure.
 
     A page is one file: the image, its concepts, the neighbours that voted for each, and heatmaps of
-    where the image is like them. The same figures are in a JSON file beside it.
+    where the image is similar to them. The same numbers are in a JSON file beside it. A figure is
+    one picture of the image, its concepts and its nearest neighbours, without heatmaps.
 
     \b
     annotator explain scan.png --out report.html
+    annotator explain scan.png --out why.png
     annotator explain test/ --out reports/ --images train/ --heatmaps heatmaps/
     """
     from annotator.images.sources import find_images
 
-    found = find_images(images).images
-    one_page = out.suffix.lower() in (".html", ".htm")
-    if one_page and len(found) != 1:
+    refs = find_images(images).images
+    suffix = out.suffix.lower()
+    if suffix in (*_PAGES, *_FIGURES) and len(refs) != 1:
         raise AnnotatorError(
-            f"{images} holds {len(found)} images, and {out} is one page.",
+            f"{images} holds {len(refs)} images, and {out} is for one.",
             "Give a folder for the pages: --out reports/",
         )
-    cases = (
-        {ref.id: ref for ref in find_images(options["cases"]).images} if options["cases"] else {}
-    )
+    if suffix in _FIGURES and (heatmaps is not None or method != "auto"):
+        raise click.UsageError(f"--heatmaps and --method are for pages, not for {out}.")
+    indexed = find_images(indexed_images).images if indexed_images else []
 
-    from annotator.explain.cases import small_pictures
-    from annotator.explain.explain import explain
-    from annotator.explain.files import contents, file_name
-    from annotator.explain.overlay import blended, jpeg, png
-    from annotator.explain.report import page, shown, to_dict
     from annotator.indexing.metadata import IndexMetadata
-    from annotator.pipeline import Annotation, Annotator
+    from annotator.pipeline import Annotator
+    from annotator.render.thumbnails import index_thumbnails
 
-    stored = place.open(device=options["device"])
-    embedder = IndexMetadata.of(stored).make_embedder(
-        name=options["embedder"], device=options["device"]
+    stored = place.open(device=device)
+    encoder = IndexMetadata.of(stored).make_embedder(name=embedder, device=device)
+    annotator = Annotator(stored, encoder)
+    thumbnails = index_thumbnails(stored, indexed)
+    if suffix in _FIGURES:
+        return _write_figure(annotator, refs[0], thumbnails, out, neighbors or _NEIGHBORS_IN_FIGURE)
+    if suffix not in _PAGES:
+        out.mkdir(parents=True, exist_ok=True)
+    if heatmaps is not None:
+        heatmaps.mkdir(parents=True, exist_ok=True)
+    annotations, used_method = _write_pages(
+        annotator, refs, thumbnails, out, heatmaps, neighbors or _NEIGHBORS_ON_PAGE, method
     )
-    annotator = Annotator(stored, embedder)
+    failed = [(a.image_id, a.error) for a in annotations if a.error is not None]
+    say_failed(failed)
+    if used_method is not None:
+        if used_method != "exact":
+            say(f"The heatmaps are approximate ({used_method}).")
+        page = out if suffix in _PAGES else out / "index.html"
+        missing = "" if indexed else " Pictures of the cases are missing? --images TRAIN/."
+        also = "" if heatmaps else " --heatmaps DIR writes the overlays as PNG."
+        say(f"Next: open {page} in a browser.{missing}{also}")
+    return EXIT_PARTIAL if failed else EXIT_OK
+
+
+def _write_figure(
+    annotator: Annotator, ref: ImageRef, thumbnails: Thumbnails, out: Path, neighbors: int
+) -> int:
+    from annotator.explain.figure import draw
+    from annotator.images.decode import decode
+
+    (annotation,) = annotator.annotate([ref])
+    if annotation.error is not None:
+        say_failed([(ref.id, annotation.error)])
+        return EXIT_PARTIAL
+    figure = draw(
+        annotation,
+        decode(ref.read())[0],
+        thumbnails,
+        annotator.stored.names,
+        neighbors=neighbors,
+        file_format=_FIGURES[out.suffix.lower()],
+    )
+    write_result(figure, out)
+    say(f"{out}: {ref.id} with {min(neighbors, len(annotation.neighbors))} of its neighbours.")
+    return EXIT_OK
+
+
+def _write_pages(
+    annotator: Annotator,
+    refs: Sequence[ImageRef],
+    thumbnails: Thumbnails,
+    out: Path,
+    heatmaps: Path | None,
+    neighbors: int,
+    method: Method,
+) -> tuple[list[Annotation], str | None]:
+    """Write a page and a JSON file for each image, and the contents if `out` is a folder.
+
+    Returns:
+        The annotations, and the method that was used if an image could be explained.
+    """
+    from annotator.explain.explain import explain
+    from annotator.explain.figure import blend, to_png
+    from annotator.explain.report import contents_page, explanation_page, file_name, to_dict
+    from annotator.pipeline import Annotation
+
     names = annotator.stored.names
-    heatmaps: Path | None = options["heatmaps"]
-    for folder in (None if one_page else out, heatmaps):
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
+    one_page = out.suffix.lower() in _PAGES
     annotations: list[Annotation] = []
-    method = ""
-    for ref in track(found, total=len(found), label="Explaining"):
+    used_method = None
+    for ref in track(refs, total=len(refs), label="Explaining"):
         try:
-            explanation = explain(annotator, ref, options["method"])
+            explanation = explain(annotator, ref, method)
         except ImageError as error:
             annotations.append(Annotation(ref.id, (), (), 0.0, (), error=error.message))
             continue
         annotations.append(explanation.annotation)
-        method = explanation.method
+        used_method = explanation.method
         path = out if one_page else out / f"{file_name(ref.id)}.html"
-        pictures = small_pictures(annotator, shown(explanation, options["neighbors"]), cases)
-        write_result(
-            page(
-                explanation,
-                names,
-                pictures,
-                neighbors=options["neighbors"],
-                picture=jpeg(explanation.picture),
-            ),
-            path,
-        )
+        write_result(explanation_page(explanation, names, thumbnails, neighbors=neighbors), path)
         figures = json.dumps(to_dict(explanation, names), ensure_ascii=False)
         write_result(figures + "\n", path.with_suffix(".json"))
         if heatmaps is not None:
             for concept in explanation.concepts:
                 name = f"{file_name(ref.id)}.{file_name(concept.cui)}.png"
-                overlay = blended(explanation.picture, concept.contrast)
-                write_result(png(overlay), heatmaps / name)
-    failed = [(a.image_id, a.error) for a in annotations if a.error is not None]
+                write_result(to_png(blend(explanation.picture, concept.contrast)), heatmaps / name)
     if not one_page:
-        write_result(contents(annotations, names), out / "index.html")
-    say_failed(failed)
-    if len(failed) < len(found):
-        _say_next(out if one_page else out / "index.html", method, options)
-    return EXIT_PARTIAL if failed else EXIT_OK
-
-
-def _say_next(page: Path, method: str, options: dict[str, Any]) -> None:
-    if method != "exact":
-        say(f"The heatmaps are approximate ({method}).")
-    lacking = "" if options["cases"] else " Pictures of the cases are missing? --images TRAIN/."
-    if options["heatmaps"] is None:
-        lacking += " --heatmaps DIR writes the overlays as PNG."
-    say(f"Next: open {page} in a browser.{lacking}")
+        write_result(contents_page(annotations, names), out / "index.html")
+    return annotations, used_method

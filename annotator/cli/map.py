@@ -113,7 +113,7 @@ def map_command(
     for path in outputs:
         said = f"{path}: {drawn.counted}, by {drawn.colouring.by}"
         if path.suffix.lower() == ".png":
-            from annotator.map.draw import draw_map
+            from annotator.map.make import draw_map
 
             write_result(draw_map(drawn), path)
             say(f"{said}.")
@@ -126,8 +126,7 @@ def map_command(
 
 def _page(drawn: Map, side: int | None, images: str | None) -> tuple[bytes, str]:
     """The page, and what pictures it has in words."""
-    from annotator.map.page import map_page
-    from annotator.map.pictures import default_side, read_pictures
+    from annotator.map.page import default_side, map_page, read_pictures
 
     side = default_side(len(drawn.points)) if side is None else side
     pictures = read_pictures(drawn.points, side, images) if side else []

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from annotator.knn.voting import Voting
     from index.protocols import IndexLocation
 
-_FOLDER_TYPES = ("auto", "flat", "scan", "hnsw", "ivf", "compressed")
-_INDEX_TYPES = (*_FOLDER_TYPES, "gpu-flat", "gpu-ivf", "gpu-cagra")  # the last are Milvus's
+_FOLDER_TYPES = ("auto", "flat", "scan", "ivf", "compressed")
+_INDEX_TYPES = (*_FOLDER_TYPES, "hnsw", "gpu-flat", "gpu-ivf", "gpu-cagra")  # the last are Milvus's
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -155,8 +155,8 @@ index_type_options = together(
     click.option(
         "--index-type",
         type=click.Choice(_INDEX_TYPES),
-        help="How vectors are searched: exactly (flat, scan), or approximately (hnsw, ivf, "
-        "compressed); auto chooses by their number. Milvus has no scan, and gpu-... on its GPUs.",
+        help="How vectors are searched: exactly (flat, scan), or approximately (ivf, compressed); "
+        "auto chooses by their number. Milvus has hnsw and gpu-... instead of scan.",
     ),
     click.option(
         "--target-recall",

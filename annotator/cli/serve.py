@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from pathlib import Path
 
 import click
 
@@ -13,19 +13,21 @@ from index.distribution import pip_install
 
 
 @click.command("serve")
-@click.option("--index", help="The index: a folder, or milvus://HOST:PORT/NAME [concept-index].")
+@click.option("--index", help="Index: a folder, or milvus://HOST:PORT/NAME [concept-index].")
 @click.option("--host", help="Address to listen on [127.0.0.1].")
 @click.option("--port", type=int, help="Port to listen on; 0 for any free one [8000].")
 @click.option("--api-key-file", type=file_path(), help="File with one API key a line.")
 @click.option(
-    "--insecure", is_flag=True, default=None, help="Without keys, serve other machines, too."
+    "--insecure", is_flag=True, default=None, help="Serve other machines without keys, too."
 )
 @click.option(
-    "--device", type=click.Choice(["auto", "cpu", "cuda"]), help="For the encoder [auto]."
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda"]),
+    help="Device for the encoder (and the search, with cuda) [auto].",
 )
-@click.option("--max-batch", type=int, help="Images encoded at once [16; on a GPU 128].")
-@click.option("--batch-wait-ms", type=float, help="How long a batch waits for more images [2].")
-@click.option("--max-queue", type=int, help="Images accepted and unfinished [128].")
+@click.option("--max-batch", type=int, help="Most images encoded at once [16; on a GPU 128].")
+@click.option("--batch-wait-ms", type=float, help="Milliseconds a batch waits for more images [2].")
+@click.option("--max-queue", type=int, help="Most images accepted and unfinished [128].")
 @click.option("--max-upload-mb", type=int, help="Largest request, in MiB [64].")
 @click.option("--max-images", type=int, help="Most images in a request [32].")
 @click.option("--timeout-s", type=float, help="Seconds to answer in [30].")
@@ -35,8 +37,25 @@ from index.distribution import pip_install
 )
 @click.option("--cors-origin", help="Origin whose pages may call, such as https://example.org.")
 @click.option("--show-settings", is_flag=True, help="Print the settings as JSON, and stop.")
-def serve_command(index: str | None, show_settings: bool, **flags: Any) -> int:
-    """Serve an index over HTTP: a page at /, the API under /v1, its description at /docs.
+def serve_command(
+    index: str | None,
+    host: str | None,
+    port: int | None,
+    api_key_file: Path | None,
+    insecure: bool | None,
+    device: str | None,
+    max_batch: int | None,
+    batch_wait_ms: float | None,
+    max_queue: int | None,
+    max_upload_mb: int | None,
+    max_images: int | None,
+    timeout_s: float | None,
+    workers: int | None,
+    allow_reload: bool | None,
+    cors_origin: str | None,
+    show_settings: bool,
+) -> int:
+    """Serve an index over HTTP: a page at /, the API under /v1, its description at /openapi.json.
 
     Every option can also be set in the environment (--max-batch as ANNOTATOR_MAX_BATCH), and so can
     a few more (docs/service.md). SIGHUP loads the index's current version; SIGTERM finishes what is
@@ -61,7 +80,23 @@ def serve_command(index: str | None, show_settings: bool, **flags: Any) -> int:
             pip_install("service"),
         ) from error
     try:
-        settings = read_settings(index=index, **flags)
+        settings = read_settings(
+            index=index,
+            host=host,
+            port=port,
+            api_key_file=api_key_file,
+            insecure=insecure,
+            device=device,
+            max_batch=max_batch,
+            batch_wait_ms=batch_wait_ms,
+            max_queue=max_queue,
+            max_upload_mb=max_upload_mb,
+            max_images=max_images,
+            timeout_s=timeout_s,
+            workers=workers,
+            allow_reload=allow_reload,
+            cors_origin=cors_origin,
+        )
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     if show_settings:

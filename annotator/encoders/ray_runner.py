@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import socket
-import sys
+from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -25,7 +25,6 @@ from annotator.encoders.local_runner import (
     in_batches,
     waiters,
 )
-from annotator.encoders.ray_attempts import Attempts
 from annotator.encoders.ray_worker import EncodingWorker, Recipe, batch_row
 from annotator.encoders.torch_setup import Device
 from annotator.errors import AnnotatorError, first_line
@@ -102,7 +101,7 @@ class RayRunner:
                 folder=str(Path.cwd()),
             )
             known = ray.put(b"".join(cache.contents()) if cache is not None else b"")
-            attempts: Any = ray.remote(num_cpus=0)(Attempts).remote()
+            attempts = _attempts()
             waiting = iter(refs)
             with contextlib.closing(_stream(batches, recipe, known, attempts, pool)) as found:
                 try:
@@ -116,6 +115,29 @@ class RayRunner:
                 f"Ray gave nothing back from {missing.where} on.",
                 "Run it again, which continues where it was; see Ray's logs.",
             )
+
+
+def _attempts() -> Any:
+    """Start the actor that counts how often each batch was begun, and outlives the workers.
+
+    Ray gives a lost worker's work to another one as often as it takes; images that end every worker
+    would keep it busy for ever. The class is defined here so that it travels by value: its process
+    imports no torch.
+    """
+    import ray
+
+    class Attempts:
+        def __init__(self) -> None:
+            self.begun: Counter[int] = Counter()
+
+        def begin(self, batch: int) -> int:
+            self.begun[batch] += 1
+            return self.begun[batch]
+
+        def done(self, batch: int) -> None:
+            del self.begun[batch]
+
+    return ray.remote(num_cpus=0)(Attempts).remote()
 
 
 @dataclass(frozen=True)
@@ -243,12 +265,11 @@ def _connected(address: str | None) -> Iterator[None]:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
-        with _no_stderr():
-            if address is None:
-                ray.init("local", num_cpus=cpu_count(), include_dashboard=False, **quiet)
-            else:
-                _knock(address)
-                ray.init(address, **quiet)
+        if address is None:
+            ray.init("local", num_cpus=cpu_count(), include_dashboard=False, **quiet)
+        else:
+            _probe(address)
+            ray.init(address, **quiet)
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
         raise AnnotatorError(
             f"Ray: no connection to {address or 'a cluster of this machine'}: {first_line(error)}",
@@ -263,25 +284,11 @@ def _connected(address: str | None) -> Iterator[None]:
         worker._worker_logs_enabled = True
 
 
-def _knock(address: str) -> None:
-    """Raise OSError at once if nothing listens there, which Ray tries for ten minutes."""
+def _probe(address: str) -> None:
+    """Raise OSError at once if nothing listens there: Ray would try for ten minutes."""
     host, _, port = address.rpartition("//")[2].rpartition(":")
     if host and port.isdecimal():
         socket.create_connection((host.strip("[]"), int(port)), _ANSWERS_WITHIN_S).close()
-
-
-@contextlib.contextmanager
-def _no_stderr() -> Iterator[None]:
-    """Without what compiled code writes to stderr; errors are raised all the same."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    try:
-        with Path(os.devnull).open("wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 @contextlib.contextmanager

@@ -93,7 +93,7 @@ class EncodingWorker:
     Args:
         recipe: Of the encoder.
         known: Reference to the content keys that `KnownKeys` takes.
-        attempts: Handle of the one `Attempts`.
+        attempts: Handle of the actor that counts how often each batch was begun.
     """
 
     def __init__(self, recipe: Recipe, known: Any, attempts: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from annotator.errors import AnnotatorError
@@ -45,18 +45,12 @@ def make_runner(
     Raises:
         AnnotatorError: There is no such runner, or its packages are not installed.
     """
-    if name not in _MAKERS:
-        raise AnnotatorError(f"Unknown runner {name!r}.", f"Use {' or '.join(_MAKERS)}.")
-    return _MAKERS[name](address, device)
+    if name == "local":
+        from annotator.encoders.local_runner import embed_images
 
-
-def _local(address: str | None, device: Device) -> Runner:
-    from annotator.encoders.local_runner import embed_images
-
-    return embed_images
-
-
-def _ray(address: str | None, device: Device) -> Runner:
+        return embed_images
+    if name != "ray":
+        raise AnnotatorError(f"Unknown runner {name!r}.", "Use local or ray.")
     try:
         import ray.data  # noqa: F401
     except ImportError as error:
@@ -67,6 +61,3 @@ def _ray(address: str | None, device: Device) -> Runner:
     from annotator.encoders.ray_runner import RayRunner
 
     return RayRunner(address, device)
-
-
-_MAKERS: dict[str, Callable[[str | None, Device], Runner]] = {"local": _local, "ray": _ray}

@@ -1,1 +1,1 @@
-"""Runs against ground truth: the official scores, their intervals, and what a collection holds."""
+"""Evaluation of runs, captions and rankings, with intervals; statistics of a collection."""

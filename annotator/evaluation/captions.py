@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from annotator.errors import FormatError
-from annotator.evaluation.measures import Measured, measure
+from annotator.evaluation.measures import Measured, measure, read_groups
 from annotator.evaluation.rouge import normalise, rouge1
 from annotator.tables.captions import read_caption_run
-from annotator.tables.formats import read_captions, read_column
+from annotator.tables.formats import read_captions
 
 if TYPE_CHECKING:
     from annotator.evaluation.bertscore import BertScorer
 
-_BERTSCORE = {
+_NAMES = {
+    "rouge1": "ROUGE-1",
     "bertscore_f1": "BERTScore F1",
     "bertscore_precision": "BERTScore precision",
     "bertscore_recall": "BERTScore recall",
@@ -30,8 +31,6 @@ def evaluate_captions(
     bertscore: BertScorer | None = None,
     by: str | None = None,
     ids: Collection[str] | None = None,
-    resamples: int = 2000,
-    seed: int = 0,
 ) -> Measured:
     """Score captions as the task does: normalised, image by image, the mean of all.
 
@@ -39,12 +38,9 @@ def evaluate_captions(
         run: The captions, `ID,Caption`, text or a zip that holds it.
         truth: The true captions.
         against: Another run, to be compared with on the same images.
-        bertscore: Computes BERTScore; None leaves it out. A token's weight (idf) is counted over
-            the true captions that are scored.
+        bertscore: Computes BERTScore too, the idf of tokens counted over the true captions scored.
         by: `FILE:COLUMN`, the column that groups the images.
         ids: Score these images of the truth alone.
-        resamples: Number of bootstrap samples, at least 1.
-        seed: Of the bootstrap.
 
     Returns:
         Measures `rouge1` and, with a scorer, `bertscore_f1`, `bertscore_precision` and
@@ -60,8 +56,7 @@ def evaluate_captions(
         raise FormatError(f"{truth} has none of the images to score", "Check the ids.")
     found = _read(run, everything, true)
     other = None if against is None else _read(against, everything, true)
-    group_of = read_column(by) if by is not None else None
-    groups = None if group_of is None else [group_of.get(id_, "") for id_ in true]
+    groups = read_groups(by, tuple(true))
 
     def scores(captions: Mapping[str, str]) -> dict[str, list[float]]:
         by_name = {"rouge1": [rouge1(text, captions[id_]) for id_, text in true.items()]}
@@ -71,22 +66,16 @@ def evaluate_captions(
 
     mine, others = scores(found), {} if other is None else scores(other)
     empty = sum(not found[id_] for id_ in true)
+    model = None if bertscore is None else {"model": bertscore.model, "layer": bertscore.layer}
     return Measured(
         unit="images",
         ids=tuple(true),
         measures={
-            name: measure(
-                _BERTSCORE.get(name, "ROUGE-1"),
-                values,
-                groups=groups,
-                others=others.get(name),
-                resamples=resamples,
-                seed=seed,
-            )
+            name: measure(_NAMES[name], values, groups=groups, others=others.get(name))
             for name, values in mine.items()
         },
         notes=(f"{empty:,} captions of the run are empty.",) if empty else (),
-        facts={"empty": empty, "bertscore": None if bertscore is None else bertscore.describe()},
+        facts={"empty": empty, "bertscore": model},
     )
 
 

@@ -1,7 +1,7 @@
-"""Exploration of a labelled collection: how many concepts there are, how often, and on what.
+"""Statistics of a labelled collection: concepts, their frequencies, and those unseen in training.
 
-The questions are those of the data analysis that participants of ImageCLEF 2019 published: how long
-the tail of rare concepts is, and which concepts of validation training never shows.
+Participants of ImageCLEF 2019 published such an analysis: how long the tail of rare concepts is,
+and which concepts of the validation side never occur in training.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ class ConceptCount:
 
 @dataclass(frozen=True)
 class Unseen:
-    """The concepts of validation that training lacks.
+    """The concepts of the validation side that training lacks.
 
     Attributes:
-        share: Their part of all the validation's annotations (pairs of image and CUI), in [0, 1].
+        share: Their share of the validation's annotations (pairs of image and CUI), in [0, 1].
         concepts: Each with its number of images in validation, the most frequent first.
     """
 
@@ -49,7 +49,7 @@ class Unseen:
 
 @dataclass(frozen=True)
 class Stats:
-    """What a collection's concepts look like.
+    """Statistics of a collection's concepts.
 
     Attributes:
         images: Number of images.
@@ -83,7 +83,7 @@ class Stats:
         return self.concepts[:TOP]
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as plain values for JSON."""
+        """As plain values for JSON."""
         return {**asdict(self), "top": [asdict(concept) for concept in self.top]}
 
 

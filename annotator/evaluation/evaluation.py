@@ -1,35 +1,20 @@
-"""The evaluation of a run: the official F1 with its interval, and where it comes from."""
+"""Evaluation of a run: the official F1 with its interval, by concept and by group."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from annotator.errors import FormatError
+from annotator.evaluation.measures import Mean, average, average_by_group, read_groups
 from annotator.evaluation.official_f1 import Scored, Scorer, mean, score, score_secondary
-from annotator.tables.formats import read_column
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
-
-_DRAWN_AT_ONCE = 4_000_000  # counts of a bootstrap, 32 MB
-
-
-@dataclass(frozen=True)
-class Score:
-    """A mean F1 over images, with the 95% interval of its bootstrap."""
-
-    n_images: int
-    f1: float
-    interval: tuple[float, float]
-
-    def to_dict(self) -> dict[str, Any]:
-        """All of it as plain values for JSON."""
-        return {"n_images": self.n_images, "f1": self.f1, "interval": list(self.interval)}
 
 
 @dataclass(frozen=True)
@@ -58,7 +43,7 @@ class ConceptScore:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """What a run scores.
+    """The evaluation of a run.
 
     Attributes:
         scorer: `current` or `legacy`.
@@ -88,9 +73,9 @@ class Evaluation:
     micro_precision: float
     micro_recall: float
     macro_f1: float
-    secondary: Score | None
+    secondary: Mean | None
     per_concept: tuple[ConceptScore, ...]
-    per_group: dict[str, Score]
+    per_group: dict[str, Mean]
     skipped: tuple[str, ...]
     left_out: int
     image_ids: tuple[str, ...]
@@ -120,8 +105,8 @@ class Evaluation:
             "micro_precision": self.micro_precision,
             "micro_recall": self.micro_recall,
             "macro_f1": self.macro_f1,
-            "secondary": self.secondary and self.secondary.to_dict(),
-            "per_group": {group: score.to_dict() for group, score in self.per_group.items()},
+            "secondary": self.secondary and _f1_to_dict(self.secondary),
+            "per_group": {group: _f1_to_dict(found) for group, found in self.per_group.items()},
             "per_concept": [asdict(concept) for concept in self.per_concept],
             "most_missed": [
                 {"cui": c.cui, "name": c.name, "count": c.missed} for c in self.most_missed
@@ -144,10 +129,8 @@ def evaluate(
     by: str | None = None,
     ids: Collection[str] | None = None,
     names: Mapping[str, str] | None = None,
-    resamples: int = 2000,
-    seed: int = 0,
 ) -> Evaluation:
-    """Score a run against a ground truth as the task does, and say where the score comes from.
+    """Score a run against a ground truth as the task does, with intervals, by concept and group.
 
     Args:
         run: The run, text or a zip that holds it.
@@ -158,8 +141,6 @@ def evaluate(
             it lacks are a group of their own with an empty name.
         ids: Score these images of the ground truth alone, such as the test side of a split.
         names: Names of CUIs; those without are shown without.
-        resamples: Number of bootstrap samples, at least 1.
-        seed: Of the bootstrap; the same inputs and seed give the same evaluation.
 
     Raises:
         FormatError: A file cannot be read, or the official evaluator would reject the run; the
@@ -170,16 +151,16 @@ def evaluate(
     scored = score(run, truth, scorer, ids)
     second = None
     if secondary is not None:
-        second = _score(score_secondary(scored, secondary, ids).scores, resamples, seed)
-    groups = _group(scored, read_column(by)) if by is not None else {}
+        second = average(score_secondary(scored, secondary, ids).scores)
+    groups = read_groups(by, scored.ids)
     concepts = _count_concepts(scored, names or {})
-    whole = _score(scored.scores, resamples, seed)
+    whole = average(scored.scores)
     true_positives = sum(concept.true_positives for concept in concepts)
     import numpy as np
 
     return Evaluation(
         scorer=scorer,
-        n_images=whole.n_images,
+        n_images=whole.n,
         f1=scored.f1,
         interval=whole.interval,
         precision=mean([_ratio(len(t & r), len(r)) for t, r in _pairs(scored)]),
@@ -189,9 +170,7 @@ def evaluate(
         macro_f1=mean([concept.f1 for concept in concepts if concept.truth] or [0.0]),
         secondary=second,
         per_concept=concepts,
-        per_group={
-            group: _score(scores, resamples, seed) for group, scores in sorted(groups.items())
-        },
+        per_group={} if groups is None else average_by_group(scored.scores, groups),
         skipped=scored.skipped,
         left_out=scored.left_out,
         image_ids=scored.ids,
@@ -199,42 +178,8 @@ def evaluate(
     )
 
 
-def bootstrap_interval(
-    scores: Sequence[float], resamples: int = 2000, seed: int = 0
-) -> tuple[float, float]:
-    """The 95% percentile bootstrap interval of a mean (Efron and Tibshirani 1993, chapter 13).
-
-    Drawing n images with replacement draws the number of times that each distinct score is met from
-    a multinomial distribution, so that is what is drawn: F1 takes few distinct values.
-
-    Args:
-        scores: One score for each image, at least one.
-        resamples: Number of bootstrap samples, at least 1.
-        seed: Of the random generator.
-    """
-    import numpy as np
-
-    values, counts = np.unique(np.asarray(scores, dtype=np.float64), return_counts=True)
-    n = len(scores)
-    generator = np.random.default_rng(seed)
-    at_once = max(_DRAWN_AT_ONCE // len(values), 1)
-    means = [
-        generator.multinomial(n, counts / n, size=min(at_once, resamples - done)) @ values / n
-        for done in range(0, resamples, at_once)
-    ]
-    low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
-    return float(low), float(high)
-
-
-def _score(scores: Sequence[float], resamples: int, seed: int) -> Score:
-    return Score(len(scores), mean(scores), bootstrap_interval(scores, resamples, seed))
-
-
-def _group(scored: Scored, group_of: Mapping[str, str]) -> dict[str, list[float]]:
-    groups: dict[str, list[float]] = {}
-    for image_id, f1 in zip(scored.ids, scored.scores, strict=True):
-        groups.setdefault(group_of.get(image_id, ""), []).append(f1)
-    return groups
+def _f1_to_dict(found: Mean) -> dict[str, Any]:
+    return {"n_images": found.n, "f1": found.mean, "interval": list(found.interval)}
 
 
 def _pairs(scored: Scored) -> Iterable[tuple[frozenset[str], frozenset[str]]]:

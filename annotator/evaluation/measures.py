@@ -1,32 +1,34 @@
-"""Measures of any kind with their intervals, alone and against another run's."""
+"""Means with bootstrap intervals: of a run, of its groups, and paired against another run."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from annotator.evaluation.evaluation import bootstrap_interval
 from annotator.evaluation.official_f1 import mean
 from annotator.render.text_table import Row, columns, section
+from annotator.tables.formats import read_column
+
+_DRAWN_AT_ONCE = 4_000_000  # counts of a bootstrap, 32 MB
 
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean over n images or queries, with the 95% interval of its bootstrap."""
+    """A mean over n images or queries, with its 95% bootstrap interval."""
 
     n: int
     mean: float
     interval: tuple[float, float]
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as plain values for JSON."""
-        return {"n": self.n, "mean": self.mean, "interval": list(self.interval)}
+        """As plain values for JSON."""
+        return {**asdict(self), "interval": list(self.interval)}
 
 
 @dataclass(frozen=True)
 class Difference:
-    """A run less another one, image by image.
+    """A run compared with another one on the same images.
 
     Attributes:
         other: The other run's mean.
@@ -43,14 +45,8 @@ class Difference:
     worse: int
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as plain values for JSON."""
-        return {
-            "other": self.other,
-            "difference": self.difference,
-            "interval": list(self.interval),
-            "better": self.better,
-            "worse": self.worse,
-        }
+        """As plain values for JSON."""
+        return {**asdict(self), "interval": list(self.interval)}
 
 
 @dataclass(frozen=True)
@@ -58,11 +54,11 @@ class Measure:
     """One measure of a run.
 
     Attributes:
-        name: As people write it, such as `ROUGE-1`.
-        scores: Of each image or query.
+        name: As printed, such as `ROUGE-1`.
+        scores: One for each image or query.
         whole: Their mean.
-        per_group: The mean of each group by its name, sorted; empty without groups.
-        against: Compared with another run, or None.
+        per_group: Mean of each group by its name, sorted; empty without groups.
+        against: Comparison with another run, or None.
     """
 
     name: str
@@ -87,10 +83,10 @@ class Measured:
 
     Attributes:
         unit: What is scored: `images` or `queries`.
-        ids: Theirs, in order.
-        measures: By a name for programs, such as `rouge1`.
-        notes: What else is to be known, one line each.
-        facts: The same and more for programs.
+        ids: Their ids, in order.
+        measures: By key, such as `rouge1`.
+        notes: Remarks for people, one line each.
+        facts: Further values for JSON.
     """
 
     unit: str
@@ -112,77 +108,122 @@ class Measured:
         }
 
 
+def bootstrap_interval(
+    scores: Sequence[float], resamples: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """The 95% percentile bootstrap interval of a mean (Efron and Tibshirani 1993, chapter 13).
+
+    Scores such as F1 take few distinct values. How often each of them is among n images drawn with
+    replacement has a multinomial distribution, so these counts are drawn instead of images.
+
+    Args:
+        scores: One score for each image, at least one.
+        resamples: Number of bootstrap samples, at least 1.
+        seed: Seed of the random generator.
+    """
+    import numpy as np
+
+    values, counts = np.unique(np.asarray(scores, dtype=np.float64), return_counts=True)
+    n = len(scores)
+    generator = np.random.default_rng(seed)
+    at_once = max(_DRAWN_AT_ONCE // len(values), 1)
+    means = [
+        generator.multinomial(n, counts / n, size=min(at_once, resamples - done)) @ values / n
+        for done in range(0, resamples, at_once)
+    ]
+    low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def average(scores: Sequence[float]) -> Mean:
+    """The mean of at least one score, with its interval."""
+    return Mean(len(scores), mean(scores), bootstrap_interval(scores))
+
+
+def average_by_group(scores: Sequence[float], groups: Sequence[str]) -> dict[str, Mean]:
+    """The mean of each group's scores, by the groups' names, sorted."""
+    members: dict[str, list[float]] = {}
+    for group, score in zip(groups, scores, strict=True):
+        members.setdefault(group, []).append(score)
+    return {group: average(values) for group, values in sorted(members.items())}
+
+
+def read_groups(by: str | None, ids: Sequence[str]) -> list[str] | None:
+    """The group of each id by a table's column, `FILE:COLUMN`; "" where it lacks the id.
+
+    Raises:
+        FormatError: As `read_column`.
+    """
+    if by is None:
+        return None
+    group_of = read_column(by)
+    return [group_of.get(id_, "") for id_ in ids]
+
+
+def compare(scores: Sequence[float], others: Sequence[float]) -> Difference:
+    """The paired difference of two runs on the same images, in the same order."""
+    differences = [a - b for a, b in zip(scores, others, strict=True)]
+    return Difference(
+        mean(others),
+        mean(differences),
+        bootstrap_interval(differences),
+        sum(difference > 0 for difference in differences),
+        sum(difference < 0 for difference in differences),
+    )
+
+
 def measure(
     name: str,
     scores: Sequence[float],
     *,
     groups: Sequence[str] | None = None,
     others: Sequence[float] | None = None,
-    resamples: int = 2000,
-    seed: int = 0,
 ) -> Measure:
-    """Average scores, with intervals.
+    """Average scores as a whole, by group, and against another run.
 
     Args:
-        name: Of the measure.
+        name: Name of the measure, as printed.
         scores: One for each image, at least one.
         groups: The group of each image.
         others: The other run's score of each image.
-        resamples: Number of bootstrap samples, at least 1.
-        seed: Of the bootstrap; the same inputs and seed give the same intervals.
     """
-
-    def average(values: Sequence[float]) -> Mean:
-        return Mean(len(values), mean(values), bootstrap_interval(values, resamples, seed))
-
-    members: dict[str, list[float]] = {}
-    for group, score in zip(groups or (), scores, strict=groups is not None):
-        members.setdefault(group, []).append(score)
     return Measure(
         name,
         tuple(scores),
         average(scores),
-        {group: average(values) for group, values in sorted(members.items())},
-        compare(scores, others, resamples, seed) if others is not None else None,
-    )
-
-
-def compare(
-    scores: Sequence[float], others: Sequence[float], resamples: int = 2000, seed: int = 0
-) -> Difference:
-    """The paired difference of two runs on the same images, in the same order."""
-    differences = [a - b for a, b in zip(scores, others, strict=True)]
-    return Difference(
-        mean(others),
-        mean(differences),
-        bootstrap_interval(differences, resamples, seed),
-        sum(difference > 0 for difference in differences),
-        sum(difference < 0 for difference in differences),
+        {} if groups is None else average_by_group(scores, groups),
+        None if others is None else compare(scores, others),
     )
 
 
 def render_measured(measured: Measured) -> str:
     """As text for the terminal, without a line end after the last line."""
-    lines = [
-        f"{m.name} {m.whole.mean:.4f} "
-        f"(95% interval {m.whole.interval[0]:.3f} to {m.whole.interval[1]:.3f}, "
-        f"{m.whole.n:,} {measured.unit})"
-        for m in measured.measures.values()
-    ]
+    lines = [f"{m.name} {render_mean(m.whole, measured.unit)}" for m in measured.measures.values()]
     for m in measured.measures.values():
         if m.against is not None:
             lines += section(f"{m.name} against the other run", render_difference(m.against))
     for m in measured.measures.values():
         if m.per_group:
-            rows: list[Row] = [
-                [group or "(none)", found.n, found.mean, *found.interval]
-                for group, found in m.per_group.items()
-            ]
-            header = ["group", measured.unit, "mean", "95% low", "high"]
-            lines += section(f"{m.name} by group", columns(header, rows))
+            table = render_groups(m.per_group, measured.unit, "mean")
+            lines += section(f"{m.name} by group", table)
     if measured.notes:
         lines += ["", *measured.notes]
     return "\n".join(lines)
+
+
+def render_mean(found: Mean, unit: str = "images") -> str:
+    """A mean with its interval and number of images or queries."""
+    low, high = found.interval
+    return f"{found.mean:.4f} (95% interval {low:.3f} to {high:.3f}, {found.n:,} {unit})"
+
+
+def render_groups(per_group: Mapping[str, Mean], unit: str, name: str) -> list[str]:
+    """A table of the groups' means, in a column called `name`."""
+    rows: list[Row] = [
+        [group or "(none)", found.n, found.mean, *found.interval]
+        for group, found in per_group.items()
+    ]
+    return columns(["group", unit, name, "95% low", "high"], rows)
 
 
 def render_difference(found: Difference) -> list[str]:

@@ -1,8 +1,8 @@
 """The task's official scorers: run and ground truth in, one F1 per image out, exact to the digit.
 
-Two are told apart (ImageCLEFmedical Caption, concept detection): `legacy`, the script of 2017 to
-2020, and `current`, the evaluator of 2022 to 2026. They differ in what they make of empty cells,
-white space, repeats and ids that contain the letters `ID`; the tests list each difference.
+ImageCLEFmedical Caption (concept detection) has had two: `legacy`, the script of 2017 to 2020, and
+`current`, the evaluator of 2022 to 2026. They differ in how they treat empty cells, white space,
+repeats and ids that contain the letters `ID`; the tests list each difference.
 """
 
 from __future__ import annotations

@@ -5,24 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from annotator.evaluation.measures import Mean, render_groups, render_mean
 from annotator.render.text_table import Row, columns, section
 
 if TYPE_CHECKING:
-    from annotator.evaluation.evaluation import Evaluation, Score
+    from annotator.evaluation.evaluation import Evaluation
 
 SHOWN = 10  # rows of a list; `Evaluation.to_dict` has them all
 
 
 def render(evaluation: Evaluation) -> str:
     """The evaluation as text for the terminal, without a line end after the last line."""
+    whole = Mean(evaluation.n_images, evaluation.f1, evaluation.interval)
     lines = [
-        f"F1 {_headline(evaluation)}",
+        f"F1 {render_mean(whole)}",
         f"   {evaluation.f1!r} by the {evaluation.scorer} scorer, all digits",
     ]
     if evaluation.secondary:
         lines += [
-            f"Secondary F1 {_headline(evaluation.secondary)}",
-            f"   {evaluation.secondary.f1!r}, all digits",
+            f"Secondary F1 {render_mean(evaluation.secondary)}",
+            f"   {evaluation.secondary.mean!r}, all digits",
         ]
     lines += section(
         "Precision and recall",
@@ -35,16 +37,7 @@ def render(evaluation: Evaluation) -> str:
         ),
     )
     if evaluation.per_group:
-        lines += section(
-            "By group",
-            columns(
-                ["group", "images", "F1", "95% low", "high"],
-                [
-                    [group or "(none)", score.n_images, score.f1, *score.interval]
-                    for group, score in evaluation.per_group.items()
-                ],
-            ),
-        )
+        lines += section("By group", render_groups(evaluation.per_group, "images", "F1"))
     true = [concept for concept in evaluation.per_concept if concept.truth]
     lines += section(
         f"Concepts: macro F1 {evaluation.macro_f1:.4f} over the {len(true):,} of the ground truth; "
@@ -78,8 +71,3 @@ def render(evaluation: Evaluation) -> str:
 
 def _some(ids: Sequence[str]) -> list[str]:
     return [*ids[:SHOWN], "..."] if len(ids) > SHOWN else list(ids)
-
-
-def _headline(score: Score | Evaluation) -> str:
-    low, high = score.interval
-    return f"{score.f1:.4f} (95% interval {low:.3f} to {high:.3f}, {score.n_images:,} images)"

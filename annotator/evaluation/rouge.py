@@ -1,4 +1,4 @@
-"""Captions as the task compares them: normalised, cut into words, and their ROUGE-1.
+"""ROUGE-1 of captions, normalised and split into words as the task does.
 
 The steps and their order are those of the task's evaluators of 2025 and 2026 (docs/captions.md).
 """
@@ -19,17 +19,17 @@ _WORD = re.compile("[a-z0-9]+")
 
 
 def normalise(caption: str) -> str:
-    """In lower case, each run of digits `number`, without ASCII punctuation."""
+    """The caption in lower case, each run of digits as `number`, without ASCII punctuation."""
     return _DIGITS.sub("number", caption.lower()).translate(_PUNCTUATION)
 
 
 def words(caption: str) -> list[str]:
-    """The words of a caption after `normalise`, as ROUGE cuts them: runs of `a-z0-9`, unstemmed."""
+    """The words of a caption after `normalise`, as ROUGE splits it: runs of `a-z0-9`, unstemmed."""
     return _WORD.findall(normalise(caption).lower())
 
 
 def rouge1(truth: str, caption: str) -> float:
-    """ROUGE-1 F1 of two captions: of the words that they share, as often as both have them; 0..1.
+    """ROUGE-1 F1 of two captions, 0..1; a shared word counts as often as both have it.
 
     Two empty captions count as 1, as in the task.
     """
@@ -44,7 +44,7 @@ def rouge1(truth: str, caption: str) -> float:
 
 
 def similarities(captions: Sequence[str]) -> NDArray[np.float64]:
-    """float64[n, n]: `rouge1` of all pairs of n captions; one without words is like none."""
+    """`rouge1` of all pairs of n captions, float64[n, n]; 0 for a caption without words."""
     # The second `the` of a caption is another word than its first, so that sets are compared.
     columns: dict[tuple[str, int], int] = {}
     rows: list[int] = []

@@ -1,1 +1,1 @@
-"""Why a picture got its concepts: the cases that voted, and where in the picture they agree."""
+"""Explanations of annotations: the cases that voted, and attribution maps of their similarities."""

@@ -1,11 +1,11 @@
-"""Similarities taken apart over the positions of a picture. Pure NumPy.
+"""Attribution of similarities to the positions of a picture. Pure NumPy.
 
 A vote, or any weighted sum of similarities, is a linear game among the positions of the maps that
-an encoder pools: what a set of positions earns is the sum of what each adds, so what a position
-adds is its Shapley value (Shapley 1953, "A value for n-person games": additivity and the dummy
-player). For the last map of a network this is what class activation maps do with a classifier's
-weights (Zhou et al. 2016, "Learning deep features for discriminative localization") and Stylianou
-et al. (2019, "Visualizing deep similarity networks") with a pair of images.
+an encoder pools: the worth of a set of positions is the sum of their contributions, so each
+contribution is a Shapley value (Shapley 1953, "A value for n-person games": additivity and the
+dummy player). For the last map of a network this is what class activation maps do with a
+classifier's weights (Zhou et al. 2016, "Learning deep features for discriminative localization")
+and Stylianou et al. (2019, "Visualizing deep similarity networks") with a pair of images.
 """
 
 from __future__ import annotations
@@ -19,20 +19,21 @@ from numpy.typing import NDArray
 from annotator.encoders.preprocess import Box
 from annotator.knn.projection import Projection
 
-# How far from its centre a position's part is spread: in positions, but at least a part of the
-# map's side. Chosen on phantoms; the heat's peak then lies on the lesion most often.
+# Half-width of the tent over which a position's contribution is spread: in positions, but at least
+# a share of the map's side. Chosen on phantoms, for peaks that lie on the lesion most often.
 _REACH = 1.5
 _LEAST_REACH = 1 / 8
 
 
 @dataclass(frozen=True)
-class Heat:
-    """A sum of similarities, and what each place adds to it.
+class AttributionMap:
+    """A sum of similarities, attributed to the cells of a picture.
 
     Attributes:
-        grid: float64[h, w]: what each cell of the picture adds; rows from the top.
-        elsewhere: What is not in the picture adds: padding around it, other frames.
-        constant: What no position adds: it comes from the means that the projection subtracts.
+        grid: float64[h, w]: contribution of each cell; rows from the top.
+        elsewhere: Contribution from outside of the picture: the padding around it, other frames.
+        constant: Contribution of no position: it comes from the means that the projection
+            subtracts.
         total: The sum itself.
     """
 
@@ -43,13 +44,13 @@ class Heat:
 
     @property
     def rest(self) -> float:
-        """What the parts leave unexplained: rounding where they are exact."""
+        """The unexplained rest of `total`: rounding errors where the method is exact."""
         return self.total - (float(self.grid.sum()) + self.elsewhere + self.constant)
 
 
 @dataclass(frozen=True)
-class Parts:
-    """What the positions of one map add to each of m sums.
+class Contributions:
+    """Contributions of the positions of one map to each of m sums.
 
     Attributes:
         values: float64[h, w, m].
@@ -60,14 +61,14 @@ class Parts:
     box: Box
 
 
-def as_sums(
+def linear_forms(
     projection: Projection | None, vector: NDArray[np.float32], targets: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The products of a picture's index vector with targets, as sums over the encoder's numbers.
+    """Write the products of a projected vector with targets as affine forms of the raw vector.
 
     Args:
         projection: The index's, or None.
-        vector: float32[dim]: what the encoder gave.
+        vector: float32[dim], as the encoder made it.
         targets: float64[m, out]: weighted sums of vectors of the index.
 
     Returns:
@@ -78,29 +79,29 @@ def as_sums(
     return projection.similarity_as_sum(vector, targets)
 
 
-def heats(
-    parts: Sequence[Parts],
+def attribution_maps(
+    contributions: Sequence[Contributions],
     *,
     totals: NDArray[np.float64],
     constants: NDArray[np.float64],
     elsewhere: NDArray[np.float64],
     shape: tuple[int, int],
-) -> list[Heat]:
+) -> list[AttributionMap]:
     """Lay maps of different sizes over one grid on the picture.
 
-    A position's part is spread over the picture around it, for it has seen more than its own cell:
-    by a tent that ends with the map, so that nothing is lost or added.
+    The receptive field of a position is larger than its cell, so each contribution is spread over
+    the picture around it: by a tent cut off at the map's border and rescaled, which keeps sums.
 
     Args:
-        parts: Of each map.
+        contributions: Of each map.
         totals: float64[m]: the sums.
         constants: float64[m].
-        elsewhere: float64[m]: what other frames add.
+        elsewhere: float64[m]: contributions of other frames.
         shape: Rows and columns of the grid.
     """
     grid = np.zeros((*shape, len(totals)))
     added = np.zeros(len(totals))
-    for part in parts:
+    for part in contributions:
         left, top, right, bottom = part.box
         rows = spread(part.values.shape[0], top, bottom, shape[0])
         columns = spread(part.values.shape[1], left, right, shape[1])
@@ -108,25 +109,27 @@ def heats(
         added += part.values.sum(axis=(0, 1))
     outside = elsewhere + added - grid.sum(axis=(0, 1))
     return [
-        Heat(grid[:, :, i].copy(), float(outside[i]), float(constants[i]), float(totals[i]))
+        AttributionMap(
+            grid[:, :, i].copy(), float(outside[i]), float(constants[i]), float(totals[i])
+        )
         for i in range(len(totals))
     ]
 
 
-def grid_shape(parts: Sequence[Parts], width: int, height: int) -> tuple[int, int]:
-    """Rows and columns of a grid on a picture whose cells are about the finest map's."""
-    rows = max(p.values.shape[0] / (p.box[3] - p.box[1]) for p in parts)
-    columns = max(p.values.shape[1] / (p.box[2] - p.box[0]) for p in parts)
+def grid_shape(contributions: Sequence[Contributions], width: int, height: int) -> tuple[int, int]:
+    """Rows and columns of a grid on a picture with cells of about the finest map's size."""
+    rows = max(c.values.shape[0] / (c.box[3] - c.box[1]) for c in contributions)
+    columns = max(c.values.shape[1] / (c.box[2] - c.box[0]) for c in contributions)
     finest = max(rows / height, columns / width)  # cells a pixel
     return max(1, round(finest * height)), max(1, round(finest * width))
 
 
 def spread(n: int, low: float, high: float, m: int) -> NDArray[np.float64]:
-    """How n even positions on low..high fall on m even cells on 0..1.
+    """Weights that spread n even positions on low..high over m even cells on 0..1.
 
     Returns:
-        float64[m, n]: the share of each position in each cell. A column sums to 1, less what falls
-        outside 0..1.
+        float64[m, n]: the share of each position in each cell. A column sums to 1, less the share
+        outside of 0..1.
     """
     width = (high - low) / n
     centres = low + width * (np.arange(n) + 0.5)

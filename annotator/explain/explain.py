@@ -1,4 +1,4 @@
-"""From a picture to the places that speak for each of its concepts."""
+"""From an image to the attribution maps of each of its concepts."""
 
 from __future__ import annotations
 
@@ -11,9 +11,15 @@ from numpy.typing import NDArray
 
 from annotator.encoders.local_runner import embed_frames
 from annotator.errors import AnnotatorError
-from annotator.explain.attribution import Heat, Parts, as_sums, grid_shape, heats
-from annotator.explain.cases import Near, find_near
-from annotator.explain.occlusion import occluded
+from annotator.explain.attribution import (
+    AttributionMap,
+    Contributions,
+    attribution_maps,
+    grid_shape,
+    linear_forms,
+)
+from annotator.explain.cases import Neighborhood, find_neighborhood
+from annotator.explain.occlusion import occlusion_maps
 from annotator.images.decode import decode
 from annotator.images.ref import ImageRef
 from annotator.knn.neighbors import Case
@@ -22,32 +28,33 @@ from annotator.pipeline import Annotation, Annotator
 if TYPE_CHECKING:
     from PIL import Image
 
+    from annotator.encoders.embedder import Embedder
     from annotator.encoders.positions import PositionMap
 
 Method = Literal["exact", "patches", "occlusion"]
 
-_SHOWN_SIDE = 640  # pixels of the picture that people look at
+_SHOWN_SIDE = 640  # pixels of the picture on a page
 
 
 @dataclass(frozen=True)
-class Concept:
-    """One concept of a picture, and what speaks for it.
+class ConceptExplanation:
+    """One concept of an image with its evidence.
 
     Attributes:
-        cui: Which.
+        cui: Of the concept.
         score: Its share of the vote, 0..1.
         vote: The similarities of the cases that voted for it, each times its weight, summed.
         contrast: The mean similarity to the nearest cases with it, less that to the nearest ones
             without it.
-        cases_with: How many cases that is.
-        cases_without: How many without it; 0 where all that are near have it.
+        cases_with: Number of cases with it in `contrast`.
+        cases_without: Number of cases without it; 0 where all near cases have it.
         voters: The neighbours that voted for it, the heaviest first.
     """
 
     cui: str
     score: float
-    vote: Heat
-    contrast: Heat
+    vote: AttributionMap
+    contrast: AttributionMap
     cases_with: int
     cases_without: int
     voters: tuple[Case, ...]
@@ -55,13 +62,13 @@ class Concept:
 
 @dataclass(frozen=True)
 class Explanation:
-    """An annotation with its reasons.
+    """An annotation with its evidence.
 
     Attributes:
-        annotation: What `annotate` says of the image.
-        picture: What was embedded, for people to look at: the middle one of several frames.
+        annotation: As from `Annotator.annotate`.
+        picture: The frame that was embedded, to be shown: the middle one of several.
         frames: How many frames were embedded.
-        method: How the positions' parts were found; only "exact" is exact.
+        method: How the maps were made; only "exact" is exact.
         concepts: In the annotation's order.
     """
 
@@ -69,13 +76,13 @@ class Explanation:
     picture: Image.Image
     frames: int
     method: Method
-    concepts: tuple[Concept, ...]
+    concepts: tuple[ConceptExplanation, ...]
 
 
 def explain(
     annotator: Annotator, ref: ImageRef, method: Method | Literal["auto"] = "auto"
 ) -> Explanation:
-    """Annotate one image and say which of its places speak for each concept.
+    """Annotate one image and attribute each concept to places of the image.
 
     Args:
         annotator: Not used by other threads meanwhile.
@@ -85,56 +92,53 @@ def explain(
 
     Raises:
         ImageError: The image cannot be used.
-        AnnotatorError: The encoder has no such method.
+        AnnotatorError: The encoder does not support the method.
     """
     embedder = annotator.embedder
     data = ref.read()
     frames = decode(data, frames=embedder.frames, at_least=embedder.image_size)
     middle = len(frames) // 2
-    each = embed_frames([embedder.prepare([f]) for f in frames], embedder, embedder.batch_size)
+    vectors = embed_frames([embedder.prepare([f]) for f in frames], embedder, embedder.batch_size)
     # An image's vector is the mean of its frames', brought to unit norm.
-    share = 1 / float(np.linalg.norm(each.sum(axis=0))) if len(frames) > 1 else 1.0
-    vector = each.sum(axis=0) * np.float32(share)
-    near = find_near(annotator, ref.id, vector)
+    scale = 1 / float(np.linalg.norm(vectors.sum(axis=0))) if len(frames) > 1 else 1.0
+    vector = vectors.sum(axis=0) * np.float32(scale)
+
+    near = find_neighborhood(annotator, ref.id, vector)
     cuis = near.annotation.cuis
     contrasts = [near.contrast(cui) for cui in cuis]
-    targets = np.array([near.vote(c) for c in cuis] + [c.vector for c in contrasts])
-    method, maps = _maps(annotator, frames[middle], method)
+    targets = np.array([near.vote(cui) for cui in cuis] + [c.vector for c in contrasts])
+    method, positions = _choose_method(embedder, frames[middle], method)
     if not cuis:
-        found: list[Heat] = []
-    elif maps is not None:
-        maps = [map_.within(0, share) for map_ in maps]
-        others = (each.sum(axis=0, dtype=np.float64) - each[middle]) * share
-        found = _from_maps(annotator, vector, others, targets, maps, frames[middle].size)
+        maps: list[AttributionMap] = []
+    elif positions is None:
+        maps = occlusion_maps(annotator, frames, middle, vector, targets)
     else:
-        found = occluded(annotator, frames, middle, vector, targets)
-    shown = decode(data, frames=embedder.frames, at_least=_SHOWN_SIDE)[middle]
-    shown.thumbnail((_SHOWN_SIDE, _SHOWN_SIDE))
-    return Explanation(
-        near.annotation,
-        shown,
-        len(frames),
-        method,
-        tuple(
-            Concept(
-                cui,
-                near.annotation.scores[i],
-                found[i],
-                found[len(cuis) + i],
-                contrasts[i].cases_with,
-                contrasts[i].cases_without,
-                _voters(near, cui),
-            )
-            for i, cui in enumerate(cuis)
-        ),
+        positions = [map_.within(0, scale) for map_ in positions]
+        others = (vectors.sum(axis=0, dtype=np.float64) - vectors[middle]) * scale
+        size = frames[middle].size
+        maps = _position_maps(annotator, vector, others, targets, positions, size)
+
+    picture = decode(data, frames=embedder.frames, at_least=_SHOWN_SIDE)[middle]
+    picture.thumbnail((_SHOWN_SIDE, _SHOWN_SIDE))
+    concepts = tuple(
+        ConceptExplanation(
+            cui,
+            near.annotation.scores[i],
+            vote=maps[i],
+            contrast=maps[len(cuis) + i],
+            cases_with=contrasts[i].cases_with,
+            cases_without=contrasts[i].cases_without,
+            voters=_voters(near, cui),
+        )
+        for i, cui in enumerate(cuis)
     )
+    return Explanation(near.annotation, picture, len(frames), method, concepts)
 
 
-def _maps(
-    annotator: Annotator, frame: Image.Image, method: Method | Literal["auto"]
+def _choose_method(
+    embedder: Embedder, frame: Image.Image, method: Method | Literal["auto"]
 ) -> tuple[Method, list[PositionMap] | None]:
-    """The method that is used, and the maps that it takes; None for occlusion, which needs none."""
-    embedder = annotator.embedder
+    """The method to use and its position maps; None for occlusion, which needs none."""
     if method in ("auto", "exact"):
         maps = embedder.positions(frame)
         if maps is not None:
@@ -152,40 +156,39 @@ def _maps(
     )
 
 
-def _from_maps(
+def _position_maps(
     annotator: Annotator,
     vector: NDArray[np.float32],
     others: NDArray[np.float64],
     targets: NDArray[np.float64],
-    maps: Sequence[PositionMap],
+    positions: Sequence[PositionMap],
     size: tuple[int, int],
-) -> list[Heat]:
-    """The parts of the products of a vector with targets.
+) -> list[AttributionMap]:
+    """Attribute the products of a vector with targets to positions.
 
     Args:
         annotator: Has the projection.
         vector: float32[dim].
         others: float64[dim]: what other frames add to it.
         targets: float64[m, out].
-        maps: What the positions of this frame add to it.
+        positions: What the positions of this frame add to it.
         size: Width and height of the frame.
     """
-    projection = annotator.projection
-    weights, constants = as_sums(projection, vector, targets)
-    parts = []
-    for map_ in maps:
+    weights, constants = linear_forms(annotator.projection, vector, targets)
+    contributions = []
+    for map_ in positions:
         stretch = weights[:, map_.start : map_.start + map_.parts.shape[2]]
-        parts.append(Parts(map_.parts.astype(np.float64) @ stretch.T, map_.box))
-    return heats(
-        parts,
+        contributions.append(Contributions(map_.parts.astype(np.float64) @ stretch.T, map_.box))
+    return attribution_maps(
+        contributions,
         totals=targets @ annotator.project(vector[None])[0].astype(np.float64),
         constants=constants,
         elsewhere=weights @ others,
-        shape=grid_shape(parts, *size),
+        shape=grid_shape(contributions, *size),
     )
 
 
-def _voters(near: Near, cui: str) -> tuple[Case, ...]:
-    """Those who voted for a concept, the heaviest first, then the most similar."""
+def _voters(near: Neighborhood, cui: str) -> tuple[Case, ...]:
+    """The neighbours that voted for a concept, the heaviest first, then the most similar."""
     voters = [n for n in near.annotation.neighbors if cui in n.cuis and n.weight > 0]
     return tuple(sorted(voters, key=lambda n: -n.weight))

@@ -1,72 +1,118 @@
-"""A picture of one annotation: the image, its concepts, and the cases that voted for them."""
+"""Pictures of explanations: heatmap overlays, and one figure of an image and its neighbours."""
 
 from __future__ import annotations
 
+import io
 import textwrap
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
-from annotator.errors import ImageError
-from annotator.images.decode import decode
-from annotator.images.ref import ImageRef
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from annotator.explain.attribution import AttributionMap
 from annotator.knn.neighbors import Case
 from annotator.pipeline import Annotation
+from annotator.render.thumbnails import Thumbnails
 
-if TYPE_CHECKING:
-    from PIL import Image
+# Heatmap colours, told apart with any kind of colour vision.
+SUPPORTING, OPPOSING = (255, 122, 0), (0, 114, 255)
+_OPACITY = 0.72  # of the strongest cell
+_CELL = 4  # pixels of an overlay; the browser enlarges it smoothly
 
 _CHOSEN, _OTHER = "#1b7f4d", "#8a8a8a"
 _MOST_CONCEPTS = 8
 
 
+def overlay(map_: AttributionMap, size: tuple[int, int] | None = None) -> Image.Image:
+    """A heatmap as an "RGBA" overlay, coloured relative to its strongest cell.
+
+    Args:
+        map_: Of one concept.
+        size: Width and height in pixels; None for a few pixels a cell.
+    """
+    grid = map_.grid / max(float(np.abs(map_.grid).max()), 1e-12)
+    rows, columns = grid.shape
+    size = size or (columns * _CELL, rows * _CELL)
+    smooth = Image.fromarray(grid.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
+    values: NDArray[np.float32] = np.clip(np.asarray(smooth), -1, 1)
+    pixels = np.empty((*values.shape, 4), np.uint8)
+    pixels[..., :3] = np.where((values > 0)[..., None], SUPPORTING, OPPOSING)
+    # 16 steps: the eye sees no more of a soft edge, and the file is a third as long.
+    strength = np.round(np.abs(values) * 16) / 16
+    pixels[..., 3] = np.round(255 * _OPACITY * strength)
+    return Image.fromarray(pixels, "RGBA")
+
+
+def blend(picture: Image.Image, map_: AttributionMap) -> Image.Image:
+    """Lay a heatmap over a picture; "RGB"."""
+    under = picture.convert("RGBA")
+    return Image.alpha_composite(under, overlay(map_, picture.size)).convert("RGB")
+
+
+def to_png(picture: Image.Image) -> bytes:
+    """Encode a picture as PNG."""
+    file = io.BytesIO()
+    picture.save(file, "PNG", optimize=True)
+    return file.getvalue()
+
+
+def to_jpeg(picture: Image.Image) -> bytes:
+    """Encode an "L" or "RGB" picture as JPEG."""
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=85, optimize=True)
+    return file.getvalue()
+
+
 def draw(
     annotation: Annotation,
-    image: ImageRef,
-    cases: Mapping[str, ImageRef],
+    image: Image.Image,
+    thumbnails: Thumbnails,
     names: Mapping[str, str],
-    path: Path,
     *,
-    neighbors: int = 5,
-) -> None:
-    """Draw an annotation into a .png or .svg file.
+    neighbors: int,
+    file_format: Literal["png", "svg"] = "png",
+) -> bytes:
+    """Draw an image with its concepts, their scores and the neighbours that voted for them.
 
     Args:
         annotation: Of `image`.
-        image: The image that was annotated.
-        cases: Images of the index by id; a neighbour that is not among them is drawn as a blank.
+        image: The annotated image.
+        thumbnails: Of the index's images; a neighbour without one is drawn as a blank.
         names: Names of CUIs.
-        path: Where the picture goes.
-        neighbors: How many of the voting neighbours are shown.
-
-    Raises:
-        ImageError: `image` cannot be decoded.
+        neighbors: Most neighbours shown.
+        file_format: Of the returned file.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     shown = annotation.neighbors[:neighbors]
     figure = Figure(figsize=(2.3 * (len(shown) + 2.1), 4.4), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.subplots(
         2, len(shown) + 2, height_ratios=(1, 0.62), width_ratios=(1.35, 0.75, *[1] * len(shown))
     )
     for panel in axes.flat:
         panel.axis("off")
-    _picture(axes[0, 0], decode(image.read())[0], f"{annotation.image_id}\nto be annotated")
-    _scores(axes[0, 1], annotation)
-    _text(
-        axes[1, 0], [(f"{cui}  {_short(names.get(cui, ''))}", _CHOSEN) for cui in annotation.cuis]
-    )
+    _draw_picture(axes[0, 0], image, f"{annotation.image_id}\nto be annotated")
+    _draw_scores(axes[0, 1], annotation)
+    concepts = [(f"{cui}  {_short(names.get(cui, ''))}", _CHOSEN) for cui in annotation.cuis]
+    _write_lines(axes[1, 0], concepts)
     axes[1, 1].text(0, 1, f"expected F1\n{annotation.expected_f1:.2f}", va="top", fontsize=9)
     for column, neighbor in enumerate(shown, 2):
+        jpeg = thumbnails(neighbor.image_id)
+        picture = Image.open(io.BytesIO(jpeg), formats=["JPEG"]) if jpeg else None
         title = f"{neighbor.image_id}\nsimilarity {neighbor.similarity:.3f}"
-        _picture(axes[0, column], _decoded(cases.get(neighbor.image_id)), title)
-        _text(axes[1, column], _concepts(neighbor, annotation.cuis, names))
-    figure.savefig(path, dpi=110, metadata={"Date": None} if path.suffix == ".svg" else None)
+        _draw_picture(axes[0, column], picture, title)
+        _write_lines(axes[1, column], _neighbor_lines(neighbor, annotation.cuis, names))
+    file = io.BytesIO()
+    with rc_context({"svg.hashsalt": "annotator"}):  # same input, same bytes
+        metadata = {"Date": None} if file_format == "svg" else None
+        figure.savefig(file, format=file_format, dpi=110, metadata=metadata)
+    return file.getvalue()
 
 
-def _concepts(
+def _neighbor_lines(
     neighbor: Case, chosen: Sequence[str], names: Mapping[str, str]
 ) -> list[tuple[str, str]]:
     head = [(f"weight {neighbor.weight:.1%}", "black")]
@@ -76,20 +122,21 @@ def _concepts(
     ]
 
 
-def _picture(panel: Any, picture: Image.Image | None, title: str) -> None:
-    panel.set_title(title, fontsize=8)
+def _draw_picture(panel: Any, picture: Image.Image | None, title: str) -> None:
+    panel.set_title(title, fontsize=8, parse_math=False)
     if picture is None:
         panel.text(0.5, 0.5, "image not given", ha="center", va="center", color=_OTHER, fontsize=8)
         return
     panel.imshow(picture, cmap="gray" if picture.mode == "L" else None)
 
 
-def _scores(panel: Any, annotation: Annotation) -> None:
-    """The share of the votes of each chosen concept, as bars."""
+def _draw_scores(panel: Any, annotation: Annotation) -> None:
+    """Bars of the vote shares of the chosen concepts."""
     panel.axis("on")
     shown = annotation.scores[:_MOST_CONCEPTS]
     panel.barh(range(len(shown)), shown, color=_CHOSEN)
-    panel.set_yticks(range(len(shown)), annotation.cuis[:_MOST_CONCEPTS], fontsize=7)
+    cuis = annotation.cuis[:_MOST_CONCEPTS]
+    panel.set_yticks(range(len(shown)), cuis, fontsize=7, parse_math=False)
     panel.invert_yaxis()
     panel.set_xlim(0, 1)
     panel.set_title("share of the votes", fontsize=8)
@@ -97,22 +144,13 @@ def _scores(panel: Any, annotation: Annotation) -> None:
     panel.spines[["top", "right"]].set_visible(False)
 
 
-def _text(panel: Any, lines: Sequence[tuple[str, str]]) -> None:
+def _write_lines(panel: Any, lines: Sequence[tuple[str, str]]) -> None:
     for i, (line, colour) in enumerate(lines[: _MOST_CONCEPTS + 1]):
         panel.text(
             0, 1 - i / (_MOST_CONCEPTS + 1), line, color=colour, fontsize=8, va="top",
-            transform=panel.transAxes,
+            transform=panel.transAxes, parse_math=False,
         )  # fmt: skip
 
 
 def _short(name: str) -> str:
     return textwrap.shorten(name, 26, placeholder="…") if name else ""
-
-
-def _decoded(ref: ImageRef | None) -> Image.Image | None:
-    if ref is None:
-        return None
-    try:
-        return decode(ref.read())[0]
-    except ImageError:
-        return None

@@ -1,8 +1,8 @@
 """The images of a concept: its exemplars, and those whose labels their neighbours contradict.
 
-An image is judged by other images of other groups: the share of their votes that a concept gets.
-Where an image lacks a concept although most of the votes are for it, the concept may have been
-forgotten; where it has one although hardly any vote is for it, the concept may be wrong.
+An image is judged by its neighbours of other groups: by the share of their votes for a concept. An
+image without the concept but with most of the votes for it may lack the label; an image with the
+concept but hardly any vote for it may be labelled wrong.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from numpy.typing import NDArray
 from annotator.knn.neighbors import Case, case_of, nearest_others
 from annotator.knn.posterior import Posterior, weigh
 from annotator.knn.voting import Voting
-from index.cases import Rows, SearchResult
 from index.protocols import Index
+from index.rows import Rows, SearchResult
 
 MOST_JUDGED = 2000
-LEAST_MISSING = 0.5  # of the votes: a likely missing concept has more
-MOST_WRONG = 0.1  # of what an image of the concept has on average: a likely wrong one has less
-LEAST_SUPPORT = 0.2  # of the votes, on average: with less no image can be called wrong
+LEAST_MISSING = 0.5  # share of the votes above which a concept is likely missing
+MOST_WRONG = 0.1  # of the concept's support: a label with a smaller share is likely wrong
+LEAST_SUPPORT = 0.2  # support below which no label is called wrong
 
 
 @dataclass(frozen=True)
-class OfConcept:
-    """The images of a concept.
+class ConceptReview:
+    """Exemplars and likely label errors of a concept.
 
     Attributes:
         cui: Of the concept.
-        images: How many of the index hold it.
-        judged: How many of those were looked at.
-        support: The share of the votes that the concept gets on average for one of those.
-        exemplars: Images that hold it, the most typical first.
-        missing: Images that lack it although their neighbours have it, the most likely error first.
-        wrong: Images that hold it although their neighbours do not, the most likely error first.
+        images: Number of images with it in the index.
+        judged: Number of those that were judged.
+        support: Mean share of the votes that the concept gets for those.
+        exemplars: Images with it, the most typical first.
+        missing: Images without it whose neighbours have it, the most likely error first.
+        wrong: Images with it whose neighbours do not have it, the most likely error first.
     """
 
     cui: str
@@ -49,27 +49,26 @@ class OfConcept:
 
     @property
     def judges_wrong(self) -> bool:
-        """Whether its images support each other enough to call one wrong."""
+        """Whether its images support each other enough to call a label wrong."""
         return self.support >= LEAST_SUPPORT
 
 
 def of_concept(
     stored: Index, voting: Voting, cui: str, *, k: int = 10, most: int = MOST_JUDGED
-) -> OfConcept:
-    """The images of a concept, k of each kind at most.
+) -> ConceptReview:
+    """Find exemplars and likely label errors of a concept.
 
-    Exemplars of equal shares are ordered by how near the neighbours are that hold the concept. What
-    may lack it is looked for among the neighbours of those that hold it. None is called wrong where
-    the images of the concept hardly support each other: it is too rare, or looks too different, for
-    neighbours to speak for it.
+    Exemplars of equal shares are ordered by the similarity of the neighbours with the concept.
+    Missing labels are sought among the neighbours of the images with the concept. No label is
+    called wrong where those images hardly support each other: the concept is then too rare, or
+    looks too different, for its neighbours to be evidence.
 
     Args:
         stored: The index.
-        voting: How neighbours vote.
-        cui: The concept; one that the index does not have has no images.
-        k: Images of each kind.
-        most: Images that are judged at most: of those that hold the concept, and of those that may
-            lack it; more are sampled evenly.
+        voting: Parameters of the vote.
+        cui: The concept; an unknown one has no images.
+        k: Most images of each kind.
+        most: Most images judged, with the concept and without it; of more an even sample.
 
     Raises:
         IndexProblem: A server cannot be reached.
@@ -89,7 +88,7 @@ def of_concept(
     support = float(judged.shares[judged.judged].mean()) if judged.judged.any() else 0.0
     least = MOST_WRONG * support if support >= LEAST_SUPPORT else 0.0
     wrong = [i for i in by_share[::-1] if judged.judged[i] and judged.shares[i] < least]
-    return OfConcept(
+    return ConceptReview(
         cui=cui,
         images=stored.concepts.get(cui, 0),
         judged=len(holding.ids),
@@ -101,7 +100,7 @@ def of_concept(
 
 
 def shares_of(posterior: Posterior, cui: str) -> NDArray[np.float64]:
-    """float64[q]: the share of the votes that one concept gets for each image, 0..1."""
+    """Share of the votes that one concept gets for each image, 0..1; float64[q]."""
     holds = np.zeros(len(posterior.labels), bool)
     holds[posterior.labels.holders(cui)] = True
     for_it: NDArray[np.float64] = np.where(holds[posterior.rows], posterior.weights, 0.0)
@@ -110,13 +109,13 @@ def shares_of(posterior: Posterior, cui: str) -> NDArray[np.float64]:
 
 
 class _Judged:
-    """Some images of an index, judged by others for one concept.
+    """Some images of an index, judged by their neighbours for one concept.
 
     Attributes:
-        shares: float64[n], of the votes; 0 for those that no other image speaks about.
-        closeness: float64[n], mean similarity of the neighbours that hold the concept, 0 without.
-        judged: bool[n], whether other images speak about it.
-        lacking: Of the neighbours, those that lack the concept: how near they are in all, by id.
+        shares: float64[n]: of the votes; 0 without neighbours.
+        closeness: float64[n]: mean similarity of the neighbours with the concept, 0 without any.
+        judged: bool[n]: whether there are neighbours.
+        lacking: The neighbours without the concept by id, with the sum of their closeness.
     """
 
     def __init__(self, stored: Index, voting: Voting, cui: str, cases: Rows) -> None:
@@ -150,7 +149,6 @@ class _Judged:
                 self.lacking[id_] = self.lacking.get(id_, 0.0) + 1.0 + value
 
     def case(self, i: int) -> Case:
-        """One of them."""
         return case_of(self._cases, i, float(self.shares[i]))
 
     def _neighbors(self, stored: Index, k: int) -> Iterator[SearchResult]:

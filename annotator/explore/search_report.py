@@ -1,4 +1,4 @@
-"""What a search found as text: for people, for spreadsheets, for programs, for trec_eval."""
+"""Search results as text: tables, CSV, JSON lines and TREC runs."""
 
 from __future__ import annotations
 
@@ -6,17 +6,19 @@ import csv
 import io
 import json
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from annotator.errors import AnnotatorError
-from annotator.explore.concept import OfConcept
+from annotator.explore.concept import ConceptReview
 from annotator.knn.neighbors import Case, Ranking
+from annotator.render.text_table import columns, section
 
 Format = Literal["table", "csv", "json", "trec"]
 
-_WIDEST = 48
-_DECIMALS = 6
+_WIDEST = 48  # characters of concepts and captions in a table
+_DECIMALS = 6  # of scores in JSON
+#: Heading of each list of a concept's images.
 KINDS = {
     "exemplars": "Exemplars: they have it, and so have their neighbours",
     "missing": "Likely missing: they lack it, though most of their neighbours' votes are for it",
@@ -25,20 +27,25 @@ KINDS = {
 
 
 def render_rankings(rankings: Sequence[Ranking], format_: Format, names: Mapping[str, str]) -> str:
-    """Rankings in a format.
+    """Write rankings in a format.
 
-    - "table": one table for each query;
+    - "table": a table for each query;
     - "csv": `ID,Similar`, a row for each query, ids joined by ";", the best first;
     - "json": an object a line;
     - "trec": a run for trec_eval, `query Q0 id rank score annotator`.
 
     Raises:
-        AnnotatorError: An id cannot stand in the format.
+        AnnotatorError: An id cannot be written in the format.
     """
     if format_ == "table":
-        return "\n".join(_of_query(ranking, names) for ranking in rankings)
+        return _blocks(
+            section(ranking.query, _table("similarity", ranking.cases, names))
+            if ranking.error is None
+            else section(f"{ranking.query}: {ranking.error}", [])
+            for ranking in rankings
+        )
     if format_ == "json":
-        return "".join(_line(ranking_dict(ranking, names)) for ranking in rankings)
+        return "".join(_line(_ranking_dict(ranking, names)) for ranking in rankings)
     if format_ == "csv":
         rows = [(r.query, ";".join(_fit(c.image_id, ";") for c in r.cases)) for r in rankings]
         return _csv([("ID", "Similar"), *rows])
@@ -50,11 +57,11 @@ def render_rankings(rankings: Sequence[Ranking], format_: Format, names: Mapping
     )
 
 
-def render_concept(found: OfConcept, format_: Format, names: Mapping[str, str]) -> str:
+def render_concept(found: ConceptReview, format_: Format, names: Mapping[str, str]) -> str:
     """The images of a concept as "table", "csv" (`List,Rank,ID,Share,CUIs,Caption`) or "json"."""
     if format_ == "json":
-        return _line(concept_dict(found, names))
-    lists = {kind: cases_of_kind(found, kind) for kind in KINDS}
+        return _line(_concept_dict(found, names))
+    lists = cases_by_kind(found)
     if format_ == "csv":
         head = ("List", "Rank", "ID", "Share", "CUIs", "Caption")
         return _csv(
@@ -65,28 +72,27 @@ def render_concept(found: OfConcept, format_: Format, names: Mapping[str, str]) 
                 for rank, c in enumerate(cases, 1)
             ]
         )
-    parts = [f"{headline(found, names)}\n"]
+    sections = [section(headline(found, names), [])]
     for kind, cases in lists.items():
-        shown_ = _table("share", cases, names) if cases else f"  {none(found, kind)}"
-        parts.append(f"{KINDS[kind]}\n{shown_}\n")
-    return "\n".join(parts)
+        lines = _table("share", cases, names) if cases else [if_empty(found, kind)]
+        sections.append(section(KINDS[kind], lines))
+    return _blocks(sections)
 
 
-def cases_of_kind(found: OfConcept, kind: str) -> tuple[Case, ...]:
-    """One of the three lists, by its name in `KINDS`."""
-    lists = {"exemplars": found.exemplars, "missing": found.missing, "wrong": found.wrong}
-    return lists[kind]
+def cases_by_kind(found: ConceptReview) -> dict[str, tuple[Case, ...]]:
+    """The three lists, by their keys in `KINDS`."""
+    return {"exemplars": found.exemplars, "missing": found.missing, "wrong": found.wrong}
 
 
-def none(found: OfConcept, kind: str) -> str:
-    """What is said in place of an empty list."""
+def if_empty(found: ConceptReview, kind: str) -> str:
+    """The text in place of an empty list."""
     if kind == "wrong" and not found.judges_wrong:
         return f"not judged: its images support each other too little ({found.support:.2f})"
     return "none"
 
 
-def headline(found: OfConcept, names: Mapping[str, str]) -> str:
-    """The concept, and how many images it has."""
+def headline(found: ConceptReview, names: Mapping[str, str]) -> str:
+    """The concept and its number of images."""
     held = f"{found.images:,} image{'' if found.images == 1 else 's'}"
     if found.judged < found.images:
         held += f", {found.judged:,} of them looked at"
@@ -94,12 +100,11 @@ def headline(found: OfConcept, names: Mapping[str, str]) -> str:
 
 
 def shown(cui: str, names: Mapping[str, str]) -> str:
-    """A concept with its name, where it has one."""
+    """A concept by name and CUI, or by CUI alone if it has no name."""
     return f"{names[cui]} ({cui})" if names.get(cui) else cui
 
 
-def ranking_dict(ranking: Ranking, names: Mapping[str, str]) -> dict[str, Any]:
-    """As plain JSON types."""
+def _ranking_dict(ranking: Ranking, names: Mapping[str, str]) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "query": ranking.query,
         "cases": [_case_dict(case, "similarity", names) for case in ranking.cases],
@@ -107,8 +112,7 @@ def ranking_dict(ranking: Ranking, names: Mapping[str, str]) -> dict[str, Any]:
     return fields if ranking.error is None else {**fields, "error": ranking.error}
 
 
-def concept_dict(found: OfConcept, names: Mapping[str, str]) -> dict[str, Any]:
-    """As plain JSON types."""
+def _concept_dict(found: ConceptReview, names: Mapping[str, str]) -> dict[str, Any]:
     return {
         "cui": found.cui,
         "name": names.get(found.cui, ""),
@@ -116,8 +120,8 @@ def concept_dict(found: OfConcept, names: Mapping[str, str]) -> dict[str, Any]:
         "judged": found.judged,
         "support": round(found.support, _DECIMALS),
         **{
-            kind: [_case_dict(case, "share", names) for case in cases_of_kind(found, kind)]
-            for kind in KINDS
+            kind: [_case_dict(case, "share", names) for case in cases]
+            for kind, cases in cases_by_kind(found).items()
         },
     }
 
@@ -131,33 +135,25 @@ def _case_dict(case: Case, score: str, names: Mapping[str, str]) -> dict[str, An
     }
 
 
-def _of_query(ranking: Ranking, names: Mapping[str, str]) -> str:
-    if ranking.error is not None:
-        return f"{ranking.query}: {ranking.error}\n"
-    return f"{ranking.query}\n{_table('similarity', ranking.cases, names)}\n"
-
-
-def _table(score: str, cases: Sequence[Case], names: Mapping[str, str]) -> str:
-    rows = [("rank", score, "id", "concepts", "caption")]
-    for rank, case in enumerate(cases, 1):
-        concepts = ", ".join(names.get(cui) or cui for cui in case.cuis)
-        row = (
-            str(rank),
-            f"{case.score:.3f}",
+def _table(score: str, cases: Sequence[Case], names: Mapping[str, str]) -> list[str]:
+    rows = [
+        (
+            rank,
+            case.score,
             case.image_id,
-            _short(concepts),
+            _short(", ".join(names.get(cui) or cui for cui in case.cuis)),
             _short(case.caption),
         )
-        rows.append(row)
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = [
-        "  ".join(
-            cell.rjust(width) if i < 2 else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
+        for rank, case in enumerate(cases, 1)
     ]
-    return "\n".join(f"  {line}".rstrip() for line in lines)
+    header = ("rank", score, "id", "concepts", "caption")
+    return columns(header, rows, decimals=3, max_width=None)  # ids stay whole
+
+
+def _blocks(sections: Iterable[Sequence[str]]) -> str:
+    """Sections as text, without the empty line before the first."""
+    lines = [line for block in sections for line in block]
+    return "".join(f"{line}\n" for line in lines[1:])
 
 
 def _short(text: str) -> str:
@@ -175,10 +171,10 @@ def _csv(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _fit(text: str, separator: str) -> str:
-    """An id that does not hold what separates ids."""
+    """Check that an id does not contain the separator of ids."""
     if separator in text or (separator == " " and len(text.split()) != 1):
         raise AnnotatorError(
-            f"The id {text!r} cannot stand in this format, in which "
+            f"The id {text!r} cannot be written in this format, in which "
             f"{'blanks' if separator == ' ' else repr(separator)} separate ids.",
             "Use --format json, or rename the image.",
         )

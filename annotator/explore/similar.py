@@ -1,4 +1,4 @@
-"""Cases that are similar to images: to given ones, or to those of the index itself."""
+"""Similar cases of image files, or of images of the index."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def rank_images(
         annotator: Of the index.
         refs: The images.
         k: Cases of each, at least 1.
-        without: Leave out the image itself (the case with its id), or all of its group.
-        groups: Of images by id; None for what the index knows of those with the same ids.
-        cache: Where vectors are looked up and kept.
-        batch_size: Images that the encoder takes at once; None for what suits it.
+        without: Exclude the image itself (the case with its id), or all of its group.
+        groups: Of images by id; None for the index's groups of the same ids.
+        cache: Of vectors.
+        batch_size: Images per encoder call; None for the encoder's default.
         workers: Threads; None for the number of cores.
     """
     results = embed_images(
@@ -73,7 +73,7 @@ def rank_images(
 def rank_ids(
     stored: Index, ids: Sequence[str], k: int, *, without: Without = "itself"
 ) -> list[Ranking]:
-    """The k cases that are most similar to each of some images of the index.
+    """The k most similar cases of each of some images of the index.
 
     Raises:
         AnnotatorError: The index has no image of such an id.
@@ -110,7 +110,7 @@ def _ranked(
 def _groups(
     stored: Index, ids: Sequence[str], given: Mapping[str, str] | None
 ) -> Mapping[str, str]:
-    """The group of each image that has one."""
+    """Groups by image id."""
     if given is not None:
         return given
     cases = stored.with_ids(ids)

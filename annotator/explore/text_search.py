@@ -1,4 +1,4 @@
-"""Search by free text."""
+"""Search by free text, with the text tower of an index's encoder."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from annotator.encoders.text_tower import make_text_tower
 from annotator.indexing.metadata import IndexMetadata
 from annotator.knn.projection import Projection, unit
-from index.cases import SearchResult
 from index.protocols import Index
+from index.rows import SearchResult
 
 
 class TextSearch:

@@ -23,10 +23,11 @@ def make_thumbnails(refs: Sequence[ImageRef], *, workers: int) -> Generator[byte
         refs: The images.
         workers: Threads.
     """
-    return in_threads(_thumbnail, refs, workers=workers)
+    return in_threads(make_thumbnail, refs, workers=workers)
 
 
-def _thumbnail(ref: ImageRef) -> bytes:
+def make_thumbnail(ref: ImageRef) -> bytes:
+    """A small JPEG of an image; b"" if it cannot be read."""
     try:
         picture = decode(ref.read(), at_least=SIDE)[0]
     except ImageError:

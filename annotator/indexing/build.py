@@ -28,10 +28,10 @@ from annotator.knn.cross_validation import stored_lists
 from annotator.knn.grid_search import Tuned, choose_voting
 from annotator.knn.model import Adaptation, FittedModel, fit_model
 from annotator.knn.voting import Voting
-from index.folder.writer import IndexType
 from index.locations import locate
 from index.milvus.kinds import MilvusKind
 from index.protocols import IndexLocation
+from index.search.build import IndexType
 from index.segments import CONTENT
 
 
@@ -172,8 +172,8 @@ def build_index(
         cached=embedded.cached,
         failed=embedded.failed,
         model=model,
-        index_type=manifest["index_type"],
-        search=manifest["search"],
+        index_type=manifest.index_type,
+        search=manifest.search,
     )
 
 

@@ -60,7 +60,7 @@ class IndexMetadata:
         Raises:
             AnnotatorError: A part is missing or of a wrong type.
         """
-        about = stored.manifest["about"]
+        about = stored.manifest.about
         try:
             encoder = about["embedder"]["name"]
             fingerprint = Fingerprint.from_dict(about["embedder"]["fingerprint"])
@@ -133,21 +133,21 @@ def describe(stored: Index, place: IndexLocation) -> dict[str, Any]:
         "images": len(stored),
         "concepts": len(concepts),
         "concepts_per_image": round(sum(concepts.values()) / len(stored), 3),
-        "index_type": manifest["index_type"],
-        "search": dict(manifest["search"]),
-        "added": sum(segment["rows"] for segment in manifest["segments"]),
-        "removed": manifest["removed"],
-        "dim": manifest["dim"],
-        "bytes": sum(file["bytes"] for file in manifest["files"].values()),
+        "index_type": manifest.index_type,
+        "search": dict(manifest.search),
+        "added": sum(segment.rows for segment in manifest.segments),
+        "removed": manifest.removed,
+        "dim": manifest.dim,
+        "bytes": sum(file.bytes for file in manifest.files.values()),
         "embedder": metadata.encoder,
         "fingerprint": metadata.fingerprint.digest,
         "precision": metadata.fingerprint.precision,
         "voting": asdict(metadata.voting),
-        "columns": sorted(manifest["columns"]),
+        "columns": sorted(manifest.columns),
         "most_frequent": [
             {"cui": cui, "name": stored.names.get(cui, ""), "images": images} for cui, images in top
         ],
-        "written_by": manifest["libraries"],
+        "written_by": manifest.libraries,
     }
 
 

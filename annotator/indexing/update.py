@@ -19,11 +19,10 @@ from annotator.knn.cross_validation import ARRAYS as TUNING
 from annotator.knn.cross_validation import stored_lists
 from annotator.knn.projection import Projection
 from index import LabelTable, StoredIndex
-from index.folder.change import Changed
-from index.folder.writer import IndexType
 from index.locations import locate
 from index.milvus.kinds import MilvusKind
-from index.protocols import Index, IndexLocation
+from index.protocols import Changed, Index, IndexLocation
+from index.search.build import IndexType
 from index.segments import CONTENT, Segment
 
 if TYPE_CHECKING:
@@ -134,7 +133,7 @@ def remove_images(
         missing_ok: Ids that the index does not have are no error.
 
     Raises:
-        IndexProblem: As `index.folder.change.remove_rows`.
+        IndexProblem: As `FolderLocation.remove_rows`.
     """
     place = locate(directory)
     before = place.open()
@@ -161,7 +160,7 @@ def compact_index(
         target_recall: Of an approximate kind; None for the same.
 
     Raises:
-        IndexProblem: As `index.folder.change.compact`.
+        IndexProblem: As `FolderLocation.compact`.
     """
     place = locate(directory)
     if index_type is not None:
@@ -181,7 +180,7 @@ def compact_index(
 
 def _forget_removed(place: IndexLocation, stored: StoredIndex) -> None:
     """Delete the vectors of images that were removed from the cache."""
-    if not stored.manifest["removed"]:
+    if not stored.manifest.removed:
         return
     known = [segment.arrays.get(CONTENT) for segment in stored.segments]
     if any(keys is None for keys in known):

@@ -48,7 +48,7 @@ def choose_caption(
     Args:
         captions: Of the neighbours, most similar first; an empty one is none.
         weights: Of the neighbours, at least 0; all 0 stands for all the same.
-        method: "consensus", or "nearest" for the first neighbour that has a caption.
+        method: "consensus", or "nearest" for that of the first neighbour that has one.
 
     Raises:
         ValueError: The method is unknown, or there are not as many weights as captions.

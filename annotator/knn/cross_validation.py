@@ -26,7 +26,7 @@ _SEARCHED_AT_ONCE = 256
 
 @dataclass(frozen=True)
 class NeighborLists:
-    """Neighbour lists of some rows, without rows of their own group.
+    """Neighbour lists of some rows of an index, without rows of their own group.
 
     Attributes:
         queries: int64[q], the rows.
@@ -37,7 +37,7 @@ class NeighborLists:
     found: Neighbors
 
     def to_arrays(self) -> dict[str, NDArray[np.generic]]:
-        """By name, for an index."""
+        """Arrays by name, for an index."""
         return {
             f"{ARRAYS}queries": self.queries,
             f"{ARRAYS}rows": self.found.rows.astype(np.int32),
@@ -60,7 +60,7 @@ class NeighborLists:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]], n: int) -> NeighborLists | None:
-        """What `to_arrays` gave, or None if `arrays` holds no lists.
+        """The reverse of `to_arrays`; None if `arrays` holds no lists.
 
         Args:
             arrays: Of an index.
@@ -98,7 +98,7 @@ def stored_lists(stored: Index) -> NeighborLists | None:
     Raises:
         AnnotatorError: They do not fit the index.
     """
-    written = len(stored) + stored.manifest["removed"]
+    written = len(stored) + stored.manifest.removed
     lists = NeighborLists.from_arrays(stored.arrays, written)
     return lists.renumbered(stored.renumber) if lists is not None else None
 
@@ -197,7 +197,7 @@ def _blocks(rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
 
 
 def _usable(queries: NDArray[np.int64], parts: Sequence[Neighbors]) -> NeighborLists:
-    """The lists that are not empty, by row."""
+    """The lists that are not empty, in the order of their rows."""
     width = min((part.rows.shape[1] for part in parts), default=0)
     if not width:
         none = np.zeros((0, 0))

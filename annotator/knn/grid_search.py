@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from annotator.evaluation.evaluation import bootstrap_interval
+from annotator.evaluation.measures import bootstrap_interval
 from annotator.evaluation.official_f1 import image_f1
 from annotator.knn.cross_validation import NeighborLists
 from annotator.knn.decision import choose_concepts
 from annotator.knn.posterior import weigh
 from annotator.knn.voting import Voting
 from index import LabelTable
-from index.cases import spread
 from index.progress import track
+from index.rows import sample_rows
 
 KS = (5, 10, 20, 50, 100)
 BETAS = (8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0, 96.0, 128.0)
@@ -47,7 +47,7 @@ class Tuned:
         interval: Its 95% bootstrap interval.
         images: How many were annotated for it.
         nearest: float[101], quantiles of the similarity of an image to its nearest neighbour.
-        grid: F1 of everything that was tried.
+        grid: Each candidate with its F1.
     """
 
     voting: Voting
@@ -78,7 +78,7 @@ def choose_voting(
     Args:
         lists: From `annotator.knn.cross_validation`.
         labels: Concepts of the index rows.
-        start: What is not tuned (`min_score`, and whatever is in `fixed`).
+        start: Has the fields that are not tuned (`min_score`, and those in `fixed`).
         fixed: Fields of `Voting` that stay as they are in `start`.
     """
     nearest = np.quantile(lists.found.similarities[:, 0], np.linspace(0, 1, _QUANTILES))
@@ -145,7 +145,7 @@ def _deciders() -> list[dict[str, Any]]:
 def _free(
     candidates: Sequence[Mapping[str, Any]], start: Voting, fixed: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """What candidates change of what is free, each once; those of another fixed kind drop out."""
+    """The candidates' changes to free fields, each once, without those of another fixed kind."""
     kinds = [name for name in ("kernel", "decider") if name in fixed]
     free: list[dict[str, Any]] = []
     for candidate in candidates:
@@ -158,7 +158,7 @@ def _free(
 
 
 def _tried(voting: Voting) -> dict[str, Any]:
-    """A candidate without what had no part in it."""
+    """The parameters of a candidate that had an effect."""
     shown: dict[str, Any] = {
         "k": voting.k,
         "kernel": voting.kernel,
@@ -170,8 +170,8 @@ def _tried(voting: Voting) -> dict[str, Any]:
 
 
 def _some(lists: NeighborLists) -> NeighborLists:
-    """Evenly spaced ones of the lists, at most 2,000."""
-    kept = spread(len(lists.queries), _GRID_IMAGES)
+    """At most 2,000 of the lists, evenly spaced."""
+    kept = sample_rows(len(lists.queries), _GRID_IMAGES)
     return NeighborLists(lists.queries[kept], lists.found.take(kept))
 
 

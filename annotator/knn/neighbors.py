@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from index.cases import Rows, SearchResult
+from index.rows import Rows, SearchResult
 from index.search.base import Neighbors, VectorIndex
 
 Find = Callable[[NDArray[np.float32], int], SearchResult]
@@ -114,6 +114,8 @@ def nearest_others(
     ids: Sequence[str],
     groups: Sequence[str],
     k: int,
+    *,
+    more: int | None = None,
 ) -> Iterator[SearchResult]:
     """The k nearest rows of each vector that are another image, of another group; 256 at a time.
 
@@ -126,20 +128,22 @@ def nearest_others(
         ids: Of the queries: rows with these ids are left out; "" for none.
         groups: Of the queries: rows of these groups are left out; "" for none.
         k: At least 1.
+        more: Neighbours beyond k that are searched for at first, before it turns out that more are
+            left out; None for 20, or 1 without groups.
 
     Raises:
         IndexProblem: As `find`.
     """
     for start in range(0, len(vectors), _SEARCHED_AT_ONCE):
         part = slice(start, start + _SEARCHED_AT_ONCE)
-        more = _MORE if any(groups[part]) else 1
+        beyond = more or (_MORE if any(groups[part]) else 1)
         while True:
-            found = find(vectors[part], k + more)
+            found = find(vectors[part], k + beyond)
             others = found.neighbors.without(_own(found, ids[part], groups[part]), k)
             enough = bool(np.isfinite(others.similarities).all())
-            if enough or more >= LARGEST_GROUP or found.neighbors.rows.shape[1] < k + more:
+            if enough or beyond >= LARGEST_GROUP or found.neighbors.rows.shape[1] < k + beyond:
                 break
-            more = min(8 * more, LARGEST_GROUP)
+            beyond = min(8 * beyond, LARGEST_GROUP)
         yield SearchResult(others, found.cases)
 
 

@@ -56,7 +56,7 @@ class Projection:
 
     @property
     def dim(self) -> int:
-        """Length of the vectors that it takes."""
+        """Length of the encoder's vectors."""
         return len(self.mean)
 
     def apply(
@@ -141,7 +141,7 @@ class Projection:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> Projection | None:
-        """What `to_arrays` gave, or None if `arrays` holds no projection.
+        """The reverse of `to_arrays`; None if `arrays` holds no projection.
 
         Raises:
             AnnotatorError: Parts are missing or do not fit together.
@@ -161,7 +161,7 @@ class Projection:
 def standardised(
     vectors: NDArray[np.float32], mean: NDArray[np.float32], scale: NDArray[np.float32]
 ) -> NDArray[np.float64]:
-    """float64[n, dim]: less the mean, times the scale, of unit norm."""
+    """float64[n, dim]: (vector - mean) * scale, brought to unit norm."""
     return unit((vectors.astype(np.float64) - mean) * scale)
 
 

@@ -1,1 +1,1 @@
-"""The images of an index as points in two dimensions: as a picture, and as a page."""
+"""Two-dimensional maps of the images of an index, as a picture and as a page."""

@@ -1,4 +1,4 @@
-"""Where the points of a map lie: many dimensions brought down to two."""
+"""Dimensionality reduction for a map: principal components and UMAP."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Layout:
 
     Attributes:
         positions: float64[n, 2].
-        axes: What to write at each axis.
+        axes: Label of each axis.
     """
 
     positions: NDArray[np.float64]
@@ -33,13 +33,13 @@ class Layout:
 
 
 def pca(blocks: Blocks) -> Layout:
-    """Principal component analysis: the two directions in which the vectors differ most.
+    """First two principal components.
 
-    The covariance is summed up block by block, so that the vectors are never in memory together.
-    A component points to where its largest coefficient is positive.
+    The covariance is accumulated block by block, so the vectors are never in memory together. The
+    sign of a component makes its largest coefficient positive.
 
     Args:
-        blocks: Gives float32[m, dim] of all vectors in order, each time that it is called.
+        blocks: Returns all vectors in order, in blocks float32[m, dim]; called twice.
     """
     center, covariance = _moments(blocks())
     values, directions = np.linalg.eigh(covariance)
@@ -57,13 +57,13 @@ def pca(blocks: Blocks) -> Layout:
 
 
 def umap(blocks: Blocks, *, seed: int = 0) -> Layout:
-    """UMAP (McInnes, Healy and Melville 2018), begun from the principal components.
+    """UMAP (McInnes, Healy and Melville 2018), initialised with the principal components.
 
-    On one thread: with several, the same seed would give another map each time.
+    On one thread: several would give another map each time, despite the seed.
 
     Args:
-        blocks: As for `pca`; all vectors are in memory together.
-        seed: Of its randomness.
+        blocks: As for `pca`, but all vectors are in memory together.
+        seed: Random seed.
 
     Raises:
         AnnotatorError: umap-learn is not installed.
@@ -90,7 +90,7 @@ def umap(blocks: Blocks, *, seed: int = 0) -> Layout:
 def _moments(
     blocks: Iterable[NDArray[np.float32]],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The mean, float64[dim], and the covariance, float64[dim, dim]."""
+    """Mean, float64[dim], and covariance, float64[dim, dim]."""
     n, about, total, products = 0, None, 0.0, 0.0
     for block in blocks:
         if about is None:  # near the mean, so that single precision is enough for the products

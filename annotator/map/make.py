@@ -1,15 +1,29 @@
-"""From an index to a map of it."""
+"""From an index to a map of its images, and to a picture of the map."""
 
 from __future__ import annotations
 
+import io
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
 
 from annotator.errors import AnnotatorError
-from annotator.map.colour import Colouring, by_concept, by_value, find_concepts
+from annotator.map.colouring import (
+    EDGE,
+    MARKS,
+    REST,
+    REST_MARK,
+    Category,
+    Colouring,
+    Mark,
+    by_concept,
+    by_value,
+    find_concepts,
+)
 from annotator.map.layout import Layout, pca, umap
 from annotator.map.points import Points, read_points
 from annotator.tables.formats import read_column
@@ -17,18 +31,20 @@ from index.protocols import Index
 
 Method = Literal["pca", "umap"]
 
-DEFAULT_LIMIT = 5000
+DEFAULT_LIMIT = 5000  # points
+_WIDEST = 34  # characters of a label in the legend
+_LARGEST = 36.0  # square points of a mark
 
 
 @dataclass(frozen=True)
 class Map:
-    """Everything that a picture or a page of an index shows.
+    """A map: what its picture and its page show.
 
     Attributes:
-        title: Of the index.
-        points: What is drawn.
-        layout: Where.
-        colouring: In which colours.
+        title: Name of the index.
+        points: The images.
+        layout: Their positions.
+        colouring: Their colours.
     """
 
     title: str
@@ -38,7 +54,7 @@ class Map:
 
     @property
     def counted(self) -> str:
-        """How many images of how many."""
+        """How many images it shows, in words."""
         drawn, total = len(self.points), self.points.total
         return f"{drawn:,} of {total:,} images" if drawn < total else f"{total:,} images"
 
@@ -58,15 +74,15 @@ def make_map(
     Args:
         stored: The index.
         title: Its name.
-        method: How many dimensions become two.
+        method: Dimensionality reduction.
         color: "concept", "group", or "FILE" or "FILE:COLUMN" with a value for each image.
-        concepts: With `color` "concept", CUIs or names; without, the telling ones are chosen.
-        limit: The most points; more images are sampled.
+        concepts: With `color` "concept": CUIs or names; none for the most discriminative ones.
+        limit: Most points; of more images a random sample is drawn.
         seed: Of the sample and of UMAP.
 
     Raises:
-        AnnotatorError: The index lies on a server, there is nothing to colour by, an unknown
-            concept, umap-learn is missing, or a file cannot be read.
+        AnnotatorError: The index lies on a server, has nothing to colour by or lacks a concept,
+            umap-learn is missing, or a file cannot be read.
     """
     if color == "concept":
         chosen = find_concepts(concepts, stored.concepts, stored.names) if concepts else None
@@ -75,9 +91,51 @@ def make_map(
         colouring = by_concept(points.labels, points.name, chosen)
     else:
         colouring = _by_value(points, color)
-    blocks = partial(points.blocks)
-    layout = pca(blocks) if method == "pca" else umap(blocks, seed=seed)
+    layout = pca(points.blocks) if method == "pca" else umap(points.blocks, seed=seed)
     return Map(title, points, layout, colouring)
+
+
+def draw_map(drawn: Map) -> bytes:
+    """Draw a map as a PNG; the same bytes for the same map and version of matplotlib."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 7), layout="constrained")
+    axes = figure.subplots()
+    colouring = drawn.colouring
+    size = max(10.0, min(_LARGEST, 24000 / len(drawn.points)))
+    rest = int(np.sum(colouring.of == REST))
+    lines = []
+    if rest:  # drawn first, so below the others, and named last
+        lines = [
+            (_scatter(axes, drawn, REST, REST_MARK, size * 0.6), f"{colouring.rest} ({rest:,})")
+        ]
+    named = [
+        (_scatter(axes, drawn, number, MARKS[number], size), _label(category))
+        for number, category in enumerate(colouring.categories)
+    ]
+    lines = named + lines
+    legend = figure.legend(
+        [handle for handle, _ in lines],
+        [str(i) for i in range(len(lines))],
+        loc="outside right upper",
+        title=f"by {colouring.by}",
+        frameon=False,
+        alignment="left",
+        fontsize=9,
+        markerscale=(_LARGEST / size) ** 0.5,
+        labelspacing=0.8,
+    )
+    for written, (_, label) in zip(legend.get_texts(), lines, strict=True):
+        written.set_text(label)
+    for written in (legend.get_title(), *legend.get_texts()):
+        written.set_parse_math(False)  # names hold dollars
+    axes.set_title(f"{drawn.title}: {drawn.counted}", loc="left", fontsize=11, parse_math=False)
+    axes.set(xlabel=drawn.layout.axes[0], ylabel=drawn.layout.axes[1], xticks=[], yticks=[])
+    axes.set_aspect("equal", adjustable="datalim")
+    axes.spines[["top", "right"]].set_visible(False)
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=110, metadata={"Software": None})
+    return file.getvalue()
 
 
 def _by_value(points: Points, color: str) -> Colouring:
@@ -100,3 +158,20 @@ def _by_value(points: Points, color: str) -> Colouring:
     path, _, column = color.rpartition(":")
     by = column if path and not Path(color).exists() else Path(color).stem
     return by_value(found, by.strip())
+
+
+def _label(category: Category) -> str:
+    name = textwrap.shorten(category.label or category.cui, _WIDEST, placeholder="…")
+    of = f" of {category.held:,}" if category.held != category.points else ""
+    cui = f"\n{category.cui}" if category.cui and category.label else ""
+    return f"{name} ({category.points:,}{of}){cui}"
+
+
+def _scatter(axes: Any, drawn: Map, category: int, mark: Mark, size: float) -> Any:
+    shown = drawn.layout.positions[drawn.colouring.of == category]
+    form = np.array(mark.form)
+    size *= float(np.abs(form).max()) ** 2  # matplotlib scales each form to the same width
+    return axes.scatter(
+        shown[:, 0], shown[:, 1], s=size, c=mark.colour, marker=form,
+        alpha=0.85, linewidths=0.3, edgecolors=EDGE[0],
+    )  # fmt: skip

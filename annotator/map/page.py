@@ -1,20 +1,29 @@
-"""A map as a page that is one file: the points can be looked at one by one."""
+"""A map as an interactive page."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from pathlib import Path
+import base64
+import contextlib
+import io
+import os
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from annotator.map.colour import REST as NONE
+from annotator.images.ref import in_order_of
+from annotator.images.sources import find_images
+from annotator.images.thumbnails import SIDE, make_thumbnails
+from annotator.map.colouring import EDGE, MARKS, REST, REST_MARK, Mark
 from annotator.map.make import Map
-from annotator.map.style import EDGE, MARKS, REST, Mark
-from annotator.render.html import document, text
+from annotator.map.points import Points
+from annotator.render.html import render_page
+from index.progress import track
 
-_FILES = Path(__file__).parent
+# Pixels of a thumbnail up to so many points; those of a page stay near 10 MB.
+_SIDES = ((1000, SIDE), (2500, 128), (6000, 96))
+_LEAST_SIDE = 64
+_QUALITY = 70
 
 
 def map_page(drawn: Map, pictures: Sequence[str] = ()) -> str:
@@ -22,59 +31,45 @@ def map_page(drawn: Map, pictures: Sequence[str] = ()) -> str:
 
     Args:
         drawn: The map.
-        pictures: Of each point, as `read_pictures` gives them; empty for a page without.
+        pictures: Of each point, as from `read_pictures`; empty for a page without.
     """
-    data = json.dumps(_data(drawn, pictures), separators=(",", ":"))
-    data = data.replace("<", "\\u003c")  # so that no text ends the script
-    colouring = drawn.colouring
-    fitted = (
-        " The vectors were fitted to the concepts, so the map shows images of the same concepts "
-        "nearer to each other than they look."
-        if drawn.points.fitted
-        else ""
-    )
-    body = f"""<header>
-<h1>Map of {text(drawn.title)}</h1>
-<p class="muted">{text(drawn.counted)}, near each other where their vectors are alike.{fitted}
-Not for clinical use.</p>
-</header>
-<noscript><p>This page needs JavaScript, which is in it; nothing is fetched.</p></noscript>
-<main>
-<section class="card plot" aria-label="Map">
-<canvas id="map" tabindex="0" role="application" aria-describedby="keys"
- aria-label="Map of {text(drawn.counted)}"></canvas>
-<div class="below">
-<p class="muted small">→&nbsp;{text(drawn.layout.axes[0])} · ↑&nbsp;{text(drawn.layout.axes[1])}</p>
-<div class="tools">
-<button type="button" id="nearer" aria-label="Zoom in">+</button>
-<button type="button" id="farther" aria-label="Zoom out">−</button>
-<button type="button" id="whole">Whole map</button>
-</div>
-</div>
-<div id="point" class="card" aria-live="polite" hidden></div>
-</section>
-<aside class="card">
-<h2>By {text(colouring.by)}</h2>
-<ul id="legend"></ul>
-<p class="muted small">{text(colouring.rule)} Choose one to hide or show it.</p>
-<label for="find">Find</label>
-<input type="search" id="find" autocomplete="off" placeholder="id, concept, caption">
-<p id="found" class="muted small" aria-live="polite"></p>
-</aside>
-</main>
-<p class="muted small" id="keys">Click or tap a point to keep it shown. Wheel or + and − zoom, drag
-moves the map; arrow keys go from point to point, Escape lets go, 0 shows the whole map.</p>
-<script type="application/json" id="data">{data}</script>"""
-    return document(
-        f"Map of {drawn.title}",
-        body,
-        style=(_FILES / "page.css").read_text(encoding="utf-8"),
-        script=(_FILES / "page.js").read_text(encoding="utf-8"),
-    )
+    return render_page("map.html", drawn=drawn, data=_data(drawn, pictures))
+
+
+def default_side(points: int) -> int:
+    """Longer side in pixels of the thumbnails of a page."""
+    return next((side for most, side in _SIDES if points <= most), _LEAST_SIDE)
+
+
+def read_pictures(points: Points, side: int, images: str | None = None) -> list[str]:
+    """A thumbnail of each point, or none at all where there are none.
+
+    Args:
+        points: Of the map.
+        side: Longest side in pixels.
+        images: Where the images lie, for an index without thumbnails.
+
+    Returns:
+        JPEGs in base64, "" for a point without; empty if the index keeps none and `images` is None.
+
+    Raises:
+        AnnotatorError: There are no images at `images`.
+    """
+    kept: Iterable[bytes] | None = points.pictures()
+    with contextlib.ExitStack() as stack:
+        if kept is None and images is not None:
+            refs = in_order_of(points.ids, find_images(images).images)
+            made = make_thumbnails(refs, workers=len(os.sched_getaffinity(0)))
+            kept = stack.enter_context(contextlib.closing(made))
+        if kept is None:
+            return []
+        return [
+            _encoded(picture, side) for picture in track(kept, total=len(points), label="Pictures")
+        ]
 
 
 def _data(drawn: Map, pictures: Sequence[str]) -> dict[str, Any]:
-    """What the script draws, as JSON types."""
+    """The data of the script, as JSON types."""
     points, colouring = drawn.points, drawn.colouring
     positions = drawn.layout.positions
     span = float(np.ptp(positions, axis=0).max()) or 1.0
@@ -85,12 +80,14 @@ def _data(drawn: Map, pictures: Sequence[str]) -> dict[str, Any]:
          "points": category.points, "held": category.held, **_mark(mark)}
         for category, mark in zip(colouring.categories, MARKS, strict=False)
     ]  # fmt: skip
-    rest = int(np.sum(colouring.of == NONE))
-    legend.append({"label": colouring.rest, "cui": "", "points": rest, "held": rest, **_mark(REST)})
+    rest = int(np.sum(colouring.of == REST))
+    legend.append(
+        {"label": colouring.rest, "cui": "", "points": rest, "held": rest, **_mark(REST_MARK)}
+    )
     return {
         "x": places[:, 0].tolist(),
         "y": places[:, 1].tolist(),
-        "category": np.where(colouring.of == NONE, len(legend) - 1, colouring.of).tolist(),
+        "category": np.where(colouring.of == REST, len(legend) - 1, colouring.of).tolist(),
         "legend": legend,
         "edge": EDGE,
         "by": colouring.by,
@@ -108,3 +105,19 @@ def _data(drawn: Map, pictures: Sequence[str]) -> dict[str, Any]:
 
 def _mark(mark: Mark) -> dict[str, Any]:
     return {"colours": [mark.colour, mark.dark], "form": mark.form}
+
+
+def _encoded(picture: bytes, side: int) -> str:
+    """A JPEG at most `side` pixels wide and high; "" where it cannot be read."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(picture), formats=["JPEG"]) as image:
+            if max(image.size) > side:
+                image.thumbnail((side, side), Image.Resampling.BICUBIC)
+                file = io.BytesIO()
+                image.save(file, "JPEG", quality=_QUALITY, optimize=True)
+                picture = file.getvalue()
+    except OSError:
+        return ""
+    return base64.b64encode(picture).decode("ascii")

@@ -1,4 +1,4 @@
-"""What a map takes from an index; nothing else of it reads one."""
+"""The rows of an index that a map shows."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _ROWS_AT_ONCE = 4096
 
 @dataclass(frozen=True)
 class Points:
-    """Rows of an index that are drawn.
+    """Rows of an index as points of a map.
 
     Attributes:
         stored: The index.
-        rows: int64[n], ascending: the row of each point.
+        rows: int64[n]: the row of each point, ascending.
         labels: The concepts of each point.
     """
 
@@ -38,7 +38,7 @@ class Points:
 
     @property
     def total(self) -> int:
-        """How many images the index holds."""
+        """Number of images in the index."""
         return len(self.stored)
 
     @property
@@ -52,35 +52,33 @@ class Points:
         return (IndexMetadata.of(self.stored).adaptation or {}).get("penalty") is not None
 
     def name(self, cui: str) -> str:
-        """Of a concept; empty where it has none."""
+        """Name of a concept; empty if it has none."""
         return self.stored.names.get(cui, "")
 
     def texts(self, column: str) -> list[str] | None:
-        """Text of each point in a column ("captions", "groups"); None where there is no column."""
+        """Text of each point in a column ("captions", "groups"); None if there is no column."""
         texts = self.stored.columns.get(column)
         return None if texts is None else [texts[row] for row in self.rows.tolist()]
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
-        """float32[m, dim]: the vectors in order, some thousand at once."""
+        """The vectors in order, in blocks float32[m, dim] of some thousand."""
         read = iter(track(range(len(self)), total=len(self), label="Laying out"))
         while places := list(islice(read, _ROWS_AT_ONCE)):
             yield self.stored.vectors(self.rows[places])
 
     def pictures(self) -> list[bytes] | None:
-        """The small picture of each point, a JPEG, b"" where it has none; None if the index keeps
-        none at all.
-        """
+        """JPEG thumbnail of each point, b"" where it has none; None if the index keeps none."""
         if not self.stored.has_thumbnails:
             return None
         return [self.stored.thumbnail(row) or b"" for row in self.rows.tolist()]
 
 
 def read_points(stored: Index, *, limit: int, seed: int = 0) -> Points:
-    """All images of an index, or a random sample of them.
+    """Take all images of an index, or a uniform random sample.
 
     Args:
         stored: The index.
-        limit: The most points, at least 1; each row is as likely as the others to be drawn.
+        limit: Most points, at least 1.
         seed: Of the sample.
 
     Raises:

@@ -45,7 +45,7 @@ Licence: Apache-2.0.
 
 @dataclass(frozen=True)
 class SamplePaths:
-    """Where the parts of a sample collection lie."""
+    """Paths of the parts of a sample collection."""
 
     directory: Path
     images: Path
@@ -59,24 +59,16 @@ class SamplePaths:
     @classmethod
     def of(cls, directory: Path) -> SamplePaths:
         """The paths of a collection in ``directory``, whether or not they exist."""
+        tables = ("concepts", "captions", "concept_names", "split", "patients")
         return cls(
             directory=directory,
             images=directory / "images",
-            concepts=directory / "concepts.csv",
-            captions=directory / "captions.csv",
-            concept_names=directory / "concept_names.csv",
-            split=directory / "split.csv",
-            patients=directory / "patients.csv",
             readme=directory / "README.txt",
+            **{table: directory / f"{table}.csv" for table in tables},
         )
 
 
-def write_sample(
-    directory: Path,
-    *,
-    n: int = 600,
-    seed: int = 2026,
-) -> SamplePaths:
+def write_sample(directory: Path, *, n: int = 600, seed: int = 2026) -> SamplePaths:
     """Draw the sample collection into ``directory``.
 
     The folder appears complete or not at all. Images depend on the seed and their own position,
@@ -123,7 +115,7 @@ def write_sample(
 
 
 def _holds(paths: SamplePaths, made_of: dict[str, int]) -> bool:
-    """Whether a complete collection, made of the same n, seed and generation, lies there."""
+    """Whether the folder holds a complete collection of the same n, seed and generation."""
     try:
         recorded = json.loads((paths.directory / "sample.json").read_text(encoding="utf-8"))
         images = sum(1 for _ in paths.images.iterdir())

@@ -17,6 +17,8 @@ from annotator.phantoms.canvas import (
     paint,
     pose,
     step,
+    stretch,
+    symmetric,
     union,
 )
 from annotator.phantoms.cases import Case
@@ -35,10 +37,24 @@ def render(case: Case) -> Array:
     canvas, rng = Canvas(290, 300), case.anatomy()
     signal = dict(zip(_TISSUES, _SIGNALS[case.variant], strict=True))
     draw = {"axial": _axial, "sagittal": _sagittal, "coronal": _coronal}[case.view]
-    image, brain = draw(canvas, rng, signal)
+    picture = _Picture(canvas, signal)
+    brain = draw(picture, rng)
     if "tumor" in case.findings:
-        image = _tumor(canvas, image, brain, case)
-    return _scan(image, case.acquisition())
+        picture.image = _tumor(canvas, picture.image, brain, case)
+    return _scan(picture.image, case.acquisition())
+
+
+class _Picture:
+    """A picture in the making, as a stack of tissues with the signals of one weighting."""
+
+    def __init__(self, canvas: Canvas, signal: dict[str, float]) -> None:
+        self.canvas, self.signal = canvas, signal
+        self.image: Array = np.zeros((canvas.height, canvas.width), np.float32)
+
+    def lay(self, mask: Array, tissue: str | float, times: float = 1.0) -> None:
+        """Lay a tissue (or a signal) over the picture where ``mask`` says so."""
+        value = self.signal[tissue] if isinstance(tissue, str) else tissue
+        self.image = paint(self.image, mask, value * times)
 
 
 def _scan(image: Array, shot: np.random.Generator) -> Array:
@@ -55,29 +71,26 @@ def _scan(image: Array, shot: np.random.Generator) -> Array:
     return clamp(magnitude ** shot.uniform(0.85, 1.15))
 
 
-def _axial(
-    canvas: Canvas, rng: np.random.Generator, signal: dict[str, float]
-) -> tuple[Array, Array]:
-    t = axial(canvas, rng, "ventricles")
-    image = t.head * signal["fat"]
-    image = paint(image, step((-0.075) - t.depth, 0.008), signal["muscle"])
-    image = paint(image, t.skull, signal["bone"])
-    image = paint(image, t.brain, signal["gray"])
-    image = paint(image, t.white, signal["white"])
-    image = paint(image, t.fluid, signal["fluid"])
-    image = paint(image, t.falx, signal["bone"] + 0.2)
-    return image, t.brain
+def _axial(picture: _Picture, rng: np.random.Generator) -> Array:
+    t = axial(picture.canvas, rng, "ventricles")
+    picture.lay(t.head, "fat")
+    picture.lay(step((-0.075) - t.depth, 0.008), "muscle")
+    picture.lay(t.skull, "bone")
+    picture.lay(t.brain, "gray")
+    picture.lay(t.white, "white")
+    picture.lay(t.fluid, "fluid")
+    picture.lay(t.falx, picture.signal["bone"] + 0.2)
+    return t.brain
 
 
-def _sagittal(
-    canvas: Canvas, rng: np.random.Generator, signal: dict[str, float]
-) -> tuple[Array, Array]:
+def _sagittal(picture: _Picture, rng: np.random.Generator) -> Array:
     """Midline slice, face to the left."""
-    stretch = (rng.uniform(0.94, 1.06), rng.uniform(0.95, 1.05))
+    canvas = picture.canvas
+    size = (rng.uniform(0.94, 1.06), rng.uniform(0.95, 1.05))
     age = rng.uniform(0, 1)
 
     def warp(*points: Point) -> list[Point]:
-        return [(x * stretch[0], y * stretch[1]) for x, y in points]
+        return stretch(points, *size)
 
     head = canvas.polygon(warp(
         (0.05, -0.92), (-0.35, -0.85), (-0.62, -0.62), (-0.71, -0.35), (-0.73, -0.14),
@@ -94,81 +107,77 @@ def _sagittal(
         (0.67, -0.14), (0.52, -0.03), (0.3, -0.07), (0.12, -0.12), (-0.1, -0.1), (-0.3, -0.03),
         (-0.52, -0.07)), 0.01)  # fmt: skip
     # Muscle and fat of face and neck, then the vault over them.
-    image = head * (signal["fat"] * 0.8)
+    picture.lay(head, "fat", 0.8)
     lumps = canvas.noise(rng, 0.09)
     flesh = step(0.06 - lumps * 0.12 + (0.08 - canvas.y) * 0.5, 0.06)
-    image = paint(image, head * flesh, signal["muscle"])
+    picture.lay(head * flesh, "muscle")
     throat = warp((-0.62, 0.18), (-0.2, 0.2), (-0.06, 0.4), (-0.1, 0.7), (-0.08, 1.1))
     mouth = warp((-0.66, 0.42), (-0.3, 0.35))
     airway = canvas.strokes([Stroke(throat, 0.07), Stroke(mouth, 0.02)], 0.012)
-    tongue = canvas.ellipse((-0.43 * stretch[0], 0.5), (0.2, 0.13), 0.3, 0.03)
-    image = paint(image, airway, 0.02)
-    image = paint(image, tongue, signal["muscle"] * 1.15)
+    tongue = canvas.ellipse((-0.43 * size[0], 0.5), (0.2, 0.13), 0.3, 0.03)
+    picture.lay(airway, 0.02)
+    picture.lay(tongue, "muscle", 1.15)
     vault = step(0.5 - 0.5 * inner, 0.25)
-    image = paint(image, vault, signal["bone"] * 1.5)
-    image = paint(image, canvas.ellipse((-0.22, 0.07), (0.09, 0.07), soft=0.015), 0.02)
+    picture.lay(vault, "bone", 1.5)
+    picture.lay(canvas.ellipse((-0.22, 0.07), (0.09, 0.07), soft=0.015), 0.02)
     cisterns = canvas.polygon(warp(
         (-0.6, -0.3), (-0.5, -0.6), (0.1, -0.82), (0.6, -0.5), (0.68, -0.1), (0.6, 0.16),
         (0.4, 0.33), (0.22, 0.36), (0.0, 0.2), (-0.1, 0.0), (-0.5, -0.04)), 0.01)  # fmt: skip
-    image = paint(image, cisterns, signal["fluid"])
+    picture.lay(cisterns, "fluid")
 
     depth = 0.32 - blur(1 - brain, 26) * 0.64
     shallow = clamp((0.26 - depth) / 0.1, 0.15)
     crease = creases(canvas, rng, 0.13)
     sulci = step(crease - (0.08 + 0.14 * age) * shallow, 0.08) * shallow
-    image = paint(image, brain, signal["gray"])
-    image = paint(image, brain * step(0.42 * shallow - crease, 0.15), signal["white"])
-    image = paint(image, brain * sulci, signal["fluid"])
+    picture.lay(brain, "gray")
+    picture.lay(brain * step(0.42 * shallow - crease, 0.15), "white")
+    picture.lay(brain * sulci, "fluid")
     # Below the corpus callosum: ventricle, thalamus, then the callosum itself and its sulcus.
     arc = warp(
         (-0.27, -0.15), (-0.34, -0.28), (-0.2, -0.42), (0.05, -0.46), (0.26, -0.37), (0.29, -0.23)
     )
     cavity = canvas.polygon([*arc, *warp((0.1, -0.16), (-0.1, -0.1))], 0.012)
-    image = paint(image, cavity, signal["gray"])
+    picture.lay(cavity, "gray")
     ventricle = cavity * canvas.ellipse((-0.02, -0.33), (0.24, 0.06 + 0.04 * age), 0.1, 0.02)
-    image = paint(image, ventricle, signal["fluid"])
+    picture.lay(ventricle, "fluid")
     cingulate = Stroke([(x * 1.16, y * 1.22 + 0.02) for x, y in arc], 0.02)
-    image = paint(image, canvas.strokes([cingulate], 0.01), signal["fluid"])
-    image = paint(image, canvas.strokes([Stroke(arc, 0.062)], 0.01), signal["white"] * 1.05)
-    image = paint(
-        image, canvas.ellipse((0.06, -0.22), (0.1, 0.07), soft=0.015), signal["gray"] * 1.1
-    )
+    picture.lay(canvas.strokes([cingulate], 0.01), "fluid")
+    picture.lay(canvas.strokes([Stroke(arc, 0.062)], 0.01), "white", 1.05)
+    picture.lay(canvas.ellipse((0.06, -0.22), (0.1, 0.07), soft=0.015), "gray", 1.1)
 
     stem = [Stroke(warp((0.06, -0.16), (0.07, 0.05), (0.14, 0.3), (0.2, 0.6), (0.16, 1.2)), 0.1)]
     cord = np.maximum(
         canvas.strokes(stem, 0.012), canvas.ellipse((0.05, 0.08), (0.1, 0.13), 0.1, 0.015)
     )
     canal = canvas.strokes([Stroke(warp((0.14, 0.3), (0.2, 0.6), (0.16, 1.2)), 0.19)], 0.012)
-    image = paint(image, canal, signal["fluid"])
+    picture.lay(canal, "fluid")
     folia_center = (0.26, 0.1)
     rings = np.hypot(canvas.x - folia_center[0], canvas.y - folia_center[1])
     folia = np.sin(rings * (2 * math.pi / 0.045)) * 0.5 + 0.5
     cerebellum = canvas.ellipse((0.4, 0.14), (0.2, 0.17), 0.2, 0.012)
-    image = paint(image, cerebellum, signal["gray"])
-    image = paint(
-        image, cerebellum * folia * (rings > 0.1), 0.5 * (signal["gray"] + signal["fluid"])
-    )
-    image = paint(image, canvas.ellipse((0.33, 0.13), (0.09, 0.05), 0.2, 0.03), signal["white"])
-    image = paint(image, cord, signal["white"] * 0.95)
-    image = paint(image, canvas.ellipse((0.19, 0.1), (0.03, 0.06), 0.3, 0.012), signal["fluid"])
+    picture.lay(cerebellum, "gray")
+    between = 0.5 * (picture.signal["gray"] + picture.signal["fluid"])
+    picture.lay(cerebellum * folia * (rings > 0.1), between)
+    picture.lay(canvas.ellipse((0.33, 0.13), (0.09, 0.05), 0.2, 0.03), "white")
+    picture.lay(cord, "white", 0.95)
+    picture.lay(canvas.ellipse((0.19, 0.1), (0.03, 0.06), 0.3, 0.012), "fluid")
     for k in range(6):
         center = (0.04 + 0.012 * k - 0.004 * k * k, 0.47 + 0.125 * k)
         box = np.maximum(np.abs(canvas.x - center[0]), 1.5 * np.abs(canvas.y - center[1]))
         body = step(box - 0.072, 0.012)
-        image = paint(image, body, signal["marrow"])
-    return image * head, np.maximum(brain, cerebellum)
+        picture.lay(body, "marrow")
+    picture.image = picture.image * head
+    return np.maximum(brain, cerebellum)
 
 
-def _coronal(
-    canvas: Canvas, rng: np.random.Generator, signal: dict[str, float]
-) -> tuple[Array, Array]:
+def _coronal(picture: _Picture, rng: np.random.Generator) -> Array:
     """Slice through the third ventricle, vertex up."""
+    canvas = picture.canvas
     wide, age = rng.uniform(0.93, 1.07), rng.uniform(0, 1)
     crease = creases(canvas, rng, 0.12)
 
     def pair(*points: Point) -> list[Point]:
-        right = [(x * wide, y) for x, y in points]
-        return right + [(-x, y) for x, y in reversed(right)]
+        return symmetric(points, wide)
 
     head = canvas.polygon(pair(
         (0.14, -0.94), (0.42, -0.84), (0.65, -0.5), (0.72, -0.05), (0.7, 0.3), (0.62, 0.55),
@@ -181,27 +190,27 @@ def _coronal(
         (0.12, -0.83), (0.35, -0.73), (0.55, -0.43), (0.61, -0.05), (0.57, 0.18), (0.4, 0.28),
         (0.24, 0.22), (0.14, 0.1)), 0.01)  # fmt: skip
     depth = (1 - rho) * 0.58
-    image = head * (signal["fat"] * 0.85)
+    picture.lay(head, "fat", 0.85)
     lumps = canvas.noise(rng, 0.1)
     flesh = step(-lumps * 0.1 + (0.2 - canvas.y) * 0.5, 0.08)
-    image = paint(image, head * flesh, signal["muscle"])
-    image = paint(image, vault, signal["bone"] * 1.5)
+    picture.lay(head * flesh, "muscle")
+    picture.lay(vault, "bone", 1.5)
     for s in (-1, 1):  # the mastoid's air cells
-        image = paint(image, canvas.blob(rng, (s * 0.5 * wide, 0.42), (0.11, 0.1), 0.2, 0.03), 0.05)
-    image = paint(image, canvas.ellipse((0.0, 0.72), (0.1, 0.14), soft=0.02), 0.03)
+        picture.lay(canvas.blob(rng, (s * 0.5 * wide, 0.42), (0.11, 0.1), 0.2, 0.03), 0.05)
+    picture.lay(canvas.ellipse((0.0, 0.72), (0.1, 0.14), soft=0.02), 0.03)
     cisterns = canvas.polygon(pair(
         (0.13, -0.85), (0.37, -0.75), (0.57, -0.44), (0.63, -0.04), (0.58, 0.21), (0.3, 0.33),
         (0.1, 0.36)), 0.01)  # fmt: skip
-    image = paint(image, cisterns, signal["fluid"])
+    picture.lay(cisterns, "fluid")
     shallow = clamp((0.22 - depth) / 0.1)
     sulci = step(crease - (0.08 + 0.16 * age) * shallow, 0.08) * shallow
     white = step(0.06 - depth, 0.02) * step(0.5 * shallow - crease, 0.15)
-    image = paint(image, brain, signal["gray"])
-    image = paint(image, brain * white, signal["white"])
+    picture.lay(brain, "gray")
+    picture.lay(brain * white, "white")
     nuclei = [canvas.ellipse((s * 0.1, -0.13), (0.1, 0.08), -s * 0.4, 0.04) for s in (-1, 1)]
     nuclei += [canvas.ellipse((s * 0.29, -0.14), (0.055, 0.14), s * 0.35, 0.04) for s in (-1, 1)]
-    image = paint(image, 0.75 * union(*nuclei), signal["gray"])
-    image = paint(image, brain * sulci, signal["fluid"])
+    picture.lay(0.75 * union(*nuclei), "gray")
+    picture.lay(brain * sulci, "fluid")
     insula = [
         Stroke([(s * 0.6 * wide, 0.0), (s * 0.45, -0.02), (s * 0.42, -0.18)], 0.012 + 0.02 * age)
         for s in (-1, 1)
@@ -213,19 +222,20 @@ def _coronal(
     ]
     third = Stroke([(0.0, -0.2), (0.0, -0.02)], 0.03 * size)
     cleft = Stroke([(0.0, -0.86), (0.0, -0.5)], 0.012 + 0.014 * age)
-    image = paint(image, canvas.strokes([*insula, *horns, third, cleft], 0.01), signal["fluid"])
+    picture.lay(canvas.strokes([*insula, *horns, third, cleft], 0.01), "fluid")
     callosum = Stroke([(-0.16, -0.47), (0.0, -0.42), (0.16, -0.47)], 0.055)
-    image = paint(image, canvas.strokes([callosum], 0.012), signal["white"] * 1.05)
+    picture.lay(canvas.strokes([callosum], 0.012), "white", 1.05)
     folia = 0.5 + 0.5 * np.sin((canvas.y + 0.25 * np.abs(canvas.x)) * 130)
     for s in (-1, 1):
         cerebellum = canvas.ellipse((s * 0.22, 0.32), (0.2, 0.1), s * -0.12, 0.012)
-        image = paint(image, cerebellum, signal["gray"])
-        image = paint(image, 0.25 * cerebellum * folia, signal["fluid"])
+        picture.lay(cerebellum, "gray")
+        picture.lay(0.25 * cerebellum * folia, "fluid")
     stem = canvas.polygon(
         pair((0.1, -0.02), (0.12, 0.12), (0.08, 0.32), (0.05, 0.5), (0.045, 1.2)), 0.012
     )
-    image = paint(image, stem, signal["white"] * 0.95)
-    return image * head, brain
+    picture.lay(stem, "white", 0.95)
+    picture.image = picture.image * head
+    return brain
 
 
 def _tumor(canvas: Canvas, image: Array, brain: Array, case: Case) -> Array:

@@ -9,6 +9,7 @@ import numpy as np
 from annotator.phantoms.canvas import (
     Array,
     Canvas,
+    Point,
     Stroke,
     blur,
     bump,
@@ -35,16 +36,9 @@ def render(case: Case) -> Array:
     size = (round(340 * factor), round(260 * factor * shot.uniform(0.92, 1.1)))
     fan = shot.uniform(0.15, 0.35) if shot.random() < 0.3 else 0.0
     margin = shot.uniform(1.04, 1.12)
+    zoom = (margin, margin + 0.04)
     image = pose(
-        image,
-        shot,
-        size,
-        turn=0.0,
-        zoom=(margin, margin + 0.04),
-        shift=0.01,
-        bend=0.0,
-        trapezoid=fan,
-        extend=False,
+        image, shot, size, turn=0, zoom=zoom, shift=0.01, bend=0, trapezoid=fan, extend=False
     )
     return clamp(_furniture(image) * shot.uniform(0.85, 1.15))
 
@@ -67,9 +61,9 @@ def _layers(canvas: Canvas, rng: np.random.Generator) -> Array:
     echo: Array = np.where(y > gland_top + edge, gland, fat)
     echo = blur(echo, 3)
     behind = step(gland_bottom + edge - y, 0.04)
-    echo = echo + behind * (fat - 0.03 - echo)
+    echo = paint(echo, behind, fat - 0.03)
     deep = gland_bottom + rng.uniform(0.16, 0.26)
-    echo = echo + step(deep - y, 0.02) * (muscle - echo)
+    echo = paint(echo, step(deep - y, 0.02), muscle)
     echo = echo + 0.26 * bump(y - deep, 0.022)  # fascia
     pleura = deep + rng.uniform(0.32, 0.42)
     echo = echo + 0.3 * bump(y - pleura, 0.025) - 0.2 * step(pleura - y, 0.05)
@@ -85,15 +79,12 @@ def _mass(canvas: Canvas, echo: Array, rng: np.random.Generator, name: str) -> A
         radii = (rng.uniform(0.13, 0.24), rng.uniform(0.15, 0.26))
         body = canvas.blob(rng, center, radii, rng.uniform(0.12, 0.26), 0.04)
         halo = canvas.blob(rng, center, (radii[0] + 0.07, radii[1] + 0.06), 0.2, 0.07) * (1 - body)
+        (x, y), (rx, ry) = center, radii
         spicules = []
         for angle in rng.uniform(0, 2 * math.pi, 12).tolist():
-            ends = [
-                (
-                    center[0] + r * radii[0] * math.cos(angle),
-                    center[1] + r * radii[1] * math.sin(angle),
-                )
-                for r in (0.7, rng.uniform(1.25, 1.7))
-            ]
+            cos, sin = math.cos(angle), math.sin(angle)
+            reach = (0.7, rng.uniform(1.25, 1.7))
+            ends = [(x + r * rx * cos, y + r * ry * sin) for r in reach]
             spicules.append(Stroke(ends, rng.uniform(0.015, 0.035)))
         body = np.maximum(body, canvas.strokes(spicules, 0.012))
         behind = _behind(canvas, center, radii, 0.85)
@@ -119,9 +110,7 @@ def _mass(canvas: Canvas, echo: Array, rng: np.random.Generator, name: str) -> A
     return echo + 0.12 * bump((rho - 1.06) * radii[1], 0.016)
 
 
-def _behind(
-    canvas: Canvas, center: tuple[float, float], radii: tuple[float, float], width: float
-) -> Array:
+def _behind(canvas: Canvas, center: Point, radii: Point, width: float) -> Array:
     """The band under a mass, where its attenuation shows."""
     across = step(np.abs(canvas.x - center[0]) - (radii[0] * width), 0.08)
     return across * step((center[1] + 0.3 * radii[1]) - canvas.y, 0.08)
@@ -135,8 +124,7 @@ def _speckle(canvas: Canvas, rng: np.random.Generator) -> Array:
     """
     shape = (canvas.height, canvas.width)
     real, imaginary = noise(rng, shape, 2.6, 1.5), noise(rng, shape, 2.6, 1.5)
-    power = real * real + imaginary * imaginary + (1e-2)
-    log: Array = np.log(power)
+    log: Array = np.log(real * real + imaginary * imaginary + 1e-2)
     log = (log - log.mean()) / log.std()
     return log
 

@@ -170,6 +170,17 @@ def union(*masks: Array) -> Array:
     return largest
 
 
+def stretch(points: Sequence[Point], x: float, y: float = 1.0) -> list[Point]:
+    """``points`` with their coordinates multiplied by ``x`` and ``y``; -1 mirrors."""
+    return [(px * x, py * y) for px, py in points]
+
+
+def symmetric(right: Sequence[Point], width: float = 1.0) -> list[Point]:
+    """A closed outline from its right half, ``width`` times as wide."""
+    half = stretch(right, width)
+    return half + stretch(half[::-1], -1)
+
+
 def paint(image: Array, mask: Array, value: float | Array) -> Array:
     """``image`` with ``value`` laid over it where ``mask`` says so."""
     painted: Array = image + mask * (value - image)

@@ -1,4 +1,4 @@
-"""What each phantom shows: patients, studies, views and findings, drawn from one seed.
+"""Cases: patient, study, view and findings of each phantom, drawn from one seed.
 
 A :class:`Case` is the single description from which the labels, the caption and the pixels are
 made, so a label cannot disagree with its picture.
@@ -58,7 +58,7 @@ _Key = TypeVar("_Key", bound=str)
 
 
 class Term(NamedTuple):
-    """How something that a picture shows is labelled and put into words."""
+    """The CUIs of something that a picture may show, and its words in a caption."""
 
     cuis: tuple[str, ...]
     words: str

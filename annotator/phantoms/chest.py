@@ -19,6 +19,8 @@ from annotator.phantoms.canvas import (
     clamp,
     pose,
     step,
+    stretch,
+    symmetric,
     union,
 )
 from annotator.phantoms.cases import Case
@@ -103,8 +105,7 @@ def _add_frontal(
     if name == "consolidation":
         center = (side * rng.uniform(0.3, 0.52), 0.3 - 0.75 * height)
         radii = (rng.uniform(0.15, 0.28), rng.uniform(0.15, 0.28))
-        patch = canvas.blob(rng, center, radii, 0.2, 0.09)
-        patch = patch * clamp(0.85 + 0.26 * canvas.noise(rng, 0.06), 0.1, 1.3)
+        patch = _patch(canvas, rng, center, radii, 0.09)
         return image + rng.uniform(0.22, 0.42) * patch * lung * air
     if name == "nodule":
         y, radius = 0.25 - 0.75 * height, rng.uniform(0.04, 0.085)
@@ -128,6 +129,14 @@ def _add_frontal(
     return image  # a large heart and a bent spine are drawn with the anatomy
 
 
+def _patch(
+    canvas: Canvas, rng: np.random.Generator, center: Point, radii: Point, soft: float
+) -> Array:
+    """The mottled opacity of a consolidation."""
+    patch = canvas.blob(rng, center, radii, 0.2, soft)
+    return patch * clamp(0.85 + 0.26 * canvas.noise(rng, 0.06), 0.1, 1.3)
+
+
 def _lung(side: int, width: float, dome: float) -> list[Point]:
     outline = [
         (0.22, -0.84), (0.36, -0.8), (0.5, -0.62), (0.62, -0.3), (0.69, 0.05), (0.72, 0.35),
@@ -135,7 +144,7 @@ def _lung(side: int, width: float, dome: float) -> list[Point]:
         (0.24, dome + 0.05), (0.1, dome + 0.12), (0.08, 0.2), (0.08, -0.2),
         (0.09, -0.55), (0.13, -0.76),
     ]  # fmt: skip
-    return [(side * x * width, y) for x, y in outline]
+    return stretch(outline, side * width)
 
 
 def _heart(canvas: Canvas, ratio: float, domes: dict[int, float]) -> Array:
@@ -175,8 +184,7 @@ def _body(canvas: Canvas, width: float) -> Array:
         (0.2, -1.15), (0.24, -0.92), (0.5, -0.84), (0.85, -0.72), (1.0, -0.4), (0.93, 0.0),
         (0.92, 0.6), (0.96, 1.2),
     ]  # fmt: skip
-    right = [(x * width, y) for x, y in outline]
-    return canvas.polygon(right + [(-x, y) for x, y in reversed(right)], 0.02)
+    return canvas.polygon(symmetric(outline, width), 0.02)
 
 
 def _vessels(canvas: Canvas, rng: np.random.Generator) -> Array:
@@ -212,30 +220,20 @@ def _skeleton(canvas: Canvas, rng: np.random.Generator, width: float, lean: floa
         down = y + droop * (0.6 + 0.1 * k)
         for side in (-1, 1):
             shift = lean * math.sin(1.7 * (y + 0.9))
-            path = [
-                (0.07, y),
-                (0.3 * wall, y - 0.05),
-                (0.65 * wall, y - 0.01),
-                (0.93 * wall, down - 0.03),
-            ]
-            posterior.append(
-                [(side * px + shift, py) for px, py in [*path, (wall * 1.01, down + 0.05)]]
-            )
+            back = [
+                (0.07, y), (0.3 * wall, y - 0.05), (0.65 * wall, y - 0.01),
+                (0.93 * wall, down - 0.03), (wall * 1.01, down + 0.05),
+            ]  # fmt: skip
+            posterior.append([(side * px + shift, py) for px, py in back])
             if k < 8:
-                sweep = [
-                    (wall * 1.01, down + 0.05),
-                    (0.93 * wall, down + 0.15),
-                    (0.7 * wall, down + 0.24),
-                ]
-                anterior.append([(side * px, py) for px, py in [*sweep, (0.38 * wall, down + 0.3)]])
-    clavicles = [
-        [(s * 0.07, -0.6), (s * 0.25, -0.66), (s * 0.5, -0.69), (s * 0.72, -0.79), (s * 0.9, -0.83)]
-        for s in (-1, 1)
-    ]
-    scapulae = [
-        [(s * 0.95, -0.7), (s * 0.74, -0.5), (s * 0.72, -0.25), (s * 0.8, -0.02), (s * 0.86, -0.3)]
-        for s in (-1, 1)
-    ]
+                front = [
+                    (wall * 1.01, down + 0.05), (0.93 * wall, down + 0.15),
+                    (0.7 * wall, down + 0.24), (0.38 * wall, down + 0.3),
+                ]  # fmt: skip
+                anterior.append(stretch(front, side))
+    clavicle = [(0.07, -0.6), (0.25, -0.66), (0.5, -0.69), (0.72, -0.79), (0.9, -0.83)]
+    scapula = [(0.95, -0.7), (0.74, -0.5), (0.72, -0.25), (0.8, -0.02), (0.86, -0.3)]
+    clavicles, scapulae = ([stretch(bone, s) for s in (-1, 1)] for bone in (clavicle, scapula))
     spine = canvas.strokes([Stroke(_spine(lean), 0.15)], 0.012)
     discs = 0.75 + 0.25 * np.sin(canvas.y * (2 * math.pi / 0.15))
     strength = rng.uniform(0.75, 1.2)
@@ -280,18 +278,18 @@ def _lateral(case: Case) -> Array:
         (0.36, dome + 0.12), (0.1, dome), (-0.2, dome - 0.02), (-0.42, dome + 0.1),
         (-0.54, dome + 0.06), (-0.55, 0.1), (-0.48, -0.25), (-0.34, -0.55), (-0.2, -0.7),
     ]  # fmt: skip
-    outline = [(x * depth, y) for x, y in lung_outline]
+    outline = stretch(lung_outline, depth)
     lung = canvas.polygon(outline, 0.015)
     second = canvas.polygon([(x, y + 0.07 * (y > 0.3)) for x, y in outline], 0.015)
     skin = [
         (-0.35, -1.2), (-0.42, -0.8), (-0.62, -0.5), (-0.72, 0.0), (-0.74, 1.2), (0.84, 1.2),
         (0.88, 0.2), (0.86, -0.4), (0.72, -0.8), (0.5, -1.2),
     ]  # fmt: skip
-    body = canvas.polygon([(x * depth, y) for x, y in skin], 0.02)
+    body = canvas.polygon(stretch(skin, depth), 0.02)
     heart = canvas.ellipse((-0.24, 0.2), (0.25 * size, 0.34 * size), 0.5, 0.06)
     hilum = canvas.blob(rng, (0.0, -0.08), (0.11, 0.14), 0.15, 0.06)
     aorta = [(-0.12, -0.05), (-0.1, -0.3), (0.06, -0.4), (0.22, -0.3), (0.3, 0.0), (0.36, 0.45)]
-    arch = canvas.strokes([Stroke([(x * depth, y) for x, y in aorta], 0.13)], 0.04)
+    arch = canvas.strokes([Stroke(stretch(aorta, depth), 0.13)], 0.04)
     center = clamp(0.62 * heart + 0.4 * hilum + 0.2 * arch)
     air = (0.6 * lung + 0.4 * second) * (1 - center)
 
@@ -323,8 +321,7 @@ def _add_lateral(
     if name == "consolidation":
         center = (rng.uniform(-0.3, 0.4), 0.3 - 0.75 * height)
         radii = (rng.uniform(0.14, 0.24), rng.uniform(0.12, 0.24))
-        patch = canvas.blob(rng, center, radii, 0.2, 0.08)
-        patch = patch * clamp(0.85 + 0.26 * canvas.noise(rng, 0.06), 0.1, 1.3)
+        patch = _patch(canvas, rng, center, radii, 0.08)
         return image + rng.uniform(0.18, 0.34) * patch * lung
     if name == "nodule":
         center, radius = (rng.uniform(-0.35, 0.4), 0.25 - 0.75 * height), rng.uniform(0.04, 0.085)
@@ -350,8 +347,7 @@ def _side_vessels(canvas: Canvas, rng: np.random.Generator) -> Array:
 
 def _side_skeleton(canvas: Canvas, rng: np.random.Generator, depth: float) -> Array:
     curve = [(0.36, -0.95), (0.5, -0.6), (0.58, -0.2), (0.58, 0.2), (0.5, 0.6), (0.42, 1.0)]
-    curve = [(x * depth, y) for x, y in curve]
-    spine = canvas.strokes([Stroke(curve, 0.2, 0.7)], 0.012)
+    spine = canvas.strokes([Stroke(stretch(curve, depth), 0.2, 0.7)], 0.012)
     discs = step(0.25 - np.sin(canvas.y * (2 * math.pi / 0.16)), 0.3)
     ribs = []
     for k in range(9):

@@ -1,4 +1,4 @@
-"""Writing a picture as a file: JPEG, PNG of 8 or 16 bits, DICOM. Same picture, same bytes."""
+"""Picture files, byte for byte reproducible: JPEG, PNG of 8 or 16 bits, DICOM."""
 
 from __future__ import annotations
 

@@ -6,20 +6,30 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from annotator.phantoms.canvas import Array, Canvas, Stroke, bump, clamp, paint, pose, step, union
+from annotator.phantoms.canvas import (
+    Array,
+    Canvas,
+    Stroke,
+    bump,
+    clamp,
+    paint,
+    pose,
+    step,
+    stretch,
+    union,
+)
 from annotator.phantoms.cases import Case
 
 
 @dataclass(frozen=True)
 class Tissues:
-    """Where each tissue lies in a slice; each a mask in [0, 1], float32 ``[h, w]``.
+    """The tissues of a slice, each as a mask in [0, 1], float32 ``[h, w]``.
 
     Attributes:
         head: Everything inside the skin.
         skull: Bone of the vault.
         brain: Everything inside the vault.
         white: White matter.
-        deep: Basal ganglia and thalami, which are grey matter.
         fluid: Ventricles and sulci.
         falx: The fold of dura in the midline.
         depth: Depth below the brain's surface, in canvas units, negative outside.
@@ -29,7 +39,6 @@ class Tissues:
     skull: Array
     brain: Array
     white: Array
-    deep: Array
     fluid: Array
     falx: Array
     depth: Array
@@ -79,7 +88,7 @@ def axial(canvas: Canvas, rng: np.random.Generator, level: str, swelling: float 
     if high:
         falx = bump(np.abs(canvas.x), 0.012) * brain
     white = white * (1 - deep) * (1 - fluid)
-    return Tissues(head, skull, brain, white, deep * (1 - fluid), fluid, falx, depth)
+    return Tissues(head, skull, brain, white, fluid, falx, depth)
 
 
 def creases(canvas: Canvas, rng: np.random.Generator, cell: float) -> Array:
@@ -97,18 +106,14 @@ def _ventricles(canvas: Canvas, size: float) -> Array:
         occipital = [(0.06 + 0.05 * size, 0.16), (0.19 * root, 0.24), (0.2 * root, 0.34)]
         occipital.append((0.15, 0.4 + 0.04 * size))
         for line, wide in ((frontal, width), (body, 0.035 * size), (occipital, width)):
-            parts.append(Stroke([(s * x, y) for x, y in line], wide))
+            parts.append(Stroke(stretch(line, s), wide))
     return canvas.strokes(parts, 0.012)
 
 
 def _sylvian(canvas: Canvas, rx: float, width: float) -> Array:
-    lines = []
-    for s in (-1, 1):
-        lines.append(
-            Stroke([(s * rx * 0.92, -0.12), (s * rx * 0.68, -0.06), (s * rx * 0.62, 0.1)], width)
-        )
-        lines.append(Stroke([(s * rx * 0.68, -0.06), (s * rx * 0.62, -0.16)], width))
-    return canvas.strokes(lines, 0.012)
+    lines = [(0.92, -0.12), (0.68, -0.06), (0.62, 0.1)], [(0.68, -0.06), (0.62, -0.16)]
+    strokes = [Stroke(stretch(line, s * rx), width) for s in (-1, 1) for line in lines]
+    return canvas.strokes(strokes, 0.012)
 
 
 def _deep_nuclei(canvas: Canvas) -> Array:

@@ -1,4 +1,4 @@
-"""From a case to its picture."""
+"""The picture of a case."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def render(case: Case) -> Array:
 
 
 def drawn_by(case: Case, finding: str) -> NDArray[np.bool_]:
-    """Where a finding shows: bool ``[h, w]``, the pixels that would be clearly different without.
+    """The pixels that a finding changes clearly, bool ``[h, w]``.
 
-    Randomness is of the patient, the finding and the image apart, so nothing else changes.
+    Patient, finding and image have random streams of their own, so nothing else changes.
     """
     without = replace(case, findings=tuple(name for name in case.findings if name != finding))
     return np.abs(render(case) - render(without)) > _CLEARLY

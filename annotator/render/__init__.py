@@ -1,1 +1,1 @@
-"""What people look at: HTML pages and text tables."""
+"""HTML pages and text tables."""

@@ -6,28 +6,36 @@ from collections.abc import Sequence
 
 Row = Sequence[str | int | float]
 
-MAX_WIDTH = 48  # of a cell; longer ones are cut
+MAX_WIDTH = 48  # characters of a cell
 
 
-def columns(header: Sequence[str], rows: Sequence[Row]) -> list[str]:
-    """Lines of a table: texts to the left, numbers to the right, floats with four digits.
+def columns(
+    header: Sequence[str],
+    rows: Sequence[Row],
+    *,
+    decimals: int = 4,
+    max_width: int | None = MAX_WIDTH,
+) -> list[str]:
+    """Lay out a table: text flush left, numbers flush right.
 
     Args:
         header: The columns' names.
         rows: Cells, as many in each row as the header has; a column holds one type.
+        decimals: Of floats.
+        max_width: Longer cells are cut; None for no limit.
 
     Returns:
         The header's line and one for each row, without trailing white space.
     """
-    cells = [[_shorten(name) for name in header]]
-    cells += [[_shorten(_show(value)) for value in row] for row in rows]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
-    right = [bool(rows) and not isinstance(value, str) for value in rows[0]] if rows else []
-    right += [False] * (len(header) - len(right))
+    cells = [list(header), *([_format(value, decimals) for value in row] for row in rows)]
+    if max_width is not None:
+        cells = [[_cut(cell, max_width) for cell in row] for row in cells]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    is_text = [isinstance(value, str) for value in rows[0]] if rows else [True] * len(header)
     return [
         "  ".join(
-            cell.rjust(width) if flush else cell.ljust(width)
-            for cell, width, flush in zip(row, widths, right, strict=True)
+            cell.ljust(width) if text else cell.rjust(width)
+            for cell, width, text in zip(row, widths, is_text, strict=True)
         ).rstrip()
         for row in cells
     ]
@@ -38,11 +46,11 @@ def section(title: str, lines: Sequence[str]) -> list[str]:
     return ["", title, *(f"  {line}" for line in lines)]
 
 
-def _show(value: str | int | float) -> str:
+def _format(value: str | int | float, decimals: int) -> str:
     if isinstance(value, float):
-        return f"{value:.4f}"
+        return f"{value:.{decimals}f}"
     return f"{value:,}" if isinstance(value, int) else value
 
 
-def _shorten(text: str) -> str:
-    return text if len(text) <= MAX_WIDTH else f"{text[: MAX_WIDTH - 1]}…"
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}…"

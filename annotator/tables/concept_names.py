@@ -1,4 +1,4 @@
-"""Which concept of an index a text means."""
+"""Concepts by name: the CUI that a text stands for."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ _LISTED = 8
 
 
 class NoSuchConcept(AnnotatorError):
-    """A text that means none of an index's concepts."""
+    """A text that matches none of an index's concepts."""
 
 
 class SeveralConcepts(AnnotatorError):
-    """A text that means several.
+    """A text that matches several.
 
     Args:
-        text: What was asked for.
-        cuis: Those that it may mean, the most frequent first.
-        shown: How each is shown.
+        text: The text.
+        cuis: The concepts that it may mean, the most frequent first.
+        shown: Each with its name.
     """
 
     def __init__(self, text: str, cuis: Sequence[str], shown: Sequence[str]) -> None:
@@ -35,19 +35,19 @@ class SeveralConcepts(AnnotatorError):
 def find_concept(
     text: str, concepts: Mapping[str, int], names: Mapping[str, str], *, suggest: bool = True
 ) -> str:
-    """The CUI that a text means: in any case, it is the CUI, the name, its beginning or a part.
+    """The CUI that a text means: as a CUI, a name, the beginning of one, or a part of one.
 
-    The first of these that holds for any concept decides.
+    They are tried in this order, regardless of case, and the first that matches decides.
 
     Args:
         text: A CUI or a name.
         concepts: In how many images each CUI of the index occurs.
         names: Name of each CUI that has one.
-        suggest: Look for similar ones, for the hint of an error; this takes longer than the rest.
+        suggest: Whether an error suggests similar names, which takes longer than the rest.
 
     Raises:
-        NoSuchConcept: None is meant.
-        SeveralConcepts: Several are meant alike.
+        NoSuchConcept: Nothing matches.
+        SeveralConcepts: Several match equally well.
     """
     wanted = _plain(text)
     for meant in _readings(wanted, concepts, names) if wanted else ():

@@ -1,6 +1,6 @@
-"""One reader for every table of the task, 2017 to 2026, and of ROCO v1 and ROCOv2.
+"""Readers of the task's tables of all years, 2017 to 2026, and of ROCO v1 and ROCOv2.
 
-How separator and header are recognised is said at `annotator.tables.table.read_table`.
+`annotator.tables.table.read_table` describes how separator and header are recognised.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from annotator.errors import AnnotatorError, FormatError
-from annotator.tables.table import CUI, CUI_DELIMITERS, Record, Table, is_cui, read_table
+from annotator.tables.table import CUI, CUI_DELIMITERS, Table, is_cui, read_table
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +21,7 @@ class Row:
     Attributes:
         line: The line on which the row starts, from 1.
         id: The image's id, stripped.
-        cell: What the row says of the image, unstripped; None where the row is the id alone.
+        cell: The second column (CUIs, a caption), unstripped; None where the row is the id alone.
     """
 
     line: int
@@ -37,11 +37,7 @@ def read_rows(path: Path | str) -> list[Row]:
     Raises:
         FormatError: The file cannot be read as a table, or a row has no id.
     """
-    table = read_table(path)
-    rows = []
-    for record in table.rows:
-        rows.append(Row(record.line, _id(table, record), table.cell(record)))
-    return rows
+    return _rows_of(read_table(path), 1)
 
 
 def split_cuis(cell: str | None) -> tuple[str, ...]:
@@ -165,17 +161,19 @@ def read_ids(path: Path | str) -> list[str]:
 def _values(table: Table, column: int) -> dict[str, str]:
     if all(len(record.cells) <= column for record in table.rows):
         raise FormatError(f"{table.path} has one column only", "Give a table with two columns.")
-    rows = [
-        Row(record.line, _id(table, record), table.cell(record, column)) for record in table.rows
-    ]
-    return {row.id: (row.cell or "").strip() for row in _unique(table.path, rows)}
+    return {
+        row.id: (row.cell or "").strip() for row in _unique(table.path, _rows_of(table, column))
+    }
 
 
-def _id(table: Table, record: Record) -> str:
-    image_id = record.cells[0].strip()
-    if not image_id:
-        raise table.error(record.line, "the row has no image id", "The first column is the id.")
-    return image_id
+def _rows_of(table: Table, column: int) -> list[Row]:
+    rows = []
+    for record in table.rows:
+        image_id = record.cells[0].strip()
+        if not image_id:
+            raise table.error(record.line, "the row has no image id", "The first column is the id.")
+        rows.append(Row(record.line, image_id, table.cell(record, column)))
+    return rows
 
 
 def _unique(path: Path | str, rows: Iterable[Row]) -> Iterable[Row]:

@@ -3,54 +3,63 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from annotator.errors import FormatError
 from annotator.tables.formats import read_rows
 from annotator.tables.table import read_text
 
-_RUN_FIELDS = 6  # query Q0 document rank score tag
-_QRELS_FIELDS = 4  # query iteration document relevance
+
+class _Form(NamedTuple):
+    """A TREC format: its name, its fields, and which of them holds the number."""
+
+    name: str
+    fields: str
+    number: int
 
 
-def read_ranking(path: Path | str) -> dict[str, list[str]]:
-    """Read what was found for each query, best first.
+_RUN = _Form("a TREC run", "query Q0 document rank score tag", 4)
+_QRELS = _Form("TREC judgements", "query 0 document relevance", 3)
 
-    A file of TREC's form (`query Q0 document rank score tag`) is ordered by score and, among equal
-    scores, by document id from z to a, as trec_eval does; its ranks are not looked at. Any other
-    table has the query in its first column and the documents in its second, joined by `;`, best
-    first.
+
+def read_ranking(path: Path | str) -> dict[str, dict[str, float]]:
+    """Read the documents found for each query, each with its score; a higher one ranks first.
+
+    A TREC run (`query Q0 document rank score tag`) has scores; its ranks are not looked at. Any
+    other table has the query in its first column and the documents in its second, joined by `;`,
+    best first; they get the scores -1, -2, ...
 
     Raises:
         FormatError: The file cannot be read as either, or a query has a document twice or, in a
             table, is there twice.
     """
-    lines = _fields(path)
-    if not lines or len(lines[0][1]) != _RUN_FIELDS or _number(lines[0][1][4]) is None:
-        return _read_table(path)
-    scored: dict[str, dict[str, float]] = {}
-    for line, fields in lines:
-        score = _number(fields[4]) if len(fields) == _RUN_FIELDS else None
-        if score is None:
+    if _has_form(path, _RUN):
+        return _read_trec(path, _RUN)
+    ranking: dict[str, dict[str, float]] = {}
+    for row in read_rows(path):
+        documents = [part.strip() for part in (row.cell or "").split(";") if part.strip()]
+        if row.id in ranking:
             raise FormatError(
-                f"{path}, line {line}: no row of a TREC run",
-                "Each has six fields: query Q0 document rank score tag.",
+                f"{path}, line {row.line}: the query {row.id!r} is there already",
+                "Keep one row for each query.",
             )
-        _add(path, line, scored.setdefault(fields[0], {}), fields[2], score)
-    return {
-        query: sorted(documents, key=lambda d: (documents[d], d), reverse=True)
-        for query, documents in scored.items()
-    }
+        ranking[row.id] = {document: -rank for rank, document in enumerate(documents, start=1)}
+        if len(ranking[row.id]) < len(documents):
+            raise FormatError(
+                f"{path}, line {row.line}: a document is there twice", "Name each once."
+            )
+    return ranking
 
 
 def is_qrels(path: Path | str) -> bool:
-    """Whether a file's first row is one of TREC's judgements, `query 0 document relevance`.
+    """Whether a file's first row is a TREC judgement, `query 0 document relevance`.
 
     Raises:
         FormatError: The file cannot be read.
     """
-    lines = _fields(path)
-    return bool(lines) and len(lines[0][1]) == _QRELS_FIELDS and _number(lines[0][1][3]) is not None
+    return _has_form(path, _QRELS)
 
 
 def read_qrels(path: Path | str) -> dict[str, dict[str, float]]:
@@ -59,54 +68,45 @@ def read_qrels(path: Path | str) -> dict[str, dict[str, float]]:
     Raises:
         FormatError: A row has another form, or a document is judged twice for a query.
     """
-    judged: dict[str, dict[str, float]] = {}
-    for line, fields in _fields(path):
-        relevance = _number(fields[3]) if len(fields) == _QRELS_FIELDS else None
-        if relevance is None:
+    return _read_trec(path, _QRELS)
+
+
+def _has_form(path: Path | str, form: _Form) -> bool:
+    _, fields = next(_rows(path), (0, []))
+    return _number(fields, form) is not None
+
+
+def _read_trec(path: Path | str, form: _Form) -> dict[str, dict[str, float]]:
+    values: dict[str, dict[str, float]] = {}
+    for line, fields in _rows(path):
+        number = _number(fields, form)
+        if number is None:
             raise FormatError(
-                f"{path}, line {line}: no row of TREC judgements",
-                "Each has four fields: query 0 document relevance.",
+                f"{path}, line {line}: no row of {form.name}", f"Each has the fields {form.fields}."
             )
-        _add(path, line, judged.setdefault(fields[0], {}), fields[2], relevance)
-    return judged
-
-
-def _read_table(path: Path | str) -> dict[str, list[str]]:
-    ranking: dict[str, list[str]] = {}
-    for row in read_rows(path):
-        documents = [part.strip() for part in (row.cell or "").split(";") if part.strip()]
-        if row.id in ranking:
+        query, document = fields[0], fields[2]
+        if document in values.setdefault(query, {}):
             raise FormatError(
-                f"{path}, line {row.line}: the query {row.id!r} is there already",
-                "Keep one row for each query.",
+                f"{path}, line {line}: the document {document!r} is there twice for its query",
+                "Keep one row for each.",
             )
-        if len(set(documents)) < len(documents):
-            raise FormatError(
-                f"{path}, line {row.line}: a document is there twice", "Name each once."
-            )
-        ranking[row.id] = documents
-    return ranking
+        values[query][document] = number
+    return values
 
 
-def _fields(path: Path | str) -> list[tuple[int, list[str]]]:
-    lines = enumerate(read_text(path).splitlines(), start=1)
-    return [(number, line.split()) for number, line in lines if line.strip()]
+def _rows(path: Path | str) -> Iterator[tuple[int, list[str]]]:
+    """Line number and fields of each row that is not blank."""
+    for line, text in enumerate(read_text(path).splitlines(), start=1):
+        if fields := text.split():
+            yield line, fields
 
 
-def _number(text: str) -> float | None:
+def _number(fields: list[str], form: _Form) -> float | None:
+    """The number in a row, or None where the row has another form."""
+    if len(fields) != len(form.fields.split()):
+        return None
     try:
-        value = float(text)
+        value = float(fields[form.number])
     except ValueError:
         return None
     return value if math.isfinite(value) else None
-
-
-def _add(
-    path: Path | str, line: int, values: dict[str, float], document: str, value: float
-) -> None:
-    if document in values:
-        raise FormatError(
-            f"{path}, line {line}: the document {document!r} is there twice for its query",
-            "Keep one row for each.",
-        )
-    values[document] = value

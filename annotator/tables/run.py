@@ -9,29 +9,17 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from annotator.errors import FormatError
-from annotator.tables.formats import read_ids
 from annotator.tables.table import CUI, SEPARATORS, Record, explain_decoding, parse_csv, read_source
-
-__all__ = [
-    "FORMATS",
-    "MAX_CUIS",
-    "Problem",
-    "RunFormat",
-    "read_ids",
-    "render_run",
-    "validate_run",
-    "zip_run",
-]
 
 MAX_CUIS = 100  # for one image, by the task's rules
 MEMBER = "submission.csv"
 
 
-@dataclass(frozen=True)
-class RunFormat:
-    """How a year's runs look: separator of id and CUIs, and a header or none."""
+class RunFormat(NamedTuple):
+    """A year's format of runs: separator of id and CUIs, and a header or none."""
 
     separator: str
     header: str | None = None
@@ -48,7 +36,7 @@ FORMATS = {
 
 @dataclass(frozen=True, order=True)
 class Problem:
-    """What the task would refuse a run for; line 0 stands for the file as a whole."""
+    """A reason for the task to refuse a run; line 0 stands for the file as a whole."""
 
     line: int
     message: str

@@ -40,13 +40,13 @@ class Record(NamedTuple):
 
     @property
     def blank(self) -> bool:
-        """Whether nothing but separators and white space is in it."""
+        """Whether it holds nothing but separators and white space."""
         return not any(cell.strip() for cell in self.cells)
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table as it was written, except that its header is apart.
+    """A table as written, its header apart.
 
     Attributes:
         path: The file.
@@ -106,9 +106,9 @@ def read_table(path: Path | str) -> Table:
     """
     path = Path(path)
     text = read_text(path)
-    separator = find_separator(text)
+    separator = _find_separator(text)
     try:
-        records = _parse_any(text, separator)
+        records = _parse(text, separator)
     except csv.Error as error:
         line, message = error.args
         raise FormatError(
@@ -195,36 +195,21 @@ def _is_csv_member(name: str) -> bool:
     return member.suffix.lower() == ".csv" and not hidden
 
 
-def find_separator(text: str) -> str:
-    """The first of tab, `|` and comma in the first line that has one; comma where none has."""
-    for line in io.StringIO(text, newline=""):
-        quoted = _QUOTED_CELL.match(line)
-        found = _SEPARATOR.search(line, quoted.end() if quoted else 0)
-        if found:
-            return found[0]
-    return ","
+def parse_csv(
+    text: str, separator: str = ",", *, quoted: bool = True, strict: bool = False
+) -> list[Record]:
+    """All rows of a text, blank lines among them.
 
-
-def parse_csv(text: str, separator: str = ",", *, strict: bool = False) -> list[Record]:
-    """All rows of a text under csv quoting, blank lines among them.
+    Args:
+        text: The whole text.
+        separator: Between the cells.
+        quoted: Whether csv quoting applies; otherwise quotes are plain characters.
+        strict: Whether a quote that closes before its cell ends is an error.
 
     Raises:
         csv.Error: A quote is never closed, or a cell is too long; the arguments are the line and a
-            message. With `strict` also a quote that closes before its cell ends.
+            message.
     """
-    return _parse(text, separator, quoted=True, strict=strict)
-
-
-def _parse_any(text: str, separator: str) -> list[Record]:
-    if separator == ",":
-        return parse_csv(text)
-    try:
-        return parse_csv(text, separator, strict=True)
-    except csv.Error:
-        return _parse(text, separator, quoted=False, strict=False)
-
-
-def _parse(text: str, separator: str, *, quoted: bool, strict: bool) -> list[Record]:
     # A line of our own at the end tells an open quote from a closed one: an open quote swallows it.
     lines = chain(io.StringIO(text, newline=""), ("end",))
     reader = csv.reader(
@@ -245,6 +230,25 @@ def _parse(text: str, separator: str, *, quoted: bool, strict: bool) -> list[Rec
     if last.line != reader.line_num:
         raise csv.Error(last.line, "a quote is opened and never closed")
     return records
+
+
+def _find_separator(text: str) -> str:
+    """The first of tab, `|` and comma in the first line that has one; comma where none has."""
+    for line in io.StringIO(text, newline=""):
+        quoted = _QUOTED_CELL.match(line)
+        found = _SEPARATOR.search(line, quoted.end() if quoted else 0)
+        if found:
+            return found[0]
+    return ","
+
+
+def _parse(text: str, separator: str) -> list[Record]:
+    if separator == ",":
+        return parse_csv(text)
+    try:
+        return parse_csv(text, separator, strict=True)
+    except csv.Error:
+        return parse_csv(text, separator, quoted=False)
 
 
 def _is_header(cells: list[str], rest: list[Record]) -> bool:

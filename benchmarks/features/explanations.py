@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from annotator.encoders.registry import DEFAULT
 from annotator.explain.attribution import highest
-from annotator.explain.explain import Concept, explain
+from annotator.explain.explain import ConceptExplanation, explain
 from annotator.explain.occlusion import cover
 from annotator.images.decode import decode
 from annotator.images.sources import find_images
@@ -117,7 +117,7 @@ def measure(annotator: Annotator, case: Case, folder: Path) -> Iterator[dict[str
             }
 
 
-def error(concept: Concept) -> float:
+def error(concept: ConceptExplanation) -> float:
     """How far the parts of the vote are from what the search and the kernel said."""
     reported = sum(neighbor.weight * neighbor.similarity for neighbor in concept.voters)
     heat = concept.vote

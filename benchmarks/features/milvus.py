@@ -83,7 +83,7 @@ def measure(
     built = build(kind, address, ids, cuis, data.vectors)
     alone = build_bare(kind, client, ids, cuis, data.vectors)
     index, k = locate(address).open(), options.k
-    effort = dict(index.manifest["search"].get("params") or {})
+    effort = dict(index.manifest.search.get("params") or {})
     if "ef" in effort:
         effort["ef"] = max(effort["ef"], k)  # graphs keep k candidates at least
     search = {"metric_type": "IP", "params": effort}
@@ -119,7 +119,7 @@ def measure(
         for name in ways
     }
     return {
-        "search": dict(index.manifest["search"]),
+        "search": dict(index.manifest.search),
         "rows_per_second": built["rows_per_second"],
         "build": built,
         "build_bare": alone,

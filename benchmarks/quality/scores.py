@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from annotator.evaluation.evaluation import bootstrap_interval
+from annotator.evaluation.measures import bootstrap_interval
 from annotator.evaluation.official_f1 import image_f1, mean
 from benchmarks.quality.data import Data, LabelSet, Method
 

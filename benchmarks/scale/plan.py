@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from benchmarks.scale.figures import Figure
-from index.search.choose import choose_kind
+from index.search.build import choose_kind
 
 Unit = Literal["seconds", "bytes", "count", "rate", "nodes", "speed"]
 DAY = 86_400

@@ -81,7 +81,7 @@ class Publisher:
                 stored.labels,
                 names=stored.names,
                 columns=stored.columns,
-                about=stored.manifest["about"],
+                about=stored.manifest.about,
                 arrays=stored.arrays,
             )
         if published != version:

@@ -1,4 +1,4 @@
-"""How a version becomes the current one, and who may write."""
+"""Publishing a version atomically, and the lock of the only writer."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import contextlib
 import fcntl
 import hashlib
 import importlib.metadata
-import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +18,8 @@ from index.distribution import DISTRIBUTION
 from index.errors import IndexProblem
 from index.manifest import (
     FORMAT,
-    REBUILD,
     VERSION,
+    Manifest,
     check_files,
     describe_file,
     read_manifest,
@@ -33,41 +32,37 @@ class Draft:
 
     Attributes:
         directory: The index.
-        folder: What is to be the new version's; not visible to readers yet.
-        before: Name of the current version.
-        manifest: Its manifest.
+        folder: Files of the new version; not visible to readers yet.
+        before: Manifest of the current version.
     """
 
     directory: Path
     folder: Path
-    before: str
-    manifest: Mapping[str, Any]
+    before: Manifest
 
     def keep(self, names: Iterable[str]) -> None:
         """Take files of the current version over without copying them."""
         for name in names:
-            os.link(self.directory / self.before / name, self.folder / name)
+            os.link(self.directory / self.before.version / name, self.folder / name)
 
-    def publish(self, changes: Mapping[str, Any], *, only: bool = False) -> str:
+    def publish(self, *, only: bool = False, **changes: Any) -> str:
         """Make the folder the current version.
 
         Args:
-            changes: Entries of the manifest that differ from the current one's; `files` is made of
-                what is in the folder.
             only: Remove every other version at once; otherwise the one before is kept for readers
                 that are just opening it.
+            changes: Attributes of the manifest that differ from the current one's, but `files`.
 
         Returns:
             Its name, or that of the current one if it says the same already.
         """
-        kept = self.manifest["files"]
+        known, before = self.before.files, self.directory / self.before.version
         files = {}
         for path in sorted(self.folder.iterdir()):
-            same = path.name in kept and path.samefile(self.directory / self.before / path.name)
-            files[path.name] = kept[path.name] if same else describe_file(path)
-        content = {k: v for k, v in self.manifest.items() if k not in ("version", "libraries")}
-        content |= {**changes, "format": FORMAT, "files": files}
-        version = publish(self.directory, self.folder, content)
+            same = path.name in known and path.samefile(before / path.name)
+            files[path.name] = known[path.name] if same else describe_file(path)
+        manifest = replace(self.before, format=FORMAT, files=files, **changes)
+        version = publish(self.directory, self.folder, manifest)
         if only:
             _remove_versions(self.directory, but={version})
         return version
@@ -79,61 +74,47 @@ def next_version(directory: Path, *, of: str | None = None) -> Iterator[Draft]:
 
     Args:
         directory: The index.
-        of: The version that the change was made for; a newer one is not written over.
+        of: The version that the change was made for; a newer one is not overwritten.
 
     Raises:
         IndexProblem: There is no index, it is damaged, or another process writes to it.
     """
     read_manifest(directory)
     with only_writer(directory), contextlib.ExitStack() as stack:
-        version, manifest = read_manifest(directory)
-        if of is not None and version != of:
+        before = read_manifest(directory)
+        if of is not None and before.version != of:
             raise IndexProblem(f"{directory} has got a new version meanwhile.", "Try again.")
         folder = new_folder(directory)
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
-        yield Draft(directory, folder, version, manifest)
+        yield Draft(directory, folder, before)
 
 
 def new_folder(directory: Path) -> Path:
-    """A folder to write a version in; those of writers that were killed are removed."""
+    """A temporary folder for a version; those of killed writers are removed."""
     for stale in directory.glob(".writing-*"):
         shutil.rmtree(stale, ignore_errors=True)
     return Path(tempfile.mkdtemp(prefix=".writing-", dir=directory))
 
 
-def change_about(directory: Path, about: Mapping[str, Any], *, of: str) -> str:
-    """Publish the current version once more with another `about`; its files are shared, not copied.
+def publish(directory: Path, folder: Path, manifest: Manifest) -> str:
+    """Give a folder its manifest and make it the current version, unless that is the same.
 
     Args:
         directory: The index.
-        about: As for `VersionWriter.publish`.
-        of: The version that `about` was made for; a newer one is not written over.
+        folder: Files of the version.
+        manifest: Of the version; its name and libraries are set here.
 
     Returns:
-        The name of the new version, or of the current one if it says the same already.
-
-    Raises:
-        IndexProblem: There is no index, it is damaged, or another process writes to it.
+        The name of the current version.
     """
-    with next_version(directory, of=of) as draft:
-        problems = check_files(directory / draft.before, draft.manifest)
-        if problems:
-            raise IndexProblem(f"{directory / draft.before}: {problems[0]}", REBUILD)
-        draft.keep(draft.manifest["files"])
-        return draft.publish({"about": json.loads(json.dumps(about))})
-
-
-def publish(directory: Path, folder: Path, content: Mapping[str, Any]) -> str:
-    """Give a folder its manifest and make it the current version, unless that is the same."""
     before = None
     with contextlib.suppress(IndexProblem):
-        before, manifest = read_manifest(directory)
-        same = content.items() <= manifest.items()
-        if same and not check_files(directory / before, manifest):
-            return before
+        before = read_manifest(directory)
+        same = replace(manifest, version=before.version, libraries=before.libraries) == before
+        if same and not check_files(directory / before.version, before):
+            return before.version
     version = _next_version(directory)
-    manifest = {**content, "version": version, "libraries": _libraries()}
-    text = json.dumps(manifest, indent=2, sort_keys=True) + "\n"
+    text = replace(manifest, version=version, libraries=_libraries()).to_json()
     (folder / "manifest.json").write_text(text, encoding="utf-8")
     for path in folder.iterdir():
         _sync(path)
@@ -142,7 +123,7 @@ def publish(directory: Path, folder: Path, content: Mapping[str, Any]) -> str:
     folder.rename(directory / version)
     _sync(directory)
     _replace_text(directory / "current", f"{version} {hashlib.sha256(text.encode()).hexdigest()}\n")
-    _remove_versions(directory, but={version, before or version})
+    _remove_versions(directory, but={version, before.version if before else version})
     return version
 
 

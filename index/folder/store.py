@@ -1,4 +1,4 @@
-"""The index on disk: written whole, published at once, checked before it is believed.
+"""An opened version of an index in a folder.
 
     DIR/current                 the version that readers open: "v000001 <sha256 of its manifest>"
     DIR/v000001/manifest.json   format, counts, encoder, voting, and each file's size and sha256
@@ -8,7 +8,7 @@
     DIR/v000001/ids.txt         one image id a line, in row order
     DIR/v000001/COLUMN.jsonl    further text of each row, if given: captions, groups
     DIR/v000001/ARRAY.npy       further arrays, if given; memory-mapped by readers
-    DIR/v000001/scan.*.npy, structure.faiss     what the kind of index needs to search
+    DIR/v000001/scan.*.npy, structure.faiss     what the kind of index needs beside the vectors
     DIR/v000001/added-000002.*  the same of rows that were added later
     DIR/v000001/removed.npy     int64[r]: rows that were removed
 
@@ -22,58 +22,58 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from index.cases import Rows, RowSubset, SearchResult, spread
 from index.errors import IndexProblem
 from index.labels import LabelTable
-from index.manifest import REBUILD, REMOVED, check_files, is_current, read_manifest
-from index.search.base import VectorIndex
-from index.search.build import open_structure
+from index.manifest import REBUILD, REMOVED, Manifest, SegmentEntry, check_files
+from index.protocols import Device
+from index.rows import Rows, RowSubset, SearchResult, sample_rows
+from index.search.base import VectorIndex, import_faiss
+from index.search.build import open_search
 from index.search.flat import FlatIndex
-from index.search.gpu import gpu_index
-from index.search.library import import_faiss
-from index.search.segmented import JoinedIndex
+from index.search.segmented import SegmentedIndex
 from index.segments import CONTENT, ROW_ARRAYS, THUMBNAIL_ENDS, Segment, joined_names, read_segment
-
-_TRIES = 20  # that a reader makes while versions come and go
 
 
 @dataclass(frozen=True)
 class StoredIndex:
-    """An opened version of an index. Rows, ids and labels agree: that is checked on opening.
+    """An opened version of an index, whose rows, ids and labels were checked to agree.
 
-    Rows that were removed are not there: rows are numbered without them.
+    Rows are numbered without those that were removed.
 
     Attributes:
-        version: Such as "v000001".
         index: The vectors.
         ids: Image id of each row.
         labels: CUIs of each row.
         names: Name of each CUI that has one.
         columns: Further text of each row by column name ("captions", "groups").
         arrays: Further arrays by name, mapped read-only.
-        manifest: The manifest as read; `manifest["about"]` is what the builder put there.
+        manifest: The manifest as read; `manifest.about` is what the builder put there.
         segments: The rows as they are stored, those that were removed among them.
         stored_rows: int64[n], the stored row of each row; None where they are the same.
     """
 
-    version: str
     index: VectorIndex
     ids: tuple[str, ...]
     labels: LabelTable
     names: Mapping[str, str]
     columns: Mapping[str, tuple[str, ...]]
     arrays: Mapping[str, NDArray[Any]]
-    manifest: Mapping[str, Any]
+    manifest: Manifest
     segments: tuple[Segment, ...]
     stored_rows: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def version(self) -> str:
+        """Such as "v000001"."""
+        return self.manifest.version
 
     @property
     def concepts(self) -> Mapping[str, int]:
@@ -82,7 +82,7 @@ class StoredIndex:
 
     @property
     def has_thumbnails(self) -> bool:
-        """Whether its rows have small pictures."""
+        """Whether rows have thumbnails."""
         return any(THUMBNAIL_ENDS in segment.arrays for segment in self.segments)
 
     def find(self, vectors: NDArray[np.float32], k: int) -> SearchResult:
@@ -94,29 +94,29 @@ class StoredIndex:
         return SearchResult(self.index.search(vectors, k), self)
 
     def with_ids(self, ids: Sequence[str]) -> Rows:
-        """The images with these ids, in their order; those that are not there are left out."""
+        """The images with these ids, in their order; unknown ids are left out."""
         rows = [self._rows[id_] for id_ in ids if id_ in self._rows]
         return RowSubset(self, np.array(rows, np.int64))
 
     def with_concept(self, cui: str, most: int) -> Rows:
-        """Images that hold a CUI by ascending row; of more than `most`, so many spread evenly."""
+        """Images that hold a CUI by ascending row; of more than `most`, an even sample."""
         rows = self.labels.holders(cui)
-        return RowSubset(self, rows[spread(len(rows), most)])
+        return RowSubset(self, rows[sample_rows(len(rows), most)])
 
     def thumbnail(self, row: int) -> bytes | None:
-        """The small picture of a row, a JPEG; None where there is none."""
+        """The thumbnail of a row, a JPEG; None where there is none."""
         segment, within = self._place(row)
         return segment.picture(within) or None
 
     def thumbnail_of(self, image_id: str) -> bytes | None:
-        """The small picture of an image, a JPEG; None where there is none."""
+        """The thumbnail of an image, a JPEG; None where there is none."""
         row = self._rows.get(image_id)
         return None if row is None else self.thumbnail(row)
 
     def contents_of_only(self, ids: Collection[str]) -> set[bytes] | None:
-        """The sha256 of the files of some images that no other image of the index has.
+        """The sha256 of the files of some images, without those that other images share.
 
-        None where the index does not know its images' files.
+        None where the index does not record its images' files.
         """
         if any(CONTENT not in segment.arrays for segment in self.segments):
             return None
@@ -126,14 +126,14 @@ class StoredIndex:
         return theirs - others
 
     def content(self, row: int) -> bytes | None:
-        """The sha256 of the file of a row's image; None where the index does not know it."""
+        """The sha256 of the file of a row's image; None where it is not recorded."""
         segment, within = self._place(row)
         keys = segment.arrays.get(CONTENT)
         return None if keys is None else keys[within].tobytes()
 
     def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """float32[m, dim]: the vectors of some rows."""
-        result = np.empty((len(rows), self.manifest["dim"]), np.float32)
+        result = np.empty((len(rows), self.manifest.dim), np.float32)
         for i, row in enumerate(rows.tolist()):
             segment, within = self._place(row)
             result[i] = segment.vectors[within]
@@ -171,91 +171,54 @@ class StoredIndex:
         return self.segments[part], row - int(self.starts[part])
 
 
-def open_index(
-    directory: Path, *, whole: bool = False, device: Literal["auto", "cpu", "cuda"] = "cpu"
-) -> StoredIndex:
-    """Open the current version, after checking its files against the manifest.
-
-    Files over 512 MiB, which are the vectors of large indexes, are read through only if `whole` is
-    set: that takes as long as reading them from disk, where opening takes a moment. Their size is
-    checked always, and so is every byte of what is parsed.
-
-    Args:
-        directory: The index.
-        whole: Read large files through, too.
-        device: "cuda" searches exactly on a GPU, whatever the kind of the index; rows that were
-            added since the last compaction are searched on the CPU. Only who asks for it gets it:
-            "auto" is the CPU.
+def read_version(folder: Path, manifest: Manifest, whole: bool, device: Device) -> StoredIndex:
+    """Open the version in `folder`; see `FolderLocation.open`.
 
     Raises:
-        IndexProblem: There is no index, or it is damaged, or of a newer format; says where.
+        IndexProblem: It is damaged; says where.
     """
-    for tried in range(_TRIES):
-        version, manifest = read_manifest(directory)
-        try:
-            return _open(directory / version, version, manifest, whole, device)
-        except IndexProblem:
-            # Its files may have gone with the version, when others were published meanwhile.
-            if tried + 1 == _TRIES or is_current(directory, version):
-                raise
-    raise AssertionError
-
-
-def _open(
-    folder: Path, version: str, manifest: Mapping[str, Any], whole: bool, device: str
-) -> StoredIndex:
     problems = check_files(folder, manifest, whole=whole)
     if problems:
         raise IndexProblem(f"{folder}: {problems[0]}", REBUILD)
-    import_faiss()  # that it is not there is no fault of the index
+    import_faiss()  # that it is missing is no fault of the index
     try:
-        return _read_version(folder, version, manifest, device)
+        return _read_version(folder, manifest, device)
     except IndexProblem as problem:
         raise IndexProblem(f"{folder}: {problem.message}", problem.hint or REBUILD) from problem
     except (ValueError, EOFError, OSError) as error:  # written wrong, or removed meanwhile
         raise IndexProblem(f"{folder} cannot be read: {error}", REBUILD) from error
 
 
-def _read_version(
-    folder: Path, version: str, manifest: Mapping[str, Any], device: str
-) -> StoredIndex:
-    own = [name for name in manifest["arrays"] if name in ROW_ARRAYS]
-    base = {"prefix": "", "rows": manifest["rows"], "arrays": own}
+def _read_version(folder: Path, manifest: Manifest, device: Device) -> StoredIndex:
+    own = tuple(name for name in manifest.arrays if name in ROW_ARRAYS)
     segments = tuple(
         read_segment(
             folder,
-            segment["prefix"],
-            rows=segment["rows"],
-            dim=manifest["dim"],
-            columns=manifest["columns"],
-            arrays=segment["arrays"],
+            entry.prefix,
+            rows=entry.rows,
+            dim=manifest.dim,
+            columns=manifest.columns,
+            arrays=entry.arrays,
         )
-        for segment in (base, *manifest["segments"])
+        for entry in (SegmentEntry(manifest.rows, arrays=own), *manifest.segments)
     )
     arrays = {
         name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
-        for name in manifest["arrays"]
+        for name in manifest.arrays
         if name not in ROW_ARRAYS
     }
-    searched: VectorIndex
-    if device == "cuda":
-        searched = gpu_index(segments[0].vectors)
-    else:
-        kind, params = manifest["index_type"], manifest["search"]
-        searched = open_structure(kind, segments[0].vectors, folder, params)
-    if len(segments) == 1 and not manifest["removed"]:
+    searched = open_search(folder, manifest, segments[0].vectors, device)
+    if len(segments) == 1 and not manifest.removed:
         (only,) = segments
         columns = {name: tuple(column) for name, column in only.columns.items()}
         return StoredIndex(
-            version, searched, tuple(only.ids), only.labels, only.names, columns, arrays, manifest,
-            segments,
-        )  # fmt: skip
-    return _joined(version, manifest, segments, arrays, searched, _live(folder, manifest, segments))
+            searched, tuple(only.ids), only.labels, only.names, columns, arrays, manifest, segments
+        )
+    return _joined(manifest, segments, arrays, searched, _live(folder, manifest, segments))
 
 
 def _joined(
-    version: str,
-    manifest: Mapping[str, Any],
+    manifest: Manifest,
     segments: tuple[Segment, ...],
     arrays: Mapping[str, NDArray[Any]],
     searched: VectorIndex,
@@ -270,14 +233,13 @@ def _joined(
         raise IndexProblem("Image ids repeat.")
     names = joined_names(segments)
     return StoredIndex(
-        version=version,
-        index=JoinedIndex(parts, live),
+        index=SegmentedIndex(parts, live),
         ids=ids,
         labels=labels,
         names={cui: names[cui] for cui in labels.cuis if cui in names},
         columns={
             name: _kept([text for segment in segments for text in segment.columns[name]], kept)
-            for name in manifest["columns"]
+            for name in manifest.columns
         },
         arrays=arrays,
         manifest=manifest,
@@ -290,15 +252,13 @@ def _kept(texts: list[str], rows: NDArray[np.int64]) -> tuple[str, ...]:
     return tuple(texts[row] for row in rows.tolist())
 
 
-def _live(
-    folder: Path, manifest: Mapping[str, Any], segments: tuple[Segment, ...]
-) -> NDArray[np.bool_]:
+def _live(folder: Path, manifest: Manifest, segments: tuple[Segment, ...]) -> NDArray[np.bool_]:
     """bool[n stored]: False for rows that were removed."""
     live = np.ones(sum(map(len, segments)), bool)
-    if manifest["removed"]:
+    if manifest.removed:
         removed = np.load(folder / REMOVED, allow_pickle=False)
         fits = (
-            (removed.dtype, removed.shape) == (np.dtype(np.int64), (manifest["removed"],))
+            (removed.dtype, removed.shape) == (np.dtype(np.int64), (manifest.removed,))
             and int(removed[0]) >= 0
             and int(removed[-1]) < len(live)
             and bool(np.all(np.diff(removed) > 0))

@@ -1,4 +1,4 @@
-"""Writing a whole version of an index: what a build does."""
+"""Writing a new version of an index from scratch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +15,10 @@ from numpy.typing import NDArray
 from index.errors import IndexProblem
 from index.folder.publish import new_folder, only_writer, publish
 from index.labels import LabelTable
-from index.manifest import FILES, FORMAT, METRIC, PLAIN_NAME, REMOVED, SEARCH_FILES, describe_file
+from index.manifest import FILES, PLAIN_NAME, REMOVED, SEARCH_FILES, Manifest, describe_file
 from index.search.base import check_unit
-from index.search.build import DEFAULT_RECALL, Kind, make_structure
-from index.search.choose import choose_kind
+from index.search.build import IndexType, build_search
 from index.segments import Segment, check_rows, npy_header, write_rows
-
-IndexType = Kind | Literal["auto"]
 
 
 class VersionWriter:
@@ -88,8 +85,8 @@ class VersionWriter:
             concepts: CUIs of each row.
             names: Names of CUIs; those of other CUIs are left out.
             columns: Further text of each row by column name.
-            about: Whatever the builder wants to find again, as JSON types.
-            arrays: Further arrays to find again, by name; those of `ROW_ARRAYS` belong to the rows.
+            about: Metadata of the builder, as JSON types.
+            arrays: Further arrays by name; those of `ROW_ARRAYS` belong to the rows.
             index_type: How the vectors are searched; "auto" chooses by their number and length.
             target_recall: For approximate kinds, the share of the true neighbours to find, and for
                 "auto" whether an approximate kind will do.
@@ -114,36 +111,20 @@ class VersionWriter:
             concepts = LabelTable.from_sets(concepts)
         vectors = np.load(folder / "vectors.npy", mmap_mode="r", allow_pickle=False)
         write_rows(folder, Segment(vectors, ids, concepts, names, columns, arrays))
-        search = structure_for(folder, index_type, target_recall)
-        content = {
-            "format": FORMAT,
-            "n": self._n,
-            "rows": self._n,
-            "removed": 0,
-            "segments": [],
-            "dim": self._dim,
-            "metric": METRIC,
-            **search,
-            "columns": sorted(columns),
-            "arrays": sorted(arrays),
-            "about": json.loads(json.dumps(about)),
-            "files": {path.name: describe_file(path) for path in sorted(folder.iterdir())},
-        }
-        return publish(self.directory, folder, content)
-
-
-def structure_for(
-    folder: Path,
-    kind: IndexType,
-    target_recall: float | None,
-) -> dict[str, Any]:
-    """Make what searching the vectors in `folder` needs, and the entries of the manifest for it."""
-    vectors = np.load(folder / "vectors.npy", mmap_mode="r", allow_pickle=False)
-    reason = "it was asked for"
-    if kind == "auto":
-        kind, reason = choose_kind(*vectors.shape, target_recall=target_recall)
-    params = make_structure(kind, vectors, folder, target_recall=target_recall or DEFAULT_RECALL)
-    return {"index_type": kind, "search": {**params, "reason": reason}}
+        kind, search = build_search(folder, index_type, target_recall)
+        manifest = Manifest(
+            version="",
+            n=self._n,
+            dim=vectors.shape[1],
+            index_type=kind,
+            search=search,
+            columns=tuple(sorted(columns)),
+            arrays=tuple(sorted(arrays)),
+            about=json.loads(json.dumps(about)),
+            files={path.name: describe_file(path) for path in sorted(folder.iterdir())},
+            rows=self._n,
+        )
+        return publish(self.directory, folder, manifest)
 
 
 def _check_names(columns: Sequence[str], arrays: Sequence[str]) -> None:

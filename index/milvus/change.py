@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.errors import IndexProblem
-from index.folder.change import Changed
 from index.milvus.documents import array_to_bytes
 from index.milvus.rows import (
     check_count,
@@ -41,12 +40,13 @@ from index.milvus.state import (
     sample_rows,
     version_name,
 )
+from index.protocols import Changed
 from index.search.base import check_unit
 from index.segments import CONTENT, THUMBNAIL_ENDS, THUMBNAILS, Segment, check_rows
 
 
 def add_rows(server: Server, rows: Segment, *, of: str, over: bool = False) -> Changed:
-    """Add rows; see `index.folder.change.add_rows`. Rows are found as they arrive.
+    """Add rows; see `FolderLocation.add_rows`. Rows are found as they arrive.
 
     Raises:
         IndexProblem: As there; something that Milvus cannot keep; the server is away for longer
@@ -91,7 +91,7 @@ def add_rows(server: Server, rows: Segment, *, of: str, over: bool = False) -> C
 
 
 def remove_rows(server: Server, ids: Collection[str], *, missing_ok: bool = False) -> Changed:
-    """Remove rows: no search finds them any more; see `index.folder.change.remove_rows`.
+    """Remove rows: no search finds them any more; see `FolderLocation.remove_rows`.
 
     They are gone from the disk some time after `compact`.
 
@@ -120,7 +120,7 @@ def remove_rows(server: Server, ids: Collection[str], *, missing_ok: bool = Fals
 
 
 def change_about(server: Server, about: Mapping[str, Any], *, of: str) -> str:
-    """Another `about` in the manifest; see `index.folder.publish.change_about`."""
+    """Another `about` in the manifest; see `FolderLocation.change_about`."""
     state = _state(server, of)
     new = json.loads(json.dumps(about))
     if new == state.manifest["about"]:

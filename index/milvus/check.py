@@ -100,9 +100,9 @@ def _blocks(entities: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]
 
 def _lost(index: MilvusIndex) -> list[str]:
     """Rows that a search for their own vectors does not find."""
-    rows = sample_rows(index.manifest["stored"], index.removed)
+    rows = sample_rows(index.entries["stored"], index.removed)
     listed = list(index.at_rows(rows.tolist(), ["vector"]))
-    vectors = vectors_of(listed, index.manifest["dim"])
+    vectors = vectors_of(listed, index.entries["dim"])
     result = index.find(vectors, 1)
     lost = [
         entity["id"]
@@ -110,7 +110,7 @@ def _lost(index: MilvusIndex) -> list[str]:
         if result.cases.ids[result.neighbors.rows[i, 0]] != entity["id"]
         and result.neighbors.similarities[i, 0] < 1 - 1e-5
     ]
-    if index.manifest["index_type"] in EXACT:
+    if index.entries["index_type"] in EXACT:
         return [f"A search for {id_} does not find it." for id_ in lost]
     if len(lost) > len(listed) // 10:
         return [f"Searches for {len(listed)} of its own rows do not find {len(lost)} of them."]

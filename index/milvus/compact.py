@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.errors import IndexProblem
-from index.folder.change import Changed
 from index.labels import LabelTable
 from index.milvus.opened import MilvusIndex
 from index.milvus.rows import THUMBNAIL, digest_of, every_row, fields_of, vectors_of
@@ -20,6 +19,7 @@ from index.milvus.server import Server
 from index.milvus.state import current, numbers, removed_rows
 from index.milvus.writer import MilvusWriter
 from index.progress import track
+from index.protocols import Changed
 from index.segments import CONTENT, THUMBNAIL_ENDS, THUMBNAILS
 
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from index.cases import Rows, SearchResult, spread
 from index.errors import IndexProblem
 from index.labels import LabelTable
+from index.manifest import Manifest
 from index.milvus.documents import Documents, array_from_bytes
 from index.milvus.nearest import Searcher
 from index.milvus.rows import (
@@ -28,6 +28,7 @@ from index.milvus.rows import (
 )
 from index.milvus.server import Absent, Server
 from index.milvus.state import numbers, read_concepts, removed_rows
+from index.rows import Rows, SearchResult, sample_rows
 from index.search.base import Neighbors, check_search
 from index.segments import CONTENT
 
@@ -74,7 +75,7 @@ class FoundCases:
     @cached_property
     def columns(self) -> Mapping[str, Sequence[str]]:
         """Further text of each row by column name."""
-        names = self._index.manifest["columns"]
+        names = self._index.entries["columns"]
         found = self._fetch(names) if names else {}
         return {
             name: [found[id_][name] if id_ in found else "" for id_ in self.ids] for name in names
@@ -87,7 +88,7 @@ class FoundCases:
         gone = next((id_ for id_ in wanted if id_ not in found), None)
         if gone is not None:
             raise IndexProblem(f"{gone} was removed from the index meanwhile.", "Try again.")
-        return vectors_of([found[id_] for id_ in wanted], self._index.manifest["dim"])
+        return vectors_of([found[id_] for id_ in wanted], self._index.entries["dim"])
 
     def thumbnail(self, row: int) -> bytes | None:
         """The small picture of a row, a JPEG; None where there is none."""
@@ -98,7 +99,7 @@ class FoundCases:
 
 
 class MilvusIndex:
-    """A version of an index in Milvus (`place.Index`).
+    """A version of an index in Milvus (`index.protocols.Index`).
 
     Rows that are added later are not found; those that are removed later are not found either.
 
@@ -115,7 +116,8 @@ class MilvusIndex:
         self._server = server
         self.collection = collection
         self.revision = revision
-        self.manifest = manifest
+        self.entries = manifest
+        self.manifest = Manifest.from_json(manifest)
         self._documents = Documents(server, f"{collection}_documents")
         self.arrays: Mapping[str, NDArray[Any]] = _Arrays(self._documents, manifest)
         concepts = read_concepts(self._documents, manifest)
@@ -128,20 +130,20 @@ class MilvusIndex:
     @property
     def version(self) -> str:
         """Such as "v000001.2": the second revision of the first version."""
-        return str(self.manifest["version"])
+        return str(self.entries["version"])
 
     @property
     def has_thumbnails(self) -> bool:
         """Whether its rows have small pictures."""
-        return bool(self.manifest["thumbnails"])
+        return bool(self.entries["thumbnails"])
 
     def __len__(self) -> int:
-        return int(self.manifest["n"])
+        return int(self.entries["n"])
 
     @cached_property
     def labels(self) -> LabelTable:
         """CUIs of each row, read from the server."""
-        stored = self.manifest["stored"]
+        stored = self.entries["stored"]
         place = numbers(stored, self.removed)
         found = {
             entity["row"]: list(entity["cuis"])
@@ -165,7 +167,7 @@ class MilvusIndex:
             IndexProblem: Vectors of another length or not of unit norm; k below 1; the server
                 cannot be reached; this version was dropped.
         """
-        queries = check_search(vectors, self.manifest["dim"], k)
+        queries = check_search(vectors, self.entries["dim"], k)
         try:
             near = self._searcher.nearest(queries, k)
         except Absent as problem:
@@ -194,13 +196,13 @@ class MilvusIndex:
         holding = every_row(
             self._server,
             self.collection,
-            self.manifest["stored"],
+            self.entries["stored"],
             ["cuis"],
             _HOLDERS_AT_ONCE,
             which=f"array_contains(cuis, {json.dumps(cui, ensure_ascii=False)})",
         )
         found = self._of_this_version(holding)
-        return self._cases([found[i] for i in spread(len(found), most).tolist()])
+        return self._cases([found[i] for i in sample_rows(len(found), most).tolist()])
 
     def thumbnail_of(self, image_id: str) -> bytes | None:
         """The small picture of an image, a JPEG; None where there is none."""
@@ -212,7 +214,7 @@ class MilvusIndex:
 
     def contents_of_only(self, ids: Collection[str]) -> set[bytes] | None:
         """The sha256 of the files of some images that no other image of the index has."""
-        if not self.manifest["content"]:
+        if not self.entries["content"]:
             return None
         some = get_entities(self._server, self.collection, sorted(ids), [CONTENT])
         theirs = {entity[CONTENT] for entity in some} - {""}
@@ -224,7 +226,7 @@ class MilvusIndex:
 
     def renumber(self, stored: NDArray[np.int64]) -> NDArray[np.int64]:
         """Rows as they were numbered when they were written by today's number; -1 for removed."""
-        return numbers(self.manifest["stored"], self.removed)[stored]
+        return numbers(self.entries["stored"], self.removed)[stored]
 
     def entities(self, ids: Sequence[str], fields: Sequence[str]) -> Iterator[dict[str, Any]]:
         """Some images' entities, those that are there, as of some seconds ago."""
@@ -237,7 +239,7 @@ class MilvusIndex:
 
     def _of_this_version(self, entities: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
         """Those that were neither removed before nor added since."""
-        stored = self.manifest["stored"]
+        stored = self.entries["stored"]
         place = numbers(stored, self.removed)
         return [e for e in entities if e["row"] < stored and place[e["row"]] >= 0]
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from index.folder.change import Changed
 from index.folder.publish import only_writer
+from index.manifest import Manifest
 from index.milvus import change, check
 from index.milvus.address import Address
 from index.milvus.compact import compact
@@ -23,13 +23,13 @@ from index.milvus.ready import open_rows
 from index.milvus.server import Server
 from index.milvus.state import current
 from index.milvus.writer import MilvusWriter
-from index.protocols import PATIENCE_S, Device, Index, Writer
+from index.protocols import PATIENCE_S, Changed, Device, Index, Writer
 from index.segments import Segment
 
 
 @dataclass(frozen=True)
 class MilvusLocation:
-    """An index in Milvus (`place.Place`).
+    """An index in Milvus (`index.protocols.IndexLocation`).
 
     Attributes:
         address: Of it.
@@ -69,9 +69,9 @@ class MilvusLocation:
         open_rows(server, state.collection)
         return MilvusIndex(server, state.collection, state.revision, state.manifest)
 
-    def manifest(self) -> Mapping[str, Any]:
+    def manifest(self) -> Manifest:
         """That of the current version."""
-        return current(self._server()).manifest
+        return Manifest.from_json(current(self._server()).manifest)
 
     def check_index_type(self, index_type: str) -> None:
         """ "auto" or one of `kinds.TYPES`."""

@@ -5,19 +5,24 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from index.search.base import Neighbors, not_finite
-from index.search.library import import_faiss
-from index.search.over_vectors import OverVectors
-from index.search.rerank import ROUNDING, ranked, similarities
+from index.search.base import (
+    ROUNDING,
+    ArrayIndex,
+    Neighbors,
+    import_faiss,
+    not_finite,
+    ranked,
+    similarities,
+)
 
 # FAISS finds candidates; which of those that are equal up to rounding it finds depends on the other
 # queries of the call. So this many are found beyond k, and where even the last of them is no more
 # than rounding less similar than the k-th, all rows are compared instead.
 MARGIN = 16
-_QUERIES_AT_ONCE = 1024
+_BATCH = 1024
 
 
-class FlatIndex(OverVectors):
+class FlatIndex(ArrayIndex):
     """Exact search by FAISS over vectors that stay where they are, memory-mapped if on disk.
 
     The order and the similarities of a query do not depend on the other queries of the call: FAISS
@@ -34,8 +39,8 @@ class FlatIndex(OverVectors):
         super().__init__(vectors)
         self._faiss = import_faiss()
 
-    def _at_once(self, k: int) -> int:
-        return _QUERIES_AT_ONCE
+    def _batch_size(self, k: int) -> int:
+        return _BATCH
 
     def _search(self, queries: NDArray[np.float32], k: int) -> Neighbors:
         width = min(k + MARGIN, len(self))

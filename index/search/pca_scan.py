@@ -13,6 +13,7 @@ The bound is that of FEXIPRO (Li, Chan, Yiu and Mamoulis, SIGMOD 2017), made a m
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -23,17 +24,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.errors import IndexProblem
-from index.search.base import Neighbors, not_finite
-from index.search.library import import_faiss
-from index.search.over_vectors import OverVectors
-from index.search.rerank import ROUNDING, ranked, similarities
+from index.search.base import (
+    ROUNDING,
+    ArrayIndex,
+    Neighbors,
+    import_faiss,
+    not_finite,
+    ranked,
+    similarities,
+)
 from index.search.scan_table import ScanTable
-from index.search.shared_setting import SharedSetting
 
 T = TypeVar("T")
 Floats = NDArray[np.float32]
 
-_QUERIES_AT_ONCE = 256
+_BATCH = 256
 _BOUNDS_AT_ONCE = 2**20  # float32: what a core's cache holds
 _SAMPLE = (8192, 65536)  # least and most rows that tell what is to be reached
 _BLOCK = 16  # rows that stand behind one bound where the highest bounds are looked for
@@ -42,7 +47,7 @@ _FEW_ROWS = 2048  # are not worth a second thread
 _ALL_SET = np.uint64(0x0101010101010101)  # eight bool
 
 
-class ScanIndex(OverVectors):
+class ScanIndex(ArrayIndex):
     """Exact search: a scan of short vectors, then full comparison of the rows that may belong.
 
     Rows are spread over the threads that FAISS may use (OMP_NUM_THREADS), for a lone query too.
@@ -66,8 +71,8 @@ class ScanIndex(OverVectors):
         self._threads = int(self._faiss.omp_get_max_threads())
         self._sample = _Sample(table.table)
 
-    def _at_once(self, k: int) -> int:
-        return _QUERIES_AT_ONCE
+    def _batch_size(self, k: int) -> int:
+        return _BATCH
 
     def _search(self, queries: Floats, k: int) -> Neighbors:
         # With its own threads sharing the rows, each product has one.
@@ -75,7 +80,7 @@ class ScanIndex(OverVectors):
             return _Scan(self, queries, k).run()
 
     def _in_parallel(self, work: Callable[..., T], start: int, stop: int, given: object) -> list[T]:
-        """What `work(from, to, given)` returns for equal parts of the rows from start to stop."""
+        """Results of `work(from, to, given)` for equal parts of the rows from start to stop."""
         parts = self._threads if stop - start > _FEW_ROWS else 1
         if parts == 1:
             return [work(start, stop, given)]
@@ -110,11 +115,12 @@ class _Scan:
         self._short = np.ascontiguousarray(index._table.shorten(queries).T)
 
     def run(self, rank: int | None = None) -> Neighbors:
-        """The neighbours.
+        """The neighbours of all queries.
 
         Args:
-            rank: What the so many-th best of a sample of the rows reaches, k of all rows are to
-                reach; None for what they will hardly ever miss.
+            rank: Sample rank whose similarity becomes the pruning threshold. None picks a rank
+                that only rarely leaves fewer than k rows; those queries are scanned again with
+                rank=k.
         """
         table, sample, k = self._index._table.table, self._index._sample, self._k
         n, q = len(table), len(self._queries)
@@ -149,11 +155,11 @@ class _Scan:
         rows: NDArray[np.int64],
         rank: int,
     ) -> Floats:
-        """float32[q]: a similarity that at least `rank` of some rows reach, hardly more if it can.
+        """float32[q]: a tight lower bound on each query's rank-th best similarity among some rows.
 
         Args:
-            bounds: Of these rows.
-            rows: int64[m], which they are.
+            bounds: Upper bounds of their similarities.
+            rows: int64[m], the rows.
             rank: At most m.
         """
         highest = [_block_maxima(part) for part, _ in bounds]
@@ -199,7 +205,7 @@ class _Scan:
         least = least - np.float32(ROUNDING)
         if below is None:
             below = np.empty(bounds.shape, bool)
-        # What is not a number is compared, too.
+        # NaN is compared, too.
         place, of = _not_set(np.less(bounds, least, out=below[: len(bounds)]))
         row = rows[place]
         found = similarities(self._index._vectors, row, self._queries, of)
@@ -222,7 +228,7 @@ class _Sample:
 
 
 def _rank_in_sample(share: float, k: int) -> int:
-    """What rank in a sample of this share of the rows at least k of all rows will reach.
+    """The sample rank whose similarity at least k of all rows reach, in all but rare cases.
 
     The rank of the k-th best of all in the sample is about binomial, with mean share * k; three
     standard deviations more are asked for.
@@ -257,15 +263,30 @@ def _not_set(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int
 
 @cache
 def _blas() -> Any:
-    """NumPy's BLAS; looking for it takes a millisecond."""
+    """NumPy's BLAS; finding it takes a millisecond."""
     import threadpoolctl
 
     return threadpoolctl.ThreadpoolController().select(internal_api="openblas")
 
 
-def _limit_blas() -> Callable[[], None]:
-    restore: Callable[[], None] = _blas().limit(limits=1).restore_original_limits
-    return restore
+class _OneBlasThread:
+    """Limits BLAS to one thread while any thread is inside: the setting is the whole process's."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._users == 0:
+                self._limit = _blas().limit(limits=1)
+            self._users += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                self._limit.restore_original_limits()
 
 
-_one_blas_thread = SharedSetting(_limit_blas)
+_one_blas_thread = _OneBlasThread()

@@ -1,4 +1,4 @@
-"""The short vectors that `pca_scan` scans: how they are made, and how long they are."""
+"""The table of short vectors that `pca_scan` scans: fitting its axes, and choosing its width."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.errors import IndexProblem
+from index.rows import sample_rows
 from index.search.base import not_finite
 
 Floats = NDArray[np.float32]
@@ -20,7 +21,7 @@ _COMPARED = 32768  # rows among which the widths are compared
 _PROBES = 48
 _TYPICAL_K = 50
 # What a number of the scan costs against a number of a full comparison, and against its overhead:
-# measured with benchmarks/index_latency.py, rounded.
+# measured with benchmarks/index_latency, rounded.
 _COST_OF_NUMBER, _COST_OF_PAIR = 9.0, 4000.0
 
 ROWS_AT_ONCE = 8192
@@ -96,7 +97,7 @@ def _cheapest_width(vectors: Floats, axes: Floats) -> int:
     """The width with the least estimated work a row and query, or 0 for none."""
     dim = vectors.shape[1]
     rows = np.asarray(vectors[:: max(1, len(vectors) // _COMPARED)][:_COMPARED])
-    probes = rows[np.linspace(0, len(rows) - 1, min(_PROBES, len(rows))).astype(np.int64)]
+    probes = rows[sample_rows(len(rows), _PROBES)]
     exact = probes @ rows.T
     # The similarity that is the k-th best of all rows, as far as some of them tell.
     rank = max(1, round(_TYPICAL_K * len(rows) / max(len(vectors), 1)))

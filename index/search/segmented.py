@@ -8,13 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.errors import IndexProblem
-from index.search.base import Neighbors, VectorIndex, check_search, no_neighbors
-from index.search.rerank import ranked
+from index.search.base import Neighbors, VectorIndex, check_search, no_neighbors, ranked
 
 _MORE = 16  # rows beyond k that a part is asked for where some of its rows were removed
 
 
-class JoinedIndex:
+class SegmentedIndex:
     """The rows of several indexes after each other, numbered without those that were removed.
 
     Args:

@@ -1,1 +1,1 @@
-"""What every request passes before a route: keys, admission, headers, logging."""
+"""ASGI middleware: keys, limits on connections, headers, logging."""

@@ -1,21 +1,29 @@
-"""API keys, and which requests need none."""
+"""Who may call the service: API keys, and trusted host names without them."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
 import stat
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Receive, Scope, Send
+from fastapi import Security
+from fastapi.security import APIKeyHeader, HTTPBearer
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from annotator.errors import AnnotatorError
 from service.problems import Problem, send_problem
 
 MIN_KEY_LENGTH = 16
+
+_BEARER = HTTPBearer(scheme_name="bearer", auto_error=False)
+_HEADER = APIKeyHeader(scheme_name="header", name="X-API-Key", auto_error=False)
+
+#: Dependencies that describe the keys in the OpenAPI document; `RequireKey` checks them.
+KEY_SCHEMES = [Security(_BEARER), Security(_HEADER)]
 
 
 class Keys:
@@ -29,7 +37,7 @@ class Keys:
         self._digests = [_digest(key.encode()) for key in keys]
 
     def accept(self, key: bytes) -> bool:
-        """Whether `key` is one of them, in a time that tells nothing of how nearly it is."""
+        """Whether `key` is one of them; compares in constant time."""
         digest = _digest(key)
         accepted = False
         for known in self._digests:
@@ -42,10 +50,11 @@ def _digest(key: bytes) -> bytes:
 
 
 def read_keys(path: Path) -> Keys:
-    """Read a file of API keys: one a line; empty lines and lines that begin with # are passed over.
+    """Read a file with one API key a line; empty lines and lines that begin with # are skipped.
 
     Raises:
-        AnnotatorError: The file cannot be read, others may read it, or a key is not one.
+        AnnotatorError: The file cannot be read, other users can read or change it, it holds no
+            key, or a key is too short or malformed.
     """
     try:
         mode = path.stat().st_mode
@@ -85,15 +94,19 @@ def read_keys(path: Path) -> Keys:
 
 
 class RequireKey:
-    """Middleware: everything but the public paths needs a key.
+    """Middleware: answer 401 to requests without a valid key, except on the public paths.
+
+    A middleware, not a dependency of the routes, so that nothing can be forgotten: it also covers
+    unknown paths, wrong methods, redirects and /openapi.json, which FastAPI answers before any
+    dependency runs, and it refuses before a body is read.
 
     Args:
-        app: What is behind it.
-        keys: None to let everybody in.
+        app: The application behind it.
+        keys: The accepted keys.
         public: Paths that need no key.
     """
 
-    def __init__(self, app: ASGIApp, keys: Keys | None, public: Collection[str]) -> None:
+    def __init__(self, app: ASGIApp, keys: Keys, public: Collection[str]) -> None:
         self._app = app
         self._keys = keys
         self._public = frozenset(public)
@@ -102,9 +115,8 @@ class RequireKey:
         """Pass the request on, or answer 401."""
         if (
             scope["type"] != "http"
-            or self._keys is None
             or scope["path"] in self._public
-            or self._keys.accept(_given_key(Headers(scope=scope)))
+            or self._keys.accept(await _given_key(Request(scope)))
         ):
             await self._app(scope, receive, send)
             return
@@ -118,43 +130,46 @@ class RequireKey:
         await send_problem(problem, scope, receive, send)
 
 
-def _given_key(headers: Headers) -> bytes:
-    scheme, _, key = headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer":
-        key = headers.get("x-api-key", "")
-    return key.strip().encode("latin-1")
+async def _given_key(request: Request) -> bytes:
+    bearer = await _BEARER(request)
+    key = bearer.credentials if bearer else await _HEADER(request) or ""
+    return key.encode("latin-1")
 
 
-class LocalNamesOnly:
-    """Middleware: refuse requests whose Host is not this machine's own name for itself.
+class TrustedHost:
+    """Middleware: Starlette's check of the Host header, with a problem for its answer.
 
     Without keys, being reachable from this machine alone is what protects the service. A web page
     could get around that by letting its own host name resolve to 127.0.0.1 (DNS rebinding); the
     Host header gives it away.
+
+    Args:
+        app: The application behind it.
+        allowed_hosts: Without ports; IPv6 addresses in brackets.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, allowed_hosts: Sequence[str]) -> None:
         self._app = app
+        self._allowed_hosts = allowed_hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 421."""
-        if scope["type"] != "http" or _is_local(Headers(scope=scope).get("host", "")):
+
+        async def accept(scope: Scope, receive: Receive, _: Send) -> None:
             await self._app(scope, receive, send)
-            return
-        problem = Problem(
-            421,
-            "unknown_host",
-            "Without API keys, the service answers to localhost and 127.0.0.1 alone.",
-            "Start it with --api-key-file, or with --insecure if a proxy keeps strangers out.",
-        )
-        await send_problem(problem, scope, receive, send)
+
+        async def refuse(message: Message) -> None:
+            if message["type"] == "http.response.start":  # in place of Starlette's plain text
+                await send_problem(_unknown_host(), scope, receive, send)
+
+        check = TrustedHostMiddleware(accept, self._allowed_hosts, www_redirect=False)
+        await check(scope, receive, refuse)
 
 
-def _is_local(host: str) -> bool:
-    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
-    if name.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
+def _unknown_host() -> Problem:
+    return Problem(
+        421,
+        "unknown_host",
+        "Without API keys, the service answers to localhost and 127.0.0.1 alone.",
+        "Start it with --api-key-file, or with --insecure if a proxy keeps strangers out.",
+    )

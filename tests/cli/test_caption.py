@@ -178,6 +178,7 @@ def test_evaluate_captions(tables: Path) -> None:
 
 
 def test_evaluate_a_ranking(tables: Path) -> None:
+    pytest.importorskip("pytrec_eval")
     done = invoke("evaluate", tables / "run.txt", tables / "qrels.txt", "--ranking", "--k", 5)
     assert done.exit_code == 0 and done.stdout.startswith("nDCG@5 0.5000 ")
     side = ("--split", tables / "sides.csv", "--only", "test")

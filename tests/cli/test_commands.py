@@ -281,7 +281,12 @@ def test_a_truncated_index(index: Path, images: Path) -> None:
 
 def test_places_without_an_index(tmp_path: Path, images: Path) -> None:
     nowhere = tmp_path / "nowhere"
-    for arguments in (("info",), ("tune",), ("annotate", images), ("show", images / "i0.png")):
+    for arguments in (
+        ("info",),
+        ("tune",),
+        ("annotate", images),
+        ("explain", images / "i0.png", "--out", "why.png"),
+    ):
         message = problem(invoke(*arguments, "--index", nowhere))
         assert "does not exist" in message and "annotator build-index" in message
     assert "is no index" in problem(invoke("info", "--index", images))

@@ -18,7 +18,6 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from PIL import Image
 
 from annotator.cli import cli
 from annotator.collection import Collection
@@ -185,16 +184,6 @@ def test_another_precision_than_the_index_has_is_refused(place: Path) -> None:
     result = annotate(place, "--precision", other)
     assert result.exit_code == 1
     assert f"precision: {other}, not {recorded}" in result.stderr
-
-
-def test_a_picture_of_one_annotation(place: Path, tmp_path: Path) -> None:
-    result = invoke(
-        "show", place / "test" / "test00.png", "--images", place / "train",
-        "--index", place / "index", "--output", tmp_path / "why.png",
-    )  # fmt: skip
-    assert (result.exit_code, result.stdout) == (0, "")
-    with Image.open(tmp_path / "why.png") as picture:
-        assert picture.format == "PNG" and picture.width > 500
 
 
 def test_an_index_without_write_access_is_read(place: Path, plain: Result, tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
-"""A model small enough to be made in a test."""
+"""Files of a test, and a model small enough to be made in one."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,17 @@ WORDS = (
 )  # fmt: skip
 
 
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[str, str], Path]:
+    """Writes a file of the given name and text, and returns its path."""
+
+    def write(name: str, text: str) -> Path:
+        (tmp_path / name).write_text(text, encoding="utf-8", newline="")
+        return tmp_path / name
+
+    return write
+
+
 @pytest.fixture(scope="session")
 def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a BERT of three layers and its tokenizer, randomly initialised."""
@@ -20,6 +32,7 @@ def tiny_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from annotator.encoders.torch_setup import make_torchvision_importable
 
     make_torchvision_importable()
+    pytest.importorskip("bert_score")
     transformers = pytest.importorskip("transformers")
     folder = tmp_path_factory.mktemp("models") / "tiny-bert"
     folder.mkdir()

@@ -21,15 +21,6 @@ SCORES = {"a": 0.8, "b": 0.0, "c": 1.0, "d": 2 * 2 / 6}
 Write = Callable[[str, str], Path]
 
 
-@pytest.fixture
-def write(tmp_path: Path) -> Write:
-    def write(name: str, text: str) -> Path:
-        (tmp_path / name).write_text(text, encoding="utf-8")
-        return tmp_path / name
-
-    return write
-
-
 def test_rouge1_of_each_image_and_their_mean(write: Write) -> None:
     found = evaluate_captions(write("run.csv", RUN), write("truth.csv", TRUTH))
     assert dict(zip(found.ids, found.measures["rouge1"].scores, strict=True)) == pytest.approx(

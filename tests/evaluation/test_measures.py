@@ -1,13 +1,21 @@
-"""Means, groups and paired differences."""
+"""Means, intervals, groups and paired differences."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from annotator.evaluation.measures import Measured, compare, measure, render_measured
+from annotator.evaluation.measures import (
+    Measured,
+    bootstrap_interval,
+    compare,
+    measure,
+    render_measured,
+)
 
 scores = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=30)
 
@@ -18,7 +26,7 @@ def test_a_difference_is_that_of_the_means_and_turns_its_sign(
     pairs: list[tuple[float, float]],
 ) -> None:
     a, b = [x for x, _ in pairs], [y for _, y in pairs]
-    there, back = compare(a, b, resamples=50), compare(b, a, resamples=50)
+    there, back = compare(a, b), compare(b, a)
     assert there.difference == pytest.approx(np.mean(a) - np.mean(b), abs=1e-12)
     assert there.difference == pytest.approx(-back.difference, abs=1e-12)
     assert (there.better, there.worse) == (back.worse, back.better)
@@ -55,3 +63,22 @@ def test_groups_and_text() -> None:
 def test_runs_of_different_images_are_not_compared() -> None:
     with pytest.raises(ValueError, match="zip"):
         compare([1.0], [1.0, 0.0])
+
+
+def test_interval_covers_the_mean_and_is_seeded() -> None:
+    scores = np.random.default_rng(1).choice([0.0, 0.5, 2 / 3, 1.0], size=400).tolist()
+    low, high = bootstrap_interval(scores)
+    error = np.std(scores) / math.sqrt(len(scores))
+    assert low == pytest.approx(np.mean(scores) - 1.96 * error, abs=0.2 * error)
+    assert high == pytest.approx(np.mean(scores) + 1.96 * error, abs=0.2 * error)
+    assert bootstrap_interval(scores) == (low, high)
+    assert bootstrap_interval(scores, seed=1) != (low, high)
+    assert bootstrap_interval([0.5]) == (0.5, 0.5)
+
+
+def test_interval_is_that_of_the_plain_bootstrap() -> None:
+    generator = np.random.default_rng(2)
+    scores = generator.choice([0.0, 0.4, 1.0], size=60, p=[0.2, 0.5, 0.3])
+    plain = scores[generator.integers(60, size=(20_000, 60))].mean(axis=1)
+    wanted = np.percentile(plain, [2.5, 97.5])
+    assert bootstrap_interval(scores.tolist(), 20_000) == pytest.approx(wanted, abs=0.01)

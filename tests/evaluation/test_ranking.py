@@ -1,7 +1,8 @@
-"""nDCG and MAP: against scikit-learn, trec_eval and by hand."""
+"""nDCG and MAP of files, by trec_eval: against scikit-learn and by hand."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,56 +10,30 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score, ndcg_score
+from sklearn.metrics import ndcg_score
 
-from annotator.errors import FormatError
+from annotator.errors import AnnotatorError, FormatError
 from annotator.evaluation.measures import render_measured
-from annotator.evaluation.ranking import average_precision, evaluate_ranking, ndcg
+from annotator.evaluation.ranking import _trec_eval, evaluate_ranking
+
+pytest.importorskip("pytrec_eval")
 
 Write = Callable[[str, str], Path]
 relevances = st.lists(st.sampled_from([0.0, 0.5, 1.0, 2.0, 3.0]), min_size=2, max_size=12)
 
 
-@pytest.fixture
-def write(tmp_path: Path) -> Write:
-    def write(name: str, text: str) -> Path:
-        (tmp_path / name).write_text(text)
-        return tmp_path / name
-
-    return write
-
-
 @settings(max_examples=50, deadline=None)
-@given(relevances, st.integers(1, 15))
-def test_ndcg_is_scikit_learns(every: list[float], k: int) -> None:
-    relevance = np.array(every)
-    order = np.arange(len(every), 0, -1.0)  # found in this order
-    wanted = ndcg_score([relevance], [order], k=k) if relevance.any() else 0.0
-    assert ndcg(relevance, relevance, k) == pytest.approx(wanted)
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.lists(st.booleans(), min_size=1, max_size=12))
-def test_average_precision_of_all_is_scikit_learns(hits: list[bool]) -> None:
-    order = np.arange(len(hits), 0, -1.0)
-    wanted = average_precision_score(hits, order) if any(hits) else 0.0
-    assert average_precision(np.array(hits), sum(hits), len(hits)) == pytest.approx(wanted)
-
-
-@settings(max_examples=50, deadline=None)
-@given(relevances, st.integers(1, 12))
-def test_the_best_order_has_1_and_no_order_has_more(every: list[float], k: int) -> None:
-    best = np.sort(every)[::-1]
-    assert ndcg(best, np.array(every), k) == pytest.approx(1.0 if best[0] > 0 else 0.0)
-    assert ndcg(np.array(every), np.array(every), k) <= 1 + 1e-12
-
-
-def test_what_was_not_found_counts() -> None:
-    assert ndcg(np.array([1.0]), np.array([1.0, 1.0]), 10) == pytest.approx(
-        1 / (1 + 1 / np.log2(3))
-    )
-    assert average_precision(np.array([True]), 4, 10) == 0.25
-    assert average_precision(np.zeros(0, bool), 4, 10) == 0.0
+@given(relevances, st.integers(1, 15), st.sampled_from([1, 1 / 3, 1e6]))
+def test_relevances_of_any_scale(every: list[float], k: int, unit: float) -> None:
+    judged = {f"d{i:02}": value * unit for i, value in enumerate(every)}
+    found = {item: -rank for rank, item in enumerate(judged)}
+    order = np.arange(len(every), 0, -1.0)
+    ndcg, map_cut = _trec_eval(judged, found, k, threshold=unit)
+    wanted = ndcg_score([every], [order], k=k) if any(every) else 0.0
+    assert ndcg == pytest.approx(wanted, abs=1e-4)
+    hits = np.array(every) >= 1
+    precisions = (np.cumsum(hits) / np.arange(1, len(hits) + 1))[:k][hits[:k]]
+    assert map_cut == pytest.approx(precisions.sum() / max(hits.sum(), 1), abs=1e-9)
 
 
 # Drawn at random; the values are those of trec_eval (pytrec_eval-terrier 0.5.11).
@@ -160,3 +135,10 @@ def test_what_cannot_be_scored(write: Write) -> None:
         evaluate_ranking(run, qrels, items=qrels)
     with pytest.raises(FormatError, match="not a CUI"):
         evaluate_ranking(run, write("table.csv", "ID,CUIs\nq1,chest\n"))
+
+
+def test_without_the_package(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pytrec_eval", None)
+    with pytest.raises(AnnotatorError, match="not installed") as error:
+        evaluate_ranking(write("run.txt", RUN), write("qrels.txt", QRELS))
+    assert "[ranking]" in error.value.hint

@@ -10,14 +10,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from annotator.explain.attribution import Parts, as_sums, grid_shape, heats, highest, spread
+from annotator.explain.attribution import (
+    AttributionMap,
+    Contributions,
+    attribution_maps,
+    grid_shape,
+    highest,
+    linear_forms,
+    spread,
+)
 
 sizes = st.integers(1, 30)
 
 
 def test_without_a_projection_the_targets_are_the_weights() -> None:
     targets = np.random.default_rng(0).normal(size=(3, 5))
-    weights, constants = as_sums(None, np.zeros(5, np.float32), targets)
+    weights, constants = linear_forms(None, np.zeros(5, np.float32), targets)
     assert np.array_equal(weights, targets) and not constants.any()
 
 
@@ -52,29 +60,29 @@ def test_a_part_is_spread_evenly_around_its_position() -> None:
 
 @given(st.integers(0, 2**32), st.tuples(sizes, sizes), st.tuples(sizes, sizes))
 @settings(deadline=None, max_examples=50)
-def test_heats_add_up(seed: int, shape: tuple[int, int], other: tuple[int, int]) -> None:
+def test_maps_add_up(seed: int, shape: tuple[int, int], other: tuple[int, int]) -> None:
     rng = np.random.default_rng(seed)
     boxes = [(-0.2, 0.0, 1.2, 1.0), (0.1, 0.0, 0.9, 1.0)]
     parts = [
-        Parts(rng.normal(size=(*shape, 3)), boxes[0]),
-        Parts(rng.normal(size=(*other, 3)), boxes[1]),
+        Contributions(rng.normal(size=(*shape, 3)), boxes[0]),
+        Contributions(rng.normal(size=(*other, 3)), boxes[1]),
     ]
     constants, elsewhere = rng.normal(size=3), rng.normal(size=3)
     totals = sum(p.values.sum(axis=(0, 1)) for p in parts) + constants + elsewhere
-    found = heats(
+    found = attribution_maps(
         parts,
         totals=totals,
         constants=constants,
         elsewhere=elsewhere,
         shape=grid_shape(parts, 90, 60),
     )
-    assert [heat.total for heat in found] == totals.tolist()
-    for heat in found:
-        assert heat.rest == pytest.approx(0, abs=1e-9)
-        assert heat.grid.sum() + heat.elsewhere + heat.constant == pytest.approx(heat.total)
+    assert [map_.total for map_ in found] == totals.tolist()
+    for map_ in found:
+        assert map_.rest == pytest.approx(0, abs=1e-9)
+        assert map_.grid.sum() + map_.elsewhere + map_.constant == pytest.approx(map_.total)
 
 
-def test_heat_lies_where_its_position_is() -> None:
+def test_a_contribution_lies_where_its_position_is() -> None:
     values = np.zeros((4, 4, 1))
     values[1, 3] = 1  # in the second row, at the right
     for box, (row, column) in {
@@ -82,14 +90,14 @@ def test_heat_lies_where_its_position_is() -> None:
         (0.0, -0.5, 1.0, 1.5): (0.25, 0.875),  # a wide one on padding
         (0.25, 0.0, 0.75, 1.0): (0.375, 0.6875),  # its middle
     }.items():
-        (heat,) = heats(
-            [Parts(values, box)],
+        (map_,) = attribution_maps(
+            [Contributions(values, box)],
             totals=np.ones(1),
             constants=np.zeros(1),
             elsewhere=np.zeros(1),
             shape=(40, 40),
         )
-        at = np.unravel_index(heat.grid.argmax(), heat.grid.shape)
+        at = np.unravel_index(map_.grid.argmax(), map_.grid.shape)
         assert at[0] / 40 == pytest.approx(row, abs=0.04)
         assert at[1] / 40 == pytest.approx(column, abs=0.04)
 
@@ -97,16 +105,19 @@ def test_heat_lies_where_its_position_is() -> None:
 def test_the_grid_has_the_finest_cells_and_the_picture_s_proportions() -> None:
     fine, coarse = np.zeros((28, 28, 1)), np.zeros((7, 7, 1))
     square = (0.0, 0.0, 1.0, 1.0)
-    assert grid_shape([Parts(coarse, square), Parts(fine, square)], 100, 100) == (28, 28)
+    assert grid_shape([Contributions(coarse, square), Contributions(fine, square)], 100, 100) == (
+        28,
+        28,
+    )
     letterbox = (0.0, -0.5, 1.0, 1.5)
-    assert grid_shape([Parts(fine, letterbox)], 200, 100) == (14, 28)
-    assert grid_shape([Parts(coarse, (0.0, -50.0, 1.0, 51.0))], 1000, 10) == (1, 7)
+    assert grid_shape([Contributions(fine, letterbox)], 200, 100) == (14, 28)
+    assert grid_shape([Contributions(coarse, (0.0, -50.0, 1.0, 51.0))], 1000, 10) == (1, 7)
 
 
 def test_parts_are_the_shapley_values_of_the_game_among_positions() -> None:
     rng = np.random.default_rng(0)
     positions, target = rng.normal(size=(5, 6)), rng.normal(size=6)
-    weights, constant = as_sums(None, positions.sum(axis=0).astype(np.float32), target[None])
+    weights, constant = linear_forms(None, positions.sum(axis=0).astype(np.float32), target[None])
 
     def worth(coalition: tuple[int, ...]) -> float:
         """The product with the target of a vector that only these positions make."""
@@ -123,6 +134,11 @@ def test_parts_are_the_shapley_values_of_the_game_among_positions() -> None:
             for coalition in combinations(others, size)
         )  # fmt: skip
         assert value == pytest.approx(weights[0] @ position)
+
+
+def test_the_rest_is_what_the_parts_leave_unexplained() -> None:
+    map_ = AttributionMap(np.array([[0.25, 0.5]]), 0.125, -0.25, 1.0)
+    assert map_.rest == pytest.approx(0.375)
 
 
 def test_the_highest_cells() -> None:

@@ -22,6 +22,7 @@ from annotator.cli import cli
 if TYPE_CHECKING:
     from annotator.phantoms import SamplePaths
 
+SMALL = "efficientnet-lite0@64"
 ROOT = Path(__file__).parents[2]
 DOCS = (ROOT / "docs" / "explain.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"^    (annotator .*)$", DOCS, re.MULTILINE)
@@ -66,7 +67,7 @@ def read(page: Path) -> tuple[Sources, dict[str, Any]]:
 
 @pytest.mark.slow
 def test_the_examples_of_the_docs(tmp_path: Path, sample: SamplePaths, sample_index: Path) -> None:
-    assert len(EXAMPLES) == 2
+    assert len(EXAMPLES) == 3
     (tmp_path / "sample" / "images").mkdir(parents=True)
     for path in sorted(sample.images.iterdir())[:3]:
         shutil.copy(path, tmp_path / "sample" / "images")
@@ -80,8 +81,8 @@ def test_the_examples_of_the_docs(tmp_path: Path, sample: SamplePaths, sample_in
             capture_output=True,
         )  # fmt: skip
         assert (done.returncode, done.stdout) == (0, ""), done.stderr
-        assert "Next: open re" in done.stderr
-    assert (tmp_path / "report.json").is_file()
+        assert "Next: open re" in done.stderr or "why.png: scan with 5" in done.stderr
+    assert (tmp_path / "report.json").is_file() and (tmp_path / "why.png").is_file()
     pages = sorted(path.name for path in (tmp_path / "reports").glob("*.html"))
     assert len(pages) == 4 and pages[0] == "index.html"
     assert len(list((tmp_path / "heatmaps").glob("*.png"))) >= 3
@@ -105,13 +106,13 @@ def test_pages_of_a_folder(scans: Path, sample_index: Path, tmp_path: Path) -> N
         cuis = [concept["cui"] for concept in figures["concepts"]]
         assert cuis and sources.ids == cuis == [e["cui"] for e in figures["explanations"]]
         text = (out / name).read_text(encoding="utf-8")
-        assert "Not for clinical use" in text and "exact: the parts" in text
+        assert "Not for clinical use" in text and "exact: the contributions" in text
         for concept in figures["concepts"]:
             assert concept["name"] in text and f"{concept['score']:.2f}" in text
         for explained in figures["explanations"]:
-            for heat in (explained["vote"], explained["contrast"]):
-                whole = sum(map(sum, heat["grid"])) + heat["elsewhere"] + heat["constant"]
-                assert whole == pytest.approx(heat["total"], abs=1e-5)
+            for map_ in (explained["vote"], explained["contrast"]):
+                whole = sum(map(sum, map_["grid"])) + map_["elsewhere"] + map_["constant"]
+                assert whole == pytest.approx(map_["total"], abs=1e-5)
             votes = [
                 n["weight"] * n["similarity"]
                 for n in figures["neighbors"]
@@ -150,12 +151,44 @@ def test_one_image_on_one_page(scans: Path, sample_index: Path, tmp_path: Path) 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["why.html", "why.json"]
 
 
+def test_a_figure_of_one_image(scans: Path, sample_index: Path, tmp_path: Path) -> None:
+    image = min(scans.glob("phantom*.png"))
+    for name, start in (("why.png", b"\x89PNG"), ("why.SVG", b"<?xml")):
+        result = invoke("explain", image, "--index", sample_index, "--out", tmp_path / name,
+                        "--neighbors", 3)  # fmt: skip
+        assert (result.exit_code, result.stdout) == (0, ""), result.stderr
+        assert f"{image.stem} with 3 of its neighbours" in result.stderr
+        assert (tmp_path / name).read_bytes().startswith(start)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_neighbours_pictures_from_the_indexed_images(
+    sample: SamplePaths, scans: Path, sample_index: Path, tmp_path: Path
+) -> None:
+    bare = tmp_path / "bare"
+    options = ("--split", sample.split, "--only", "train", "--embedder", SMALL, "--index", bare)
+    built = invoke("build-index", sample.images, sample.concepts, *options, "--no-tune")
+    assert built.exit_code == 0, built.stderr
+    image = min(scans.glob("phantom*.png"))
+    pages = []
+    for more in ((), ("--images", sample.images)):
+        page = tmp_path / "why.html"
+        assert invoke("explain", image, "--index", bare, "--out", page, *more).exit_code == 0
+        pages.append(page.read_text(encoding="utf-8"))
+    assert "no picture" in pages[0] and "no picture" not in pages[1]
+
+
 def test_what_cannot_be_done_is_said(scans: Path, sample_index: Path, tmp_path: Path) -> None:
     index = ("--index", sample_index)
     many = invoke("explain", scans, *index, "--out", tmp_path / "one.html")
     assert many.exit_code == 1 and "4 images" in many.stderr and "--out reports/" in many.stderr
-    bad = invoke("explain", scans / "bad.png", *index, "--out", tmp_path / "one.html")
-    assert bad.exit_code == 3 and "bad: not a JPEG" in bad.stderr and "Next" not in bad.stderr
+    figure = ("explain", min(scans.glob("phantom*")), *index, "--out", tmp_path / "why.png")
+    for pages_only in (("--heatmaps", tmp_path / "maps"), ("--method", "exact")):
+        refused = invoke(*figure, *pages_only)
+        assert refused.exit_code == 2 and "are for pages" in refused.stderr
+    for out in ("one.html", "one.png"):
+        bad = invoke("explain", scans / "bad.png", *index, "--out", tmp_path / out)
+        assert bad.exit_code == 3 and "bad: not a JPEG" in bad.stderr and "Next" not in bad.stderr
     method = invoke("explain", min(scans.glob("phantom*")), *index, "--out", tmp_path / "one.html",
                     "--method", "patches")  # fmt: skip
     assert method.exit_code == 1 and "not made from patches" in method.stderr

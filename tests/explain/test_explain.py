@@ -19,8 +19,7 @@ from annotator.encoders.preprocess import Preprocess
 from annotator.encoders.registry import make_embedder
 from annotator.encoders.torch_setup import make_torchvision_importable
 from annotator.errors import AnnotatorError, ImageError
-from annotator.explain.attribution import Heat
-from annotator.explain.cases import find_near, small_pictures
+from annotator.explain.cases import find_neighborhood
 from annotator.explain.explain import Explanation, explain
 from annotator.explain.occlusion import cover
 from annotator.images.ref import ImageRef
@@ -47,14 +46,14 @@ def images(sample: SamplePaths) -> list[ImageRef]:
 
 
 def check_sums(explanation: Explanation, tolerance: float = 1e-5) -> None:
-    """Every heat adds up to its total, and the vote's total is what the search reported."""
+    """Every map adds up to its total, and the vote's total is what the search reported."""
     assert explanation.concepts
     for concept in explanation.concepts:
         reported = sum(n.weight * n.similarity for n in concept.voters)
         assert concept.vote.total == pytest.approx(reported, abs=1e-5)
-        for heat in (concept.vote, concept.contrast):
-            parts = float(heat.grid.sum()) + heat.elsewhere + heat.constant
-            assert parts == pytest.approx(heat.total, abs=tolerance)
+        for map_ in (concept.vote, concept.contrast):
+            parts = float(map_.grid.sum()) + map_.elsewhere + map_.constant
+            assert parts == pytest.approx(map_.total, abs=tolerance)
 
 
 def test_parts_sum_to_the_similarities_through_the_projection(
@@ -109,8 +108,8 @@ def test_parts_sum_where_a_vector_is_the_mean_of_frames(tmp_path: Path) -> None:
     assert explanation.frames == 3 and explanation.method == "exact"
     check_sums(explanation)
     # Two of the three frames are not in the picture, and each says about as much as the third.
-    (heat,) = (concept.vote for concept in explanation.concepts[:1])
-    assert abs(heat.elsewhere) > 0.5 * abs(heat.grid.sum())
+    (map_,) = (concept.vote for concept in explanation.concepts[:1])
+    assert abs(map_.elsewhere) > 0.5 * abs(map_.grid.sum())
     assert explain(annotator, refs[0]).annotation.neighbors[0].similarity == pytest.approx(1)
 
 
@@ -127,7 +126,7 @@ def test_it_explains_what_annotate_says(annotator: Annotator, images: list[Image
         assert sum(weights) <= concept.score + 1e-9  # the prior may have the rest
 
 
-def test_the_same_image_gives_the_same_heat(annotator: Annotator, images: list[ImageRef]) -> None:
+def test_the_same_image_gives_the_same_maps(annotator: Annotator, images: list[ImageRef]) -> None:
     first, again = (explain(annotator, images[1]) for _ in range(2))
     for one, other in zip(first.concepts, again.concepts, strict=True):
         assert np.array_equal(one.contrast.grid, other.contrast.grid)
@@ -138,7 +137,7 @@ def test_the_contrast_is_of_the_nearest_cases(annotator: Annotator, images: list
     encoder = annotator.embedder
     frame = Image.open(io.BytesIO(images[0].read())).convert("L")
     (vector,) = encoder.embed(encoder.prepare([frame]))
-    near = find_near(annotator, "x", vector)
+    near = find_neighborhood(annotator, "x", vector)
     cui = near.annotation.cuis[0]
     has = near.nearest.has(cui)
     contrast = near.contrast(cui)
@@ -186,8 +185,8 @@ def test_any_encoder_is_explained_by_occlusion(
     annotator = Annotator.open(tuned_index, embedder=tiny_embedder)
     explanation = explain(annotator, ref)
     assert explanation.method == "occlusion"
-    (heat, *_) = (concept.vote for concept in explanation.concepts)
-    assert heat.grid.shape == (11, 14)  # 40 x 32 pixels
+    (map_, *_) = (concept.vote for concept in explanation.concepts)
+    assert map_.grid.shape == (11, 14)  # 40 x 32 pixels
     # The figures are what covering gives: the square around the cell in row 5 and column 7.
     frame = Image.open(tmp_path / "i.png")
     covered = frame.copy()
@@ -198,8 +197,8 @@ def test_any_encoder_is_explained_by_occlusion(
     )
     (vector,) = annotator.project(tiny_embedder.embed(tiny_embedder.prepare([covered])))
     (own,) = tiny_embedder.embed(tiny_embedder.prepare([frame]))
-    vote = find_near(annotator, "i", own).vote(explanation.concepts[0].cui)
-    assert heat.grid[5, 7] == pytest.approx(heat.total - vote @ vector, abs=1e-5)
+    vote = find_neighborhood(annotator, "i", own).vote(explanation.concepts[0].cui)
+    assert map_.grid[5, 7] == pytest.approx(map_.total - vote @ vector, abs=1e-5)
     with pytest.raises(AnnotatorError, match="not made from patches"):
         explain(annotator, ref, "patches")
 
@@ -209,24 +208,13 @@ def test_an_image_that_cannot_be_used(annotator: Annotator) -> None:
         explain(annotator, ImageRef("bad", "bad.png", lambda: b"no picture"))
 
 
-def test_an_image_without_concepts_has_no_heat(
+def test_an_image_without_concepts_has_no_maps(
     annotator: Annotator, images: list[ImageRef]
 ) -> None:
     voting = dataclasses.replace(annotator.voting, decider="top-r", top_r=0)
     silent = Annotator(annotator.stored, annotator.embedder, voting)
     explanation = explain(silent, images[0])
     assert explanation.concepts == () and explanation.annotation.neighbors
-
-
-def test_small_pictures_are_the_index_s_or_made_anew(
-    annotator: Annotator, images: list[ImageRef]
-) -> None:
-    id_ = explain(annotator, images[0]).annotation.neighbors[0].image_id
-    kept = small_pictures(annotator, [id_], {})
-    assert kept[id_] == annotator.stored.thumbnail_of(id_) and kept[id_].startswith(b"\xff\xd8")
-    by_id = {images[0].id: images[0]}
-    made = small_pictures(annotator, [images[0].id, "nothing"], by_id)
-    assert made[images[0].id].startswith(b"\xff\xd8") and made["nothing"] == b""
 
 
 def test_covering_lays_the_mean_over_the_cells() -> None:
@@ -240,8 +228,3 @@ def test_covering_lays_the_mean_over_the_cells() -> None:
     assert not changed.any()
     colours = Image.merge("RGB", (picture, picture, picture))
     assert cover(colours, mask).getpixel((12, 7)) == (100, 100, 100)
-
-
-def test_what_a_heat_leaves_unexplained() -> None:
-    heat = Heat(np.array([[0.25, 0.5]]), 0.125, -0.25, 1.0)
-    assert heat.rest == pytest.approx(0.375)

@@ -1,16 +1,17 @@
-"""What a page says, and that nothing from outside is markup in it."""
+"""What pages and JSON say, that nothing from outside is markup, and the names of files."""
 
 from __future__ import annotations
 
 import json
 
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
-from annotator.explain.attribution import Heat
-from annotator.explain.explain import Concept, Explanation, Method
-from annotator.explain.overlay import jpeg
-from annotator.explain.report import page, shown, to_dict
+from annotator.explain.attribution import AttributionMap
+from annotator.explain.explain import ConceptExplanation, Explanation, Method
+from annotator.explain.report import contents_page, explanation_page, file_name, to_dict
 from annotator.knn.neighbors import Case
 from annotator.pipeline import Annotation
 
@@ -27,10 +28,10 @@ def explanation(method: Method = "exact", frames: int = 1) -> Explanation:
         )
         for i in range(4)
     )
-    heat = Heat(np.array([[0.5, -0.25]]), 0.0625, 0.125, 0.5)
+    map_ = AttributionMap(np.array([[0.5, -0.25]]), 0.0625, 0.125, 0.5)
     concepts = (
-        Concept("C1", 0.75, heat, heat, 20, 0, voters),
-        Concept(HOSTILE, 0.5, heat, heat, 3, 20, voters[:1]),
+        ConceptExplanation("C1", 0.75, map_, map_, 20, 0, voters),
+        ConceptExplanation(HOSTILE, 0.5, map_, map_, 3, 20, voters[:1]),
     )
     annotation = Annotation(
         f"image{HOSTILE}", ("C1", HOSTILE), (0.75, 0.5), 0.625, voters, familiarity=0.25
@@ -39,16 +40,16 @@ def explanation(method: Method = "exact", frames: int = 1) -> Explanation:
 
 
 def html(method: Method = "exact", frames: int = 1) -> str:
-    explained = explanation(method, frames)
-    ids = shown(explained, 3)
-    pictures = {id_: b"\xff\xd8small" if i else b"" for i, id_ in enumerate(ids)}
+    def thumbnails(image_id: str) -> bytes:
+        return b"" if image_id.startswith("case0") else b"\xff\xd8small"
+
     names = {"C1": f"name {HOSTILE}"}
-    return page(explained, names, pictures, neighbors=3, picture=jpeg(explained.picture))
+    return explanation_page(explanation(method, frames), names, thumbnails, neighbors=3)
 
 
 def test_what_comes_from_outside_is_text() -> None:
     text = html()
-    assert "<script" not in text and "alert(&#x27;x&#x27;)" in text
+    assert "<script" not in text and "alert(&#39;x&#39;)" in text
     assert "http://" not in text and "https://" not in text
 
 
@@ -59,7 +60,7 @@ def test_the_figures_are_on_the_page() -> None:
     assert "weight 40.0%" in text and "similarity 0.900" in text
     assert "and 1 more with 10.0%" in text
     assert "+0.500 = picture +0.250, padding and other frames +0.062, constant +0.125" in text
-    assert "all that are near have it" in text
+    assert "all near cases have it" in text
     assert "the 3 nearest cases with it, against the 20 nearest without it" in text
     assert "no picture" in text  # of the case that has none
     assert "…" in text  # more concepts than are named
@@ -76,11 +77,10 @@ def test_what_is_approximate_is_called_so() -> None:
     assert "The middle one of 5 frames" in html(frames=5)
 
 
-def test_no_concepts_and_no_picture() -> None:
-    empty = Explanation(
-        Annotation("i", (), (), 0.0, ()), Image.new("L", (4, 4)), 1, "exact", ()
-    )  # fmt: skip
-    assert "No concept was chosen" in page(empty, {}, {}, neighbors=3, picture=b"")
+def test_no_concepts() -> None:
+    empty = Explanation(Annotation("i", (), (), 0.0, ()), Image.new("L", (4, 4)), 1, "exact", ())
+    page = explanation_page(empty, {}, lambda _: b"", neighbors=3)
+    assert "No concept was chosen" in page
     assert to_dict(empty, {})["explanations"] == []
 
 
@@ -98,3 +98,32 @@ def test_json_holds_the_same_figures() -> None:
     }
     assert (first["cases_with"], first["cases_without"]) == (20, 0)
     assert figures["concepts"][0] == {"cui": "C1", "name": "one", "score": 0.75}
+
+
+IDS = ["../../etc/passwd", "a/b", "a\\b", "", ".", "..", "index", "ü", "x" * 500, "<b>", "a b"]
+
+
+@given(st.text() | st.sampled_from(IDS))
+def test_any_id_is_a_safe_name(id_: str) -> None:
+    name = file_name(id_)
+    assert name and not name.startswith(".") and len(name) < 120 and name != "index"
+    assert set(name) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
+    assert file_name(id_) == name
+
+
+def test_ordinary_ids_are_kept_and_others_stay_apart() -> None:
+    assert file_name("ROCOv2_2023_train_000001") == "ROCOv2_2023_train_000001"
+    assert file_name("1.2.840.10008.5") == "1.2.840.10008.5"
+    ids = [*IDS, "a_b", "a/b ", "b", "passwd"]
+    assert len({file_name(id_) for id_ in ids}) == len(ids)
+
+
+def test_contents_link_the_pages_and_name_what_failed() -> None:
+    annotations = [
+        Annotation("a/b", ("C1", "C2"), (1.0, 0.5), 0.5, ()),
+        Annotation("<bad>", (), (), 0.0, (), error="truncated <JPEG>"),
+    ]
+    page = contents_page(annotations, {"C1": "Brain & co"})
+    assert f'href="{file_name("a/b")}.html"' in page
+    assert "Brain &amp; co, C2" in page
+    assert "&lt;bad&gt;" in page and "truncated &lt;JPEG&gt;" in page and "<bad>" not in page

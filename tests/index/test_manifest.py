@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from index import IndexProblem, LabelTable, VersionWriter, open_index
-from index.folder.change import add_rows, remove_rows
+from index.folder.location import FolderLocation
 from index.segments import Segment
 
 N, DIM = 7, 5
@@ -73,7 +73,7 @@ def place(directory: Path, name: str) -> Path:
 
 
 @settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(name=st.sampled_from([*PARTS, "current"]), where=st.floats(0, 1), bit=st.integers(0, 7))
 def test_any_flipped_bit_is_found(pristine: Path, name: str, where: float, bit: int) -> None:
@@ -91,28 +91,18 @@ def test_any_flipped_bit_is_found(pristine: Path, name: str, where: float, bit: 
 
 
 @pytest.mark.parametrize("name", [*PARTS, "current"])
-@pytest.mark.parametrize(
-    "damage",
-    [
-        Path.unlink,
-        lambda path: path.write_bytes(path.read_bytes()[:-1]),
-        lambda path: path.write_bytes(path.read_bytes() + b"\n"),
-        lambda path: path.write_bytes(b""),
-        lambda path: (path.unlink(), path.mkdir()),
-    ],
-    ids=["deleted", "truncated", "longer", "empty", "a folder"],
-)
-def test_any_damaged_file_is_named(built: Path, name: str, damage: Callable[[Path], None]) -> None:
-    damage(place(built, name))
-    assert name in problem(built)
-
-
-def test_two_swapped_files_are_found(built: Path) -> None:
-    a, b = (built / "v000001" / name for name in ("labels.indptr.npy", "labels.indices.npy"))
-    a.rename(built / "v000001" / "c")
-    b.rename(a)
-    (built / "v000001" / "c").rename(b)
-    assert "labels.ind" in problem(built)
+def test_any_damaged_file_is_named(pristine: Path, name: str) -> None:
+    path = place(pristine, name)
+    whole = path.read_bytes()
+    for data in (None, whole[:-1], whole + b"\n", b""):
+        path.unlink() if data is None else path.write_bytes(data)
+        assert name in problem(pristine)
+    path.unlink()
+    path.mkdir()
+    assert name in problem(pristine)
+    path.rmdir()
+    path.write_bytes(whole)
+    open_index(pristine)
 
 
 def test_files_of_another_version_are_found(built: Path) -> None:
@@ -128,14 +118,7 @@ def test_an_extra_file_is_found(built: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    [
-        b"\xff\xfe\x00",
-        b"v000002 " + b"0" * 64,
-        b"../other " + b"0" * 64,
-        b"v000001",
-        b"v000001 abc",
-        b"/etc " + b"0" * 64,
-    ],
+    [b"\xff\xfe\x00", b"v000002 " + b"0" * 64, b"../other " + b"0" * 64, b"v000001 abc"],
 )
 def test_a_garbled_pointer_is_found(built: Path, text: bytes) -> None:
     (built / "current").write_bytes(text)
@@ -167,81 +150,52 @@ def with_file(name: str, facts: Any) -> Callable[[Any], Any]:
     return lambda m: m | {"files": m["files"] | {name: facts}}
 
 
+def with_other(key: str, name: str, suffix: str) -> Callable[[Any], Any]:
+    """A column or an array more, and its file."""
+
+    def change(m: Any) -> Any:
+        return with_file(f"{name}.{suffix}", FACTS)(m | {key: [*m[key], name]})
+
+    return change
+
+
 FACTS = {"bytes": 3, "sha256": hashlib.sha256(b"abc").hexdigest()}
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "message"),
     [
-        lambda m: [],
-        lambda m: None,
-        lambda m: {},
-        lambda m: {"format": 2},
-        lambda m: m | {"format": "1"},
-        lambda m: m | {"format": True},
-        lambda m: m | {"n": "7"},
-        lambda m: m | {"n": 6},
-        lambda m: m | {"n": 0},
-        lambda m: m | {"n": 7.0},
-        lambda m: m | {"dim": -1},
-        lambda m: m | {"dim": 4},
-        lambda m: m | {"metric": "l2"},
-        lambda m: m | {"index_type": "hnsw"},
-        lambda m: m | {"about": []},
-        lambda m: m | {"libraries": None},
-        lambda m: m | {"columns": "captions"},
-        lambda m: m | {"columns": [["captions"]]},
-        lambda m: m | {"columns": []},
-        lambda m: m | {"columns": ["../../captions"]},
-        lambda m: m | {"files": []},
-        lambda m: m | {"files": {}},
-        lambda m: m | {"files": {k: v for k, v in m["files"].items() if k != "ids.txt"}},
-        with_file("../secret", FACTS),
-        with_file("/etc/passwd", FACTS),
-        with_file("ids.txt", []),
-        with_file("ids.txt", {"bytes": None, "sha256": None}),
-        with_file("ids.txt", {"bytes": 3, "sha256": 3}),
-        with_file("ids.txt", {"bytes": -1, "sha256": ""}),
+        (lambda m: [], "not a JSON object"),
+        (lambda m: {}, "no format number"),
+        (lambda m: m | {"format": True}, "no format number"),
+        (lambda m: m | {"n": 7.0}, "its n is not a positive whole number"),
+        (lambda m: m | {"n": 6}, "rows do not add up"),
+        (lambda m: m | {"dim": -1}, "its dim is not a positive whole number"),
+        (lambda m: m | {"dim": 4}, "7 rows of 4 dimensions were expected"),
+        (lambda m: m | {"metric": "l2"}, "metric 'l2'"),
+        (lambda m: m | {"index_type": ["flat"]}, "does not know"),
+        (lambda m: m | {"index_type": "ivf"}, "lists files other"),
+        (lambda m: m | {"about": []}, "its about is not a JSON object"),
+        (lambda m: m | {"libraries": None}, "its libraries is not a JSON object"),
+        (lambda m: m | {"search": None}, "its search is not a JSON object"),
+        (lambda m: m | {"columns": "captions"}, "columns are not a list"),
+        (lambda m: m | {"columns": [["captions"]]}, "columns are not a list"),
+        (lambda m: m | {"arrays": ["map", "map2"]}, "lists files other"),
+        (lambda m: m | {"files": {}}, "lists files other"),
+        (with_file("../secret", FACTS), "lists files other"),
+        (with_file("ids.txt", []), "size and sha256 of ids.txt"),
+        (with_file("ids.txt", {"bytes": -1, "sha256": ""}), "size and sha256 of ids.txt"),
+        (with_file("ids.txt", {"bytes": 3, "sha256": 3}), "size and sha256 of ids.txt"),
+        (with_other("columns", "../secret", "jsonl"), "not a plain file name"),
+        (with_other("arrays", "../secret", "npy"), "not a plain file name"),
     ],
 )
 def test_a_manifest_with_wrong_entries_is_refused(
-    built: Path, change: Callable[[Any], Any]
+    built: Path, change: Callable[[Any], Any], message: str
 ) -> None:
     (built / "secret").write_text("abc")
     rewrite(built, change)
-    assert str(built) in problem(built)
-
-
-@pytest.mark.parametrize("arrays", [None, "map", [3], ["map", "map2"], [], {"map": 1}])
-def test_arrays_that_are_no_list_of_its_files_are_refused(built: Path, arrays: object) -> None:
-    rewrite(built, lambda m: m | {"arrays": arrays})
-    assert "arrays are not a list" in problem(built) or "lists files other" in problem(built)
-
-
-def test_an_array_outside_the_folder_is_refused(built: Path) -> None:
-    np.save(built / "secret.npy", np.zeros(3))
-    rewrite(
-        built,
-        lambda m: (
-            m
-            | {"arrays": [*m["arrays"], "../secret"]}
-            | {"files": m["files"] | {"../secret.npy": FACTS}}
-        ),
-    )
-    assert "not a plain file name" in problem(built)
-
-
-def test_a_column_outside_the_folder_is_refused(built: Path) -> None:
-    (built / "secret.jsonl").write_text("abc")
-    rewrite(
-        built,
-        lambda m: (
-            m
-            | {"columns": [*m["columns"], "../secret"]}
-            | {"files": m["files"] | {"../secret.jsonl": FACTS}}
-        ),
-    )
-    assert "not a plain file name" in problem(built)
+    assert message in problem(built)
 
 
 def replace_file(directory: Path, name: str, data: bytes) -> None:
@@ -303,8 +257,8 @@ def changed(built: Path) -> Path:
         columns={"captions": ["a", "b"]},
         arrays={},
     )
-    add_rows(built, rows, of="v000001")
-    remove_rows(built, ["image-2", "new-0"])
+    FolderLocation(built).add_rows(rows, of="v000001")
+    FolderLocation(built).remove_rows(["image-2", "new-0"])
     (built / "v000003").rename(built / "v000001")
     shutil.rmtree(built / "v000002")
     rewrite(built, lambda m: m | {"version": "v000001"})
@@ -336,54 +290,32 @@ def segment(**entries: Any) -> Callable[[Any], Any]:
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "message"),
     [
-        lambda m: m | {"segments": []},
-        lambda m: m | {"segments": None},
-        lambda m: m | {"segments": {}},
-        lambda m: m | {"segments": [None]},
-        lambda m: m | {"segments": m["segments"] * 2},
-        lambda m: m | {"segments": [{}]},
-        segment(prefix=""),
-        segment(prefix="../added-000001."),
-        segment(prefix="added-1."),
-        segment(prefix=None),
-        segment(prefix="added-000001./"),
-        segment(rows=0),
-        segment(rows=3),
-        segment(rows=-2),
-        segment(rows="2"),
-        segment(rows=True),
-        segment(arrays=None),
-        segment(arrays=["content"]),
-        segment(arrays=["../content"]),
-        segment(arrays=[3]),
-        lambda m: m | {"rows": 6, "n": 6},
-        lambda m: m | {"rows": 8, "segments": [m["segments"][0] | {"rows": 1}]},
-        lambda m: m | {"rows": None},
-        lambda m: m | {"rows": 0, "n": 0},
-        lambda m: m | {"n": 8},
-        lambda m: m | {"removed": 0, "n": 9},
-        lambda m: m | {"removed": 1, "n": 8},
-        lambda m: m | {"removed": 3, "n": 6},
-        lambda m: m | {"removed": -2},
-        lambda m: m | {"removed": None},
-        lambda m: m | {"removed": [2, 7]},
-        lambda m: m | {"removed": 9, "n": 0},
-        lambda m: m | {"search": None},
-        lambda m: {k: v for k, v in m.items() if k != "segments"},
-        lambda m: {k: v for k, v in m.items() if k != "removed"},
-        lambda m: {k: v for k, v in m.items() if k != "rows"},
-        lambda m: m | {"index_type": "scan"},
-        lambda m: m | {"index_type": ["flat"]},
-        lambda m: m | {"index_type": {}},
+        (lambda m: m | {"segments": []}, "rows do not add up"),
+        (lambda m: m | {"segments": None}, "segments"),
+        (lambda m: m | {"segments": [None]}, "segment"),
+        (lambda m: m | {"segments": m["segments"] * 2}, "rows do not add up"),
+        (segment(prefix="../added-000001."), "no prefix"),
+        (segment(prefix=None), "no prefix"),
+        (segment(rows=0), "rows are not positive whole numbers"),
+        (segment(rows=True), "rows are not positive whole numbers"),
+        (segment(rows=3), "rows do not add up"),
+        (segment(arrays=None), "arrays are not a list"),
+        (segment(arrays=["../content"]), "lists files other"),
+        (lambda m: m | {"rows": 6, "n": 6}, "7 ids"),
+        (lambda m: m | {"rows": None}, "rows are not positive whole numbers"),
+        (lambda m: m | {"removed": 0, "n": 9}, "lists files other"),
+        (lambda m: m | {"removed": 1, "n": 8}, "removed rows is damaged"),
+        (lambda m: m | {"removed": -2}, "rows are not positive whole numbers"),
+        (lambda m: {k: v for k, v in m.items() if k != "removed"}, "rows are not positive"),
     ],
 )
 def test_a_manifest_with_wrong_entries_of_changes_is_refused(
-    changed: Path, change: Callable[[Any], Any]
+    changed: Path, change: Callable[[Any], Any], message: str
 ) -> None:
     rewrite(changed, change)
-    assert str(changed) in problem(changed)
+    assert message in problem(changed)
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def test_everything_is_in_the_index(
     assert stored.names == {"C0": "zero", "C1": "one"}
     assert stored.columns["captions"][:2] == ("", "of i01, so")
     assert stored.columns["groups"][:3] == ("p0", "p0", "p1")
-    about = stored.manifest["about"]
+    about = stored.manifest.about
     assert about["voting"]["k"] == 7
     assert about["adaptation"] is None and about["tuning"] is None
     assert stored.arrays == {}
@@ -117,30 +117,23 @@ def test_more_images_than_are_written_at_once(tmp_path: Path, tiny_embedder: Tor
     assert stored.index.search(vectors, 1).rows[:, 0].tolist() == list(range(300))
 
 
-def test_a_second_build_embeds_nothing_and_publishes_nothing(
-    collection: Collection, tmp_path: Path, tiny_embedder: TorchEmbedder
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_a_second_build_embeds_what_is_new(
+    collection: Collection, tmp_path: Path, tiny_embedder: TorchEmbedder, use_cache: bool
 ) -> None:
-    build_index(collection, tmp_path / "index", tiny_embedder)
-    again = build_index(collection, tmp_path / "index", tiny_embedder)
-    assert (again.version, again.embedded, again.cached) == ("v000001", 0, 20)
+    def build() -> Built:
+        collection = collect(tmp_path / "images")
+        return build_index(collection, tmp_path / "index", tiny_embedder, use_cache=use_cache)
 
-
-def test_without_the_cache_everything_is_embedded_again(
-    collection: Collection, tmp_path: Path, tiny_embedder: TorchEmbedder
-) -> None:
-    for _ in range(2):
-        built = build_index(collection, tmp_path / "index", tiny_embedder, use_cache=False)
-        assert (built.version, built.embedded, built.cached) == ("v000001", 20, 0)
-    assert not (tmp_path / "index" / CACHE_FILE).exists()
-
-
-def test_ten_more_images_embed_ten(
-    collection: Collection, tmp_path: Path, tiny_embedder: TorchEmbedder
-) -> None:
-    build_index(collection, tmp_path / "index", tiny_embedder)
+    known = 20 if use_cache else 0
+    assert build().embedded == 20
+    again = build()
+    assert (again.version, again.embedded, again.cached) == ("v000001", 20 - known, known)
     draw(tmp_path / "images", [f"j{n}" for n in range(10)], seed=1)
-    more = build_index(collect(tmp_path / "images"), tmp_path / "index", tiny_embedder)
-    assert (more.version, more.rows, more.embedded, more.cached) == ("v000002", 30, 10, 20)
+    more = build()
+    assert (more.version, more.rows) == ("v000002", 30)
+    assert (more.embedded, more.cached) == (30 - known, known)
+    assert (tmp_path / "index" / CACHE_FILE).exists() == use_cache
 
 
 def test_an_interrupted_build_publishes_nothing_and_continues(
@@ -174,6 +167,15 @@ def test_images_that_cannot_be_used_are_left_out(
     collection: Collection, tmp_path: Path, tiny_embedder: TorchEmbedder
 ) -> None:
     collection = collect(tmp_path / "images", broken=["i03", "z"])
+    with pytest.raises(AnnotatorError, match=r"i03\.png: .*PNG"):
+        build_index(collection, tmp_path / "index", tiny_embedder, on_error="fail")
+    broken = [ref for ref in collection.images if ref.id in ("i03", "z")]
+    with pytest.raises(AnnotatorError, match=r"None of the 2 images could be used.*i03\.png"):
+        build_index(
+            dataclasses.replace(collection, images=broken), tmp_path / "index", tiny_embedder
+        )
+    with pytest.raises(IndexProblem):
+        open_index(tmp_path / "index")
     built = build_index(collection, tmp_path / "index", tiny_embedder)
     assert built.rows == 19
     assert [Path(where).stem for where in built.failed] == ["i03", "z"]
@@ -183,25 +185,6 @@ def test_images_that_cannot_be_used_are_left_out(
     row = stored.ids.index("i04")
     assert set(stored.labels.row(row)) == set(collection.concepts["i04"])
     assert stored.columns["captions"][row] == "of i04, so"
-
-
-def test_a_failure_can_be_fatal(
-    collection: Collection, tmp_path: Path, tiny_embedder: TorchEmbedder
-) -> None:
-    collection = collect(tmp_path / "images", broken=["i03"])
-    with pytest.raises(AnnotatorError, match=r"i03\.png: .*PNG"):
-        build_index(collection, tmp_path / "index", tiny_embedder, on_error="fail")
-    with pytest.raises(IndexProblem):
-        open_index(tmp_path / "index")
-
-
-def test_a_collection_without_a_usable_image_is_refused(
-    tmp_path: Path, tiny_embedder: TorchEmbedder
-) -> None:
-    (tmp_path / "images").mkdir()
-    collection = collect(tmp_path / "images", broken=["a", "b"])
-    with pytest.raises(AnnotatorError, match=r"None of the 2 images could be used.*a\.png"):
-        build_index(collection, tmp_path / "index", tiny_embedder)
 
 
 def test_a_folder_of_other_files_is_refused_before_the_work(
@@ -219,7 +202,7 @@ def test_a_folder_of_other_files_is_refused_before_the_work(
 
 
 def digests(stored: StoredIndex) -> dict[str, str]:
-    return {name: facts["sha256"] for name, facts in stored.manifest["files"].items()}
+    return {name: facts.sha256 for name, facts in stored.manifest.files.items()}
 
 
 def test_the_vectors_are_projected_and_the_fit_is_recorded(
@@ -227,7 +210,7 @@ def test_the_vectors_are_projected_and_the_fit_is_recorded(
 ) -> None:
     built = build_index(patterns, tmp_path / "index", tiny_embedder)
     stored = open_index(tmp_path / "index")
-    model, about = built.model, stored.manifest["about"]
+    model, about = built.model, stored.manifest.about
     assert model.projection is not None and model.tuned is not None
     projection = Projection.from_arrays(stored.arrays)
     assert projection is not None
@@ -302,7 +285,7 @@ def test_what_is_fitted_and_what_is_left(
     vectors = np.load(tmp_path / "index" / "v000001" / "vectors.npy")
     kept = np.array_equal(vectors, vectors_of(patterns, tiny_embedder))
     assert kept == (adaptation == "none")
-    about = stored.manifest["about"]
+    about = stored.manifest.about
     assert (about["adaptation"] is None) == (adaptation == "none")
     assert (about["tuning"] is None) == (not tuning)
     recorded = IndexMetadata.of(stored).voting
@@ -323,36 +306,31 @@ def test_a_voting_that_is_tuned_again_shares_the_vectors(tuned_index: Path) -> N
     after = open_index(tuned_index)
     assert (before.version, version, after.version) == ("v000001", "v000002", "v000002")
     assert digests(after) == digests(before)
-    for name in after.manifest["files"]:
+    for name in after.manifest.files:
         inodes = {(tuned_index / v / name).stat().st_ino for v in ("v000001", "v000002")}
         assert len(inodes) == 1
     assert IndexMetadata.of(after).voting == tuned.voting and tuned.voting.k == 5
-    assert after.manifest["about"]["tuning"] == json.loads(json.dumps(tuned.to_dict()))
+    assert after.manifest.about["tuning"] == json.loads(json.dumps(tuned.to_dict()))
     for key in ("embedder", "adaptation"):
-        assert after.manifest["about"][key] == before.manifest["about"][key]
+        assert after.manifest.about[key] == before.manifest.about[key]
 
 
-def test_tuning_again_gives_what_the_build_chose(tuned_index: Path) -> None:
-    before = open_index(tuned_index)
-    version, tuned = tune_index(tuned_index)
-    assert version == "v000001"  # it says the same, so nothing is published
-    assert tuned.voting == IndexMetadata.of(before).voting
-    other, _ = tune_index(tuned_index, voting=Voting(decider="top-r"), fixed=["decider"])
-    assert (
-        other == "v000002" and IndexMetadata.of(open_index(tuned_index)).voting.decider == "top-r"
-    )
-    assert tune_index(tuned_index)[0] == "v000003"
-    assert IndexMetadata.of(open_index(tuned_index)).voting == IndexMetadata.of(before).voting
-
-
-def test_a_second_build_after_tuning_again_publishes_its_own_choice(
+def test_tuning_again_starts_from_what_the_build_knew(
     patterns: Collection, tuned_index: Path, tiny_embedder: TorchEmbedder
 ) -> None:
-    chosen = IndexMetadata.of(open_index(tuned_index)).voting
+    def recorded() -> Voting:
+        return IndexMetadata.of(open_index(tuned_index)).voting
+
+    chosen = recorded()
+    version, tuned = tune_index(tuned_index)
+    assert version == "v000001"  # it says the same, so nothing is published
+    assert tuned.voting == chosen
+    version, _ = tune_index(tuned_index, voting=Voting(decider="top-r"), fixed=["decider"])
+    assert version == "v000002" and recorded().decider == "top-r"
+    assert tune_index(tuned_index)[0] == "v000003" and recorded() == chosen
     tune_index(tuned_index, voting=Voting(k=5), fixed=["k"])
     again = build_index(patterns, tuned_index, tiny_embedder)
-    assert (again.version, again.embedded) == ("v000003", 0)
-    assert IndexMetadata.of(open_index(tuned_index)).voting == chosen
+    assert (again.version, again.embedded) == ("v000005", 0) and recorded() == chosen
 
 
 def test_an_index_without_lists_cannot_be_tuned(

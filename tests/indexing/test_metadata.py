@@ -14,8 +14,6 @@ from annotator.errors import AnnotatorError
 from annotator.indexing.metadata import IndexMetadata, describe
 from annotator.knn.voting import Voting
 from index import LabelTable, VersionWriter, open_index
-from index.folder.change import add_rows, compact, remove_rows
-from index.folder.check import problems
 from index.folder.location import FolderLocation
 from index.segments import Segment
 
@@ -171,20 +169,20 @@ def add(directory: Path, n: int = 20) -> None:
         columns={},
         arrays={},
     )
-    add_rows(directory, rows, of=open_index(directory).version)
+    FolderLocation(directory).add_rows(rows, of=open_index(directory).version)
 
 
 def test_the_facts_of_changes(directory: Path) -> None:
     facts = describe(open_index(directory), FolderLocation(directory))
     assert (facts["index_type"], facts["added"], facts["removed"]) == ("flat", 0, 0)
     add(directory)
-    remove_rows(directory, ["i0", "i1", "new3"])
+    FolderLocation(directory).remove_rows(["i0", "i1", "new3"])
     facts = describe(open_index(directory), FolderLocation(directory))
     assert (facts["images"], facts["added"], facts["removed"]) == (N + 17, 20, 3)
     assert {"cui": "C3", "name": "three", "images": 19} in facts["most_frequent"]
     files = [p for p in (directory / "v000003").iterdir() if p.name != "manifest.json"]
     assert facts["bytes"] == sum(path.stat().st_size for path in files)
-    compact(directory, index_type="ivf", target_recall=0.9)
+    FolderLocation(directory).compact(index_type="ivf", target_recall=0.9)
     facts = describe(open_index(directory), FolderLocation(directory))
     assert (facts["images"], facts["added"], facts["removed"]) == (N + 17, 0, 0)
     assert facts["index_type"] == "ivf" and facts["search"]["target_recall"] == 0.9
@@ -197,4 +195,4 @@ def test_an_index_of_something_else_has_no_facts(tmp_path: Path) -> None:
         writer.publish(["a"], [[]], names={}, columns={}, about={})
     with pytest.raises(AnnotatorError, match="does not say with which encoder"):
         describe(open_index(tmp_path), FolderLocation(tmp_path))
-    assert problems(tmp_path) == []
+    assert FolderLocation(tmp_path).problems() == []

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from annotator.knn.cross_validation import group_numbers
-from index import FlatIndex, LabelTable
+from index import LabelTable
 
 
 @dataclass(frozen=True)
@@ -21,17 +22,13 @@ class Sample:
     concepts: list[list[str]]
     groups: list[str]
 
-    @property
+    @cached_property
     def labels(self) -> LabelTable:
         return LabelTable.from_sets(self.concepts)
 
     @property
     def numbers(self) -> NDArray[np.int64]:
         return group_numbers(self.groups)
-
-    @property
-    def index(self) -> FlatIndex:
-        return FlatIndex(self.vectors)
 
 
 def draw_twins(n: int = 240, seed: int = 0) -> Sample:

@@ -120,14 +120,6 @@ def test_without_tuning_the_parameters_stay(twins: Any, adaptation: str) -> None
     assert model.penalty == (1.0 if adaptation == "auto" else None)
 
 
-def test_what_is_given_stays(twins: Any) -> None:
-    voting = Voting(decider="threshold", threshold=0.4, k=9)
-    first = fit(twins, voting=voting, fixed=["decider", "threshold", "k"])
-    chosen = first.voting
-    assert (chosen.decider, chosen.threshold, chosen.k) == ("threshold", 0.4, 9)
-    assert first.tuned is not None and len(first.tuned.grid) > 10
-
-
 def test_repetition_gives_the_same(twins: Any, auto: FittedModel) -> None:
     again = fit(twins)
     assert again.tuned == auto.tuned and again.f1_by_penalty == auto.f1_by_penalty

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from annotator.knn.neighbors import Case, cases_of, nearest_of_other_groups, nearest_others
 from index import FlatIndex, Neighbors, StoredIndex
-from index.cases import SearchResult
+from index.rows import SearchResult
 
 MakeIndex = Callable[..., StoredIndex]
 

@@ -78,16 +78,6 @@ def test_rows_are_those_of_the_whole() -> None:
     assert projection.apply(vectors[:0]).dtype == np.float32
 
 
-def test_numbers_with_scale_zero_do_not_count() -> None:
-    plain = random_projection()
-    scale = plain.scale.copy()
-    scale[3] = 0
-    projection = Projection(plain.mean, scale, plain.matrix, plain.shift, plain.unsupervised)
-    changed = random_vectors()
-    changed[:, 3] += 0.5
-    assert np.array_equal(projection.apply(changed), projection.apply(random_vectors()))
-
-
 def test_a_vector_without_direction_gets_one() -> None:
     """The mean itself standardises to zeros."""
     projection = random_projection()
@@ -113,17 +103,10 @@ def test_arrays_come_back() -> None:
     assert Projection.from_arrays({"another": np.zeros(3)}) is None
 
 
-@pytest.mark.parametrize("name", ["mean", "scale", "matrix", "shift", "looks"])
-def test_a_missing_array_is_refused(name: str) -> None:
-    arrays = random_projection().to_arrays()
-    del arrays[f"{ARRAYS}{name}"]
-    with pytest.raises(AnnotatorError, match="projection is damaged"):
-        Projection.from_arrays(arrays)
-
-
 @pytest.mark.parametrize(
     ("name", "array"),
     [
+        *((name, None) for name in ("mean", "scale", "matrix", "shift", "looks")),  # missing
         ("mean", np.zeros(DIM + 1, np.float32)),
         ("mean", np.zeros((DIM, 1), np.float32)),
         ("mean", np.zeros(DIM)),  # float64
@@ -144,6 +127,7 @@ def test_a_missing_array_is_refused(name: str) -> None:
 )
 def test_arrays_that_do_not_fit_are_refused(name: str, array: Any) -> None:
     arrays = random_projection().to_arrays() | {f"{ARRAYS}{name}": array}
+    arrays = {name: array for name, array in arrays.items() if array is not None}
     with pytest.raises(AnnotatorError, match=r"projection is damaged|do not fit together"):
         Projection.from_arrays(arrays)
 

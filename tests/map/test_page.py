@@ -6,6 +6,8 @@ ANNOTATOR_REQUIRE_BROWSER=1.
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import os
 import re
@@ -17,11 +19,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from annotator.map.make import Map, make_map
-from annotator.map.page import map_page
-from annotator.map.pictures import read_pictures
-from index import StoredIndex
+from annotator.map.page import default_side, map_page, read_pictures
+from annotator.map.points import Points, read_points
+from index import StoredIndex, open_index
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
@@ -88,8 +91,54 @@ def test_what_the_page_draws(drawn: Map, page: str, stored: StoredIndex) -> None
     )
 
 
-def test_a_page_without_pictures_captions_or_concepts(drawn: Map) -> None:
-    assert data_of(map_page(drawn))["pictures"] == []
+# Thumbnails
+
+
+@pytest.fixture
+def points(stored: StoredIndex) -> Points:
+    return read_points(stored, limit=20)
+
+
+def decoded(text: str) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(text)))
+
+
+def test_thumbnails_of_the_index_are_made_smaller_or_kept(
+    points: Points, stored: StoredIndex
+) -> None:
+    smaller = read_pictures(points, 64)
+    assert [bool(picture) for picture in smaller] == [id_ != "i007" for id_ in points.ids]
+    picture = decoded(next(filter(None, smaller)))
+    assert (picture.format, picture.size) == ("JPEG", (64, 40))
+    for row, kept in zip(points.rows.tolist(), read_pictures(points, 192), strict=True):
+        assert base64.b64decode(kept) == (stored.thumbnail(row) or b"")
+
+
+def test_a_picture_that_cannot_be_read_costs_no_other(
+    points: Points, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound = points.pictures() or []
+    broken = [sound[0][:150], b"no JPEG", b"", *sound[3:]]
+    monkeypatch.setattr(Points, "pictures", lambda self: broken)
+    pictures = read_pictures(points, 64)
+    assert pictures[:3] == ["", "", ""] and pictures[3]
+
+
+def test_pictures_made_of_the_images(tmp_path: Path, plain_index: Path) -> None:
+    for i in (0, 2):
+        Image.new("L", (300, 150), 90 + i).save(tmp_path / f"i{i:03d}.png")
+    points = read_points(open_index(plain_index), limit=5)
+    assert read_pictures(points, 64) == []
+    pictures = read_pictures(points, 64, str(tmp_path))
+    assert [bool(picture) for picture in pictures] == [
+        id_ in ("i000", "i002") for id_ in points.ids
+    ]
+    assert {decoded(picture).size for picture in filter(None, pictures)} <= {(64, 32)}
+
+
+def test_more_points_have_smaller_pictures() -> None:
+    sides = [default_side(n) for n in (1, 1000, 1001, 2501, 6001, 10**6)]
+    assert sides == [192, 192, 128, 96, 64, 64]
 
 
 # In a browser

@@ -13,7 +13,7 @@ from annotator.errors import AnnotatorError
 from annotator.map import points as module
 from annotator.map.points import read_points
 from index import StoredIndex, open_index
-from index.folder.change import remove_rows
+from index.folder.location import FolderLocation
 
 
 def test_all_images(stored: StoredIndex) -> None:
@@ -50,7 +50,7 @@ def test_blocks_hold_the_vectors_in_order(
 
 def test_removed_images_are_not_drawn(tmp_path: Path, map_index: Path) -> None:
     directory = Path(shutil.copytree(map_index, tmp_path / "index"))
-    remove_rows(directory, ["i000", "i030"])
+    FolderLocation(directory).remove_rows(["i000", "i030"])
     stored = open_index(directory)
     points = read_points(stored, limit=100)
     assert len(points) == points.total == 58

@@ -265,9 +265,17 @@ def test_an_interrupted_run_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def loaded_by(statement: str) -> set[str]:
+    code = f"import sys; {statement}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.split())
+
+
 def test_importing_the_package_is_light() -> None:
-    code = "import sys, annotator.phantoms; print(*sys.modules)"
-    loaded = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    assert not {"numpy", "PIL", "pydicom", "pandas", "torch"} & set(loaded.stdout.split())
+    light = loaded_by("import annotator.phantoms")
+    assert not {"numpy", "PIL", "pydicom", "pandas", "torch"} & light
+
+
+def test_who_annotates_loads_no_phantoms() -> None:
+    loaded = loaded_by("import annotator.pipeline, annotator.collection, annotator.cli.annotate")
+    assert not {name for name in loaded if name.startswith("annotator.phantoms")}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import io
 import struct
 import zipfile
@@ -79,38 +78,20 @@ def other_types() -> Iterator[BadFile]:
     kinds = {
         "nothing but a line": b"hello\n",
         "html": b"<!doctype html><html><body onload=alert(1)><img src=x></body></html>",
-        "svg": b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>',
         "svg that includes a file": b'<?xml version="1.0"?><!DOCTYPE svg [<!ENTITY x SYSTEM '
         b'"file:///etc/passwd">]><svg><text>&x;</text></svg>',
-        "xml of a billion laughs": b'<?xml version="1.0"?><!DOCTYPE l [<!ENTITY a "ha">'
-        b'<!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]><l>&b;&b;&b;</l>',
         "pdf": b"%PDF-1.7\n1 0 obj<</Type/Catalog>>endobj\ntrailer<</Root 1 0 R>>\n%%EOF",
         "postscript": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n(id) run\nshowpage\n",
         "zip": _zip({"a.png": good_files()["png"]}),
-        "gzip of a png": gzip.compress(good_files()["png"], mtime=0),
-        "elf": b"\x7fELF\x02\x01\x01" + bytes(57),
-        "windows program": b"MZ" + bytes(200),
-        "json": b'{"image": "data:image/png;base64,AAAA"}',
-        "data url": b"data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAA",
         "url": b"http://127.0.0.1:1/image.png",
         "path": b"/etc/passwd",
-        "shell": b"#!/bin/sh\nid\n",
         "pickle": b"\x80\x04cposix\nsystem\n(S'id'\ntR.",
-        "numpy": b"\x93NUMPY\x01\x00v\x00{'descr': '|O', 'fortran_order': False}",
-        "sqlite": b"SQLite format 3\0" + bytes(84),
         "mp4": b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom",
         "riff that is a wave": b"RIFF\x24\0\0\0WAVEfmt " + bytes(24),
-        "nifti": b"\x5c\x01\0\0" + bytes(340) + b"n+1\0",
-        "fits": b"SIMPLE  =                    T".ljust(2880),
         "ppm": _save(grey, "PPM"),
         "ico": _save(grey, "ICO"),
-        "icns": b"icns\0\0\0\x08",
         "tga": _save(grey, "TGA"),
-        "pcx": _save(grey, "PCX"),
         "jpeg 2000": _save(grey, "JPEG2000"),
-        "avif": b"\0\0\0\x1cftypavif" + bytes(40),
-        "photoshop": b"8BPS\0\x01" + bytes(30),
-        "utf-16 text": "\ufeffan image".encode("utf-16-le"),
     }
     for name, data in kinds.items():
         yield BadFile(name, partial(bytes, data), frozenset({415}))
@@ -155,20 +136,11 @@ def polyglots() -> Iterator[BadFile]:
             (b"IDAT", zlib.compress(bytes(9 * 8))), (b"IEND", b""),
         ),
         "gif and javascript": b"GIF89a/*" + good["gif"][8:] + b"*/=1;alert(1)",
-        "gif and php": good["gif"] + b"<?php system($_GET['c']); ?>",
-        "bmp and javascript": good["bmp"] + b"*/=1;alert(1)",
-        "jpeg with a comment of javascript": good["jpeg"][:2]
-        + b"\xff\xfe\x00\x1e*/=alert(document.cookie);/*" + good["jpeg"][2:],
         "pdf with a jpeg": b"%PDF-1.7\n" + good["jpeg"],
-        "html with a png": page + good["png"],
-        "svg with a jpeg": b"<svg><image>" + good["jpeg"] + b"</image></svg>",
         "zip with a jpeg": archive + good["jpeg"],
         "dicom with a tiff for its preamble": good["tiff"][:128] + good["dicom"][128:],
-        "dicom with a program for its preamble": b"MZ".ljust(128, b"\0") + good["dicom"][128:],
-        "dicom and zip": good["dicom"] + archive,
         "png and dicom": good["png"] + good["dicom"],
         "two jpegs": good["jpeg"] * 2,
-        "tiff and pdf": good["tiff"] + b"%PDF-1.7\n%%EOF",
     }  # fmt: skip
     for name, data in kinds.items():
         yield BadFile(name, partial(bytes, data), ANY)
@@ -228,12 +200,10 @@ def gigapixels() -> Iterator[BadFile]:
     jpeg, gif, bmp = (good_files()[name] for name in ("jpeg", "gif", "bmp"))
     frame = jpeg.index(b"\xff\xc0") + 5
     kinds = {
-        "png 2^31": png((b"IHDR", ihdr(2**31 - 1, 2**31 - 1)), (b"IDAT", one)),
         "png 100000": png((b"IHDR", ihdr(100_000, 100_000)), (b"IDAT", one)),
         "png rgba16 30000": png((b"IHDR", ihdr(30_000, 30_000, 16, 6)), (b"IDAT", one)),
         "png interlaced": png((b"IHDR", ihdr(50_000, 50_000, 1, 0, 1)), (b"IDAT", one)),
         "png one endless row": png((b"IHDR", ihdr(2**31 - 1, 1)), (b"IDAT", one)),
-        "png one endless column": png((b"IHDR", ihdr(1, 2**31 - 1)), (b"IDAT", one)),
         "jpeg 65535": jpeg[:frame] + b"\xff\xff\xff\xff" + jpeg[frame + 4 :],
         "gif 65535": gif[:6] + b"\xff\xff\xff\xff" + gif[10:],
         "bmp 2^31": bmp[:18] + struct.pack("<ii", 2**31 - 1, 2**31 - 1) + bmp[26:],
@@ -244,7 +214,6 @@ def gigapixels() -> Iterator[BadFile]:
         "bigtiff": tiff(tiff_tags(2**32 - 1, 2**32 - 1), big=True),
         "tiff second page": tiff(tiff_tags(), tiff_tags(60_000, 60_000)),
         "webp extended": webp((b"VP8X", vp8x(1 << 24, 1 << 24)), (b"VP8L", bytes(20))),
-        "webp extended 16383": webp((b"VP8X", vp8x(16383, 16383)), (b"VP8L", bytes(20))),
         "webp lossless": webp((b"VP8L", b"\x2f\xff\xff\xff\x0f" + bytes(20))),
         "webp lossy": webp((b"VP8 ", b"\x10\x02\0\x9d\x01\x2a\xff\x3f\xff\x3f" + bytes(20))),
         "webp animation": webp(

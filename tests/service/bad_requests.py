@@ -84,27 +84,19 @@ def multipart() -> Iterator[BadRequest]:
     kinds: dict[str, tuple[bytes, int | tuple[int, ...]]] = {
         "no boundary": (post(good, b"multipart/form-data"), 400),
         "empty boundary": (post(good, b"multipart/form-data; boundary="), 400),
-        "empty quoted boundary": (post(good, b'multipart/form-data; boundary=""'), 400),
         "another boundary": (post(good, b"multipart/form-data; boundary=other"), 400),
         "boundary of 5000": (post(good, b"multipart/form-data; boundary=" + b"x" * 5000), 400),
         "boundary of odd bytes": (post(good, b"multipart/form-data; boundary=\xff\xfe"), 400),
-        "boundary twice": (post(good, b"multipart/form-data; boundary=a; boundary=b"), 400),
         "not terminated": (form(good, end=b""), 400),
-        "half a closing boundary": (form(good, end=b"--" + BOUNDARY[:5]), 400),
         "closing boundary without dashes": (form(good, end=b"--" + BOUNDARY), 400),
-        "stops in a header": (form(good[:40], end=b""), 400),
         "stops in a file": (form(good[:-200], end=b""), 400),
         "empty body": (post(b"", b"multipart/form-data; boundary=x"), 400),
-        "closing boundary alone": (form(), 400),
         "text before the first boundary": (form(b"junk", good), 400),
         "line feeds alone": (form(good.replace(b"\r\n", b"\n")), 400),
         "no part headers": (form(part(png, disposition=b"")), 400),
         "not form-data": (form(part(png, disposition=b"attachment; filename=a")), 400),
-        "disposition without a name": (form(part(png, disposition=b"form-data")), 400),
-        "disposition of quotes": (form(part(png, disposition=b'form-data; filename="""')), 200),
         "a field among the files": (form(good, part(b"5", disposition=b"form-data; name=k")), 400),
         "thousands of parts": (form(good * 5000), 413),
-        "thousands of empty parts": (form(part(b"") * 5000), 413),
         "more files than allowed": (form(good * 33), 413),
         "a huge part header": (form(part(png, b"X: " + b"y" * 100_000)), 400),
         "a thousand part headers": (form(part(png, *[b"X: y"] * 1000)), 400),
@@ -115,17 +107,11 @@ def multipart() -> Iterator[BadRequest]:
         ),
         "nested": (form(part(inner, b"Content-Type: " + nested)), 415),
         "base64": (form(part(b"iVBORw0KGgo=", b"Content-Transfer-Encoding: base64")), 415),
-        "parts without content": (form(part(b"") * 3), 200),
         "mixed instead of form-data": (post(good, b"multipart/mixed; boundary=" + BOUNDARY), 415),
-        "a form of urls": (post(b"image=http://x/", b"application/x-www-form-urlencoded"), 415),
         "json": (post(b'{"image": "AAAA"}', b"application/json"), 415),
-        "text": (post(png, b"text/plain"), 415),
         "no content type": (post(png, b""), 415),
         "content type of rubbish": (post(png, b";;;=\xff\"'\\"), 415),
-        "content type of 20,000": (post(png, b"image/png; " + b"a=b;" * 5000), (200, 400)),
-        "video": (post(png, b"video/mp4"), 415),
         "compressed": (post(png, b"image/png", b"Content-Encoding: gzip"), 415),
-        "compressed twice": (post(png, b"image/png", b"Content-Encoding: br, gzip"), 415),
         "an empty image": (post(b"", b"image/png"), 400),
     }  # fmt: skip
     return _requests(kinds)
@@ -156,10 +142,8 @@ def queries() -> Iterator[BadRequest]:
     """Wrong options, methods and paths."""
     png = good_files()["png"]
     wrong = (
-        b"k=0", b"k=-1", b"k=1e3", b"k=", b"k=abc", b"k=99999999999999999999", b"k=1&k=2x",
-        b"decider=best", b"decider=", b"min_score=nan", b"min_score=2", b"min_score=-1",
-        b"min_score=inf", b"neighbors=-1", b"neighbors=1001", b"neighbours=3", b"k[]=3",
-        b"%6b=%30", b"k=%00", b"k=%FF", b"k='||1=1", b"__proto__=1", b"x" * 8000 + b"=1",
+        b"k=", b"k=1e3", b"k=99999999999999999999", b"k=1&k=2x", b"decider=best", b"min_score=inf",
+        b"neighbours=3", b"%6b=%30", b"k=%00", b"k=%FF", b"k='||1=1", b"x" * 8000 + b"=1",
     )  # fmt: skip
     for query in wrong:
         data = post(png, target=b"/v1/annotate?" + query)
@@ -189,11 +173,9 @@ def framing() -> Iterator[BadRequest]:
     get = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n"
     refused = (400, CLOSED)  # closed where so much was still being sent that the answer is lost
     kinds: dict[str, tuple[bytes, int | tuple[int, ...]]] = {
-        "noise": (bytes(range(256)) * 4, refused),
         "tls": (b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03" + bytes(508), refused),
         "http/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", (421, *refused)),
         "http/0.9": (b"GET /\r\n\r\n", refused),
-        "ssh": (b"SSH-2.0-OpenSSH_9.0\r\n\r\n", refused),
         "no host": (b"GET /livez HTTP/1.1\r\n\r\n", 400),
         "two hosts": (get + b"Host: example.org\r\n\r\n", 400),
         "another host": (b"GET /livez HTTP/1.1\r\nHost: evil.example\r\n\r\n", 421),
@@ -204,7 +186,6 @@ def framing() -> Iterator[BadRequest]:
             redirected.replace(b"localhost", b"127.0.0.1:x"), (307, 400, 404, 421),
         ),
         "huge header": (get + b"X: " + b"y" * 200_000 + b"\r\n\r\n", refused),
-        "huge header of many lines": (get + b"X: y\r\n" * 50_000 + b"\r\n", refused),
         "huge target": (get.replace(b"/livez", b"/" + b"a" * 200_000) + b"\r\n", refused),
         "endless request line": (b"A" * 300_000, refused),
         "header without a colon": (get + b"nonsense\r\n\r\n", 400),
@@ -213,13 +194,11 @@ def framing() -> Iterator[BadRequest]:
         "space before a colon": (get + b"X : a\r\n\r\n", 400),
         "two lengths": (plain.replace(length, length + b": 5\r\n" + length), 400),
         "negative length": (post(png, length=-1), 400),
-        "length of letters": (plain.replace(b"Length: ", b"Length: x"), 400),
         "length with a plus": (plain.replace(b"Length: ", b"Length: +"), 400),
         "length and chunked": (post(png, b"image/png", b"Transfer-Encoding: chunked"), 400),
         "unknown transfer encoding": (chunked(b"x").replace(b"chunked", b"gzip"), (400, 501)),
         "a length over the limit": (post(png, length=65 << 20), 413),
         "a length of 2^63": (post(png, length=2**63), 413),
-        "a length of 40 digits": (post(png, length=10**39), (400, 413)),
         "a length of 5000 digits": (
             plain.replace(b"Length: ", b"Length: " + b"9" * 5000), (400, 413),
         ),

@@ -6,8 +6,10 @@ import io
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +21,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from service.app import create_app
-from service.engine import Engine, EngineHolder, open_engine
+from service.engine import Engine, open_engine
 from service.middleware.auth import Keys
 from service.settings import Settings
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from annotator.encoders.embedder import Embedder, TorchEmbedder
 
 ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(Path(__file__).parent))  # for the modules bad_*
 MakeClient = Callable[..., TestClient]
 Build = Callable[..., None]
 
@@ -65,6 +68,12 @@ def build(directory: Path, embedder: Embedder, n: int = 12, k: int = 5) -> None:
     build_index(collection, directory, embedder, voting=Voting(k=k), tuning=False, use_cache=False)
 
 
+def settings(index: Path, **options: Any) -> Settings:
+    """Settings for the CPU, with one thread for each stage."""
+    given = {"index": str(index), "device": "cpu", "workers": 1, "encoders": 1, **options}
+    return Settings(**given)
+
+
 @pytest.fixture(scope="session", name="drawing")
 def _drawing() -> Callable[..., bytes]:
     return drawing
@@ -73,6 +82,11 @@ def _drawing() -> Callable[..., bytes]:
 @pytest.fixture(scope="session", name="build")
 def _build() -> Build:
     return build
+
+
+@pytest.fixture(scope="session", name="settings")
+def _settings() -> Callable[..., Settings]:
+    return settings
 
 
 @pytest.fixture(scope="session")
@@ -87,12 +101,12 @@ def clip_engine(tmp_path_factory: pytest.TempPathFactory, clip_embedder: Embedde
     """An engine whose encoder has a text tower."""
     directory = tmp_path_factory.mktemp("service-clip") / "index"
     build(directory, clip_embedder)
-    return open_engine(directory, "cpu", clip_embedder)
+    return open_engine(settings(directory), clip_embedder)
 
 
 @pytest.fixture(scope="session")
 def engine(tiny_index: Path, tiny_embedder: TorchEmbedder) -> Engine:
-    return open_engine(tiny_index, "cpu", tiny_embedder)
+    return open_engine(settings(tiny_index), tiny_embedder)
 
 
 @pytest.fixture(scope="session")
@@ -112,7 +126,7 @@ def directionless(tmp_path_factory: pytest.TempPathFactory) -> Engine:
     embedder = TorchEmbedder("directionless", encoder, device="cpu", precision="fp32")
     directory = tmp_path_factory.mktemp("directionless") / "index"
     build(directory, embedder)
-    return open_engine(directory, "cpu", embedder)
+    return open_engine(settings(directory), embedder)
 
 
 @pytest.fixture(scope="session")
@@ -128,12 +142,12 @@ def make_client(tiny_index: Path, engine: Engine) -> Iterator[MakeClient]:
     """Makes clients of an app with given settings; `keys` are its API keys."""
     clients: list[TestClient] = []
 
-    def make(keys: Sequence[str] = (), engine: Engine = engine, **settings: Any) -> TestClient:
-        given = {"index": str(tiny_index), "device": "cpu", "workers": 1, "encoders": 1, **settings}
+    def make(keys: Sequence[str] = (), engine: Engine = engine, **options: Any) -> TestClient:
         if keys:
-            given["api_key_file"] = Path("keys.txt")
-        holder = EngineHolder(tiny_index, "cpu", engine)
-        app = create_app(Settings(**given), holder, Keys(keys) if keys else None)
+            options["api_key_file"] = Path("keys.txt")
+        given = settings(tiny_index, **options)
+        engine = replace(engine, max_pixels=given.pixels, max_frames=given.max_frames)
+        app = create_app(given, engine, Keys(keys) if keys else None)
         client = TestClient(app, "http://127.0.0.1", raise_server_exceptions=False)
         clients.append(client.__enter__())
         return clients[-1]
@@ -160,18 +174,19 @@ class Server:
     """`annotator serve` as a process, on a port of its own choice."""
 
     def __init__(self, directory: Path, *arguments: object, **environment: object) -> None:
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed by `wait`
         self.process = subprocess.Popen(
             [sys.executable, "-m", "annotator", "serve", "--index", str(directory), "--port", "0"]
             + [str(argument) for argument in arguments],
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=self._log,
             text=True,
             cwd=ROOT,
             env=os.environ | {f"ANNOTATOR_{k.upper()}": str(v) for k, v in environment.items()},
         )
         assert self.process.stdout is not None
         line = self.process.stdout.readline()  # ends when the process does
-        assert line.startswith("Serving on http"), self.process.communicate()
+        assert line.startswith("Serving on http"), self.wait()
         self.url = line.split()[2]
         self.host, _, port = self.url.removeprefix("http://").rpartition(":")
         self.port = int(port)
@@ -184,9 +199,12 @@ class Server:
 
     def wait(self) -> tuple[int, str]:
         """Its exit code and what it logged, once it has ended."""
-        self.client.close()
-        _, stderr = self.process.communicate(timeout=60)
-        return self.process.returncode, stderr
+        if hasattr(self, "client"):
+            self.client.close()
+        self.process.communicate(timeout=60)
+        self._log.seek(0)
+        with self._log:
+            return self.process.returncode, self._log.read()
 
 
 @contextmanager

@@ -4,25 +4,21 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from annotator.errors import AnnotatorError, ImageError
-from service.batcher import Batcher, Limits
-from service.engine import Engine, open_engine
+from service.batcher import Batcher
+from service.engine import Engine
 from service.observability import Metrics
 
-if TYPE_CHECKING:
-    from annotator.encoders.embedder import TorchEmbedder
-
-LIMITS = Limits(max_batch=4, batch_wait=0.5, workers=2, encoders=1, max_pixels=10**6, max_frames=1)
+LIMITS: dict[str, Any] = {"max_batch": 4, "batch_wait": 0.5, "workers": 2, "encoders": 1}
 
 
 def with_batcher(use: Callable[[Batcher], Awaitable[Any]], **limits: Any) -> tuple[Any, Metrics]:
     metrics = Metrics()
 
     async def run() -> Any:
-        async with Batcher(replace(LIMITS, **limits), metrics) as batcher:
+        async with Batcher(metrics, **(LIMITS | limits)) as batcher:
             return await asyncio.wait_for(use(batcher), 20)
 
     return asyncio.run(run()), metrics
@@ -46,7 +42,7 @@ def test_images_of_many_requests_go_together(engine: Engine, drawing: Callable[.
     results, metrics = with_batcher(use)
     assert batches(metrics) == (2, 8)
     for i, (annotation, seconds) in enumerate(results):
-        pixels = engine.decode(drawing(100 + i), 10**6, 1)
+        pixels = engine.decode(drawing(100 + i))
         (alone,), _ = engine.annotate([pixels], [engine.annotator.voting], 1)
         assert annotation.cuis == alone.cuis
         assert seconds.keys() == {"queue", "decode", "encode", "search", "vote"}
@@ -72,10 +68,8 @@ def test_what_waits_is_shared_between_free_encoders(
     assert batches(metrics) == (2, 4)
 
 
-def test_a_batch_never_mixes_engines(
-    engine: Engine, tiny_index: Path, tiny_embedder: TorchEmbedder, drawing: Callable[..., bytes]
-) -> None:
-    other = open_engine(tiny_index, "cpu", tiny_embedder)
+def test_a_batch_never_mixes_engines(engine: Engine, drawing: Callable[..., bytes]) -> None:
+    other = replace(engine)
 
     async def use(batcher: Batcher) -> None:
         voting = engine.annotator.voting
@@ -142,7 +136,7 @@ class Gated(Engine):
 def test_images_cancelled_in_the_queue_are_dropped(
     engine: Engine, drawing: Callable[..., bytes]
 ) -> None:
-    gated = Gated(engine.annotator, engine.concepts)
+    gated = Gated(**vars(engine))
 
     async def use(batcher: Batcher) -> None:
         voting = engine.annotator.voting

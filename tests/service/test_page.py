@@ -9,11 +9,7 @@ import csv
 import os
 import re
 import shutil
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -22,8 +18,10 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 
+from annotator.cli import cli
 from annotator.images.ref import image_id
 from annotator.phantoms import write_sample
 from annotator.tables.run import validate_run
@@ -43,7 +41,6 @@ if CHROMIUM is None and not REQUIRED:
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[2]
 KEY = "a-key-for-the-tests-of-the-page"
 FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
@@ -75,13 +72,13 @@ class Served:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Served:
     folder = tmp_path_factory.mktemp("page")
     sample = write_sample(folder / "sample", n=60, seed=2)
-    subprocess.run(
-        command("build-index", sample.images, sample.concepts, "--names", sample.concept_names,
-                "--captions", sample.captions, "--split", sample.split, "--only", "train",
-                "--groups", sample.patients, "--index", folder / "index", "--k", 12,
-                "--thumbnails"),
-        check=True, capture_output=True, cwd=ROOT,
-    )  # fmt: skip
+    built = CliRunner().invoke(cli, [
+        "build-index", str(sample.images), str(sample.concepts),
+        "--names", str(sample.concept_names), "--captions", str(sample.captions),
+        "--split", str(sample.split), "--only", "train", "--groups", str(sample.patients),
+        "--index", str(folder / "index"), "--k", "12", "--thumbnails",
+    ])  # fmt: skip
+    assert built.exit_code == 0, built.output
     with sample.split.open(encoding="utf-8", newline="") as file:
         held_out = {row[0] for row in csv.reader(file) if row[1] == "test"}
     files = sorted(sample.images.iterdir())
@@ -95,49 +92,23 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Served:
     return Served(folder / "index", images, dicom, broken, noise)
 
 
-def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "annotator", *(str(a) for a in arguments)]
-
-
-@contextmanager
-def serving(place: Served, log: Path, *arguments: object) -> Iterator[str]:
-    """The address of a server that runs meanwhile."""
-    with (
-        log.open("wb") as output,
-        subprocess.Popen(
-            command("serve", "--index", place.index, "--port", 0, "--device", "cpu", *arguments),
-            stdout=output, stderr=output, cwd=ROOT,
-        ) as server,
-    ):  # fmt: skip
-        try:
-            deadline = time.monotonic() + 60
-            while (found := re.search(r"http://127\.0\.0\.1:\d+", log.read_text())) is None:
-                assert server.poll() is None and time.monotonic() < deadline, log.read_text()
-                time.sleep(0.05)
-            while httpx.get(f"{found[0]}/readyz").status_code != 200:
-                assert time.monotonic() < deadline, log.read_text()
-                time.sleep(0.05)
-            yield found[0]
-        finally:
-            server.terminate()
+@pytest.fixture(scope="module")
+def server(place: Served, serving: Callable[..., Any]) -> Iterator[str]:
+    with serving(place.index, "--device", "cpu") as running:
+        yield running.url
 
 
 @pytest.fixture(scope="module")
-def server(place: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with serving(place, tmp_path_factory.mktemp("server") / "log") as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def small_server(place: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def small_server(
+    place: Served, serving: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
     """One that asks for a key and takes one image at a time, of 1 MiB at most."""
-    folder = tmp_path_factory.mktemp("small-server")
-    keys = folder / "keys"
+    keys = tmp_path_factory.mktemp("small-server") / "keys"
     keys.touch(mode=0o600)
     keys.write_text(f"{KEY}\n")
-    options = ("--api-key-file", keys, "--max-queue", 1, "--max-upload-mb", 1)
-    with serving(place, folder / "log", *options) as address:
-        yield address
+    options = ("--api-key-file", keys, "--max-queue", 1, "--max-upload-mb", 1, "--device", "cpu")
+    with serving(place.index, *options) as running:
+        yield running.url
 
 
 @dataclass

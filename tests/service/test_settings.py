@@ -33,9 +33,7 @@ def test_flags_win_over_the_environment_and_that_over_defaults(
         ({"port": 70000}, r"port \(environment: ANNOTATOR_PORT\): .*65535"),
         ({"timeout_s": 0}, "timeout_s .* greater than 0"),
         ({"host": "0.0.0.0"}, "0.0.0.0 can be reached from other machines.*--api-key-file"),
-        ({"host": "example.org"}, "example.org can be reached"),
         ({"allow_reload": True}, "--allow-reload needs --api-key-file"),
-        ({"cors_origin": "*"}, "--cors-origin must look like"),
         ({"cors_origin": "https://example.org/path"}, "--cors-origin must look like"),
     ],
 )
@@ -75,7 +73,7 @@ def test_the_command_refuses_to_be_open_to_everybody() -> None:
     assert "0.0.0.0 can be reached from other machines, and no API keys are set" in result.stderr
 
 
-@pytest.mark.parametrize("package", ["fastapi", "pydantic_settings", "python_multipart", "uvicorn"])
+@pytest.mark.parametrize("package", ["fastapi", "pydantic_settings"])
 def test_the_command_names_the_extra_that_is_missing(package: str) -> None:
     script = f"import sys; sys.modules['{package}'] = None; from annotator.cli import main; main()"
     done = subprocess.run(

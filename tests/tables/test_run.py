@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from annotator.errors import FormatError
-from annotator.tables.formats import read_concepts, read_rows, split_cuis
-from annotator.tables.run import FORMATS, Problem, read_ids, render_run, validate_run, zip_run
+from annotator.tables.formats import read_concepts, read_ids, read_rows, split_cuis
+from annotator.tables.run import FORMATS, Problem, render_run, validate_run, zip_run
 
 ROWS = [("a", ["C1", "C2"]), ("b", []), ("c", ["C3"])]
 IDS = ["a", "b", "c"]

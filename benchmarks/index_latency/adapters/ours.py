@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.index_latency.protocol import EXACT, Floats, Point, Rows, Search, parts
 from index import LabelTable, VersionWriter, open_index
-from index.search.build import DEFAULT_RECALL, Kind, make_structure, open_structure
+from index.search.build import DEFAULT_RECALL, Kind, build_files, open_files
 
 TARGETS = (DEFAULT_RECALL, 0.9, 0.95, 0.99)
 
@@ -21,7 +21,7 @@ def build(kind: str, vectors_path: Path, folder: Path, threads: int) -> Iterator
     for target in TARGETS:
         name = f"target {target:g}"
         (folder / name).mkdir()
-        params = make_structure(cast(Kind, kind), vectors, folder / name, target_recall=target)
+        params = build_files(cast(Kind, kind), vectors, folder / name, target_recall=target)
         if kind in ("flat", "scan"):
             yield {**EXACT, "params": params, "folder": name}
             return
@@ -38,7 +38,7 @@ def open_(kind: str, vectors_path: Path, folder: Path, threads: int, point: Poin
         if point["folder"] not in opened:
             opened.clear()  # before the next one is read
             files = folder / point["folder"]
-            opened[point["folder"]] = open_structure(kind, vectors, files, point["params"])
+            opened[point["folder"]] = open_files(kind, vectors, files, point["params"])
         return opened[point["folder"]]
 
     def search(queries: Floats, k: int, point: Point) -> Rows:

@@ -7,6 +7,7 @@ right. This file is also the script of the processes that read and write.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import random
@@ -15,19 +16,20 @@ import subprocess
 import sys
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from index import LabelTable, VersionWriter, open_index
-from index.folder.change import add_rows, compact, remove_rows
+from index.folder.location import FolderLocation
 from index.manifest import check_files, read_manifest
 from index.search.build import KINDS
 from index.segments import Segment
 
 DIM = 16
+Start = Callable[..., subprocess.Popen[str]]
 Model = Mapping[str, int]  # the edition of each id
 
 
@@ -56,7 +58,9 @@ def build(directory: Path, model: Model) -> None:
 
 
 def add(directory: Path, model: Model) -> None:
-    add_rows(directory, rows_of(model), of=read_manifest(directory)[0], over=True)
+    FolderLocation(directory).add_rows(
+        rows_of(model), of=read_manifest(directory).version, over=True
+    )
 
 
 def opened(directory: Path, seed: int) -> dict[str, int]:
@@ -76,7 +80,7 @@ def opened(directory: Path, seed: int) -> dict[str, int]:
     rows = found.rows[0]
     assert len(set(rows.tolist())) == len(rows) == min(10, len(model))
     assert np.abs(found.similarities[0] - vectors[rows] @ query).max() < 1e-6
-    if stored.manifest["index_type"] in ("flat", "scan"):
+    if stored.manifest.index_type in ("flat", "scan"):
         assert np.abs(found.similarities[0] - np.sort(vectors @ query)[:-11:-1]).max() < 1e-6
     return model
 
@@ -104,7 +108,9 @@ def read_until(directory: Path, log: Path, stop: Path) -> None:
 
 
 @pytest.mark.slow
-def test_readers_see_whole_versions_while_a_hundred_changes_are_made(tmp_path: Path) -> None:
+def test_readers_see_whole_versions_while_a_hundred_changes_are_made(
+    tmp_path: Path, start: Start
+) -> None:
     directory, log, stop = tmp_path / "index", tmp_path / "log", tmp_path / "stop"
     rng = random.Random(0)
     model = {str(i): 0 for i in range(40)}
@@ -116,7 +122,7 @@ def test_readers_see_whole_versions_while_a_hundred_changes_are_made(tmp_path: P
             file.flush()
 
         say("+", model)
-        readers = [start("read_until", directory, log, stop) for _ in range(2)]
+        readers = [start(__file__, "read_until", directory, log, stop) for _ in range(2)]
         assert all(reader.stdout and reader.stdout.readline() == "ready\n" for reader in readers)
         for turn in range(1, 101):
             what = rng.choice(["add", "add", "remove", "compact"])
@@ -130,10 +136,10 @@ def test_readers_see_whole_versions_while_a_hundred_changes_are_made(tmp_path: P
             elif what == "remove" and len(model) > 10:
                 gone = {id_: model.pop(id_) for id_ in rng.sample(sorted(model), 3)}
                 say("~", gone)
-                remove_rows(directory, list(gone))
+                FolderLocation(directory).remove_rows(list(gone))
                 say("-", gone)
             else:
-                compact(directory, index_type=rng.choice(KINDS))
+                FolderLocation(directory).compact(index_type=rng.choice(KINDS))
             if any(reader.poll() is not None for reader in readers):
                 break
         stop.touch()
@@ -150,15 +156,15 @@ def test_a_version_that_goes_between_pointer_and_manifest_is_no_error(
 ) -> None:
     """A reader has read which version is current; before it opens that, it is compacted away."""
     build(tmp_path, {"a": 0, "b": 0})
-    remove_rows(tmp_path, ["b"])
-    real, version = Path.read_text, read_manifest(tmp_path)[0]
+    FolderLocation(tmp_path).remove_rows(["b"])
+    real, version = Path.read_text, read_manifest(tmp_path).version
 
     def then_compact(path: Path, *args: str, **kwargs: str) -> str:
         text = real(path, *args, **kwargs)
         if path == tmp_path / "current" and text.startswith(version):
             with monkeypatch.context() as patch:
                 patch.setattr(Path, "read_text", real)
-                compact(tmp_path)
+                FolderLocation(tmp_path).compact()
         return text
 
     monkeypatch.setattr(Path, "read_text", then_compact)
@@ -174,6 +180,8 @@ def write_when_told(directory: Path, log: Path) -> None:
     for line in sys.stdin:
         child = os.fork()
         if child == 0:
+            if sys.platform == "linux":  # if the writer is killed, so is it
+                ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
             with contextlib.suppress(BaseException):
                 change_for_ever(directory, log, random.Random(line))
             os._exit(9)
@@ -202,19 +210,21 @@ def change_for_ever(directory: Path, log: Path, rng: random.Random) -> None:
             elif what == "add":
                 add(directory, change)
             elif what == "remove":
-                remove_rows(directory, model.keys() - after.keys())
+                FolderLocation(directory).remove_rows(model.keys() - after.keys())
             else:
-                compact(directory, index_type=rng.choice(KINDS))
+                FolderLocation(directory).compact(index_type=rng.choice(KINDS))
             model = after
 
 
 @pytest.mark.slow
-def test_changes_killed_at_any_moment_leave_the_old_or_the_new(tmp_path: Path) -> None:
+def test_changes_killed_at_any_moment_leave_the_old_or_the_new(
+    tmp_path: Path, start: Start
+) -> None:
     directory, log = tmp_path / "index", tmp_path / "log"
     build(directory, {"0": 0, "1": 0, "2": 0})
     moments = random.Random(0)
     killed, outcomes, left_over = set(), set(), 0
-    with start("write_when_told", directory, log) as writer:
+    with start(__file__, "write_when_told", directory, log) as writer:
         assert writer.stdin and writer.stdout and writer.stdout.readline() == "ready\n"
         for turn in range(200):
             log.write_text("")
@@ -231,34 +241,15 @@ def test_changes_killed_at_any_moment_leave_the_old_or_the_new(tmp_path: Path) -
             what, before, after = json.loads(log.read_text().split("\n")[-2])
             found = opened(directory, turn)
             assert found in (before, after), what
-            version, manifest = read_manifest(directory)
-            assert check_files(directory / version, manifest) == []
+            manifest = read_manifest(directory)
+            assert check_files(directory / manifest.version, manifest) == []
             killed.add(what)
             outcomes.add((found == before, found == after))
         writer.stdin.close()
     assert killed == {"build", "add", "remove", "compact"}
     assert {(True, False), (False, True)} <= outcomes and left_over > 20
-    compact(directory)
+    FolderLocation(directory).compact()
     assert not list(directory.glob(".writing-*")) and len(list(directory.glob("v*"))) == 1
-
-
-# The processes
-
-
-def start(function: str, *arguments: Path) -> subprocess.Popen[str]:
-    here = Path(__file__)
-    script = (
-        f"import sys; sys.path[:0] = {[str(here.parent), str(here.parents[3])]!r}\n"
-        f"import test_change_alive as it; from pathlib import Path\n"
-        f"it.{function}(*map(Path, sys.argv[1:]))"
-    )
-    return subprocess.Popen(
-        [sys.executable, "-c", script, *map(str, arguments)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=None if function == "write_when_told" else subprocess.PIPE,
-        text=True,
-    )
 
 
 @contextlib.contextmanager

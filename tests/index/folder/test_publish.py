@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from index import IndexProblem, VersionWriter, open_index
-from index.folder.publish import change_about, only_writer
+from index.folder.location import FolderLocation
 
 ROOT = Path(__file__).parents[3]
 N = 6
@@ -43,15 +44,14 @@ def contents(directory: Path) -> dict[str, bytes]:
 def test_files_are_shared_and_the_rest_is_as_before(built: Path) -> None:
     before = open_index(built)
     about = {"voting": {"k": 9}, "more": [1, None, "ü"]}
-    assert change_about(built, about, of="v000001") == "v000002"
+    assert FolderLocation(built).change_about(about, of="v000001") == "v000002"
     after = open_index(built)
-    assert after.version == "v000002" and after.manifest["about"] == about
+    assert after.version == "v000002" and after.manifest.about == about
     for name in ("ids", "names", "columns"):
         assert getattr(after, name) == getattr(before, name)
     assert np.array_equal(after.arrays["rows"], before.arrays["rows"])
-    different = {key for key in after.manifest if after.manifest[key] != before.manifest[key]}
-    assert different == {"about", "version"}
-    for name in after.manifest["files"]:
+    assert after.manifest == replace(before.manifest, version="v000002", about=about)
+    for name in after.manifest.files:
         one, other = ((built / v / name).stat() for v in ("v000001", "v000002"))
         assert (one.st_ino, one.st_dev) == (other.st_ino, other.st_dev)
         assert one.st_nlink == 2
@@ -60,44 +60,21 @@ def test_files_are_shared_and_the_rest_is_as_before(built: Path) -> None:
 def test_readers_keep_their_version(built: Path) -> None:
     stored = open_index(built)
     for k in range(3):  # the version that they opened is removed on the way
-        change_about(built, {"k": k}, of=f"v00000{k + 1}")
+        FolderLocation(built).change_about({"k": k}, of=f"v00000{k + 1}")
     assert sorted(path.name for path in built.glob("v*")) == ["v000003", "v000004"]
     found = stored.index.search(np.eye(N, dtype=np.float32), 1)
     assert found.rows[:, 0].tolist() == list(range(N))
     assert stored.arrays["rows"].tolist() == list(range(N))
-    assert stored.manifest["about"]["voting"] == {"k": 3}
-    assert open_index(built).manifest["about"] == {"k": 2}
+    assert stored.manifest.about["voting"] == {"k": 3}
+    assert open_index(built).manifest.about == {"k": 2}
 
 
 def test_what_says_the_same_is_not_published_again(built: Path) -> None:
     before = contents(built)
-    about = open_index(built).manifest["about"]
-    assert change_about(built, about, of="v000001") == "v000001"
+    about = open_index(built).manifest.about
+    assert FolderLocation(built).change_about(about, of="v000001") == "v000001"
     assert contents(built) == before
     assert not list(built.glob(".writing-*"))
-
-
-def test_a_version_that_is_not_current_any_more_is_refused(built: Path) -> None:
-    build(built, k=4)
-    before = contents(built)
-    for stale in ("v000001", "v000003"):
-        with pytest.raises(IndexProblem, match="has got a new version meanwhile") as caught:
-            change_about(built, {}, of=stale)
-        assert caught.value.hint == "Try again."
-    assert contents(built) == before
-
-
-def test_one_writer_at_a_time(built: Path) -> None:
-    before = contents(built)
-    with (
-        only_writer(built),
-        pytest.raises(IndexProblem, match="Another process is writing"),
-    ):
-        change_about(built, {}, of="v000001")
-    with VersionWriter(built), pytest.raises(IndexProblem, match="Another process is writing"):
-        change_about(built, {}, of="v000001")
-    assert contents(built) == before
-    assert change_about(built, {}, of="v000001") == "v000002"
 
 
 def test_a_writer_in_another_process_is_seen(built: Path) -> None:
@@ -111,40 +88,20 @@ def test_a_writer_in_another_process_is_seen(built: Path) -> None:
     ) as holder:  # fmt: skip
         assert holder.stdout is not None and holder.stdout.readline() == "held\n"
         with pytest.raises(IndexProblem, match="Another process is writing"):
-            change_about(built, {}, of="v000001")
+            FolderLocation(built).change_about({}, of="v000001")
         holder.communicate("")
-    assert change_about(built, {}, of="v000001") == "v000002"
-
-
-@pytest.mark.parametrize("name", ["rows.npy", "vectors.npy", "ids.txt"])
-def test_a_damaged_index_is_not_published_again(built: Path, name: str) -> None:
-    path = built / "v000001" / name
-    damaged = bytearray(path.read_bytes())
-    damaged[-1] ^= 1
-    path.write_bytes(damaged)
-    with pytest.raises(IndexProblem, match=f"{name} has changed"):
-        change_about(built, {}, of="v000001")
-    assert [path.name for path in built.glob("v*")] == ["v000001"]
-    assert not list(built.glob(".writing-*"))
-
-
-def test_without_an_index_nothing_is_written(tmp_path: Path) -> None:
-    with pytest.raises(IndexProblem, match="does not exist"):
-        change_about(tmp_path / "nowhere", {}, of="v000001")
-    with pytest.raises(IndexProblem, match="is no index"):
-        change_about(tmp_path, {}, of="v000001")
-    assert list(tmp_path.iterdir()) == []
+    assert FolderLocation(built).change_about({}, of="v000001") == "v000002"
 
 
 def test_what_is_no_json_is_refused_and_leaves_nothing(built: Path) -> None:
     with pytest.raises(TypeError):
-        change_about(built, {"path": built}, of="v000001")
+        FolderLocation(built).change_about({"path": built}, of="v000001")
     assert open_index(built).version == "v000001"
     assert not list(built.glob(".writing-*"))
 
 
 def test_a_new_version_can_be_read_by_all_who_read_the_one_before(built: Path) -> None:
-    change_about(built, {}, of="v000001")
+    FolderLocation(built).change_about({}, of="v000001")
     mode = (built / "v000002").stat().st_mode & 0o777
     assert mode == (built / "v000001").stat().st_mode & 0o777 == 0o755
     assert os.access(built / "v000002" / "manifest.json", os.R_OK)

@@ -7,8 +7,8 @@ import json
 import random
 import signal
 import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from index import FlatIndex, IndexProblem, StoredIndex, VersionWriter, open_inde
 from index.manifest import FORMAT, read_manifest
 from index.segments import THUMBNAIL_ENDS, THUMBNAILS
 
+Start = Callable[..., subprocess.Popen[str]]
 N, DIM = 7, 5
 IDS = [f"image-{i}" for i in range(N)]
 CONCEPTS = [["C2", "C1"], [], ["C3"], ["C1"], ["C10", "C3"], ["C2"], []]
@@ -78,7 +79,7 @@ def test_what_was_published_is_opened(built: Path) -> None:
     assert [stored.labels.row(i) for i in range(N)] == [tuple(sorted(c)) for c in CONCEPTS]
     assert stored.names == {"C1": "Röntgen", "C3": "two lines and a tab"}
     assert stored.columns == {"captions": tuple(COLUMNS["captions"])}
-    assert stored.manifest["about"] == ABOUT
+    assert stored.manifest.about == ABOUT
     found, expected = stored.index.search(unit(), 3), FlatIndex(unit()).search(unit(), 3)
     assert np.array_equal(found.rows, expected.rows)
     assert np.array_equal(found.similarities, expected.similarities)
@@ -109,9 +110,9 @@ def test_an_index_of_format_1_opens(built: Path) -> None:
     (built / "current").write_text(f"v000002 {digest}\n")
     stored = open_index(built)
     assert stored.ids == tuple(IDS) and stored.arrays == {}
-    assert stored.manifest["format"] == 1
+    assert stored.manifest.format == 1
     assert build(built, arrays={}, columns={}) == "v000003"  # written in today's format
-    assert open_index(built).manifest["format"] == FORMAT > 1
+    assert open_index(built).manifest.format == FORMAT > 1
 
 
 def test_the_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
@@ -227,7 +228,7 @@ def test_what_is_there_but_damaged_is_published_again(built: Path) -> None:
         ({"columns": {"../captions": IDS}}, "name of a column"),
         *(
             ({"arrays": {name: np.zeros(3)}}, "name of a column or an array")
-            for name in ("../x", "a/b", "", ".x", "a b", "é", "x" * 96, "vectors", "labels.indptr")
+            for name in ("../x", "", ".x", "é", "x" * 96, "vectors", "removed", "added-1")
         ),
     ],
 )
@@ -285,30 +286,22 @@ def test_places_without_an_index(tmp_path: Path) -> None:
 
 # A writer that dies
 
-WRITER = """
-import sys
-from pathlib import Path
-sys.path[:0] = {path!r}
-from test_store import build
-print("ready", flush=True)
-for seed in range(1, 1000):
-    build(Path({directory!r}), seed=seed)
-"""
+
+def build_again_and_again(directory: Path) -> None:
+    print("ready", flush=True)
+    for seed in range(1, 1000):
+        build(directory, seed=seed)
 
 
 @pytest.mark.slow
-def test_a_writer_killed_at_any_moment_leaves_a_sound_index(tmp_path: Path) -> None:
+def test_a_writer_killed_at_any_moment_leaves_a_sound_index(tmp_path: Path, start: Start) -> None:
     directory = tmp_path / "index"
     build(directory)
-    here = Path(__file__)
-    script = WRITER.format(path=[str(here.parent), str(here.parents[3])], directory=str(directory))
     moments = random.Random(0)
     left_over = 0
     for _ in range(25):
-        before = int(read_manifest(directory)[0][1:])
-        with subprocess.Popen(
-            [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True
-        ) as writer:
+        before = int(read_manifest(directory).version[1:])
+        with start(__file__, "build_again_and_again", directory) as writer:
             assert writer.stdout is not None and writer.stdout.readline() == "ready\n"
             time.sleep(moments.uniform(0, 0.05))
             writer.kill()

@@ -160,7 +160,7 @@ def test_readers_never_see_half_a_build(
         try:
             while not done.is_set():
                 index = place.open()
-                which = str(index.manifest["about"]["which"])
+                which = str(index.manifest.about["which"])
                 assert len(index) == len(vectors[which])
                 assert len(index.find(vectors[which][:9], 300).neighbors.rows[0]) == len(index)
                 assert index.find(vectors[which][:1], 1).neighbors.similarities > 0.99999
@@ -177,7 +177,7 @@ def test_readers_never_see_half_a_build(
         reader.join()
     assert not errors
     assert seen == sorted(seen, reverse=True) and seen[0] == "old"
-    assert place.open().manifest["about"]["which"] == "new"
+    assert place.open().manifest.about["which"] == "new"
     assert len(kept.find(vectors["old"], 1).cases.ids) == 200  # as it was opened
 
 
@@ -191,7 +191,7 @@ def test_another_version_and_other_owners_of_the_name(
     assert place.change_about({"what": "else"}, of="v000001.2") == "v000001.2"
     with pytest.raises(IndexProblem, match="15 dimensions"):
         place.add_rows(segment(unit(1, 15), ["x"], [["C1"]]), of="v000001.2")
-    collection = place.open().manifest["version"].partition(".")[0]
+    collection = place.open().manifest.version.partition(".")[0]
     assert collection == "v000001"
     client = milvus.client()
     name = f"{place.address.name}_v000001"

@@ -68,14 +68,14 @@ def test_neighbours_and_similarities(
     publish(FolderLocation(tmp_path / "index"), vectors)
     publish(place, vectors, index_type=kind, target_recall=1.0)
     local, milvus = FolderLocation(tmp_path / "index").open(), place.open()
-    assert milvus.manifest["index_type"] == kind
+    assert milvus.manifest.index_type == kind
     queries = unit(300, seed=1)  # more than go into one message
     if kind == "flat":
         for k in (1, 5, 50):
             check_same(local, milvus, queries, k)
         check_lone_queries(milvus, queries)
         return
-    assert milvus.manifest["search"]["recall"] > 0.99
+    assert milvus.manifest.search["recall"] > 0.99
     ids, similarities = found(local, queries, 20)
     theirs, their_similarities = found(milvus, queries, 20)
     hits = sum(len({*a} & {*b}) for a, b in zip(ids, theirs, strict=True))
@@ -115,7 +115,7 @@ def test_what_an_index_says_of_itself(
     assert dict(milvus.concepts) == dict(local.concepts)
     assert list(milvus.concepts) == list(local.concepts)
     assert dict(milvus.names) == dict(local.names) == {"C1": "One and more"}
-    assert milvus.manifest["about"] == local.manifest["about"]
+    assert milvus.manifest.about == local.manifest.about
     for name, array in arrays.items():
         assert np.array_equal(milvus.arrays[name], array)
         assert not milvus.arrays[name].flags.writeable

@@ -1,4 +1,4 @@
-"""What every kind of vector index must do, compared value by value with brute force in float64."""
+"""The contract of every kind of vector index: its values are those of brute force in float64."""
 
 from __future__ import annotations
 
@@ -14,28 +14,27 @@ from numpy.typing import NDArray
 
 from index import FlatIndex, IndexProblem, VectorIndex
 from index.search import pca_scan as scan
-from index.search.build import Kind, make_structure, open_structure
+from index.search.build import Kind, build_files, open_files
 from index.search.pca_scan import ScanIndex
 from index.search.scan_table import ScanTable, fit_axes, fit_table
-from index.search.segmented import JoinedIndex
+from index.search.segmented import SegmentedIndex
 
 Vectors = NDArray[np.float32]
 Make = Callable[[Vectors], VectorIndex]
 
 
-# NeighborLists that are visited, and candidates that are compared.
-EVERYTHING = {"effort": 4096, "width": 64}
+EVERYTHING = {"effort": 4096, "width": 64}  # nprobe and k_factor
 
 
 def made(kind: Kind) -> Make:
     """An index through its files, tuned to find everything."""
 
     def make(vectors: Vectors) -> VectorIndex:
-        if len(vectors) == 0 or vectors.ndim != 2 or not vectors.flags.c_contiguous:
-            return FlatIndex(vectors)  # of no rows nothing is made; other layouts are refused
+        if len(vectors) == 0:
+            return FlatIndex(vectors)  # nothing is built of no rows
         with tempfile.TemporaryDirectory() as folder:
-            params = make_structure(kind, vectors, Path(folder), target_recall=1.0)
-            return open_structure(kind, vectors, Path(folder), params | EVERYTHING)
+            params = build_files(kind, vectors, Path(folder), target_recall=1.0)
+            return open_files(kind, vectors, Path(folder), params | EVERYTHING)
 
     return make
 
@@ -44,7 +43,7 @@ def scanned(width: int) -> Make:
     """A scan by a table of so many numbers a row."""
 
     def make(vectors: Vectors) -> VectorIndex:
-        if vectors.ndim != 2 or vectors.dtype != np.float32 or len(vectors) == 0:
+        if len(vectors) == 0:
             return FlatIndex(vectors)
         axes = fit_axes(vectors, min(width, vectors.shape[1]))
         return ScanIndex(vectors, ScanTable(axes, np.concatenate(list(fit_table(vectors, axes)))))
@@ -53,26 +52,22 @@ def scanned(width: int) -> Make:
 
 
 def in_two(vectors: Vectors) -> VectorIndex:
-    """Two indexes joined, with rows in both that were removed."""
-    if vectors.ndim != 2 or vectors.dtype != np.float32 or not vectors.flags.c_contiguous:
-        return FlatIndex(vectors)
+    """Two segments, with rows in both that were removed."""
     n = len(vectors)
     live = np.arange(2 * n) % 2 == 0
     rows = np.repeat(vectors, 2, axis=0)  # every removed row has the vector of one that is live
     half = len(rows) // 3
-    return JoinedIndex([FlatIndex(rows[:half].copy()), FlatIndex(rows[half:].copy())], live)
+    return SegmentedIndex([FlatIndex(rows[:half].copy()), FlatIndex(rows[half:].copy())], live)
 
 
 KINDS: dict[str, Make] = {
     "flat": FlatIndex,
     "scan": made("scan"),
     "scan of few rows at once": scanned(9),
-    "hnsw": made("hnsw"),
     "ivf": made("ivf"),
     "compressed": made("compressed"),
-    "joined": in_two,
+    "segmented": in_two,
 }
-EXACT = [kind for kind in KINDS if kind != "hnsw"]  # with all lists visited
 
 
 @pytest.fixture(params=sorted(KINDS))
@@ -82,7 +77,7 @@ def make(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Mak
         monkeypatch.setattr(scan, "_SAMPLE", (32, 100))
         monkeypatch.setattr(scan, "_BLOCK", 2)
         monkeypatch.setattr(scan, "_FEW_ROWS", 10)
-        monkeypatch.setattr(scan, "_QUERIES_AT_ONCE", 30)
+        monkeypatch.setattr(scan, "_BATCH", 30)
     return KINDS[request.param]
 
 
@@ -99,8 +94,7 @@ def brute_force(vectors: Vectors, queries: Vectors, k: int) -> tuple[np.ndarray,
     return rows, np.take_along_axis(similarities, rows, axis=1)
 
 
-@pytest.mark.parametrize("dim", [1, 2, 24, 512])
-@pytest.mark.parametrize("k", [1, 5, 50])
+@pytest.mark.parametrize(("dim", "k"), [(1, 5), (24, 1), (24, 50), (512, 50)])
 def test_rows_and_similarities_are_those_of_brute_force(make: Make, dim: int, k: int) -> None:
     vectors, queries = unit(400, dim), unit(40, dim, seed=1)
     found = make(vectors).search(queries, k)
@@ -124,7 +118,7 @@ def test_ties_are_in_the_order_of_rows(data: st.DataObject) -> None:
     seed, different = data.draw(st.integers(0, 99)), data.draw(st.integers(1, 4))
     copies = np.random.default_rng(seed).integers(different, size=n)
     vectors = unit(different, seed=seed)[copies]
-    for kind in EXACT:
+    for kind in KINDS:
         found = KINDS[kind](vectors).search(vectors, k)
         rows, _ = brute_force(vectors, vectors, k)
         assert np.array_equal(found.rows, rows)
@@ -150,12 +144,11 @@ def test_no_query_has_no_neighbours(make: Make) -> None:
     assert make(unit(9)).search(unit(0), 4).rows.shape == (0, 4)
 
 
-@pytest.mark.parametrize("dim", [3, 24, 1280])
-def test_a_lone_query_equals_one_of_a_batch_bit_for_bit(make: Make, dim: int) -> None:
+def test_a_lone_query_equals_one_of_a_batch_bit_for_bit(make: Make) -> None:
     # More queries than are searched at once, and duplicates among the rows.
-    vectors = unit(300, dim)
+    vectors = unit(300, 200)
     vectors[200:] = vectors[:100]
-    queries = unit(1100, dim, seed=1)
+    queries = unit(1100, 200, seed=1)
     index = make(vectors)
     batch = index.search(queries, 20)
     for i in (0, 1, 500, 1023, 1024, 1099):
@@ -208,7 +201,6 @@ def spoiled(value: float) -> Vectors:
     [
         (spoiled(5.0), "row 1 has norm 5"),
         (spoiled(float("nan")), "row 1 has norm nan"),
-        (spoiled(float("inf")), "row 1 has norm inf"),
         (np.zeros((1, 24), np.float32), "row 0 has norm 0"),
         (unit(2, 23), "23 dimensions, the index has 24"),
         (unit(2).astype(np.float64), "float64"),
@@ -216,25 +208,24 @@ def spoiled(value: float) -> Vectors:
         (unit(1)[0], "float32"),
     ],
 )
-def test_queries_that_cannot_be_compared_are_refused(
-    make: Make, queries: Vectors, message: str
-) -> None:
-    with pytest.raises(IndexProblem, match=message):
-        make(unit(9)).search(queries, 1)
+def test_queries_that_cannot_be_compared_are_refused(queries: Vectors, message: str) -> None:
+    for index in (FlatIndex(unit(9)), in_two(unit(9))):
+        with pytest.raises(IndexProblem, match=message):
+            index.search(queries, 1)
 
 
-@pytest.mark.parametrize("k", [0, -1])
-def test_k_below_one_is_refused(make: Make, k: int) -> None:
-    with pytest.raises(IndexProblem, match="at least 1"):
-        make(unit(9)).search(unit(1), k)
+def test_k_below_one_is_refused() -> None:
+    for index in (FlatIndex(unit(9)), in_two(unit(9))):
+        with pytest.raises(IndexProblem, match="at least 1"):
+            index.search(unit(1), 0)
 
 
 @pytest.mark.parametrize(
     "vectors", [unit(4).astype(np.float64), unit(4)[0], np.asfortranarray(unit(4)), unit(8)[::2]]
 )
-def test_vectors_of_another_layout_are_refused(make: Make, vectors: Vectors) -> None:
+def test_vectors_of_another_layout_are_refused(vectors: Vectors) -> None:
     with pytest.raises(IndexProblem, match="C-contiguous float32"):
-        make(vectors)
+        FlatIndex(vectors)
 
 
 def test_vectors_that_are_not_finite_never_give_row_minus_one(make: Make) -> None:

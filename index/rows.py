@@ -1,0 +1,99 @@
+"""Rows of an index with what belongs to them, and search results that refer to them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from index.search.base import Neighbors
+
+if TYPE_CHECKING:
+    from index.labels import LabelTable
+
+
+class Rows(Protocol):
+    """Rows of an index and what belongs to them: all of it, or those that a search found."""
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """Image id of each row."""
+        ...
+
+    @property
+    def labels(self) -> LabelTable:
+        """CUIs of each row."""
+        ...
+
+    @property
+    def columns(self) -> Mapping[str, Sequence[str]]:
+        """Further text of each row by column name ("captions", "groups")."""
+        ...
+
+    def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """float32[m, dim]: the vectors of some rows."""
+        ...
+
+    def thumbnail(self, row: int) -> bytes | None:
+        """The thumbnail of a row, a JPEG; None where there is none."""
+        ...
+
+
+class RowSubset:
+    """Some of other rows.
+
+    Args:
+        rows: All of them.
+        chosen: int64[m], which.
+    """
+
+    def __init__(self, rows: Rows, chosen: NDArray[np.int64]) -> None:
+        self._rows = rows
+        self._chosen = chosen
+
+    @cached_property
+    def ids(self) -> Sequence[str]:
+        return [self._rows.ids[row] for row in self._chosen.tolist()]
+
+    @cached_property
+    def labels(self) -> LabelTable:
+        return self._rows.labels.take(self._chosen)
+
+    @cached_property
+    def columns(self) -> Mapping[str, Sequence[str]]:
+        chosen = self._chosen.tolist()
+        return {name: [of[row] for row in chosen] for name, of in self._rows.columns.items()}
+
+    def vectors(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """float32[m, dim]: the vectors of some of these rows."""
+        return self._rows.vectors(self._chosen[rows])
+
+    def thumbnail(self, row: int) -> bytes | None:
+        """The thumbnail of a row, a JPEG; None where there is none."""
+        return self._rows.thumbnail(int(self._chosen[row]))
+
+
+def sample_rows(n: int, most: int) -> NDArray[np.int64]:
+    """An evenly spread sample of n rows: int64[min(n, most)], ascending."""
+    return np.linspace(0, n - 1, min(n, most)).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """The neighbours of some queries.
+
+    Attributes:
+        neighbors: Their rows in `cases`, with similarities.
+        cases: Rows that were searched.
+    """
+
+    neighbors: Neighbors
+    cases: Rows
+
+    def take(self, queries: Sequence[int]) -> SearchResult:
+        """The neighbours of some of the queries."""
+        return SearchResult(self.neighbors.take(queries), self.cases)
