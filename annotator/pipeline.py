@@ -155,30 +155,15 @@ class Annotator:
             while block := list(islice(embedded, _SEARCHED_AT_ONCE)):
                 ids = [result.ref.id for result in block if result.vector is not None]
                 vectors = [result.vector for result in block if result.vector is not None]
+                found = self.search(np.stack(vectors)) if vectors else None
                 annotations = iter(
-                    self.annotate_vectors(ids, np.stack(vectors), with_neighbors=with_neighbors)
-                    if ids
-                    else ()
+                    self.decide(ids, found, with_neighbors=with_neighbors) if found else ()
                 )
                 for result in block:
                     if result.vector is not None:
                         yield next(annotations)
                     else:
                         yield Annotation(result.ref.id, (), (), 0.0, (), error=result.error)
-
-    def annotate_vectors(
-        self,
-        image_ids: Sequence[str],
-        vectors: NDArray[np.float32],
-        *,
-        with_neighbors: bool = True,
-    ) -> list[Annotation]:
-        """Search and decide for the encoder's vectors float32[q, dim] of unit norm.
-
-        Raises:
-            IndexProblem: The vectors have another length or are not of unit norm.
-        """
-        return self.decide(image_ids, self.search(vectors), with_neighbors=with_neighbors)
 
     def search(self, vectors: NDArray[np.float32], k: int | None = None) -> SearchResult:
         """The k nearest cases (None for `voting.k`) of the encoder's vectors float32[q, dim].

@@ -189,7 +189,7 @@ def test_neighbours_are_those_of_projected_vectors(
     )
     assert not np.array_equal(expected, np.argsort(-(queries @ train.T), axis=1)[:, :7])
     assert tuned.search(queries).neighbors.rows.shape[1] == tuned.voting.k
-    annotations = tuned.annotate_vectors([str(i) for i in range(len(queries))], queries)
+    annotations = tuned.decide([str(i) for i in range(len(queries))], tuned.search(queries))
     for annotation, rows in zip(annotations, found.rows, strict=True):
         ids = [n.image_id for n in annotation.neighbors[:5]]
         assert ids == [in_folder(tuned).ids[row] for row in rows[:5]]
@@ -205,7 +205,7 @@ def test_queries_that_cannot_be_searched_for_are_refused(
     annotator: Annotator, tuned: Annotator
 ) -> None:
     with pytest.raises(IndexProblem, match="3 dimensions, the index has 16"):
-        annotator.annotate_vectors(["x"], np.array([[1, 0, 0]], np.float32))
+        annotator.search(np.array([[1, 0, 0]], np.float32))
     with pytest.raises(IndexProblem, match="queries have 3 dimensions, the index has 16"):
         tuned.search(np.array([[1, 0, 0]], np.float32))
     with pytest.raises(IndexProblem, match="unit norm"):

@@ -48,6 +48,7 @@ class EmbeddedImages:
 
     @property
     def ids(self) -> list[str]:
+        """Image id of each row."""
         return [ref.id for ref in self.images]
 
 
