@@ -33,9 +33,9 @@ from pymilvus import MilvusClient
 from annotator.knn.decision import choose_concepts
 from annotator.knn.posterior import weigh
 from annotator.knn.voting import Voting
+from index.milvus.index import MilvusIndex
 from index.milvus.kinds import build_params, search_params
-from index.milvus.opened import MilvusIndex
-from index.milvus.place import MilvusLocation
+from index.milvus.location import MilvusLocation
 from index.milvus.rows import SUMMARY, create_rows, entities, messages
 from index.progress import reported_by
 from index.segments import Segment

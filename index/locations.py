@@ -24,7 +24,7 @@ def locate(where: str | Path | IndexLocation) -> IndexLocation:
     if not isinstance(where, str):
         return where
     if is_on_server(where):
-        from index.milvus.place import MilvusLocation
+        from index.milvus.location import MilvusLocation
 
         return MilvusLocation.at(where)
     scheme, separator, _ = where.partition("://")

@@ -10,7 +10,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from index.errors import IndexProblem
 
 TOKEN = "ANNOTATOR_MILVUS_TOKEN"
-SCHEMES = ("milvus", "milvus+https")  # the second by TLS
+SCHEMES = ("milvus", "milvus+https")  # the second speaks TLS
 _PORT = 19530
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,199}")
 _HINT = "Write milvus://HOST:PORT/NAME, with NAME of letters, digits and _."
@@ -18,14 +18,14 @@ _HINT = "Write milvus://HOST:PORT/NAME, with NAME of letters, digits and _."
 
 @dataclass(frozen=True)
 class Address:
-    """Where an index lies in Milvus.
+    """Address of an index in Milvus.
 
     Attributes:
-        host: Name or number of the server.
-        port: Of its gRPC interface.
-        name: Of the index.
+        host: Name or IP address of the server.
+        port: Port of its gRPC interface.
+        name: Name of the index.
         tls: Whether to speak TLS.
-        database: Of the server; "" for its default.
+        database: Database of the server; "" for its default.
         token: An API key or "USER:PASSWORD"; "" for none. Never shown.
     """
 
@@ -38,17 +38,18 @@ class Address:
 
     @classmethod
     def parse(cls, text: str) -> Address:
-        """Read milvus://[TOKEN@]HOST[:PORT]/NAME[?db=DATABASE]; milvus+https:// for TLS.
+        """Parse milvus://[TOKEN@]HOST[:PORT]/NAME[?db=DATABASE]; milvus+https:// for TLS.
 
-        The token can also stand in the environment (ANNOTATOR_MILVUS_TOKEN), where other users of
-        the machine do not see it.
+        Without a token in the address, that of the environment (ANNOTATOR_MILVUS_TOKEN) is taken,
+        which other users of the machine do not see.
 
         Raises:
-            IndexProblem: It cannot be read.
+            IndexProblem: The address is malformed.
         """
         parts = urlsplit(text)
         name = parts.path.strip("/")
-        shown = text.rpartition("@")[2] if "@" in text else text
+        shown = text.rpartition("@")[2]
+        options = parse_qs(parts.query)
         try:
             port = parts.port or _PORT
         except ValueError as error:
@@ -57,26 +58,22 @@ class Address:
             raise IndexProblem(f"{shown} names no server.", _HINT)
         if not _NAME.fullmatch(name):
             raise IndexProblem(f"{shown}: {name!r} cannot be the name of an index.", _HINT)
-        options = parse_qs(parts.query)
         if set(options) - {"db"}:
             raise IndexProblem(f"{shown}: the only option is ?db=DATABASE.", _HINT)
-        given = unquote(parts.netloc.rpartition("@")[0])
-        return cls(
-            parts.hostname,
-            port,
-            name,
-            tls=parts.scheme == "milvus+https",
-            database=options.get("db", [""])[0],
-            token=given or os.environ.get(TOKEN, ""),
-        )
+        token = unquote(parts.netloc.rpartition("@")[0]) or os.environ.get(TOKEN, "")
+        database = options.get("db", [""])[0]
+        return cls(parts.hostname, port, name, parts.scheme == SCHEMES[1], database, token)
 
     @property
     def uri(self) -> str:
-        """As pymilvus takes it."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{'https' if self.tls else 'http'}://{host}:{self.port}"
+        """The server's address as pymilvus takes it."""
+        return f"{'https' if self.tls else 'http'}://{self._server}"
 
     def __str__(self) -> str:
         database = f"?db={self.database}" if self.database else ""
-        scheme = "milvus+https" if self.tls else "milvus"
-        return f"{scheme}{self.uri[self.uri.index('://') :]}/{self.name}{database}"
+        return f"{SCHEMES[self.tls]}://{self._server}/{self.name}{database}"
+
+    @property
+    def _server(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"

@@ -1,33 +1,35 @@
-"""Writing a whole index into Milvus: what a build does."""
+"""Writing a whole version of an index into Milvus."""
 
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from index.distribution import DISTRIBUTION
 from index.errors import IndexProblem
 from index.labels import LabelTable
 from index.manifest import FORMAT, METRIC
-from index.milvus.documents import Documents, array_to_bytes
-from index.milvus.kinds import EXACT, build_params, choose_milvus_kind, efforts
-from index.milvus.ready import make_ready, tune_search, wait_until_loaded
-from index.milvus.rows import check_entities, count, create_rows, send_all, settle
-from index.milvus.server import ABSENT, Server
-from index.milvus.state import (
+from index.milvus.collection import Collection
+from index.milvus.documents import (
+    Documents,
+    array_to_bytes,
     current,
     current_collection,
-    libraries,
     number_of,
     render_concepts,
-    version_name,
 )
+from index.milvus.kinds import EXACT, build_params, choose_milvus_kind, efforts, tune_search
+from index.milvus.rows import check_entities, create_rows, send_rows, settle
+from index.milvus.server import ABSENT, Server
 from index.search.base import check_unit
 from index.search.build import DEFAULT_RECALL
 from index.segments import CONTENT, ROW_ARRAYS, THUMBNAIL_ENDS, Segment, check_rows
@@ -40,12 +42,12 @@ class MilvusWriter:
     """Writes one version into new collections, then lets the alias point to them.
 
     Use as a context manager. A build that was stopped leaves its rows on the server; the next one
-    of the same images goes on with them, and of others removes them. Who builds one index from two
-    places at a time gets an error or the later one's index: there is no lock.
+    of the same images goes on with them, and of others removes them. If one index is built from two
+    machines at a time, one gets an error or the later one's index: there is no lock.
 
     Args:
-        server: To talk to.
-        folder: Where vectors are kept until they are sent.
+        server: Where to write.
+        folder: For vectors until they are sent.
     """
 
     def __init__(self, server: Server, folder: Path) -> None:
@@ -55,7 +57,7 @@ class MilvusWriter:
         self._n = 0
 
     def __enter__(self) -> MilvusWriter:
-        current_collection(self._server)  # that it can be reached is known before the work is done
+        current_collection(self._server)  # fail before the work is done if it cannot be reached
         self._file: IO[bytes] = tempfile.TemporaryFile(dir=self._folder)
         return self
 
@@ -63,7 +65,7 @@ class MilvusWriter:
         self._file.close()
 
     def add(self, vectors: NDArray[np.float32]) -> None:
-        """Append float32[m, dim] of unit norm to the rows; the first ones say what dim is."""
+        """Append float32[m, dim] of unit norm to the rows; the first ones determine dim."""
         check_unit(vectors, self._dim, "vectors")
         self._dim = vectors.shape[1]
         self._file.write(np.ascontiguousarray(vectors, dtype="<f4").tobytes())
@@ -85,8 +87,10 @@ class MilvusWriter:
     ) -> str:
         """Send the rows and let readers see them; see `index.folder.writer.VersionWriter.publish`.
 
-        A `reason` is recorded in place of why the kind was chosen. With `only`, the version before
-        goes at once, even if a reader is just opening it.
+        Args:
+            ids, concepts, names, columns, about, arrays, index_type, target_recall: As there.
+            reason: Recorded in place of why the index type was chosen.
+            only: Drop the version before at once, even if a reader is just opening it.
 
         Raises:
             IndexProblem: As there; something that Milvus cannot keep; the server is away for longer
@@ -96,15 +100,15 @@ class MilvusWriter:
             raise IndexProblem("An index needs at least one vector.")
         check_rows(self._n, ids, concepts, columns)
         self._file.flush()
-        shape = (self._n, self._dim or 0)
         arrays = arrays or {}
         table = concepts if isinstance(concepts, LabelTable) else LabelTable.from_sets(concepts)
         own = {name: array for name, array in arrays.items() if name in ROW_ARRAYS}
+        others = {name: array for name, array in arrays.items() if name not in ROW_ARRAYS}
+        shape = (self._n, self._dim or 0)
         vectors: NDArray[np.float32] = np.memmap(self._file, "<f4", "r", 0, shape)
         rows = Segment(vectors, ids, table, names, columns, own)
         check_entities(rows)
         kind, why = choose_milvus_kind(index_type, self._n, target_recall)
-        others = {name: array for name, array in arrays.items() if name not in ROW_ARRAYS}
         manifest: dict[str, Any] = {
             "format": FORMAT,
             "n": self._n,
@@ -120,13 +124,15 @@ class MilvusWriter:
             "content": CONTENT in own,
             "about": json.loads(json.dumps(about)),
             "sample": [list(table.row(row)) for row in table.sample.tolist()],
-            "rows_sha256": _digest(rows, kind),
+            "documents": {},
             "files": {"vectors": {"bytes": 4 * self._n * (self._dim or 0)}},
         }
         counts = dict(zip(table.cuis, table.frequencies.tolist(), strict=True))
         texts = {"concepts": render_concepts(counts, names)}
         texts |= {name: array_to_bytes(array) for name, array in others.items()}
-        return self._publish(rows, manifest, texts, reason or why, target_recall, only)
+        target = None if kind in EXACT else target_recall or DEFAULT_RECALL
+        manifest["build_sha256"] = _digest(rows, texts, {**manifest, "target_recall": target})
+        return self._publish(rows, manifest, texts, reason or why, target, only)
 
     def _publish(
         self,
@@ -139,105 +145,104 @@ class MilvusWriter:
     ) -> str:
         server, name = self._server, self._server.address.name
         before = current_collection(server)
-        if before is not None and self._is_published(manifest, texts, target_recall):
-            if only:
-                self._drop({number_of(name, before)})
-            return str(current(server).manifest["version"])
         former = number_of(name, before) if before else None
+        if before and (same := self._published(manifest)):
+            if only:
+                self._drop_all_but({former})
+            return same
         number = (former or 0) + 1
-        collection, resumed = self._collection(number, rows, manifest["rows_sha256"])
-        documents = Documents(server, f"{collection}_documents")
+        collection = Collection(server, f"{name}_v{number:06d}")
+        resumed = self._create(collection, rows, f"{_NOTE}{manifest['build_sha256']}")
+        documents = Documents(server, collection.name)
         documents.create()
         kind, n = manifest["index_type"], len(rows)
         params = build_params(kind, n)
         if resumed:
-            make_ready(server, collection, params, n)  # to ask what is there
-        send_all(server, collection, rows, 0, resumed=resumed)
-        make_ready(server, collection, params, n)
-        settle(server, collection, rows, 0, expected=n)
+            collection.make_searchable(params, n)  # to ask what is there
+        send_rows(collection, rows, 0, resumed=resumed)
+        collection.make_searchable(params, n)
+        settle(collection, rows, 0, expected=n)
         search: dict[str, Any] = {"params": next(iter(efforts(kind, n)))}
-        if kind not in EXACT:
-            target = target_recall or DEFAULT_RECALL
-            search = tune_search(server, collection, kind, np.asarray(rows.vectors), target)
+        if target_recall is not None:
+            search = tune_search(collection, kind, np.asarray(rows.vectors), target_recall)
         manifest |= {
+            "version": f"v{number:06d}.0",
             "search": {**search, "reason": reason},
-            "version": version_name(number, 1),
-            "libraries": libraries(server),
+            "libraries": self._libraries(),
         }
-        wait_until_loaded(server, documents.collection)
-        documents.publish(1, manifest, texts)
-        server.patiently(lambda client, seconds: _swing(client, seconds, name, collection))
-        self._drop({number} if only else {number, former})
-        return version_name(number, 1)
+        documents.collection.wait_until_loaded()
+        written = documents.publish(manifest, texts)
+        server.retry(lambda client, seconds: _point(client, seconds, name, collection.name))
+        self._drop_all_but({number} if only else {number, former})
+        return str(written["version"])
 
-    def _is_published(
-        self,
-        manifest: Mapping[str, Any],
-        texts: Mapping[str, bytes],
-        target_recall: float | None,
-    ) -> bool:
-        """Whether the current version says the same."""
+    def _published(self, manifest: Mapping[str, Any]) -> str | None:
+        """The current version if it is this build, unchanged; otherwise None."""
         try:
             now = current(self._server)
         except IndexProblem:
-            return False
-        same = all(now.manifest.get(key) == value for key, value in manifest.items())
-        if manifest["index_type"] not in EXACT:
-            target = target_recall or DEFAULT_RECALL
-            same = same and now.manifest["search"]["target_recall"] == target
-        hashes = {name: hashlib.sha256(raw).hexdigest() for name, raw in texts.items()}
-        entries = now.manifest["documents"]
-        there = {name: entries[name]["sha256"] for name in hashes if name in entries}
-        return same and there == hashes and count(self._server, now.collection) == manifest["n"]
+            return None
+        version = str(now.manifest["version"])
+        same = now.manifest.get("build_sha256") == manifest["build_sha256"]
+        unchanged = version.endswith(".1") and now.rows.count() == manifest["n"]
+        return version if same and unchanged else None
 
-    def _collection(self, number: int, rows: Segment, digest: str) -> tuple[str, bool]:
-        """The collection for the rows, and whether a build that was stopped began it."""
-        server, name = self._server, self._server.address.name
-        collection = f"{name}_v{number:06d}"
-        note = f"{_NOTE}{digest}"
-        if collection in server.call("list_collections"):
-            found = server.call("describe_collection", collection)
-            if found.get("description") == note:
-                return collection, True
-            server.call("drop_collection", collection)
+    def _create(self, collection: Collection, rows: Segment, note: str) -> bool:
+        """Create the collection of rows, unless the same build, stopped, has: then True."""
+        server, name = self._server, collection.name
+        if name in server.call("list_collections"):
+            if server.call("describe_collection", name).get("description") == note:
+                return True
+            server.call("drop_collection", name)
 
         def create(client: Any, seconds: float) -> None:
-            if not client.has_collection(collection, timeout=seconds):
-                create_rows(client, seconds, collection, rows, note)
+            if not client.has_collection(name, timeout=seconds):
+                create_rows(client, seconds, name, rows, note)
 
-        server.patiently(create)
-        return collection, False
+        server.retry(create)
+        return False
 
-    def _drop(self, kept: set[int | None]) -> None:
-        """Remove the versions that no reader is opening any more."""
+    def _drop_all_but(self, kept: set[int | None]) -> None:
+        """Drop the collections of all other versions."""
         name = self._server.address.name
         for collection in self._server.call("list_collections"):
             number = number_of(name, collection.removesuffix("_documents"))
             if number is not None and number not in kept:
                 self._server.call("drop_collection", collection)
 
+    def _libraries(self) -> dict[str, str]:
+        """Versions of what writes the index."""
+        versions = {"milvus": str(self._server.call("get_server_version"))}
+        for key, name in (("annotator", DISTRIBUTION), ("numpy", "numpy"), ("pymilvus",) * 2):
+            with suppress(importlib.metadata.PackageNotFoundError):
+                versions[key] = importlib.metadata.version(name)
+        return versions
 
-def _swing(client: Any, seconds: float, name: str, collection: str) -> None:
-    """Let an alias point to a collection, whether it is there or not."""
+
+def _point(client: Any, seconds: float, alias: str, collection: str) -> None:
+    """Let an alias, new or not, point to a collection."""
     from pymilvus.exceptions import MilvusException
 
     try:
-        client.alter_alias(collection, name, timeout=seconds)
+        client.alter_alias(collection, alias, timeout=seconds)
     except MilvusException as error:
         if error.code not in ABSENT:
             raise
-        client.create_alias(collection, name, timeout=seconds)
+        client.create_alias(collection, alias, timeout=seconds)
 
 
-def _digest(rows: Segment, kind: str) -> str:
-    """sha256 of everything that makes the collection."""
-    digest = hashlib.sha256(json.dumps([kind, list(rows.ids), list(rows.labels.cuis)]).encode())
-    digest.update(rows.labels.indptr.tobytes())
-    digest.update(rows.labels.indices.tobytes())
-    digest.update(json.dumps({k: list(v) for k, v in sorted(rows.columns.items())}).encode())
-    for name in sorted(rows.arrays):
+def _digest(rows: Segment, texts: Mapping[str, bytes], manifest: Mapping[str, Any]) -> str:
+    """sha256 of everything that makes a build."""
+    digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode())
+    columns = {name: list(column) for name, column in rows.columns.items()}
+    listed = [list(rows.ids), list(rows.labels.cuis), columns]
+    digest.update(json.dumps(listed, sort_keys=True).encode())
+    for name, raw in sorted(texts.items()):
+        digest.update(f"{name} {len(raw)} ".encode() + raw)
+    arrays = {"indptr": rows.labels.indptr, "indices": rows.labels.indices, **rows.arrays}
+    for name, array in sorted(arrays.items()):
         digest.update(name.encode())
-        digest.update(np.ascontiguousarray(rows.arrays[name]).tobytes())
+        digest.update(np.ascontiguousarray(array).tobytes())
     for start in range(0, len(rows), _HASHED):
         digest.update(np.ascontiguousarray(rows.vectors[start : start + _HASHED]).tobytes())
     return digest.hexdigest()

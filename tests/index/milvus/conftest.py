@@ -23,7 +23,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from index.milvus.place import MilvusLocation
+from index.milvus.location import MilvusLocation
 
 ROOT = Path(__file__).parents[3]
 PYTHON = Path(os.environ.get("ANNOTATOR_MILVUS_PYTHON") or ROOT / ".venv-milvus/bin/python")
@@ -119,7 +119,7 @@ def _environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture
-def place(milvus: Milvus) -> MilvusLocation:
+def location(milvus: Milvus) -> MilvusLocation:
     """Where no index is yet."""
     return MilvusLocation.at(milvus.address())
 
@@ -144,7 +144,7 @@ def publish() -> Callable[..., str]:
 
 
 def _publish(
-    place: Any,
+    location: Any,
     vectors: Vectors,
     *,
     ids: list[str] | None = None,
@@ -154,7 +154,7 @@ def _publish(
     """Build an index of vectors; row i is the image i000000 with the concepts C0..C4 in turn."""
     n = len(vectors)
     options = {"names": {"C1": "One"}, "columns": {}, "about": {"what": "a test"}, **options}
-    with place.writer() as writer:
+    with location.writer() as writer:
         writer.add(vectors)
         return str(
             writer.publish(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -155,24 +154,6 @@ def test_all_the_way(
     assert info(both[1])["version"] == version
 
 
-def test_the_command_as_a_process(both: tuple[Path, str], sample: SamplePaths) -> None:
-    command = [sys.executable, "-m", "annotator", "annotate", sample.directory / "images"]
-    command += ["--ids", sample.directory / "few.txt"]
-    ids = [path.stem for path in sorted((sample.directory / "images").iterdir())[:5]]
-    (sample.directory / "few.txt").write_text("\n".join(ids) + "\n")
-    done = subprocess.run(
-        [str(part) for part in command],
-        env=os.environ | {"ANNOTATOR_INDEX": both[1]},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    few = ["--ids", sample.directory / "few.txt"]
-    local = invoke("annotate", sample.directory / "images", *few, "--index", both[0])
-    assert done.stdout == local.stdout
-
-
 def test_another_encoder_is_refused(both: tuple[Path, str], sample: SamplePaths) -> None:
     error = invoke(
         "annotate", sample.directory / "images", "--index", both[1], "--precision", "fp32",
@@ -181,17 +162,12 @@ def test_another_encoder_is_refused(both: tuple[Path, str], sample: SamplePaths)
     assert "built with another encoder or other settings" in error
 
 
-def test_types_of_index_that_are_not_there(
-    both: tuple[Path, str], sample: SamplePaths, tmp_path: Path
-) -> None:
+def test_types_of_index_that_are_not_there(both: tuple[Path, str]) -> None:
     folder, address = both
     error = invoke("compact", "--index", address, "--index-type", "scan", code=1).stderr
     assert "Milvus has no index of the type scan" in error and "hnsw" in error
     error = invoke("compact", "--index", folder, "--index-type", "gpu-ivf", code=1).stderr
     assert "A folder has no index of the type gpu-ivf" in error and "scan" in error
-    arguments = [sample.images, sample.directory / "concepts.csv", "--index", tmp_path / "new"]
-    error = invoke("build-index", *arguments, "--index-type", "gpu-cagra", code=1)
-    assert "A folder has no index of the type gpu-cagra" in error.stderr
 
 
 def test_the_service_while_the_server_is_away(

@@ -11,7 +11,7 @@ import pytest
 
 from index import FlatIndex, LabelTable
 from index.milvus import rows as milvus_rows
-from index.milvus.place import MilvusLocation
+from index.milvus.location import MilvusLocation
 from index.progress import reported_by
 from index.segments import Segment
 
@@ -42,10 +42,10 @@ def killing(milvus: Any) -> Iterator[Callable[[int], Callable[..., Iterable[Any]
         thread.join()
 
 
-def check(place: MilvusLocation, vectors: np.ndarray, ids: list[str]) -> None:
+def check(location: MilvusLocation, vectors: np.ndarray, ids: list[str]) -> None:
     """All of the rows are there, once each, and search finds what brute force does."""
-    assert place.problems() == []
-    index = place.open()
+    assert location.problems() == []
+    index = location.open()
     assert len(index) == len(ids) == len(index.labels)
     queries = vectors[:: len(vectors) // 50]
     expected = FlatIndex(vectors).search(queries, 10).rows
@@ -55,16 +55,16 @@ def check(place: MilvusLocation, vectors: np.ndarray, ids: list[str]) -> None:
 
 
 def test_a_build_and_an_addition_and_annotations_meanwhile(
-    place: MilvusLocation, publish: Publish, unit: Unit, killing: Any, monkeypatch: Any
+    location: MilvusLocation, publish: Publish, unit: Unit, killing: Any, monkeypatch: Any
 ) -> None:
     monkeypatch.setattr(milvus_rows, "_MOST_ROWS", 500)
     vectors = unit(N)
     ids = [f"i{i:06d}" for i in range(N)]
     with reported_by(killing(4200)):
-        assert publish(place, vectors) == "v000001.1"
-    check(place, vectors, ids)
+        assert publish(location, vectors) == "v000001.1"
+    check(location, vectors, ids)
 
-    reader = place.open()
+    reader = location.open()
     queries = unit(1000, seed=5)
     expected = FlatIndex(vectors).search(queries, 10)
     rounds, errors = [0], []
@@ -94,10 +94,10 @@ def test_a_build_and_an_addition_and_annotations_meanwhile(
     try:
         rows = Segment(new, new_ids, labels, {}, {}, {})
         with reported_by(killing(1700)):
-            change = place.add_rows(rows, of=reader.version)
+            change = location.add_rows(rows, of=reader.version)
     finally:
         ended.set()
         thread.join()
     assert not errors and rounds[0] >= 20
     assert (change.rows, change.added) == (N + MORE, MORE)
-    check(place, np.concatenate([vectors, new]), ids + new_ids)
+    check(location, np.concatenate([vectors, new]), ids + new_ids)

@@ -1,4 +1,4 @@
-"""What is said when a server is away, is none of Milvus, or does not let us in."""
+"""Errors of a server that is away, is not Milvus, or denies access; retries."""
 
 from __future__ import annotations
 
@@ -62,17 +62,17 @@ def test_it_is_tried_again_with_pauses_until_it_answers(monkeypatch: Any) -> Non
             raise errors.pop()
         return "done"
 
-    assert at(1, patience=60).patiently(work) == "done"
+    assert at(1, patience=60).retry(work) == "done"
     assert pauses == [0.2, 0.5, 1.0, 2.0]
     errors = [MilvusException(1, "not ready")] * 100
     pauses.clear()
     with pytest.raises(IndexUnreachable):
-        at(1, patience=60).patiently(work)
+        at(1, patience=60).retry(work)
     assert 55 < sum(pauses) <= 60
     errors = [MilvusException(65535, "cannot parse expression")]
     pauses.clear()
     with pytest.raises(IndexProblem, match="refuses: cannot parse expression"):
-        at(1, patience=60).patiently(work)
+        at(1, patience=60).retry(work)
     assert pauses == []
 
 
@@ -84,7 +84,7 @@ def test_it_is_tried_again_with_pauses_until_it_answers(monkeypatch: Any) -> Non
         (3, "memory limit exceeded", "is full"),
         (65535, "quota exceeded[reason=memory quota exhausted]", "is full"),
         (9, "deny to write", "is full"),
-        (1400, "not authenticated", "does not let us in"),
+        (1400, "not authenticated", "denied access"),
         (800, "database not found", "has no database"),
         (65535, "field rowx not exist", "refuses: field rowx not exist"),
         (2200, "collection not found in the weather", "refuses"),
@@ -143,11 +143,11 @@ def test_a_wrong_token(milvus: Any, monkeypatch: Any) -> None:
     monkeypatch.setenv("ANNOTATOR_MILVUS_TOKEN", "root:wrong")
     result = CliRunner().invoke(cli, ["info", "--index", milvus.address("some")])
     assert result.exit_code == 1
-    assert "does not let us in" in result.stderr and "ANNOTATOR_MILVUS_TOKEN" in result.stderr
+    assert "denied access" in result.stderr and "ANNOTATOR_MILVUS_TOKEN" in result.stderr
     assert "root" not in result.stderr
     monkeypatch.delenv("ANNOTATOR_MILVUS_TOKEN")
     result = CliRunner().invoke(cli, ["info", "--index", milvus.address("some")])
-    assert "does not let us in" in result.stderr
+    assert "denied access" in result.stderr
     address = milvus.address("some").replace("milvus://", "milvus://root:Milvus@")
     result = CliRunner().invoke(cli, ["info", "--index", address])
     assert "there is no such index" in result.stderr and "root" not in result.stderr
@@ -164,11 +164,11 @@ sys.meta_path.insert(0, Absent())
 import numpy as np
 from index import LabelTable
 from index.locations import locate
-place = locate(sys.argv[1])
-with place.writer() as writer:
+location = locate(sys.argv[1])
+with location.writer() as writer:
     writer.add(np.eye(4, dtype=np.float32))
     writer.publish(list("abcd"), [["C1"]] * 4, names={}, columns={}, about={})
-assert len(place.open()) == 4
+assert len(location.open()) == 4
 from annotator.cli import main
 sys.argv = ["annotator", "info", "--index", "milvus://localhost/x"]
 main()

@@ -1,4 +1,4 @@
-"""What an index in Milvus withstands: work that stops, readers meanwhile, damage."""
+"""Building, changing and reading an index in Milvus: stopped work, concurrent readers, limits."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from index import IndexProblem, LabelTable
 from index.folder.location import FolderLocation
 from index.milvus import rows as milvus_rows
-from index.milvus.opened import MilvusIndex
-from index.milvus.place import MilvusLocation
+from index.milvus.collection import Collection
+from index.milvus.index import MilvusIndex
+from index.milvus.location import MilvusLocation
 from index.progress import reported_by
 from index.segments import Segment
 
@@ -48,8 +49,8 @@ def added(n: int, unit: Unit, prefix: str = "new", seed: int = 7) -> Segment:
     return segment(unit(n, seed=seed), [f"{prefix}{i:05d}" for i in range(n)], [["C7"]] * n)
 
 
-def ids_of(place: MilvusLocation, vectors: np.ndarray, k: int) -> list[list[str]]:
-    found = place.open().find(vectors, k)
+def ids_of(location: MilvusLocation, vectors: np.ndarray, k: int) -> list[list[str]]:
+    found = location.open().find(vectors, k)
     return [[found.cases.ids[row] for row in rows] for rows in found.neighbors.rows.tolist()]
 
 
@@ -59,9 +60,9 @@ def sends(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     sent: list[int] = []
     really = milvus_rows._send
 
-    def count_them(server: Any, collection: str, some: list[Any], **options: Any) -> None:
+    def count_them(collection: Any, some: list[Any], **options: Any) -> None:
         sent.append(len(some))
-        really(server, collection, some, **options)
+        really(collection, some, **options)
 
     monkeypatch.setattr(milvus_rows, "_send", count_them)
     monkeypatch.setattr(milvus_rows, "_MOST_ROWS", 10)
@@ -69,89 +70,87 @@ def sends(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_stopped_work_goes_on(
-    place: MilvusLocation, publish: Publish, unit: Unit, sends: list[int]
+    location: MilvusLocation, publish: Publish, unit: Unit, sends: list[int]
 ) -> None:
     vectors = unit(100)
     with pytest.raises(Stopped), reported_by(stop_after(35)):
-        publish(place, vectors)
+        publish(location, vectors)
     assert sends == [10] * 4
     with pytest.raises(IndexProblem, match="there is no such index"):
-        place.open()
+        location.open()
     sends.clear()
-    assert publish(place, vectors) == "v000001.1"
+    assert publish(location, vectors) == "v000001.1"
     assert sends == [10] * 6  # those that were there are not sent again
-    assert publish(place, vectors) == "v000001.1" and sum(sends) == 60
-    assert place.problems() == []
+    assert publish(location, vectors) == "v000001.1" and sum(sends) == 60
+    assert location.problems() == []
 
     # An addition: readers see nothing of it until it has ended.
     new = added(40, unit)
     sends.clear()
     with pytest.raises(Stopped), reported_by(stop_after(15)):
-        place.add_rows(new, of="v000001.1")
+        location.add_rows(new, of="v000001.1")
     assert sends == [10, 10]
-    index = place.open()
+    index = location.open()
     assert len(index) == 100
     near = index.find(new.vectors[:9], 3)
     assert all(id_.startswith("i") for id_ in near.cases.ids)
     assert near.neighbors.rows.shape == (9, 3)
-    (problem,) = place.problems()
+    (problem,) = location.problems()
     assert "20 rows more are counted: of a change that was stopped" in problem
     sends.clear()
-    change = place.add_rows(new, of="v000001.1")
+    change = location.add_rows(new, of="v000001.1")
     assert (change.rows, change.added) == (140, 40) and sends == [10, 10]
-    assert ids_of(place, new.vectors, 1) == [[id_] for id_ in new.ids]
+    assert ids_of(location, new.vectors, 1) == [[id_] for id_ in new.ids]
     assert index.find(new.vectors, 1).cases.ids[0].startswith("i")  # as it was opened
-    assert place.problems() == []
+    assert location.problems() == []
     with pytest.raises(IndexProblem, match="40 of the 40 images are in the index already"):
-        place.add_rows(new, of=change.version)
+        location.add_rows(new, of=change.version)
     # Others take the place of an addition that was given up.
     with pytest.raises(Stopped), reported_by(stop_after(25)):
-        place.add_rows(added(30, unit, "given_up"), of=change.version)
-    place.add_rows(added(5, unit, "last", seed=8), of=change.version)
-    assert place.problems() == [] and len(place.open()) == 145
+        location.add_rows(added(30, unit, "given_up"), of=change.version)
+    location.add_rows(added(5, unit, "last", seed=8), of=change.version)
+    assert location.problems() == [] and len(location.open()) == 145
 
 
 def test_a_removal_that_was_stopped(
-    tmp_path: Path, place: MilvusLocation, publish: Publish, unit: Unit, monkeypatch: Any
+    tmp_path: Path, location: MilvusLocation, publish: Publish, unit: Unit, monkeypatch: Any
 ) -> None:
     vectors = unit(60)
-    publish(place, vectors)
+    publish(location, vectors)
     gone = [f"i{i:06d}" for i in (3, 8, 59)]
 
     def stop(*_: object) -> None:
         raise Stopped
 
-    from index.milvus import change
-
     with monkeypatch.context() as patch, pytest.raises(Stopped):
-        patch.setattr(change, "delete_rows", stop)
-        place.remove_rows(gone)
+        patch.setattr(Collection, "delete_rows", stop)
+        location.remove_rows(gone)
     # The documents say that they are removed, so nobody finds them, though they are there.
-    assert len(place.open()) == 57
-    assert not {*gone} & {id_ for near in ids_of(place, vectors, 57) for id_ in near}
-    (problem,) = place.problems()
+    assert len(location.open()) == 57
+    assert not {*gone} & {id_ for near in ids_of(location, vectors, 57) for id_ in near}
+    (problem,) = location.problems()
     assert "3 removed rows are still there" in problem
-    assert place.remove_rows(gone).removed == 3  # the same command again
-    assert place.problems() == []
+    assert location.remove_rows(gone).removed == 3  # the same command again
+    assert location.problems() == []
     with pytest.raises(IndexProblem, match="3 of the 3 images are not in the index"):
-        place.remove_rows(gone)
+        location.remove_rows(gone)
     with pytest.raises(IndexProblem, match="No image would be left"):
-        place.remove_rows([f"i{i:06d}" for i in range(60)], missing_ok=True)
+        location.remove_rows([f"i{i:06d}" for i in range(60)], missing_ok=True)
     # The rows that are left are numbered as a folder numbers them.
     publish(FolderLocation(tmp_path / "index"), vectors)
     FolderLocation(tmp_path / "index").remove_rows(gone)
     numbers = np.arange(60).reshape(12, 5)
     local = FolderLocation(tmp_path / "index").open()
-    assert np.array_equal(place.open().renumber(numbers), local.renumber(numbers))
-    assert place.open().labels.sizes.tolist() == local.labels.sizes.tolist()
+    assert np.array_equal(location.open().renumber(numbers), local.renumber(numbers))
+    assert location.open().labels.sizes.tolist() == local.labels.sizes.tolist()
 
 
 def test_readers_never_see_half_a_build(
-    place: MilvusLocation, publish: Publish, unit: Unit
+    location: MilvusLocation, publish: Publish, unit: Unit
 ) -> None:
     vectors = {"old": unit(200), "new": unit(300, seed=3)}
-    publish(place, vectors["old"], about={"which": "old"})
-    kept = place.open()
+    publish(location, vectors["old"], about={"which": "old"})
+    kept = location.open()
     seen: list[str] = []
     errors: list[BaseException] = []
     done = threading.Event()
@@ -159,7 +158,7 @@ def test_readers_never_see_half_a_build(
     def read() -> None:
         try:
             while not done.is_set():
-                index = place.open()
+                index = location.open()
                 which = str(index.manifest.about["which"])
                 assert len(index) == len(vectors[which])
                 assert len(index.find(vectors[which][:9], 300).neighbors.rows[0]) == len(index)
@@ -171,30 +170,28 @@ def test_readers_never_see_half_a_build(
     reader = threading.Thread(target=read)
     reader.start()
     try:
-        publish(place, vectors["new"], about={"which": "new"})
+        publish(location, vectors["new"], about={"which": "new"})
     finally:
         done.set()
         reader.join()
     assert not errors
     assert seen == sorted(seen, reverse=True) and seen[0] == "old"
-    assert place.open().manifest.about["which"] == "new"
+    assert location.open().manifest.about["which"] == "new"
     assert len(kept.find(vectors["old"], 1).cases.ids) == 200  # as it was opened
 
 
 def test_another_version_and_other_owners_of_the_name(
-    place: MilvusLocation, milvus: Any, publish: Publish, unit: Unit
+    location: MilvusLocation, milvus: Any, publish: Publish, unit: Unit
 ) -> None:
-    publish(place, unit(20))
+    publish(location, unit(20))
     with pytest.raises(IndexProblem, match="has got a new version meanwhile"):
-        place.add_rows(added(3, unit), of="v000000.9")
-    assert place.change_about({"what": "else"}, of="v000001.1") == "v000001.2"
-    assert place.change_about({"what": "else"}, of="v000001.2") == "v000001.2"
+        location.add_rows(added(3, unit), of="v000000.9")
+    assert location.change_about({"what": "else"}, of="v000001.1") == "v000001.2"
+    assert location.change_about({"what": "else"}, of="v000001.2") == "v000001.2"
     with pytest.raises(IndexProblem, match="15 dimensions"):
-        place.add_rows(segment(unit(1, 15), ["x"], [["C1"]]), of="v000001.2")
-    collection = place.open().manifest.version.partition(".")[0]
-    assert collection == "v000001"
+        location.add_rows(segment(unit(1, 15), ["x"], [["C1"]]), of="v000001.2")
     client = milvus.client()
-    name = f"{place.address.name}_v000001"
+    name = f"{location.address.name}_v000001"
     with pytest.raises(IndexProblem, match="is a collection that annotator did not make"):
         publish(MilvusLocation.at(milvus.address(name)), unit(3))
     client.create_alias(name, "foreign")
@@ -205,89 +202,47 @@ def test_another_version_and_other_owners_of_the_name(
     for entity in client.query(documents, 'key like "manifest/%"', ["key", "text"]):
         client.delete(documents, ids=[entity["key"]])
     with pytest.raises(IndexProblem, match="holds no manifest"):
-        place.open()
+        location.open()
 
 
 def test_compact_leaves_no_version_before(
-    place: MilvusLocation, milvus: Any, publish: Publish, unit: Unit
+    location: MilvusLocation, milvus: Any, publish: Publish, unit: Unit
 ) -> None:
     """Not even if nothing was removed from this one: it may hold what others were built without."""
-    publish(place, unit(20))
-    kept = place.open()
-    publish(place, unit(10, seed=1))
-    prefix = f"{place.address.name}_v"
+    publish(location, unit(20))
+    kept = location.open()
+    publish(location, unit(10, seed=1))
+    prefix = f"{location.address.name}_v"
 
     def versions() -> list[str]:
         names = milvus.client().list_collections()
         return sorted(name[len(prefix) - 1 :] for name in names if name.startswith(prefix))
 
     assert versions() == ["v000001", "v000001_documents", "v000002", "v000002_documents"]
-    assert place.compact(of="v000002.1", arrays={}).version == "v000002.1"
+    assert location.compact(of="v000002.1", arrays={}).version == "v000002.1"
     assert versions() == ["v000002", "v000002_documents"]
-    assert place.problems() == []
+    assert location.problems() == []
     with pytest.raises(IndexProblem, match=r"v000001\.1 is gone") as problem:
         kept.find(unit(1), 1)
     assert problem.value.hint == "Open the index again."
 
 
 def test_a_database_of_the_server(
-    milvus: Any, place: MilvusLocation, publish: Publish, unit: Unit
+    milvus: Any, location: MilvusLocation, publish: Publish, unit: Unit
 ) -> None:
     vectors = unit(30)
-    publish(place, vectors[:20])
+    publish(location, vectors[:20])
     milvus.client().create_database("team")
-    other = MilvusLocation.at(f"{place}?db=team")
+    other = MilvusLocation.at(f"{location}?db=team")
     with pytest.raises(IndexProblem, match="there is no such index"):
         other.open()
     for n in (10, 30):  # the second time the alias moves
         publish(other, vectors[:n])
-        assert (len(other.open()), len(place.open())) == (n, 20)
+        assert (len(other.open()), len(location.open())) == (n, 20)
     assert other.open().version == "v000002.1"
-    assert other.problems() == place.problems() == []
+    assert other.problems() == location.problems() == []
     with pytest.raises(IndexProblem, match="has no database nowhere"):
-        MilvusLocation.at(f"{place}?db=nowhere").open()
-
-
-def test_verify_finds_planted_damage(
-    place: MilvusLocation, milvus: Any, publish: Publish, unit: Unit
-) -> None:
-    vectors = unit(40)
-    publish(place, vectors, columns={"captions": [f"Case {i}" for i in range(40)]})
-    client, name = milvus.client(), f"{place.address.name}_v000001"
-
-    def entity(id_: str) -> dict[str, Any]:
-        (found,) = client.query(name, f'id == "{id_}"', ["*"], consistency_level="Strong")
-        return dict(found)
-
-    def problems_with(**changes: Any) -> str:
-        """What is found when a row is changed; it is put back afterwards."""
-        as_it_was = entity("i000007")
-        client.upsert(name, [{**as_it_was, **changes}])
-        found = place.problems()
-        client.upsert(name, [as_it_was])
-        return " ".join(found)
-
-    assert place.problems() == []
-    assert "1 rows have changed since they were written: i000007" in problems_with(captions="x")
-    assert "1 rows have changed" in problems_with(vector=vectors[8])
-    assert "norm" in problems_with(vector=(vectors[7] * 2))
-    assert "1 rows have changed" in problems_with(cuis=["C1", "C9"])
-    twice = problems_with(row=8)
-    assert "1 rows are missing, such as row 7" in twice
-    assert "1 row numbers are there twice, such as row 8" in twice
-    assert "1 rows more are counted" in problems_with(row=40)
-    assert place.problems() == []
-
-    deleted = entity("i000007")
-    client.delete(name, ids=["i000007"])
-    assert place.problems() == ["1 rows are missing, such as row 7."]
-    client.upsert(name, [deleted])
-    documents = f"{name}_documents"
-    (text,) = client.query(documents, 'key like "concepts/%"', ["*"])
-    client.upsert(documents, [{**text, "text": text["text"][:-4] + "AAAA"}])
-    assert "concepts in" in place.problems()[0] and "not what was written" in place.problems()[0]
-    client.upsert(documents, [text])
-    assert place.problems() == []
+        MilvusLocation.at(f"{location}?db=nowhere").open()
 
 
 # Whatever an id may hold: quotes, backslashes and the like must not end the condition.
@@ -301,9 +256,9 @@ ODD = [
 
 @pytest.fixture(scope="module")
 def some_index(milvus: Any, publish: Publish, unit: Unit) -> MilvusLocation:
-    place = MilvusLocation.at(milvus.address())
-    publish(place, unit(10))
-    return place
+    location = MilvusLocation.at(milvus.address())
+    publish(location, unit(10))
+    return location
 
 
 @settings(max_examples=2, deadline=None, suppress_health_check=list(HealthCheck))
@@ -315,14 +270,14 @@ def test_ids_of_any_kind(some_index: MilvusLocation, drawn: list[str]) -> None:
     some_index.add_rows(segment(vectors, ids, [["C1"]] * len(ids)), of=version)
     index = some_index.open()
     assert isinstance(index, MilvusIndex)
-    assert {entity["id"] for entity in index.entities(ids, ["row"])} == set(ids)
+    assert {entity["id"] for entity in index.rows.select("id", ids, ["row"])} == set(ids)
     assert some_index.remove_rows(ids).rows == 10
-    assert list(index.entities(ids, ["row"])) == []
+    assert list(index.rows.select("id", ids, ["row"])) == []
     assert len(some_index.open()) == 10
 
 
 def test_what_milvus_cannot_keep_is_refused_before_it_is_sent(
-    place: MilvusLocation, publish: Publish, unit: Unit
+    location: MilvusLocation, publish: Publish, unit: Unit
 ) -> None:
     for options, message in (
         ({"ids": ["x" * 513, "y"]}, "ids of 1 to 512 bytes"),
@@ -335,6 +290,6 @@ def test_what_milvus_cannot_keep_is_refused_before_it_is_sent(
         ({"index_type": "scan"}, "no index of the type scan"),
     ):
         with pytest.raises(IndexProblem, match=message):
-            publish(place, unit(2), **options)
+            publish(location, unit(2), **options)
     with pytest.raises(IndexProblem, match="there is no such index"):
-        place.manifest()
+        location.manifest()

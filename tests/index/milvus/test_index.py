@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from index import LabelTable
-from index.milvus.opened import found_labels
-from index.milvus.rows import SEPARATOR, read_summary
+from index.milvus.index import found_labels, read_summary
+from index.milvus.rows import SEPARATOR
 
 SETS = st.lists(st.sets(st.sampled_from(["C1", "C10", "C2", "x y"])).map(sorted), max_size=8)
 
