@@ -242,7 +242,7 @@ class MilvusIndex:
 
 
 class FoundRows:
-    """Rows that a search found (`index.cases.Rows`); what it did not bring is fetched when needed.
+    """Rows that a search found (`index.rows.Rows`); what it did not bring is fetched when needed.
 
     Args:
         index: Of the rows.
@@ -331,10 +331,10 @@ def read_summary(text: str) -> tuple[int, str]:
     return int(row), cuis
 
 
-def sampled_rows(stored: int, removed: NDArray[np.int64]) -> NDArray[np.int64]:
+def live_sample(stored: int, removed: NDArray[np.int64]) -> NDArray[np.int64]:
     """Row numbers of the sample rows: those that `LabelTable.sample` takes."""
     live = np.delete(np.arange(stored), removed)
-    return live[np.linspace(0, len(live) - 1, min(SAMPLE, len(live))).astype(np.int64)]
+    return live[sample_rows(len(live), SAMPLE)]
 
 
 class _Arrays(Mapping[str, NDArray[Any]]):

@@ -28,7 +28,7 @@ from index.milvus import check
 from index.milvus.address import Address
 from index.milvus.collection import Entity
 from index.milvus.documents import Version, array_to_bytes, current, render_concepts
-from index.milvus.index import MilvusIndex, sampled_rows
+from index.milvus.index import MilvusIndex, live_sample
 from index.milvus.kinds import choose_milvus_kind
 from index.milvus.rows import (
     DIGEST,
@@ -100,7 +100,7 @@ class MilvusLocation:
             yield writer
 
     def add_rows(self, rows: Segment, *, of: str, over: bool = False) -> Changed:
-        """Add rows; see `index.folder.change.add_rows`.
+        """Add rows; see `FolderLocation.add_rows`.
 
         Raises:
             IndexProblem: As there; something that Milvus cannot keep; the server is away for longer
@@ -144,7 +144,7 @@ class MilvusLocation:
             return Changed(index.version, n, len(rows), len(present))
 
     def remove_rows(self, ids: Collection[str], *, missing_ok: bool = False) -> Changed:
-        """Remove rows; see `index.folder.change.remove_rows`.
+        """Remove rows; see `FolderLocation.remove_rows`.
 
         They are gone from the server's disk some time after `compact`.
 
@@ -184,7 +184,7 @@ class MilvusLocation:
     ) -> Changed:
         """Copy the rows into a new collection and drop every other version.
 
-        See `index.folder.change.compact`. The server deletes the files of what was dropped by
+        See `FolderLocation.compact`. The server deletes the files of what was dropped by
         itself, some hours later.
 
         Raises:
@@ -301,7 +301,7 @@ def _clear_unfinished(index: MilvusIndex, wanted: Mapping[str, int]) -> bool:
 
 def _read_sample(index: MilvusIndex, stored: int, removed: NDArray[np.int64]) -> list[list[str]]:
     """CUIs of the sample rows."""
-    rows = sampled_rows(stored, removed).tolist()
+    rows = live_sample(stored, removed).tolist()
     by_row = {
         entity["row"]: list(entity["cuis"]) for entity in index.rows.select("row", rows, ["cuis"])
     }
