@@ -25,6 +25,7 @@ from annotator.cli.explain import explain_command
 from annotator.cli.map import map_command
 from annotator.cli.score import evaluate_command, validate_command
 from annotator.cli.search import search_command
+from annotator.cli.sections import CommandGroup
 from annotator.cli.serve import serve_command
 from annotator.cli.tune import tune_command
 from annotator.errors import AnnotatorError
@@ -39,8 +40,25 @@ Exit codes:
   130  interrupted with Ctrl-C; what was embedded is kept and not computed again"""
 
 
-class _Commands(click.Group):
-    """Commands return their exit code, and what the user can put right is never a traceback."""
+SECTIONS = {
+    "Index": (
+        build_index_command,
+        tune_command,
+        add_command,
+        remove_command,
+        compact_command,
+        info_command,
+        verify_command,
+    ),
+    "Annotate": (annotate_command, caption_command, serve_command),
+    "Evaluate": (evaluate_command, validate_command),
+    "Look inside": (search_command, explain_command, map_command),
+    "Data": (audit_command, stats_command, sample_command),
+}
+
+
+class _Commands(CommandGroup):
+    """Commands return their exit code, and errors that the user can correct show no traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -63,7 +81,12 @@ class _Commands(click.Group):
 
 @click.group(
     cls=_Commands,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    sections=SECTIONS,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+        "show_default": True,
+    },
     epilog=EXIT_CODES,
 )
 @click.version_option(__version__, prog_name="annotator")
@@ -79,29 +102,6 @@ def cli() -> None:
     """
 
 
-for _command in (
-    build_index_command,
-    tune_command,
-    add_command,
-    remove_command,
-    compact_command,
-    annotate_command,
-    caption_command,
-    audit_command,
-    evaluate_command,
-    validate_command,
-    info_command,
-    verify_command,
-    serve_command,
-    search_command,
-    map_command,
-    explain_command,
-    stats_command,
-    sample_command,
-):
-    cli.add_command(_command)
-
-
 def main() -> None:
     """The `annotator` command."""
     from annotator.encoders.allocator import keep_freed_memory
@@ -113,5 +113,5 @@ def main() -> None:
         try:
             sys.stdout.flush()
         except OSError:
-            # What could not be written was reported; Python would try again on its way out.
+            # The failure was reported; Python would try to write again when it exits.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

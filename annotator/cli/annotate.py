@@ -3,38 +3,61 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from annotator.cli.console import EXIT_OK, EXIT_PARTIAL, say_failed, write_result
-from annotator.cli.images import annotate_images, asking_options, given_images, which_options
-from annotator.cli.options import file_path, index_option, voting_of, voting_options
+from annotator.cli.inference import InferenceOptions, annotate_images, inference_options
+from annotator.cli.options import (
+    SelectionOptions,
+    VotingOptions,
+    index_option,
+    output_option,
+    selection_options,
+    voting_options,
+    zip_option,
+)
+from annotator.cli.sections import Command, option
 
 if TYPE_CHECKING:
     from index.protocols import IndexLocation
 
 
-@click.command("annotate")
+@click.command("annotate", cls=Command)
 @click.argument("images")
 @index_option
-@click.option(
+@option(
+    "Output",
     "--format",
     "year",
     default="2026",
-    show_default=True,
     type=click.Choice(["2019", "2021", "2024", "2025", "2026", "jsonl"]),
-    help="Submission format of that year, or a JSON object a line.",
+    help="Submission format of that year, or JSON lines.",
 )
-@click.option("--zip", "zipped", is_flag=True, help="A zip that holds submission.csv.")
-@click.option(
-    "--explain", is_flag=True, help="With --format jsonl: the neighbours and their votes."
+@zip_option
+@option(
+    "Output",
+    "--explain",
+    is_flag=True,
+    help="With --format jsonl: include the neighbours and their votes.",
 )
-@click.option("--output", type=file_path(dir_okay=False), help="Write there instead of stdout.")
-@which_options
-@asking_options
+@output_option
+@selection_options
+@inference_options
 @voting_options
-def annotate_command(images: str, place: IndexLocation, year: str, **options: Any) -> int:
+def annotate_command(
+    images: str,
+    place: IndexLocation,
+    year: str,
+    zipped: bool,
+    explain: bool,
+    output: Path | None,
+    selection: SelectionOptions,
+    inference: InferenceOptions,
+    voting: VotingOptions,
+) -> int:
     """Annotate IMAGES (folder, file, glob, list file, Parquet) and print the run.
 
     Rows are sorted by id, or in the order of --ids. An image that cannot be used gets a row without
@@ -49,29 +72,33 @@ def annotate_command(images: str, place: IndexLocation, year: str, **options: An
     from annotator.tables.run import render_run, zip_run
 
     is_run = year != "jsonl"
-    if options["explain"] and is_run:
+    if explain and is_run:
         raise click.UsageError("--explain belongs to --format jsonl.")
-    if options["zipped"] and not is_run:
+    if zipped and not is_run:
         raise click.UsageError("--zip belongs to the submission formats.")
-    refs = given_images(images, options)
+    inference.make_runner()  # fails before anything is read
+    refs = selection.find(images)
     if is_run:
         render_run(((ref.id, ()) for ref in refs), year)  # refuses bad ids before the work is done
-    stored = place.open(whole=options["verify"], device=options["device"])
-    voting = voting_of(options, IndexMetadata.of(stored).voting)
+    stored = place.open(whole=inference.verify, device=inference.device)
     rows: list[tuple[str, tuple[str, ...]]] = []
     lines: list[str] = []
     failed: list[tuple[str, str]] = []
     for annotation in annotate_images(
-        place, stored, refs, voting, options, failed, with_neighbors=options["explain"]
+        place,
+        stored,
+        refs,
+        voting.override(IndexMetadata.of(stored).voting),
+        inference,
+        failed,
+        with_neighbors=explain,
     ):
         if is_run:
             rows.append((annotation.image_id, annotation.cuis))
         else:
-            fields = annotation.to_dict(stored.names, explain=options["explain"])
-            lines.append(json.dumps(fields, ensure_ascii=False) + "\n")
-    result: str | bytes = render_run(rows, year) if is_run else "".join(lines)
-    if options["zipped"]:
-        result = zip_run(render_run(rows, year))
-    write_result(result, options["output"])
+            record = annotation.to_dict(stored.names, explain=explain)
+            lines.append(json.dumps(record, ensure_ascii=False) + "\n")
+    text = render_run(rows, year) if is_run else "".join(lines)
+    write_result(zip_run(text) if zipped else text, output)
     say_failed(failed)
     return EXIT_PARTIAL if failed else EXIT_OK

@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from annotator.cli.console import (
-    EXIT_OK,
-    EXIT_PARTIAL,
-    EXIT_PROBLEM,
-    say,
-    say_failed,
-    write_result,
+from annotator.cli.console import EXIT_OK, EXIT_PARTIAL, EXIT_PROBLEM, say, say_failed, write_result
+from annotator.cli.inference import EmbeddingOptions, embedding_options
+from annotator.cli.options import (
+    LocationType,
+    file_path,
+    find_images_of,
+    groups_option,
+    names_option,
+    on_duplicate_option,
+    split_option,
 )
-from annotator.cli.options import PlaceType, embedding_options, file_path, names_option
+from annotator.cli.sections import Command, option
 from annotator.errors import AnnotatorError
 
 if TYPE_CHECKING:
@@ -26,75 +30,97 @@ if TYPE_CHECKING:
     from annotator.audit.material import Gathering
     from annotator.audit.run import Result
     from annotator.audit.stored import Cases
+    from annotator.collection import OnDuplicate
     from annotator.images.ref import ImageRef
     from index.protocols import IndexLocation
 
 _FAIL_ON = "exact,leak,straddle,copy"
 
 
-@click.command("audit")
+@click.command("audit", cls=Command)
 @click.argument("images")
 @click.argument("concepts", required=False)
-@click.option("--split", metavar="FILE[:COLUMN]", help="Table with each image's side.")
-@click.option("--groups", metavar="FILE[:COLUMN]", help="Table with each image's patient or study.")
+@split_option
+@groups_option
 @names_option
-@click.option(
-    "--against",
-    metavar="TRAIN",
-    help="Images or an index: say which of them each of IMAGES comes from, and nothing else.",
-)
-@click.option(
+@on_duplicate_option
+@option(
+    "Index",
     "--index",
-    "directory",
-    type=PlaceType(),
-    help="An index: what IMAGES are compared with to find unlike ones; its encoder and cache are "
-    "used.",
+    "place",
+    type=LocationType(),
+    help="Index to compare IMAGES with, to find unlike ones; its encoder and cache are used.",
 )
-@click.option("--out", type=file_path(dir_okay=False), help="A page with the pictures (.html).")
-@click.option(
-    "--format",
-    "shape",
-    type=click.Choice(["csv", "json"]),
-    default="csv",
-    show_default=True,
-    help="Of the table on stdout.",
-)
-@click.option(
-    "--limit",
-    type=click.IntRange(1),
-    default=150,
-    show_default=True,
-    help="Rows of each kind; of more, the surest.",
-)
-@click.option(
-    "--threshold",
-    type=click.FloatRange(0.8, 1),
-    default=0.88,
-    show_default=True,
-    help="Correlation of a near duplicate, 0.8 at least.",
-)
-@click.option(
-    "--fail-on",
-    metavar="KIND,…",
-    default=_FAIL_ON,
-    show_default=True,
-    help="Kinds that make the exit code 1 (near, label, unlike, close, too; none: never).",
-)
-@click.option("--cache", type=file_path(dir_okay=False), help="File that keeps computed vectors.")
-@click.option(
+@option(
+    "Encoder",
     "--embedder",
     default="efficientnet-lite0",
-    show_default=True,
     metavar="NAME",
     help="The encoder, without --index (as for build-index).",
 )
+@option(
+    "Checks",
+    "--against",
+    metavar="TRAIN",
+    help="Images or an index: only find which of them each of IMAGES comes from.",
+)
+@option(
+    "Checks",
+    "--threshold",
+    type=click.FloatRange(0.8, 1),
+    default=0.88,
+    help="Least correlation of near duplicates.",
+)
+@option(
+    "Checks",
+    "--fail-on",
+    metavar="KIND,…",
+    default=_FAIL_ON,
+    help="Kinds that make the exit code 1 (also: near, label, unlike, close; none: never).",
+)
+@option("Output", "--out", type=file_path(dir_okay=False), help="Page with the pictures (.html).")
+@option(
+    "Output",
+    "--format",
+    "table_format",
+    type=click.Choice(["csv", "json"]),
+    default="csv",
+    help="Format of the table on stdout.",
+)
+@option(
+    "Output",
+    "--limit",
+    type=click.IntRange(1),
+    default=150,
+    help="Most rows of each kind; the surest are kept.",
+)
+@option(
+    "Running", "--cache", type=file_path(dir_okay=False), help="File that keeps computed vectors."
+)
 @embedding_options
-def audit_command(images: str, concepts: str | None, **options: Any) -> int:
+def audit_command(
+    images: str,
+    concepts: str | None,
+    split: str | None,
+    groups: str | None,
+    names: Path | None,
+    on_duplicate: OnDuplicate,
+    place: IndexLocation | None,
+    embedder: str,
+    against: str | None,
+    threshold: float,
+    fail_on: str,
+    out: Path | None,
+    table_format: str,
+    limit: int,
+    cache: Path | None,
+    embedding: EmbeddingOptions,
+) -> int:
     """Find what is wrong with IMAGES and their CONCEPTS: a table, a page and an exit code.
 
-    Finds exact duplicates; the same picture scaled, compressed, cropped, mirrored or made brighter;
+    Finds exact duplicates; the same picture scaled, compressed, cropped, mirrored or brightened;
     either on both sides of a split; groups on both sides; concepts that similar images contradict;
-    images unlike any other. The exit code is 1 if something of --fail-on was found.
+    images unlike any other. The exit code is 1 if a kind of --fail-on was found.
 
     \b
     annotator audit images/ concepts.csv --split split.csv --groups patients.csv --out audit.html
@@ -102,43 +128,55 @@ def audit_command(images: str, concepts: str | None, **options: Any) -> int:
     annotator audit synthetic/ --against train/ --out sources.html
     """
     from annotator.audit.findings import KINDS, limited, to_csv
-    from annotator.images.sources import find_images
 
-    fail_on = {kind.strip() for kind in options["fail_on"].split(",")} - {"", "none"}
-    if unknown := sorted(fail_on - set(KINDS)):
+    failing = {kind.strip() for kind in fail_on.split(",")} - {"", "none"}
+    if unknown := sorted(failing - set(KINDS)):
         raise click.UsageError(f"--fail-on: no kind {', '.join(unknown)} ({', '.join(KINDS)}).")
-    against = options["against"]
-    if against and (concepts or any(options[o] for o in ("split", "groups", "names"))):
+    if against and (concepts or split or groups or names):
         raise click.UsageError("--against takes images alone: no CONCEPTS and no tables.")
-    found = find_images(images, on_duplicate=options["on_duplicate"])
-    if found.ignored:
-        say(f"{len(found.ignored)} files are not images and are ignored: {found.ignored[0]}, …")
+    refs = find_images_of(images, on_duplicate)
     if against:
-        result = _traced(found.images, options)
+        others, cases = _others(against, place, on_duplicate)
+
+        from annotator.audit.run import trace_images
+
+        with _gathering(cases, embedder, cache, embedding) as gathering:
+            result = trace_images(refs, others, gathering, least=threshold)
     else:
-        result = _examined(found.images, _given(images, concepts, options), options)
-    shown, left_out = limited(result.findings, options["limit"])
-    if options["shape"] == "json":
+        given = _given(images, concepts, names, groups, split)
+        _say_unmatched(refs, given)
+        cases = _cases(place) if place else None
+
+        from annotator.audit.run import audit_images
+
+        with _gathering(cases, embedder, cache, embedding) as gathering:
+            result = audit_images(refs, given, gathering, cases=cases, least=threshold)
+    shown, left_out = limited(result.findings, limit)
+    if table_format == "json":
         table = json.dumps(result.to_dict(shown), indent=2, ensure_ascii=False) + "\n"
     else:
         table = to_csv(shown)
     write_result(table, None)
-    if options["out"]:
-        _write_page(result, shown, left_out, images, options)
+    if out:
+        title = f"Audit of {images}" + (f" against {against}" if against else "")
+        write_result(_page(title, result, shown, left_out, embedding.workers), out)
+        say(f"Page: {out}")
     for note in result.notes:
         say(note)
     say_failed(list(result.failed.items()))
     counts = Counter[str](finding.kind for finding in result.findings)
     kinds = [f"{counts[kind]} {kind}" for kind in KINDS if counts[kind]]
     say(f"{len(result.images)} images: {', '.join(kinds) or 'nothing was found'}.")
-    say(_hint(result, counts, options))
-    if fail_on & set(counts):
+    say(_hint(counts, has_page=out is not None, traced=against is not None))
+    if failing & set(counts):
         return EXIT_PROBLEM
     return EXIT_PARTIAL if result.failed else EXIT_OK
 
 
-def _given(images: str, concepts: str | None, options: Mapping[str, Any]) -> Given:
-    """What the tables say."""
+def _given(
+    images: str, concepts: str | None, names: Path | None, groups: str | None, split: str | None
+) -> Given:
+    """The contents of the tables."""
     from annotator.audit.examine import Given
     from annotator.collection import parquet_tables
     from annotator.tables.formats import read_column, read_concepts, read_names
@@ -149,15 +187,13 @@ def _given(images: str, concepts: str | None, options: Mapping[str, Any]) -> Giv
         sets = parquet_tables(images)[0] if images.endswith(".parquet") else None
     return Given(
         concepts=sets,
-        names=read_names(options["names"]) if options["names"] else {},
-        groups=read_column(options["groups"]) if options["groups"] else {},
-        sides=read_column(options["split"]) if options["split"] else {},
+        names=read_names(names) if names else {},
+        groups=read_column(groups) if groups else {},
+        sides=read_column(split) if split else {},
     )
 
 
-def _examined(images: Sequence[ImageRef], given: Given, options: Mapping[str, Any]) -> Result:
-    from annotator.audit.run import audit_images
-
+def _say_unmatched(images: Sequence[ImageRef], given: Given) -> None:
     known = {ref.id for ref in images}
     for what, ids in (
         ("ids of the concepts have no image", set(given.concepts or ()) - known),
@@ -166,33 +202,20 @@ def _examined(images: Sequence[ImageRef], given: Given, options: Mapping[str, An
     ):
         if ids:
             say(f"{len(ids)} {what}: {', '.join(sorted(ids)[:3])}{', …' * (len(ids) > 3)}")
-    cases = _cases(options["directory"]) if options["directory"] else None
-    with _gathering(cases, options) as gathering:
-        return audit_images(
-            images,
-            given,
-            gathering,
-            cases=cases,
-            least=options["threshold"],
-        )
 
 
-def _traced(images: Sequence[ImageRef], options: Mapping[str, Any]) -> Result:
-    from annotator.audit.run import trace_images
+def _others(
+    against: str, place: IndexLocation | None, on_duplicate: OnDuplicate
+) -> tuple[Sequence[ImageRef] | Cases, Cases | None]:
+    """The possible sources of images, and the index whose encoder and cache are used."""
     from annotator.audit.stored import is_index
     from annotator.images.sources import find_images
 
-    against = options["against"]
-    other: Sequence[ImageRef] | Cases
     if is_index(against):
-        cases: Cases | None = _cases(against)
-        assert cases is not None
-        other = cases
-    else:
-        cases = _cases(options["directory"]) if options["directory"] else None
-        other = find_images(against, on_duplicate=options["on_duplicate"]).images
-    with _gathering(cases, options) as gathering:
-        return trace_images(images, other, gathering, least=options["threshold"])
+        cases = _cases(against)
+        return cases, cases
+    encoder = _cases(place) if place else None
+    return find_images(against, on_duplicate=on_duplicate).images, encoder
 
 
 def _cases(where: str | IndexLocation) -> Cases:
@@ -209,52 +232,48 @@ def _cases(where: str | IndexLocation) -> Cases:
     return Cases.open(place.folder)
 
 
-def _gathering(cases: Cases | None, options: Mapping[str, Any]) -> Gathering:
-    """The encoder, that of an index if there is one, and where vectors are kept."""
+def _gathering(
+    cases: Cases | None, embedder: str, cache: Path | None, embedding: EmbeddingOptions
+) -> Gathering:
+    """Embeds the images, with the encoder and the cache of an index if there is one."""
     from annotator.audit.material import Gathering  # torch comes with it, after the cheap checks
     from annotator.encoders.registry import make_embedder
     from annotator.indexing.metadata import IndexMetadata
 
     if cases is not None:
-        embedder = IndexMetadata.of(cases.stored).make_embedder(device=options["device"])
+        encoder = IndexMetadata.of(cases.stored).make_embedder(device=embedding.device)
+        cache = cache or cases.cache
     else:
-        embedder = make_embedder(options["embedder"], device=options["device"])
-    cache = options["cache"]
-    if cache is None and cases is not None:
-        cache = cases.cache
+        encoder = make_embedder(embedder, device=embedding.device)
     return Gathering(
-        embedder,
-        cache=None if options["no_cache"] else cache,
-        batch_size=options["batch_size"],
-        workers=options["workers"],
-        on_error=options["on_error"],
+        encoder,
+        cache=None if embedding.no_cache else cache,
+        batch_size=embedding.batch_size,
+        workers=embedding.workers,
+        on_error=embedding.on_error,
     )
 
 
-def _write_page(
+def _page(
+    title: str,
     result: Result,
     shown: Sequence[Finding],
     left_out: dict[str, int],
-    images: str,
-    options: Mapping[str, Any],
-) -> None:
+    workers: int | None,
+) -> str:
     from annotator.audit.report import page
     from annotator.encoders.local_runner import default_workers
 
-    title = f"Audit of {images}" + (f" against {options['against']}" if options["against"] else "")
-    pictures = result.pictures(shown, workers=options["workers"] or default_workers())
-    html = page(
-        title, f"{len(result.images)} images.", shown, left_out, *pictures, notes=result.notes
-    )
-    write_result(html, options["out"])
-    say(f"Page: {options['out']}")
+    pictures = result.pictures(shown, workers=workers or default_workers())
+    about = f"{len(result.images)} images."
+    return page(title, about, shown, left_out, *pictures, notes=result.notes)
 
 
-def _hint(result: Result, counts: Mapping[str, int], options: Mapping[str, Any]) -> str:
-    """What to do next."""
-    if not options["out"] and counts:
+def _hint(counts: Mapping[str, int], *, has_page: bool, traced: bool) -> str:
+    """The next step."""
+    if counts and not has_page:
         return "Next: add --out audit.html to look at the pictures."
-    if options["against"]:
+    if traced:
         return "Next: look at each copy and close one before the images are published or used."
     if counts.get("leak") or counts.get("straddle"):
         return "Next: put the images of each pair or group on one side, and audit again."

@@ -4,90 +4,107 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from annotator.cli.console import EXIT_OK, EXIT_PARTIAL, say, say_failed, search_in_words
+from annotator.cli.inference import EmbeddingOptions, embedding_options
 from annotator.cli.options import (
+    CollectionOptions,
+    VotingOptions,
     collection_options,
-    embedding_options,
     file_path,
-    given_collection,
-    given_runner,
-    given_voting,
     index_option,
     index_type_options,
-    voting_of,
     voting_options,
 )
+from annotator.cli.sections import Command, option
 from annotator.cli.tune import say_tuned
 
 if TYPE_CHECKING:
+    from annotator.collection import OnMismatch
+    from annotator.encoders.torch_setup import Precision
+    from annotator.images.pixels import Frames
+    from annotator.knn.model import Adaptation
+    from index.milvus.kinds import MilvusKind
     from index.protocols import IndexLocation
+    from index.search.build import IndexType
 
 
-@click.command("build-index")
+@click.command("build-index", cls=Command)
 @click.argument("images", required=False)
 @click.argument("concepts", required=False)
 @index_option
-@click.option(
+@option(
+    "Encoder",
     "--embedder",
     default="efficientnet-lite0",
-    show_default=True,
     metavar="NAME",
     help="The encoder: efficientnet-lite0[@SIZE], -lite1, -lite2, timm:MODEL[@FILE], "
     "open_clip:MODEL@PRETRAINED, hf-hub:ORG/MODEL, local-dir:FOLDER, a .safetensors file, "
     "or several joined by +.",
 )
-@click.option(
+@option(
+    "Encoder",
     "--precision",
     type=click.Choice(["auto", "fp32", "bf16"]),
     default="auto",
-    show_default=True,
-    help="auto: bf16 where the hardware has it.",
+    help="auto: bf16 if the hardware has it, else fp32.",
 )
-@click.option(
+@option(
+    "Encoder",
     "--frames",
     type=click.Choice(["middle", "all"]),
     default="middle",
-    show_default=True,
-    help="Of multi-frame images: the middle one, or the mean of all.",
+    help="Of multi-frame images: the middle frame, or the mean of all frames' vectors.",
 )
 @collection_options
-@click.option(
+@option(
+    "Input",
     "--on-mismatch",
     type=click.Choice(["skip", "fail"]),
     default="skip",
-    show_default=True,
-    help="About ids without an image and images without an id.",
+    help="If an id has no image or an image no id: go on without it, or stop.",
 )
-@click.option(
+@option(
+    "Voting",
     "--no-tune",
     is_flag=True,
-    help="Keep the voting parameters as they are (those that are given always stay).",
+    help="Do not tune the voting parameters (those given here are never tuned).",
 )
-@click.option(
+@option(
+    "Index",
     "--adaptation",
     type=click.Choice(["auto", "looks", "none"]),
     default="auto",
-    show_default=True,
-    help="Fit the vectors to the collection: auto learns from the concepts if that helps, looks "
-    "does not, none keeps the encoder's vectors.",
+    help="Projection of the vectors: supervised if it helps (auto), unsupervised (looks) or none.",
 )
-@click.option(
-    "--thumbnails", is_flag=True, help="Keep small pictures of the images, for the service's page."
-)
+@option("Index", "--thumbnails", is_flag=True, help="Keep thumbnails, to be shown with results.")
 @index_type_options
 @voting_options
 @embedding_options
 def build_index_command(
-    images: str | None, concepts: str | None, place: IndexLocation, **options: Any
+    images: str | None,
+    concepts: str | None,
+    place: IndexLocation,
+    embedder: str,
+    precision: Precision,
+    frames: Frames,
+    tables: CollectionOptions,
+    on_mismatch: OnMismatch,
+    no_tune: bool,
+    adaptation: Adaptation,
+    thumbnails: bool,
+    index_type: IndexType | MilvusKind | None,
+    target_recall: float | None,
+    voting: VotingOptions,
+    embedding: EmbeddingOptions,
 ) -> int:
     """Build an index from IMAGES (folder, glob, list file, Parquet) and their CONCEPTS.
 
     With neither, build it from the built-in sample collection of generated phantoms. Parquet files
-    carry their concepts. A build that was stopped continues where it was, and one with ten more
+    carry their concepts. An interrupted build continues where it stopped, and one with ten more
     images embeds ten.
 
     \b
@@ -97,16 +114,14 @@ def build_index_command(
     """
     from annotator.collection import sample_collection
 
-    voting = voting_of(options)
-    runner = given_runner(options)
+    start = voting.override()
+    runner = embedding.make_runner()
     with contextlib.ExitStack() as stack:
         if images is None:
             say("No images given: building from the built-in sample collection (phantoms).")
             collection = stack.enter_context(sample_collection())
         else:
-            collection = given_collection(
-                images, concepts, options, on_mismatch=options["on_mismatch"]
-            )
+            collection = tables.read(images, concepts, on_mismatch=on_mismatch)
         for line in collection.report():
             say(line)
 
@@ -118,24 +133,19 @@ def build_index_command(
         built = build_index(
             collection,
             place,
-            make_embedder(
-                options["embedder"],
-                device=options["device"],
-                precision=options["precision"],
-                frames=options["frames"],
-            ),
-            voting=voting if given_voting(options) else None,
-            adaptation=options["adaptation"],
-            tuning=not options["no_tune"],
-            fixed=given_voting(options),
-            batch_size=options["batch_size"],
-            workers=options["workers"],
+            make_embedder(embedder, device=embedding.device, precision=precision, frames=frames),
+            voting=start if voting.given else None,
+            adaptation=adaptation,
+            tuning=not no_tune,
+            fixed=voting.given,
+            batch_size=embedding.batch_size,
+            workers=embedding.workers,
             runner=runner,
-            use_cache=not options["no_cache"],
-            thumbnails=options["thumbnails"],
-            index_type=options["index_type"] or "auto",
-            target_recall=options["target_recall"],
-            on_error=options["on_error"],
+            use_cache=not embedding.no_cache,
+            thumbnails=thumbnails,
+            index_type=index_type or "auto",
+            target_recall=target_recall,
+            on_error=embedding.on_error,
         )
     say_failed(list(built.failed.items()))
     if built.model.projection is not None and built.model.penalty is not None:
@@ -151,16 +161,10 @@ def build_index_command(
     return EXIT_PARTIAL if built.failed else EXIT_OK
 
 
-@click.command("sample")
+@click.command("sample", cls=Command)
 @click.argument("directory", type=file_path())
-@click.option("--n", type=click.IntRange(20), default=600, show_default=True, help="Images.")
-@click.option(
-    "--seed",
-    type=click.IntRange(0),
-    default=2026,
-    show_default=True,
-    help="Another seed, other images.",
-)
+@click.option("--n", type=click.IntRange(20), default=600, help="Number of images.")
+@click.option("--seed", type=click.IntRange(0), default=2026, help="Seed of the random images.")
 def sample_command(directory: Path, n: int, seed: int) -> None:
     """Write the built-in sample collection: generated phantoms, not patients.
 

@@ -2,42 +2,67 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from annotator.cli.console import EXIT_OK, EXIT_PARTIAL, say, say_failed, write_result
-from annotator.cli.images import annotate_images, asking_options, given_images, which_options
-from annotator.cli.options import file_path, index_option, voting_of
+from annotator.cli.inference import InferenceOptions, annotate_images, inference_options
+from annotator.cli.options import (
+    SelectionOptions,
+    VotingOptions,
+    index_option,
+    output_option,
+    selection_options,
+    zip_option,
+)
+from annotator.cli.sections import Command, option
 from annotator.errors import AnnotatorError
 
 if TYPE_CHECKING:
+    from annotator.knn.caption import Method
     from index.protocols import IndexLocation
 
 
-@click.command("caption")
+@click.command("caption", cls=Command)
 @click.argument("images")
 @index_option
-@click.option(
+@option(
+    "Voting",
     "--method",
     type=click.Choice(["consensus", "nearest"]),
     default="consensus",
-    show_default=True,
-    help="The caption most like all the neighbours', or the nearest case's.",
+    help="The neighbours' caption that is most like all of theirs, or the nearest one's.",
 )
-@click.option("--k", type=click.IntRange(1), help="Neighbours whose captions are compared.")
-@click.option("--beta", type=click.FloatRange(0), help="How sharply their weight falls.")
-@click.option("--zip", "zipped", is_flag=True, help="A zip that holds submission.csv.")
-@click.option("--output", type=file_path(dir_okay=False), help="Write there instead of stdout.")
-@which_options
-@asking_options
-def caption_command(images: str, place: IndexLocation, **options: Any) -> int:
-    """Caption IMAGES with the words of their nearest cases and print the run, `ID,Caption`.
+@option(
+    "Voting",
+    "--k",
+    type=click.IntRange(1),
+    help="Number of neighbours whose captions are compared.",
+)
+@option("Voting", "--beta", type=click.FloatRange(0), help="Sharpness of their weights' kernel.")
+@zip_option
+@output_option
+@selection_options
+@inference_options
+def caption_command(
+    images: str,
+    place: IndexLocation,
+    method: Method,
+    k: int | None,
+    beta: float | None,
+    zipped: bool,
+    output: Path | None,
+    selection: SelectionOptions,
+    inference: InferenceOptions,
+) -> int:
+    """Caption IMAGES with the captions of their nearest cases and print the run, `ID,Caption`.
 
     Of the neighbours' captions the one with the highest expected ROUGE-1 under their votes is
-    taken, as it is; nothing is made up. The index must have been built with --captions. Without --k
-    and --beta, neighbours count as they do for concepts. An image that cannot be used, or whose
-    neighbours have no captions, gets an empty one.
+    taken, unchanged. The index must have been built with --captions. Without --k and --beta,
+    neighbours count as they do for concepts. An image that cannot be used, or whose neighbours have
+    no captions, gets an empty one.
 
     \b
     annotator caption test/ > captions.csv
@@ -49,34 +74,35 @@ def caption_command(images: str, place: IndexLocation, **options: Any) -> int:
     from annotator.tables.captions import render_captions
     from annotator.tables.run import zip_run
 
-    refs = given_images(images, options)
+    inference.make_runner()  # fails before anything is read
+    refs = selection.find(images)
     render_captions((ref.id, "") for ref in refs)  # refuses bad ids before the work is done
-    stored = place.open(whole=options["verify"], device=options["device"])
+    stored = place.open(whole=inference.verify, device=inference.device)
     if "captions" not in stored.manifest.columns:
         raise AnnotatorError(
             f"{place} has no captions.",
             "Build it with them: annotator build-index IMAGES CONCEPTS --captions captions.csv",
         )
-    voting = voting_of(options, IndexMetadata.of(stored).voting)
+    voting = VotingOptions(k=k, beta=beta).override(IndexMetadata.of(stored).voting)
     rows: list[tuple[str, str]] = []
     failed: list[tuple[str, str]] = []
     without: list[str] = []
     for annotation in annotate_images(
-        place, stored, refs, voting, options, failed, with_neighbors=True
+        place, stored, refs, voting, inference, failed, with_neighbors=True
     ):
         captions = [neighbor.caption for neighbor in annotation.neighbors]
         weights = [neighbor.weight for neighbor in annotation.neighbors]
-        choice = choose_caption(captions, weights, options["method"])
+        choice = choose_caption(captions, weights, method)
         if choice is None and annotation.error is None:
             without.append(annotation.image_id)
         rows.append((annotation.image_id, captions[choice.position] if choice else ""))
     text = render_captions(rows)
-    write_result(zip_run(text) if options["zipped"] else text, options["output"])
+    write_result(zip_run(text) if zipped else text, output)
     say_failed(failed)
     if without:
         say(
             f"Warning: {len(without)} images have an empty caption, since none of their neighbours "
             f"has one: {', '.join(without[:3])}{', …' if len(without) > 3 else ''}"
         )
-    say(f"Next: annotator evaluate {options['output'] or 'captions.csv'} TRUE_CAPTIONS --captions")
+    say(f"Next: annotator evaluate {output or 'captions.csv'} TRUE_CAPTIONS --captions")
     return EXIT_PARTIAL if failed else EXIT_OK

@@ -3,64 +3,73 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from annotator.cli.console import EXIT_OK, EXIT_PARTIAL, say, say_failed, search_in_words
+from annotator.cli.inference import EmbeddingOptions, embedder_option, embedding_options
 from annotator.cli.options import (
+    CollectionOptions,
     collection_options,
-    embedding_options,
     file_path,
-    given_collection,
-    given_runner,
     index_option,
     index_type_options,
 )
+from annotator.cli.sections import Command, option
 from annotator.errors import AnnotatorError
 
 if TYPE_CHECKING:
+    from index.milvus.kinds import MilvusKind
     from index.protocols import IndexLocation
+    from index.search.build import IndexType
 
 
-@click.command("add")
+@click.command("add", cls=Command)
 @click.argument("images")
 @click.argument("concepts", required=False)
 @index_option
 @collection_options
-@click.option("--replace", is_flag=True, help="Take the place of images with the same ids.")
-@click.option("--embedder", metavar="NAME", help="The encoder, if its weights have moved.")
+@option("Index", "--replace", is_flag=True, help="Replace images with the same ids.")
+@embedder_option
 @embedding_options
-def add_command(images: str, concepts: str | None, place: IndexLocation, **options: Any) -> int:
+def add_command(
+    images: str,
+    concepts: str | None,
+    place: IndexLocation,
+    tables: CollectionOptions,
+    replace: bool,
+    embedder: str | None,
+    embedding: EmbeddingOptions,
+) -> int:
     """Add IMAGES and their CONCEPTS to an index, without building it again.
 
-    Readers are not disturbed: they see the index as it was until they open it anew. The fit to the
-    collection and the voting parameters stay; `build-index` makes them anew, and knows the vectors.
+    Readers are not disturbed: they see the old version until they open the index again. The
+    projection and the voting parameters stay; `build-index` fits them anew, and reuses the vectors.
 
     \b
     annotator add new/ new_concepts.csv
     annotator add corrected/ corrected.csv --replace
     """
-
-    runner = given_runner(options)
-    collection = given_collection(images, concepts, options, on_mismatch="skip")
+    runner = embedding.make_runner()
+    collection = tables.read(images, concepts, on_mismatch="skip")
     for line in collection.report():
         say(line)
     stored = place.open()
 
     from annotator.indexing.metadata import IndexMetadata
-    from annotator.indexing.update import add_images
+    from annotator.indexing.update import add_images  # torch comes with it, after the cheap checks
 
     added = add_images(
         collection,
         place,
-        IndexMetadata.of(stored).make_embedder(name=options["embedder"], device=options["device"]),
-        replace=options["replace"],
-        batch_size=options["batch_size"],
-        workers=options["workers"],
+        IndexMetadata.of(stored).make_embedder(name=embedder, device=embedding.device),
+        replace=replace,
+        batch_size=embedding.batch_size,
+        workers=embedding.workers,
         runner=runner,
-        use_cache=not options["no_cache"],
-        on_error=options["on_error"],
+        use_cache=not embedding.no_cache,
+        on_error=embedding.on_error,
     )
     say_failed(list(added.failed.items()))
     change = added.change
@@ -72,11 +81,11 @@ def add_command(images: str, concepts: str | None, place: IndexLocation, **optio
     return EXIT_PARTIAL if added.failed else EXIT_OK
 
 
-@click.command("remove")
+@click.command("remove", cls=Command)
 @click.argument("ids", nargs=-1)
 @index_option
-@click.option("--ids", "ids_file", type=file_path(), help="A file with the ids, one a line.")
-@click.option("--missing-ok", is_flag=True, help="Pass over ids that the index does not have.")
+@click.option("--ids", "ids_file", type=file_path(), help="File with ids, one per line.")
+@click.option("--missing-ok", is_flag=True, help="Ignore ids that are not in the index.")
 def remove_command(
     ids: tuple[str, ...], place: IndexLocation, ids_file: Path | None, missing_ok: bool
 ) -> int:
@@ -102,15 +111,17 @@ def remove_command(
     return EXIT_OK
 
 
-@click.command("compact")
+@click.command("compact", cls=Command)
 @index_option
 @index_type_options
-def compact_command(place: IndexLocation, index_type: Any, target_recall: float | None) -> int:
-    """Write an index anew as one piece, with nothing left on disk of what was removed.
+def compact_command(
+    place: IndexLocation, index_type: IndexType | MilvusKind | None, target_recall: float | None
+) -> int:
+    """Rewrite an index in one piece, with nothing left on disk of removed images.
 
-    Added images get into the structure that searches the others, which is quicker. Older versions
-    of the index are deleted, and so is what its cache knows of the removed images. Nothing is
-    embedded.
+    Images that were added get into the same search structure as the others, which is faster. Older
+    versions of the index are deleted, and so is what its cache knows of the removed images. Nothing
+    is embedded.
 
     \b
     annotator compact

@@ -1,4 +1,4 @@
-"""`annotator info`, `annotator verify` and `annotator stats`: looking without changing anything."""
+"""`annotator info`, `annotator verify` and `annotator stats`, which change nothing."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ import click
 
 from annotator.cli.console import EXIT_OK, EXIT_PROBLEM, say
 from annotator.cli.options import file_path, index_option, json_option, names_option
+from annotator.cli.sections import Command
 
 if TYPE_CHECKING:
     from index.protocols import IndexLocation
 
 
-@click.command("info")
+@click.command("info", cls=Command)
 @index_option
 @json_option
 def info_command(place: IndexLocation, as_json: bool) -> None:
-    """Show what the index holds and how it was built.
+    """Show what an index holds and how it was built.
 
     \b
     annotator info --index concept-index
@@ -38,10 +39,10 @@ def info_command(place: IndexLocation, as_json: bool) -> None:
         click.echo(f"  {row['images']:7d}  {row['cui']}  {row['name']}".rstrip())
 
 
-@click.command("verify")
+@click.command("verify", cls=Command)
 @index_option
 def verify_command(place: IndexLocation) -> int:
-    """Check the index: checksums, counts, norms, and a probe search. Repairs nothing.
+    """Check an index: checksums, counts, norms, and a probe search. Repairs nothing.
 
     \b
     annotator verify --index concept-index
@@ -54,19 +55,17 @@ def verify_command(place: IndexLocation) -> int:
     return EXIT_PROBLEM if problems else EXIT_OK
 
 
-@click.command("stats")
+@click.command("stats", cls=Command)
 @click.argument("concepts", type=file_path())
 @names_option
+@click.option("--validation", type=file_path(), help="Concepts file to compare with the first.")
 @click.option(
-    "--validation", type=file_path(), help="Another concepts file, compared with the first."
-)
-@click.option(
-    "--plot", type=file_path(dir_okay=False), help="Draw the distributions (.png, .svg or .pdf)."
+    "--plot", type=file_path(dir_okay=False), help="Plot the distributions (.png, .svg or .pdf)."
 )
 def stats_command(
     concepts: Path, names: Path | None, validation: Path | None, plot: Path | None
 ) -> None:
-    """Explore a concepts file: how many, how frequent, how rare.
+    """Describe a concepts file: how many concepts, how frequent, how rare.
 
     \b
     annotator stats train_concepts.csv --names cui_mapping.csv --validation valid_concepts.csv

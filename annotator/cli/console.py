@@ -1,4 +1,4 @@
-"""How the command line speaks: results on stdout, everything for people on stderr."""
+"""Output of the commands: results on stdout, messages on stderr."""
 
 from __future__ import annotations
 
@@ -19,16 +19,21 @@ EXIT_USAGE = 2  # click's own
 EXIT_PARTIAL = 3  # finished, but some images could not be used
 EXIT_INTERRUPTED = 130
 
+NO_THUMBNAILS = (
+    "The index keeps no small pictures: give --images, or build it with --thumbnails (nothing is "
+    "embedded again)."
+)
+
 _SHOWN = 20
 
 
 def say(message: str) -> None:
-    """One line for people, on stderr."""
+    """Print a message on stderr."""
     click.echo(message, err=True)
 
 
 def say_failed(failed: Sequence[tuple[str, str]]) -> None:
-    """Which images could not be used and why, the first twenty of them."""
+    """Say which images could not be used and why; of many, the first twenty."""
     for where, reason in failed[:_SHOWN]:
         say(f"{where}: {reason}")
     if len(failed) > _SHOWN:
@@ -38,7 +43,7 @@ def say_failed(failed: Sequence[tuple[str, str]]) -> None:
 
 
 def search_in_words(search: Mapping[str, Any]) -> str:
-    """Why an index is of its kind, and what its tuning found."""
+    """Why an index has its type, and the recall measured when it was built."""
     reason = str(search.get("reason", ""))
     if "recall" in search:
         reason += f"; finds {search['recall']:.1%} of the true neighbours"

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from annotator.cli.console import say, write_result
+from annotator.cli.console import NO_THUMBNAILS, say, write_result
 from annotator.cli.options import file_path, index_option
+from annotator.cli.sections import Command
 
 if TYPE_CHECKING:
-    from annotator.map.make import Map
+    from annotator.map.make import Map, Method
     from index.protocols import IndexLocation
 
 _KINDS = (".html", ".png")
 
 
-@click.command("map")
+@click.command("map", cls=Command)
 @index_option
 @click.option(
     "--output",
@@ -27,62 +28,52 @@ _KINDS = (".html", ".png")
     type=file_path(dir_okay=False),
     multiple=True,
     default=("map.html",),
-    show_default=True,
-    help="A page (.html) or a picture (.png); may be repeated.",
+    help="Page (.html) or picture (.png); may be repeated.",
 )
 @click.option(
     "--method",
     type=click.Choice(["pca", "umap"]),
     default="pca",
-    show_default=True,
-    help="From many dimensions to two; umap needs the extra of that name.",
+    help="Reduction to two dimensions; umap needs the extra of that name.",
 )
 @click.option(
     "--color",
     default="concept",
-    show_default=True,
     metavar="concept|group|FILE[:COLUMN]",
-    help="What the colours mean; FILE is a table with each image's source or the like.",
+    help="Meaning of the colours; FILE is a table with each image's source or the like.",
 )
 @click.option(
     "--concepts",
     multiple=True,
     metavar="CUI,…",
-    help="The concepts that have a colour, by CUI or name (default: eight that tell most).",
+    help="Concepts to colour, by CUI or name (default: the eight that separate the points best).",
 )
 @click.option(
     "--limit",
     type=click.IntRange(1),
     default=5000,
-    show_default=True,
-    help="Points at most; of more images a random sample is drawn.",
+    help="Most points; larger indexes are sampled at random.",
 )
-@click.option(
-    "--seed",
-    type=click.IntRange(0),
-    default=0,
-    show_default=True,
-    help="Of the sample and of umap.",
-)
-@click.option(
-    "--images", help="The indexed images, for the page's pictures where the index keeps none."
-)
+@click.option("--seed", type=click.IntRange(0), default=0, help="Seed of the sample and of umap.")
+@click.option("--images", help="The indexed images, for thumbnails that the index lacks.")
 @click.option(
     "--thumbnail-size",
     "side",
     type=click.IntRange(0, 192),
-    help="Pixels of a page's pictures, 0 for none (default: 192, less for over 1,000 points).",
+    help="Pixels of a page's thumbnails, 0 for none (default: 192, less for over 1,000 points).",
 )
 def map_command(
     place: IndexLocation,
     outputs: Sequence[Path],
+    method: Method,
+    color: str,
     concepts: Sequence[str],
     limit: int,
+    seed: int,
     images: str | None,
     side: int | None,
-    **options: Any,
 ) -> None:
-    """Draw the images of the index in two dimensions, near each other where they are alike.
+    """Draw the images of the index in two dimensions, similar ones near each other.
 
     On the page, each point shows its image, concepts and caption.
 
@@ -94,19 +85,21 @@ def map_command(
     other = next((path for path in outputs if path.suffix.lower() not in _KINDS), None)
     if other is not None:
         raise click.UsageError(f"{other}: a map is written to .html or .png.")
-    if concepts and options["color"] != "concept":
+    if concepts and color != "concept":
         raise click.UsageError("--concepts is for --color concept.")
 
     from annotator.map.make import make_map
 
-    if options["method"] == "umap":
+    if method == "umap":
         say("UMAP on one thread, so that a repetition gives the same map: about a minute.")
     drawn = make_map(
         place.open(),
         place.folder.resolve().name,
+        method=method,
+        color=color,
         concepts=concepts,
         limit=limit,
-        **options,
+        seed=seed,
     )
     if len(drawn.points) < drawn.points.total:
         say(f"Drawing {drawn.counted}, chosen at random; --limit draws more.")
@@ -125,16 +118,13 @@ def map_command(
 
 
 def _page(drawn: Map, side: int | None, images: str | None) -> tuple[bytes, str]:
-    """The page, and what pictures it has in words."""
+    """The page, and a description of its thumbnails."""
     from annotator.map.page import default_side, map_page, read_pictures
 
     side = default_side(len(drawn.points)) if side is None else side
     pictures = read_pictures(drawn.points, side, images) if side else []
     if side and not pictures:
-        say(
-            "The index keeps no small pictures: give --images, or build it with --thumbnails "
-            "(nothing is embedded again)."
-        )
+        say(NO_THUMBNAILS)
     shown = f"pictures of {side} pixels" if pictures else "no pictures"
     return map_page(drawn, pictures).encode(), shown
 

@@ -3,62 +3,97 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 import click
 
-from annotator.cli.console import EXIT_OK, EXIT_PARTIAL, say, say_failed, write_result
-from annotator.cli.images import (
-    asking_options,
-    given_cache,
-    given_embedder,
-    given_images,
-    which_options,
+from annotator.cli.console import (
+    EXIT_OK,
+    EXIT_PARTIAL,
+    NO_THUMBNAILS,
+    say,
+    say_failed,
+    write_result,
 )
-from annotator.cli.options import file_path, index_option
+from annotator.cli.inference import InferenceOptions, inference_options
+from annotator.cli.options import (
+    SelectionOptions,
+    file_path,
+    index_option,
+    output_option,
+    selection_options,
+)
+from annotator.cli.sections import Command, option
 from annotator.errors import AnnotatorError
 
 if TYPE_CHECKING:
+    from annotator.explore.search_report import Format
+    from annotator.explore.similar import Without
     from annotator.images.ref import ImageRef
     from annotator.knn.neighbors import Ranking
     from index.protocols import Index, IndexLocation
 
+_Kind = Literal["image", "id", "concept", "text"]
 
-@click.command("search")
+
+@click.command("search", cls=Command)
 @click.argument("query", required=False)
 @index_option
-@click.option("--image", metavar="IMAGES", help="Cases like these images (as for `annotate`).")
-@click.option("--id", metavar="ID", help="Cases like this image of the index.")
-@click.option("--concept", metavar="CUI|NAME", help="The images of a concept.")
-@click.option("--text", metavar="WORDS", help="Cases that fit these words (open_clip encoders).")
-@click.option("--k", type=click.IntRange(1), default=10, show_default=True, help="Cases to list.")
-@click.option(
+@option("Query", "--image", metavar="IMAGES", help="Cases like these images (as for `annotate`).")
+@option("Query", "--id", metavar="ID", help="Cases like this image of the index.")
+@option("Query", "--concept", metavar="CUI|NAME", help="Images of a concept.")
+@option("Query", "--text", metavar="WORDS", help="Cases that fit these words (open_clip encoders).")
+@option("Query", "--k", type=click.IntRange(1), default=10, help="Number of cases to list.")
+@option(
+    "Query",
     "--without",
     type=click.Choice(["nothing", "itself", "group"]),
-    help="Leave out the case with the image's own id, or all of its group (default: nothing; with "
+    help="Leave out the case with the image's own id, or its whole group (default: nothing; with "
     "--id itself).",
 )
-@click.option(
+@option(
+    "Query",
     "--groups",
     metavar="FILE[:COLUMN]",
-    help="With --without group: the images' patients or studies, if the index does not know them.",
+    help="With --without group: table with the images' patients or studies, unless the index has "
+    "them.",
 )
-@click.option(
+@option(
+    "Output",
     "--format",
     "format_",
     type=click.Choice(["table", "csv", "json", "trec"]),
     default="table",
-    show_default=True,
-    help="csv: ID,Similar, or the images of a concept; json: an object a line; trec: a run.",
+    help="csv: ID,Similar, or the images of a concept; json: JSON lines; trec: a TREC run.",
 )
-@click.option("--output", type=file_path(dir_okay=False), help="Write there instead of stdout.")
-@click.option("--out", "page", type=file_path(dir_okay=False), help="Also a page with pictures.")
-@click.option("--images", "cases", help="The indexed images, if the index keeps no pictures.")
-@which_options
-@asking_options
-def search_command(query: str | None, place: IndexLocation, **options: Any) -> int:
+@output_option
+@option(
+    "Output", "--out", "page", type=file_path(dir_okay=False), help="Page with pictures to write."
+)
+@option(
+    "Output", "--images", "cases", help="The indexed images, for thumbnails that the index lacks."
+)
+@selection_options
+@inference_options
+def search_command(
+    query: str | None,
+    place: IndexLocation,
+    image: str | None,
+    id: str | None,
+    concept: str | None,
+    text: str | None,
+    k: int,
+    without: Without | None,
+    groups: str | None,
+    format_: Format,
+    output: Path | None,
+    page: Path | None,
+    cases: str | None,
+    selection: SelectionOptions,
+    inference: InferenceOptions,
+) -> int:
     """Find cases of the index by an image, a concept or words.
 
     QUERY is taken as images if it is a path, a pattern or a name that ends like an image's; else as
@@ -72,50 +107,54 @@ def search_command(query: str | None, place: IndexLocation, **options: Any) -> i
     annotator search images/ --split split.csv --only test --k 100 --format trec > similar.txt
     annotator search --text "chest radiograph with a pacemaker"
     """
-    kind, wanted = _meant(query, options)
-    if options["without"] and kind not in ("image", "id"):
+    kind, wanted = _meant(query, {"image": image, "id": id, "concept": concept, "text": text})
+    if without and kind not in ("image", "id"):
         raise click.UsageError("--without belongs to a search by images.")
-    if options["groups"] and (options["without"] != "group" or kind != "image"):
+    if groups and (without != "group" or kind != "image"):
         raise click.UsageError("--groups belongs to a search by images --without group.")
-    if kind != "image" and (options["ids_file"] or options["split"] or options["only"]):
+    if kind != "image" and (selection.ids_file or selection.split or selection.only):
         raise click.UsageError("--ids, --split and --only belong to a search by images.")
-    if options["format_"] == "trec" and kind == "concept":
+    if format_ == "trec" and kind == "concept":
         raise click.UsageError("--format trec is for rankings; a concept has table, csv and json.")
-    stored = place.open(whole=options["verify"], device=options["device"])
+    stored = place.open(whole=inference.verify, device=inference.device)
     if kind == "concept":
-        return _search_concept(wanted, guessed=query is not None, stored=stored, options=options)
+        return _search_concept(
+            stored, wanted, k, format_, output, page, cases, guessed=query is not None
+        )
 
     from annotator.explore.search_report import render_rankings
 
     refs: list[ImageRef] = []
     if kind == "image":
-        rankings, refs = _by_images(wanted, place, stored, options)
+        inference.make_runner()  # fails before anything is read
+        refs = selection.find(wanted)
+        rankings = _by_images(refs, place, stored, k, without or "nothing", groups, inference)
     elif kind == "id":
         from annotator.explore.similar import rank_ids
 
-        rankings = rank_ids(stored, [wanted], options["k"], without=options["without"] or "itself")
+        rankings = rank_ids(stored, [wanted], k, without=without or "itself")
     else:
-        rankings = _by_text(wanted, stored, options)
-    write_result(render_rankings(rankings, options["format_"], stored.names), options["output"])
-    if options["page"] is not None:
+        rankings = _by_text(wanted, stored, k, inference.embedder)
+    write_result(render_rankings(rankings, format_, stored.names), output)
+    if page is not None:
         from annotator.explore.search_page import rankings_page
 
-        cases = _pictures(stored, options["cases"])
-        queries = _pictures_of(refs) if kind == "image" else cases if kind == "id" else None
-        write_result(rankings_page(rankings, stored.names, cases, queries), options["page"])
+        pictures = _pictures(stored, cases)
+        queries = _pictures_of(refs) if kind == "image" else pictures if kind == "id" else None
+        write_result(rankings_page(rankings, stored.names, pictures, queries), page)
     failed = [(r.query, r.error) for r in rankings if r.error is not None]
     say_failed(failed)
-    _say_next(rankings, options)
+    _say_next(rankings, format_, output, page)
     return EXIT_PARTIAL if failed else EXIT_OK
 
 
-def _meant(query: str | None, options: Mapping[str, Any]) -> tuple[str, str]:
-    """What to search by, and for what."""
-    kinds = [kind for kind in ("image", "id", "concept", "text") if options[kind]]
-    if len(kinds) + (query is not None) != 1:
+def _meant(query: str | None, given: dict[_Kind, str | None]) -> tuple[_Kind, str]:
+    """The kind of query, and the query itself."""
+    queries = [(kind, value) for kind, value in given.items() if value]
+    if len(queries) + (query is not None) != 1:
         raise click.UsageError("Give QUERY, or one of --image, --id, --concept and --text.")
     if query is None:
-        return kinds[0], options[kinds[0]]
+        return queries[0]
     from annotator.images.ref import IMAGE_EXTENSIONS
 
     path = Path(query).expanduser()
@@ -128,7 +167,15 @@ def _meant(query: str | None, options: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _search_concept(
-    wanted: str, *, guessed: bool, stored: Index, options: Mapping[str, Any]
+    stored: Index,
+    wanted: str,
+    k: int,
+    format_: Format,
+    output: Path | None,
+    page: Path | None,
+    cases: str | None,
+    *,
+    guessed: bool,
 ) -> int:
     from annotator.explore.concept import of_concept
     from annotator.explore.search_report import render_concept, shown
@@ -145,17 +192,14 @@ def _search_concept(
             "index.",
             f"{error.hint} --text searches by free words.",
         ) from error
-    found = of_concept(stored, IndexMetadata.of(stored).voting, cui, k=options["k"])
-    write_result(render_concept(found, options["format_"], stored.names), options["output"])
-    if options["page"] is not None:
+    found = of_concept(stored, IndexMetadata.of(stored).voting, cui, k=k)
+    write_result(render_concept(found, format_, stored.names), output)
+    if page is not None:
         from annotator.explore.search_page import concept_page
 
-        pictures = _pictures(stored, options["cases"])
-        write_result(concept_page(found, stored.names, pictures), options["page"])
-    doubtful = len(found.missing) + len(found.wrong)
-    if options["page"] is not None:
-        say(f"Next: open {options['page']} in a browser.")
-    elif doubtful:
+        write_result(concept_page(found, stored.names, _pictures(stored, cases)), page)
+        say(f"Next: open {page} in a browser.")
+    elif found.missing or found.wrong:
         say(
             f"Next: look at the images of {shown(cui, stored.names)} (--out concept.html), and put "
             "wrong labels right with annotator add IMAGES CONCEPTS --replace."
@@ -166,58 +210,59 @@ def _search_concept(
 
 
 def _by_images(
-    wanted: str, place: IndexLocation, stored: Index, options: Mapping[str, Any]
-) -> tuple[list[Ranking], list[ImageRef]]:
+    refs: Sequence[ImageRef],
+    place: IndexLocation,
+    stored: Index,
+    k: int,
+    without: Without,
+    groups: str | None,
+    inference: InferenceOptions,
+) -> list[Ranking]:
     from annotator.tables.formats import read_column
 
-    refs = given_images(wanted, options)
-    groups = read_column(options["groups"]) if options["groups"] else None
+    group_of = read_column(groups) if groups else None
 
     from annotator.explore.similar import rank_images
     from annotator.pipeline import Annotator
 
-    embedder = given_embedder(stored, options)
+    embedder = inference.load_embedder(stored)
     rankings: list[Ranking] = []
-    with given_cache(place, embedder, options) as cache:
+    with inference.open_cache(place, embedder) as cache:
         for ranking in rank_images(
             Annotator(stored, embedder),
             refs,
-            options["k"],
-            without=options["without"] or "nothing",
-            groups=groups,
+            k,
+            without=without,
+            groups=group_of,
             cache=cache,
-            batch_size=options["batch_size"],
-            workers=options["workers"],
+            batch_size=inference.batch_size,
+            workers=inference.workers,
         ):
-            if ranking.error is not None and options["on_error"] == "fail":
+            if ranking.error is not None and inference.on_error == "fail":
                 raise AnnotatorError(
                     f"{ranking.query}: {ranking.error}.",
                     "Put it right, or pass such images over with --on-error skip.",
                 )
             rankings.append(ranking)
-    return rankings, refs
+    return rankings
 
 
-def _by_text(wanted: str, stored: Index, options: Mapping[str, Any]) -> list[Ranking]:
+def _by_text(wanted: str, stored: Index, k: int, embedder: str | None) -> list[Ranking]:
     from annotator.explore.text_search import TextSearch
     from annotator.knn.neighbors import Ranking, cases_of
 
-    search = TextSearch(stored, options["embedder"])
-    (cases,) = cases_of(search.find([wanted], options["k"]))
+    (cases,) = cases_of(TextSearch(stored, embedder).find([wanted], k))
     return [Ranking(wanted, cases)]
 
 
 def _pictures(stored: Index, images: str | None) -> Callable[[str], bytes]:
-    """Small pictures of the index's images, by id: its own, or made from their files."""
+    """Thumbnails of the index's images by id: its own, or made from their files."""
     from annotator.images.sources import find_images
 
     if images is not None:
         return _pictures_of(find_images(images, on_duplicate="first").images)
     if not stored.has_thumbnails:
-        say(
-            "The index keeps no small pictures: give --images, or build it with --thumbnails "
-            "(nothing is embedded again)."
-        )
+        say(NO_THUMBNAILS)
     return lambda image_id: stored.thumbnail_of(image_id) or b""
 
 
@@ -235,11 +280,13 @@ def _pictures_of(refs: Sequence[ImageRef]) -> Callable[[str], bytes]:
     return picture
 
 
-def _say_next(rankings: Sequence[Ranking], options: Mapping[str, Any]) -> None:
-    if options["page"] is not None:
-        say(f"Next: open {options['page']} in a browser.")
-    elif options["format_"] in ("csv", "trec"):
-        path = options["output"] or "similar." + ("csv" if options["format_"] == "csv" else "txt")
+def _say_next(
+    rankings: Sequence[Ranking], format_: Format, output: Path | None, page: Path | None
+) -> None:
+    if page is not None:
+        say(f"Next: open {page} in a browser.")
+    elif format_ in ("csv", "trec"):
+        path = output or "similar." + ("csv" if format_ == "csv" else "txt")
         say(f"Next: annotator evaluate {path} CONCEPTS --ranking")
     elif all(not ranking.cases for ranking in rankings):
         say("Next: --without nothing lists the image itself, too.")

@@ -8,35 +8,49 @@ from pathlib import Path
 import click
 
 from annotator.cli.options import file_path
+from annotator.cli.sections import Command, option
 from annotator.errors import AnnotatorError
 from index.distribution import pip_install
 
 
-@click.command("serve")
-@click.option("--index", help="Index: a folder, or milvus://HOST:PORT/NAME [concept-index].")
-@click.option("--host", help="Address to listen on [127.0.0.1].")
-@click.option("--port", type=int, help="Port to listen on; 0 for any free one [8000].")
-@click.option("--api-key-file", type=file_path(), help="File with one API key a line.")
-@click.option(
-    "--insecure", is_flag=True, default=None, help="Serve other machines without keys, too."
+@click.command("serve", cls=Command)
+@option("Index", "--index", help="The index: a folder, or milvus://HOST:PORT/NAME [concept-index].")
+@option("Network", "--host", help="Address to listen on [127.0.0.1].")
+@option("Network", "--port", type=int, help="Port to listen on; 0 for any free one [8000].")
+@option("Network", "--api-key-file", type=file_path(), help="File with one API key per line.")
+@option(
+    "Network",
+    "--insecure",
+    is_flag=True,
+    default=None,
+    help="Serve other machines even without API keys.",
 )
-@click.option(
+@option(
+    "Network", "--cors-origin", help="Origin whose pages may call, such as https://example.org."
+)
+@option(
+    "Network",
+    "--allow-reload",
+    is_flag=True,
+    default=None,
+    help="Offer POST /v1/reload (needs API keys).",
+)
+@option(
+    "Running",
     "--device",
     type=click.Choice(["auto", "cpu", "cuda"]),
-    help="Device for the encoder (and the search, with cuda) [auto].",
+    help="Device for the encoder [auto].",
 )
-@click.option("--max-batch", type=int, help="Most images encoded at once [16; on a GPU 128].")
-@click.option("--batch-wait-ms", type=float, help="Milliseconds a batch waits for more images [2].")
-@click.option("--max-queue", type=int, help="Most images accepted and unfinished [128].")
-@click.option("--max-upload-mb", type=int, help="Largest request, in MiB [64].")
-@click.option("--max-images", type=int, help="Most images in a request [32].")
-@click.option("--timeout-s", type=float, help="Seconds to answer in [30].")
-@click.option("--workers", type=int, help="Threads that decode [the cores].")
-@click.option(
-    "--allow-reload", is_flag=True, default=None, help="Offer POST /v1/reload (needs keys)."
+@option("Running", "--max-batch", type=int, help="Images encoded at once [16; on a GPU 128].")
+@option(
+    "Running", "--batch-wait-ms", type=float, help="How long a batch waits for more images [2]."
 )
-@click.option("--cors-origin", help="Origin whose pages may call, such as https://example.org.")
-@click.option("--show-settings", is_flag=True, help="Print the settings as JSON, and stop.")
+@option("Running", "--workers", type=int, help="Threads that decode [the number of cores].")
+@option("Limits", "--max-queue", type=int, help="Most images accepted and unfinished [128].")
+@option("Limits", "--max-upload-mb", type=int, help="Largest request, in MiB [64].")
+@option("Limits", "--max-images", type=int, help="Most images in a request [32].")
+@option("Limits", "--timeout-s", type=float, help="Seconds until a request times out [30].")
+@click.option("--show-settings", is_flag=True, help="Print the settings as JSON and exit.")
 def serve_command(
     index: str | None,
     host: str | None,
@@ -58,8 +72,8 @@ def serve_command(
     """Serve an index over HTTP: a page at /, the API under /v1, its description at /openapi.json.
 
     Every option can also be set in the environment (--max-batch as ANNOTATOR_MAX_BATCH), and so can
-    a few more (docs/service.md). SIGHUP loads the index's current version; SIGTERM finishes what is
-    under way and stops.
+    a few more (docs/service.md). SIGHUP loads the index's current version; SIGTERM finishes the
+    open requests and stops.
 
     \b
     annotator serve

@@ -2,45 +2,39 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import json
+from typing import TYPE_CHECKING
 
 import click
 
 from annotator.cli.console import EXIT_OK, say, write_result
-from annotator.cli.options import (
-    given_voting,
-    index_option,
-    json_option,
-    voting_of,
-    voting_options,
-)
+from annotator.cli.options import VotingOptions, index_option, json_option, voting_options
+from annotator.cli.sections import Command
 
 if TYPE_CHECKING:
     from annotator.knn.grid_search import Tuned
     from index.protocols import IndexLocation
 
 
-@click.command("tune")
+@click.command("tune", cls=Command)
 @index_option
 @voting_options
 @json_option
-def tune_command(place: IndexLocation, as_json: bool, **options: Any) -> int:
-    """Choose the voting parameters of an index again; those that are given stay as they are.
+def tune_command(place: IndexLocation, voting: VotingOptions, as_json: bool) -> int:
+    """Tune the voting parameters of an index again; those that are given are not tuned.
 
-    `build-index` does it already. This works on the neighbour lists that the build has kept, of
-    images of other patients, so no validation set is needed; the choice, the F1 to be expected and
-    everything that was tried go into a new version of the index.
+    `build-index` does it already. Tuning uses the neighbour lists that the build has kept, of
+    images of other patients, so it needs no validation set. The parameters chosen, their expected
+    F1 and all that were tried go into a new version of the index.
 
     \b
     annotator tune
     annotator tune --decider threshold
     annotator tune --k 10 --json
     """
-    import json
-
     from annotator.indexing.build import tune_index
 
-    version, tuned = tune_index(place, voting=voting_of(options), fixed=given_voting(options))
+    version, tuned = tune_index(place, voting=voting.override(), fixed=voting.given)
     if as_json:
         write_result(json.dumps({"version": version, **tuned.to_dict()}, indent=2) + "\n", None)
     say_tuned(tuned)
@@ -49,7 +43,7 @@ def tune_command(place: IndexLocation, as_json: bool, **options: Any) -> int:
 
 
 def say_tuned(tuned: Tuned) -> None:
-    """What was chosen, and how good it is."""
+    """Say which voting parameters were chosen, and how good they are."""
     voting, (low, high) = tuned.voting, tuned.interval
     kernel = f"{voting.kernel} kernel, beta {voting.beta:g}"
     decider = voting.decider + (f" {voting.threshold:g}" if voting.decider == "threshold" else "")

@@ -91,9 +91,9 @@ def test_a_repetition_gives_the_same_bytes(place: Path, plain: Result) -> None:
 
 @pytest.mark.parametrize(
     ("year", "separator", "header"),
-    [("2019", "\t", ""), ("2021", "|", ""), ("2024", ",", ""), ("2025", ",", "ID,CUIs\n")],
+    [("2019", "\t", ""), ("2025", ",", "ID,CUIs\n")],
 )
-def test_formats_of_each_year(
+def test_formats_of_other_years(
     place: Path, plain: Result, year: str, separator: str, header: str
 ) -> None:
     rows = plain.stdout.removeprefix("ID,CUIs\n").replace(",", separator)
@@ -293,13 +293,11 @@ def test_a_build_that_is_not_tuned(patterns: Collection, tmp_path: Path) -> None
     assert failed.exit_code == 1 and "keeps no neighbour lists" in failed.stderr
 
 
-@pytest.mark.parametrize(("adaptation", "fitted"), [("looks", True), ("none", False)])
-def test_other_adaptations(
-    patterns: Collection, tmp_path: Path, adaptation: str, fitted: bool
-) -> None:
-    said, facts = build(patterns, tmp_path / "index", "--adaptation", adaptation)
+def test_other_adaptations(patterns: Collection, tmp_path: Path) -> None:
+    said, facts = build(patterns, tmp_path / "index", "--adaptation", "looks")
     assert "Projection fitted to the concepts" not in said and "Voting tuned" in said
-    assert (facts["dim"] == 2768) == (not fitted)
-    unprojected, facts = build(patterns, tmp_path / "index", "--adaptation", "none", "--no-tune")
-    assert "(0 embedded, 120 known before)" in unprojected
+    assert facts["dim"] < 2768
+    said, facts = build(patterns, tmp_path / "index", "--adaptation", "none", "--no-tune")
+    assert "Projection fitted to the concepts" not in said
+    assert "(0 embedded, 120 known before)" in said
     assert facts["dim"] == 2768 and facts["voting"]["beta"] == 64.0
