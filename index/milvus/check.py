@@ -8,7 +8,7 @@ import numpy as np
 
 from index.errors import IndexProblem, IndexUnreachable
 from index.milvus.documents import current
-from index.milvus.index import MilvusIndex, sampled_rows
+from index.milvus.index import MilvusIndex, live_sample
 from index.milvus.kinds import EXACT
 from index.milvus.rows import DIGEST, digest_of, fields_of, vectors_of
 from index.milvus.server import Server
@@ -41,7 +41,7 @@ def _row_problems(index: MilvusIndex) -> list[str]:
     manifest, found = index.entries, []
     seen: Counter[int] = Counter()
     concepts: Counter[str] = Counter()
-    cuis_of = {row: [""] for row in sampled_rows(index.stored, index.removed).tolist()}
+    cuis_of = {row: [""] for row in live_sample(index.stored, index.removed).tolist()}
     changed: list[str] = []
     for entity in index.rows.in_row_order(index.stored, fields_of(manifest), step=1024):
         try:
@@ -80,7 +80,7 @@ def _row_problems(index: MilvusIndex) -> list[str]:
 
 def _search_problems(index: MilvusIndex) -> list[str]:
     """Sample rows that a search for their own vectors does not find."""
-    rows = sampled_rows(index.stored, index.removed).tolist()
+    rows = live_sample(index.stored, index.removed).tolist()
     entities = list(index.rows.select("row", rows, ["id", "vector"]))
     result = index.find(vectors_of(entities, index.entries["dim"]), 1)
     nearest = [result.cases.ids[row] for row in result.neighbors.rows[:, 0].tolist()]

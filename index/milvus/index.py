@@ -331,7 +331,7 @@ def read_summary(text: str) -> tuple[int, str]:
     return int(row), cuis
 
 
-def sampled_rows(stored: int, removed: NDArray[np.int64]) -> NDArray[np.int64]:
+def live_sample(stored: int, removed: NDArray[np.int64]) -> NDArray[np.int64]:
     """Row numbers of the sample rows: those that `LabelTable.sample` takes."""
     live = np.delete(np.arange(stored), removed)
     return live[sample_rows(len(live), SAMPLE)]

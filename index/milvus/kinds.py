@@ -1,4 +1,4 @@
-"""Index types of Milvus, their parameters, and tuning them to a target recall."""
+"""Index types of Milvus and their parameters."""
 
 from __future__ import annotations
 
@@ -6,12 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from index.errors import IndexProblem
-from index.milvus.collection import Collection
-from index.search.flat import FlatIndex
 
 MilvusKind = Literal["gpu-flat", "gpu-ivf", "gpu-cagra"]  # beside those that folders have, too
 
@@ -27,8 +22,6 @@ TYPES = {
 EXACT = ("flat", "gpu-flat")
 _METRIC = "IP"
 _FEW = 50_000  # rows for which exact search is fast enough
-_PROBES, _K = 200, 50
-_SAME = 1e-5  # the server's and FAISS's similarities of a pair of vectors differ by less
 
 
 def choose_milvus_kind(kind: str, n: int, target_recall: float | None) -> tuple[str, str]:
@@ -79,49 +72,6 @@ def search_params(params: dict[str, int], k: int) -> dict[str, Any]:
     """Search parameters as Milvus takes them; graphs keep at least k candidates."""
     least = {name: max(value, k) if name != "nprobe" else value for name, value in params.items()}
     return {"metric_type": _METRIC, "params": least}
-
-
-def tune_search(
-    rows: Collection, kind: str, vectors: NDArray[np.float32], target: float
-) -> dict[str, Any]:
-    """Find the quickest search parameters with a recall, measured on rows of the index.
-
-    Args:
-        rows: The collection, loaded.
-        kind: An approximate index type.
-        vectors: float32[n, dim] of the rows.
-        target: Share of the 50 nearest to find.
-
-    Returns:
-        "params", "target_recall" and the measured "recall".
-    """
-    n = len(vectors)
-    k = min(_K + 1, n)  # each row finds itself, too
-    probes = np.unique(np.linspace(0, n - 1, min(_PROBES, n)).astype(np.int64))
-    queries = np.ascontiguousarray(vectors[probes])
-    # By similarity, so that it does not matter which of several equal rows are found.
-    least = FlatIndex(vectors).search(queries, k).similarities[:, -1] - _SAME
-    chosen: dict[str, Any] = {}
-    aim = target + 0.25 * (1 - target)  # new images are harder than these
-    for params in efforts(kind, n):
-        found = rows.server.call(
-            "search",
-            rows.name,
-            data=list(queries),
-            limit=k,
-            search_params=search_params(params, k),
-            consistency_level="Bounded",
-        )
-        hits = sum(
-            sum(hit["distance"] >= bound for hit in near)
-            for near, bound in zip(found, least.tolist(), strict=True)
-        )
-        wanted = len(probes) * max(k - 1, 1)
-        recall = min(1.0, (hits - len(probes) * min(1, k - 1)) / wanted)
-        chosen = {"params": params, "target_recall": target, "recall": round(recall, 4)}
-        if recall >= aim:
-            break
-    return chosen
 
 
 def _lists(n: int) -> int:

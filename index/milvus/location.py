@@ -28,7 +28,7 @@ from index.milvus import check
 from index.milvus.address import Address
 from index.milvus.collection import Entity
 from index.milvus.documents import Version, array_to_bytes, current, render_concepts
-from index.milvus.index import MilvusIndex, sampled_rows
+from index.milvus.index import MilvusIndex, live_sample
 from index.milvus.kinds import choose_milvus_kind
 from index.milvus.rows import (
     DIGEST,
@@ -301,7 +301,7 @@ def _clear_unfinished(index: MilvusIndex, wanted: Mapping[str, int]) -> bool:
 
 def _read_sample(index: MilvusIndex, stored: int, removed: NDArray[np.int64]) -> list[list[str]]:
     """CUIs of the sample rows."""
-    rows = sampled_rows(stored, removed).tolist()
+    rows = live_sample(stored, removed).tolist()
     by_row = {
         entity["row"]: list(entity["cuis"]) for entity in index.rows.select("row", rows, ["cuis"])
     }

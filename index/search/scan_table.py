@@ -21,7 +21,7 @@ _COMPARED = 32768  # rows among which the widths are compared
 _PROBES = 48
 _TYPICAL_K = 50
 # What a number of the scan costs against a number of a full comparison, and against its overhead:
-# measured with benchmarks/index_latency.py, rounded.
+# measured with benchmarks/index_latency, rounded.
 _COST_OF_NUMBER, _COST_OF_PAIR = 9.0, 4000.0
 
 ROWS_AT_ONCE = 8192

@@ -1,1 +1,0 @@
-"""Parts of capacity.py."""

@@ -1,0 +1,1 @@
+"""Measurements behind what docs/ says of single features, one file each."""

@@ -1,1 +1,0 @@
-"""The parts of the index benchmark: data, systems, a process for each cell, figures and report."""

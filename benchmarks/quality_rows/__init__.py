@@ -1,1 +1,0 @@
-"""The rows of the quality benchmark: ways from labelled images to the concepts of new ones."""

@@ -1,0 +1,1 @@
+"""The capacity plan: what large collections take, by arithmetic from the results."""

@@ -1,0 +1,1 @@
+"""What `annotator serve` bears: throughput, latency, overload, memory, reloads."""

@@ -1,0 +1,113 @@
+"""What `annotator serve` bears, measured on one machine in one run.
+
+a  throughput at 32 clients, against `annotator annotate` on the same images
+b  the latency of a lone client, against decode, embed, search and vote in one process
+c  the tail of the latency at 8 clients
+d  memory over many requests
+e  ten times the requests that it can answer, and how soon it recovers
+f  reloads under load, half of them of a damaged index
+
+  python -m benchmarks.service_load                         on generated phantoms
+  python -m benchmarks.service_load IMAGES --index INDEX    on your images and index
+  python -m benchmarks.service_load --only a,b --images 500
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.images import copies
+from benchmarks.records import save
+from benchmarks.service_load import speed
+from benchmarks.service_load.bare import Bare
+from benchmarks.service_load.client import image_request
+from benchmarks.service_load.reloads import reloads
+from benchmarks.service_load.server import Server
+
+PARTS = "abcdef"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure each part that was asked for, and save it."""
+    options = _parse(arguments)
+    with tempfile.TemporaryDirectory() as folder:
+        for part, result in run(options, Path(folder)):
+            about = {"source": str(options.source or "sample"), "device": options.device}
+            about["index"] = str(options.index or "sample")
+            path = save("service_load", [{"part": part, **about, **result}])
+            print(json.dumps({"part": part, **result}), flush=True)
+    print(f"raw figures: {path}")
+
+
+def run(options: argparse.Namespace, folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Prepare images and an index in `folder`, and measure each part that was asked for."""
+    source, index, parts = options.source, options.index, set(options.only.split(","))
+    arguments = ["--device", options.device]
+    if source is None or index is None:
+        from annotator.phantoms import write_sample
+
+        sample = write_sample(folder / "sample", n=options.phantoms)
+        source = source or sample.images
+        if index is None:
+            index = folder / "index"
+            command = [sys.executable, "-m", "annotator", "build-index", str(sample.images)]
+            command += [str(sample.concepts), "--index", str(index), "--no-cache", "--no-tune"]
+            subprocess.run([*command, *arguments], check=True, stderr=subprocess.DEVNULL)
+    files = folder / "images"
+    images = [path.read_bytes() for path in copies(source, files, options.images)]
+    requests = [image_request(image) for image in images]
+    if parts & set("ab"):
+        with Server(index, *arguments) as server, Bare(index, files, options.device) as bare:
+            if "a" in parts:
+                command = speed.annotate_command(index, files, options.device)
+                yield "a", speed.throughput(server, bare, requests, command, options.rounds)
+            if "b" in parts:
+                yield "b", speed.lone(server, bare, requests, options.lone, options.rounds)
+    if parts & set("ce"):
+        with Server(index, *arguments) as server:
+            if "c" in parts:
+                yield "c", speed.eight(server, requests, options.tail)
+            if "e" in parts:
+                yield "e", speed.overload(server, requests, options.overload_s)
+    if "d" in parts:  # by a server of its own: its memory is not that of what came before
+        with Server(index, *arguments) as server:
+            yield "d", speed.memory(server, requests, options.requests)
+    if "f" in parts:
+        ours = folder / "reloaded"
+        shutil.copytree(index, ours, ignore=shutil.ignore_patterns("*.sqlite*", "lock"))
+        yield "f", reloads(ours, images, arguments, folder, options.reloads)
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    add = parser.add_argument
+    add("source", type=Path, nargs="?", help="a folder of images")
+    add("--index", type=Path, help="an index; else one is built from phantoms")
+    add("--only", default=",".join(PARTS), help="parts, such as a,b")
+    add("--images", type=int, default=2000, help="different images to send")
+    add("--phantoms", type=int, default=600, help="phantoms to draw, if any")
+    add("--rounds", type=int, default=3, help="of parts a and b")
+    add("--lone", type=int, default=200, help="images of a round of part b")
+    add("--tail", type=int, default=4000, help="requests of part c")
+    add("--requests", type=int, default=20000, help="requests of part d")
+    add("--overload-s", type=float, default=10, help="seconds of part e")
+    add("--reloads", type=int, default=200, help="reloads of part f")
+    add("--device", default="auto")
+    options = parser.parse_args(arguments)
+    if not set(options.only.split(",")) <= set(PARTS):
+        parser.error(f"--only takes some of {','.join(PARTS)}")
+    return options
+
+
+if __name__ == "__main__":
+    main()

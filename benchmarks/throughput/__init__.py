@@ -1,0 +1,1 @@
+"""How fast images become annotations, what memory a build takes, and what fitting costs."""

@@ -1,0 +1,75 @@
+"""docs/measured.md quotes what benchmarks/results holds, and no figure besides."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from benchmarks.records import load
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "benchmarks" / "results"
+MEASURED = ROOT / "docs" / "measured.md"
+
+
+def last_run(name: str) -> list[dict[str, Any]]:
+    """The records of a JSONL file that were saved together with its last one."""
+    records = load(name, RESULTS)
+    return [r for r in records if r["when"] == records[-1]["when"]]
+
+
+def claims() -> list[str]:
+    """Every passage that holds a figure, as the results have it."""
+    record = json.loads((RESULTS / "quality-radiology.json").read_text())
+    rows = {row["key"]: row for row in record["rows"]}
+    sides, ours, cnn = record["collection"], rows["ours"], rows["cnn-tuned"]
+    f1 = {key: f"{row['f1']:.3f}" for key, row in rows.items()}
+    (low, high), side = ours["interval"], ours["chosen"]["interval_on_training_side"]
+    recipes = [f1[k] for k in ("top-r", "relative-drop", "rank-weights", "rank-weights-tuned")]
+    cheaper = cnn["build"]["cpu_seconds"] / ours["build"]["cpu_seconds"]
+    (throughput,), (tuning,) = last_run("throughput"), last_run("tuning")
+    speed = {key: median(values) for key, values in throughput["images_per_second"].items()}
+    load_of = {record["part"]: record for record in load("service_load", RESULTS)}
+    lone, rates = load_of["b"], load_of["a"]["images_per_second"]
+    service, annotate = median(rates["service"]), median(rates["annotate"])
+    last = load_of["d"]["rss"][-1]
+    return [
+        f"{sides['train'] + sides['test']:,} radiological images from six public sources "
+        f"({sides['train']:,} train, {sides['test']} test",
+        f"F1 **{f1['ours']}** (95 % interval {low:.3f} to {high:.3f})",
+        f"expected {ours['chosen']['f1_on_training_side']:.3f} ({side[0]:.3f} to {side[1]:.3f})",
+        "| " + " | ".join(f"{v['f1']:.3f}" for _, v in sorted(ours["by"].items())) + " |",
+        f"two encoders at two sizes {f1['ours-several']}",
+        f"1-NN {f1['nearest']}",
+        f"published kNN recipes {min(recipes)} to {max(recipes)}",
+        f"MLkNN {f1['mlknn']}",
+        f"logistic regression {max(f1['logistic'], f1['logistic-expected-f1'])}",
+        f"the CNN of the MQ-CSIRO paper {f1['cnn-tuned']} at its best threshold and {f1['cnn']} at "
+        f"the paper's, for {cheaper:.0f} times the CPU time",
+        f"| a plain fp32 timm loop with PIL | {speed['plain']:.0f} |",
+        f"| the bare encoder on ready-made batches | {speed['bare']:.0f} |",
+        f"| `annotator annotate`, start-up and all | {speed['annotate']:.0f} |",
+        f"| the same without its start-up | {speed['annotate_warm']:.0f} |",
+        *(f"{r['peak_mib']:.0f} MiB for {r['images']:,} images" for r in last_run("memory")),
+        f"{tuning['n']:,} images and {tuning['concepts']:,} concepts: "
+        f"{tuning['fit_s']:.0f} s to fit, {tuning['choose_voting_s']:.0f} s to choose",
+        f"with 32 clients {service:.0f} images/s, {service / annotate:.2f} of `annotate`",
+        f"a lone client waits {lone['p50_ms']:.1f} ms, {lone['difference_ms']:.1f} ms longer",
+        f"with 8 clients p99 is {load_of['c']['p99_over_p50']:.1f} times p50",
+        f"recovers in {load_of['e']['seconds_to_recover']:.1f} s",
+        f"{load_of['f']['reloads']} reloads under load",
+        f"After {last['requests']:,} requests it holds {last['mib']:.0f} MiB",
+    ]
+
+
+def test_every_figure_is_in_the_results() -> None:
+    text = " ".join(MEASURED.read_text().split())
+    for claim in claims():
+        assert claim in text, f"docs/measured.md does not say {claim!r}"
+        text = text.replace(claim, "")
+    text = re.sub(r"`[^`]*`|\[[^]]*\]\([^)]*\)", "", text)
+    # What is no measurement: names of instructions and formats, an HTTP status.
+    assert set(re.findall(r"\d+(?:[.,]\d+)?", text)) <= {"512", "16", "19", "429"}

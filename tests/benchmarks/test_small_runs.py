@@ -1,0 +1,83 @@
+"""The other benchmarks, each end to end at toy size."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from annotator.cli import cli
+from benchmarks.features import audit, explanations, finding
+from benchmarks.records import load
+from benchmarks.service_load import __main__ as service_load
+from benchmarks.throughput import __main__ as throughput
+from benchmarks.throughput import memory, tuning
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(autouse=True)
+def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands without the start of a process for each."""
+
+    def annotator(*arguments: Any) -> str:
+        done = CliRunner().invoke(cli, [str(a) for a in arguments])
+        assert done.exit_code == 0, done.stderr
+        return done.stdout
+
+    monkeypatch.setattr(audit, "annotator", annotator)
+    monkeypatch.setattr(explanations, "run", annotator)
+
+
+def test_throughput(sample, results, monkeypatch) -> None:
+    monkeypatch.setattr(throughput, "_CALLS", 1)
+    throughput.main([str(sample.images), "--n", "40", "--rounds", "1"])
+    (record,) = load("throughput", results)
+    assert all(len(rates) == 1 for rates in record["images_per_second"].values())
+    assert record["machine"]["cores"] and record["fingerprint"]["dim"]
+
+
+def test_memory_and_tuning(sample, results) -> None:
+    memory.main([str(sample.images), "--sizes", "40"])
+    assert load("memory", results)[0]["peak_mib"] > 100
+    tuning.main(["--n", "1000", "--dim", "32", "--concepts", "50"])
+    assert load("tuning", results)[0]["fit_s"] >= 0
+
+
+def test_service_load(results) -> None:
+    given = "--only b,f --images 8 --phantoms 20 --rounds 1 --lone 3 --reloads 4"
+    service_load.main(given.split())
+    lone, reloads = load("service_load", results)
+    assert lone["requests"] == 3 and lone["p50_ms"] > 0 and lone["bare_p50_ms_by_threads"]["1"] > 0
+    assert reloads["outcomes"] == {"sound: 200": 2, "damaged: 409": 2}
+    assert reloads["wrong_outcomes"] == reloads["failed_requests"] == reloads["mixed_answers"] == 0
+
+
+def test_finding(sample, results, monkeypatch) -> None:
+    monkeypatch.setattr(finding, "FEWEST", 5)
+    given = f"{sample.images} {sample.concepts} --groups {sample.patients} --seeds 1"
+    finding.main(given.split())
+    (record,) = load("finding", results)
+    assert record["missing_planted"] == record["wrong_planted"] >= record["concepts"] > 5
+    assert record["missing_recall"] > 0.5 and record["wrong_precision"] > 0.5
+
+
+def test_audit(sample, tmp_path, results, monkeypatch) -> None:
+    monkeypatch.setattr(audit, "COPIES", 5)
+    monkeypatch.setattr(audit, "SWAPPED", 2)
+    some = tmp_path / "images.txt"
+    some.write_text("".join(f"{path}\n" for path in sorted(sample.images.iterdir())[:20]))
+    audit.main(f"--images {some} --concepts {sample.concepts} --seeds 0".split())
+    swapped, clean, whole = load("audit", results)
+    assert clean["found_at_all"] == clean["found_in_first_150"] == clean["planted"] == 5
+    assert whole["images"] == 25 and swapped["planted"] == 2
+
+
+def test_explanations_point_at_the_lesion(results, monkeypatch) -> None:
+    monkeypatch.setattr(explanations, "RANDOM", 2)
+    explanations.main(["--n", "100", "--every", "4", "--indexed", "150"])
+    (record,) = load("explanations", results)
+    assert record["methods"] == ["exact"] and record["largest error"] < 1e-5
+    assert record["drop contrast"] > max(record["drop moved"], record["drop scattered"])
+    assert record["on the lesion, contrast"] > 2 * record["chance"]
