@@ -15,14 +15,15 @@ if TYPE_CHECKING:
     from index.folder.store import StoredIndex
     from index.folder.writer import VersionWriter
     from index.labels import LabelTable
-    from index.search.base import Neighbors, VectorIndex
+    from index.rows import Neighbors
+    from index.search.base import VectorIndex
     from index.search.flat import FlatIndex
 
 _HOME = {
     "FlatIndex": "index.search.flat",
     "IndexProblem": "index.errors",
     "LabelTable": "index.labels",
-    "Neighbors": "index.search.base",
+    "Neighbors": "index.rows",
     "StoredIndex": "index.folder.store",
     "VectorIndex": "index.search.base",
     "VersionWriter": "index.folder.writer",

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from index.search.base import Neighbors
-
 if TYPE_CHECKING:
     from index.labels import LabelTable
 
@@ -80,6 +78,35 @@ class RowSubset:
 def sample_rows(n: int, most: int) -> NDArray[np.int64]:
     """An evenly spread sample of n rows: int64[min(n, most)], ascending."""
     return np.linspace(0, n - 1, min(n, most)).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class Neighbors:
+    """The rows most similar to each query, most similar first, equal ones by row.
+
+    Attributes:
+        rows: int64[q, k]. Never -1: an index with fewer than k rows returns fewer columns.
+        similarities: float32[q, k], cosine.
+    """
+
+    rows: NDArray[np.int64]
+    similarities: NDArray[np.float32]
+
+    def take(self, queries: slice | Sequence[int] | NDArray[np.int64]) -> Neighbors:
+        """Those of some of the queries."""
+        return Neighbors(self.rows[queries], self.similarities[queries])
+
+    def without(self, left_out: NDArray[np.bool_], k: int) -> Neighbors:
+        """The first k neighbours of each query that are not left out, bool[q, found].
+
+        Where fewer remain, the rest have a similarity of -inf.
+        """
+        similarities = np.where(left_out, -np.inf, self.similarities).astype(np.float32)
+        order = np.argsort(left_out, axis=1, kind="stable")[:, :k]
+        return Neighbors(
+            np.take_along_axis(self.rows, order, axis=1),
+            np.take_along_axis(similarities, order, axis=1),
+        )
 
 
 @dataclass(frozen=True)

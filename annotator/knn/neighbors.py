@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from index.rows import Rows, SearchResult
-from index.search.base import Neighbors, VectorIndex
+from index.rows import Neighbors, Rows, SearchResult
+from index.search.base import VectorIndex
 
 Find = Callable[[NDArray[np.float32], int], SearchResult]
 

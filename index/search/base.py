@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import importlib.metadata
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
 from typing import Any, Protocol
@@ -20,39 +18,11 @@ from numpy.typing import NDArray
 
 from index.distribution import pip_install
 from index.errors import IndexProblem
+from index.rows import Neighbors
 
 _FAISS_WHEELS = ("faiss-cpu", "faiss-gpu", "faiss-gpu-cuvs")
 # Two ways to add up the same inner product of unit vectors differ by less than this.
 ROUNDING = 1e-5
-
-
-@dataclass(frozen=True)
-class Neighbors:
-    """The rows most similar to each query, most similar first, equal ones by row.
-
-    Attributes:
-        rows: int64[q, k]. Never -1: an index with fewer than k rows returns fewer columns.
-        similarities: float32[q, k], cosine.
-    """
-
-    rows: NDArray[np.int64]
-    similarities: NDArray[np.float32]
-
-    def take(self, queries: slice | Sequence[int] | NDArray[np.int64]) -> Neighbors:
-        """Those of some of the queries."""
-        return Neighbors(self.rows[queries], self.similarities[queries])
-
-    def without(self, left_out: NDArray[np.bool_], k: int) -> Neighbors:
-        """The first k neighbours of each query that are not left out, bool[q, found].
-
-        Where fewer remain, the rest have a similarity of -inf.
-        """
-        similarities = np.where(left_out, -np.inf, self.similarities).astype(np.float32)
-        order = np.argsort(left_out, axis=1, kind="stable")[:, :k]
-        return Neighbors(
-            np.take_along_axis(self.rows, order, axis=1),
-            np.take_along_axis(similarities, order, axis=1),
-        )
 
 
 class VectorIndex(Protocol):

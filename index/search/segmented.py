@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.errors import IndexProblem
-from index.search.base import Neighbors, VectorIndex, check_search, no_neighbors, ranked
+from index.rows import Neighbors
+from index.search.base import VectorIndex, check_search, no_neighbors, ranked
 
 _MORE = 16  # rows beyond k that a part is asked for where some of its rows were removed
 

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from index import FlatIndex, IndexProblem, VersionWriter, open_index
+from index.rows import Neighbors
 from index.search import build, gpu
-from index.search.base import Neighbors
 from index.search.gpu import GpuIndex, compare, empty_ann, gpu_index
 from index.search.ivf import lists_for
 
