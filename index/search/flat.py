@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from index.rows import Neighbors
 from index.search.base import (
     ROUNDING,
     ArrayIndex,
-    Neighbors,
     import_faiss,
     not_finite,
     ranked,

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from index.distribution import pip_install
 from index.errors import IndexProblem
+from index.rows import Neighbors
 from index.search.base import (
     ROUNDING,
     ArrayIndex,
-    Neighbors,
     check_ann,
     check_vectors,
     import_faiss,

@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 
 from index.errors import IndexProblem
 from index.progress import track
-from index.rows import sample_rows
+from index.rows import Neighbors, sample_rows
 from index.search.base import (
     ROUNDING,
     ArrayIndex,
-    Neighbors,
     check_ann,
     import_faiss,
     not_finite,

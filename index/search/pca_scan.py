@@ -24,10 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.errors import IndexProblem
+from index.rows import Neighbors
 from index.search.base import (
     ROUNDING,
     ArrayIndex,
-    Neighbors,
     import_faiss,
     not_finite,
     ranked,
