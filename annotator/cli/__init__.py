@@ -14,20 +14,8 @@ from typing import Any
 import click
 
 from annotator import __version__
-from annotator.cli.annotate import annotate_command
-from annotator.cli.audit import audit_command
-from annotator.cli.build import build_index_command, sample_command
-from annotator.cli.caption import caption_command
-from annotator.cli.change import add_command, compact_command, remove_command
-from annotator.cli.check import info_command, stats_command, verify_command
 from annotator.cli.console import EXIT_INTERRUPTED, EXIT_OK, EXIT_PROBLEM, say
-from annotator.cli.explain import explain_command
-from annotator.cli.map import map_command
-from annotator.cli.score import evaluate_command, validate_command
-from annotator.cli.search import search_command
 from annotator.cli.sections import CommandGroup
-from annotator.cli.serve import serve_command
-from annotator.cli.tune import tune_command
 from annotator.errors import AnnotatorError
 from index.progress import bar, reported_by
 
@@ -40,20 +28,21 @@ Exit codes:
   130  interrupted with Ctrl-C; what was embedded is kept and not computed again"""
 
 
+# Module of each command, by heading; a module is imported when its command is asked for.
 SECTIONS = {
-    "Index": (
-        build_index_command,
-        tune_command,
-        add_command,
-        remove_command,
-        compact_command,
-        info_command,
-        verify_command,
-    ),
-    "Annotate": (annotate_command, caption_command, serve_command),
-    "Evaluate": (evaluate_command, validate_command),
-    "Look inside": (search_command, explain_command, map_command),
-    "Data": (audit_command, stats_command, sample_command),
+    "Index": {
+        "build-index": "build",
+        "tune": "tune",
+        "add": "change",
+        "remove": "change",
+        "compact": "change",
+        "info": "check",
+        "verify": "check",
+    },
+    "Annotate": {"annotate": "annotate", "caption": "caption", "serve": "serve"},
+    "Evaluate": {"evaluate": "score", "validate": "score"},
+    "Look inside": {"search": "search", "explain": "explain", "map": "map"},
+    "Data": {"audit": "audit", "stats": "check", "sample": "build"},
 }
 
 

@@ -20,9 +20,9 @@ def render_reference() -> str:
     exit_codes = inspect.cleandoc(EXIT_CODES.removeprefix("\b\nExit codes:\n"))
     parts = [_HEAD, f"Exit codes:\n\n```text\n{exit_codes}\n```"]
     with click.Context(cli, info_name="annotator", **cli.context_settings) as group:
-        for heading, commands in SECTIONS.items():
+        for heading, names in SECTIONS.items():
             parts.append(f"## {heading}")
-            for command in commands:
+            for command in filter(None, (cli.get_command(group, name) for name in names)):
                 with click.Context(command, parent=group, info_name=command.name) as ctx:
                     parts += _command(command, ctx)
     return "\n\n".join(parts) + "\n"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import importlib
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args
 
 import click
@@ -53,24 +54,35 @@ def option_sections(command: click.Command, ctx: click.Context) -> dict[str, lis
 
 
 class CommandGroup(click.Group):
-    """A group with its commands under headings.
+    """A group with its commands under headings, which imports only the command that it runs.
 
     Args:
-        sections: Commands by heading.
+        sections: By heading, the module in `annotator.cli` of each command; the command `add` is
+            its `add_command`.
         settings: As for `click.Group`.
     """
 
-    def __init__(self, *, sections: Mapping[str, Sequence[click.Command]], **settings: Any) -> None:
+    def __init__(self, *, sections: Mapping[str, Mapping[str, str]], **settings: Any) -> None:
         super().__init__(**settings)
         self.sections = sections
-        for commands in sections.values():
-            for command in commands:
-                self.add_command(command)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [name for commands in self.sections.values() for name in commands]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        for commands in self.sections.values():
+            if cmd_name in commands:
+                module = importlib.import_module(f"annotator.cli.{commands[cmd_name]}")
+                command: click.Command = getattr(module, f"{cmd_name.replace('-', '_')}_command")
+                return command
+        return None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the commands into the help text."""
-        width = formatter.width - 6 - max(map(len, self.commands))
-        for heading, commands in self.sections.items():
-            rows = [(str(c.name), c.get_short_help_str(width)) for c in commands]
+        width = formatter.width - 6 - max(map(len, self.list_commands(ctx)))
+        for heading, names in self.sections.items():
+            commands = [(name, self.get_command(ctx, name)) for name in names]
             with formatter.section(heading):
-                formatter.write_dl(rows)
+                formatter.write_dl(
+                    [(name, c.get_short_help_str(width)) for name, c in commands if c]
+                )

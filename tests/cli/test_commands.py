@@ -83,7 +83,10 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_help_shows_an_example_and_explains_each_option() -> None:
-    for name, command in cli.commands.items():
+    context = click.Context(cli)
+    for name in cli.list_commands(context):
+        command = cli.get_command(context, name)
+        assert command is not None and command.name == name
         result = invoke(name, "--help")
         assert (result.exit_code, result.stderr) == (0, "")
         assert f"  annotator {name} " in result.stdout
@@ -95,7 +98,9 @@ def test_every_help_shows_an_example_and_explains_each_option() -> None:
 def test_help_lists_commands_and_exit_codes() -> None:
     result = invoke("--help")
     assert result.exit_code == 0
-    assert all(f"\n  {command} " in result.stdout for command in cli.commands)
+    assert all(
+        f"\n  {command} " in result.stdout for command in cli.list_commands(click.Context(cli))
+    )
     assert "130" in result.stdout and "Not for clinical use" in result.stdout
 
 

@@ -24,9 +24,7 @@ def test_the_reference_is_up_to_date() -> None:
     assert written == render_reference(), "python -m annotator.cli.reference > docs/cli.md"
 
 
-def test_every_command_is_in_one_section() -> None:
-    listed = [command.name for commands in SECTIONS.values() for command in commands]
-    assert sorted(map(str, listed)) == sorted(cli.commands)
+def test_commands_are_listed_by_section() -> None:
     text = CliRunner().invoke(cli, ["--help"]).stdout
     places = [text.index(f"\n{heading}:\n") for heading in SECTIONS]
     assert places == sorted(places)
