@@ -52,17 +52,32 @@ def options_as(argument: str, group: type[Any], *options: Decorator) -> Decorato
         group: Type of the parameter: a dataclass with a field for each option.
         options: The options; each has the parameter name of a field.
     """
-    names = [field.name for field in fields(group)]
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        @functools.wraps(command)
-        def with_group(**values: Any) -> Any:
-            gathered = group(**{name: values.pop(name) for name in names})
-            return command(**{argument: gathered}, **values)
-
-        return stacked(*options)(with_group)
+        groups: dict[str, type[Any]] | None = getattr(command, "option_groups", None)
+        if groups is None:
+            command, groups = _gathering(command)
+        groups[argument] = group
+        return stacked(*options)(command)
 
     return decorate
+
+
+def _gathering(
+    command: Callable[..., Any],
+) -> tuple[Callable[..., Any], dict[str, type[Any]]]:
+    """A command that gathers option groups, and those groups by argument, to be filled."""
+    groups: dict[str, type[Any]] = {}
+
+    @functools.wraps(command)
+    def with_groups(**values: Any) -> Any:
+        for argument, group in groups.items():
+            own = {field.name: values.pop(field.name) for field in fields(group)}
+            values[argument] = group(**own)
+        return command(**values)
+
+    with_groups.option_groups = groups  # type: ignore[attr-defined]
+    return with_groups, groups
 
 
 class LocationType(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.5
