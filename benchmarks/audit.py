@@ -31,17 +31,16 @@ import numpy as np
 from common import save
 from PIL import Image, ImageEnhance
 
-from annotator.audit.align import CLOSE_SIDE, fit_closely, fit_pairs
-from annotator.audit.confirm import PROMISING
-from annotator.audit.duplicates import LEAST_SCORE
-from annotator.audit.examine import Given
-from annotator.audit.glances import SIDE, glance
-from annotator.audit.material import Gathering
+from annotator.audit.align import SIDE, VERIFY_SIDE, fit_closely, fit_pairs
+from annotator.audit.candidates import PROMISING
+from annotator.audit.duplicates import MIN_CORRELATION
+from annotator.audit.inputs import AuditLabels, AuditLoader
 from annotator.audit.run import audit_images
 from annotator.encoders.registry import make_embedder
 from annotator.images.decode import decode
 from annotator.images.ref import ImageRef
 from annotator.images.sources import find_images
+from annotator.images.thumbnails import grey_thumbnail
 from annotator.tables.formats import read_column, read_concepts
 
 CHANGES = ("rescaled", "recompressed", "cropped", "brightness", "mirrored")
@@ -73,15 +72,15 @@ def main() -> None:
     groups = read_column(options.groups) if options.groups else {}
     with tempfile.TemporaryDirectory() as folder:
         cache = options.cache or Path(folder) / "cache.sqlite"
-        with Gathering(make_embedder(), cache=cache) as gathering:
-            clean, own = without_duplicates(images, groups, gathering)
-            print(f"{len(images)} images with {own} pairs of their own", flush=True)
-            for seed in options.seeds:
-                place = Path(folder) / f"seed{seed}"
-                report({"own_pairs": own, **labels(images, concepts, groups, seed, gathering)})
-                for name, base in (("without its own duplicates", clean), ("as it is", images)):
-                    record = duplicates(base, groups, seed, place / name, gathering)
-                    report({"own_pairs": own, "collection": name, **record})
+        gathering = AuditLoader(make_embedder(), cache=cache)
+        clean, own = without_duplicates(images, groups, gathering)
+        print(f"{len(images)} images with {own} pairs of their own", flush=True)
+        for seed in options.seeds:
+            place = Path(folder) / f"seed{seed}"
+            report({"own_pairs": own, **labels(images, concepts, groups, seed, gathering)})
+            for name, base in (("without its own duplicates", clean), ("as it is", images)):
+                record = duplicates(base, groups, seed, place / name, gathering)
+                report({"own_pairs": own, "collection": name, **record})
 
 
 def report(record: dict[str, Any]) -> None:
@@ -91,10 +90,10 @@ def report(record: dict[str, Any]) -> None:
 
 
 def without_duplicates(
-    images: Sequence[ImageRef], groups: dict[str, str], gathering: Gathering
+    images: Sequence[ImageRef], groups: dict[str, str], gathering: AuditLoader
 ) -> tuple[list[ImageRef], int]:
     """The images less one of each pair that is found among them, and how many pairs there are."""
-    given = Given(None, {}, groups, {})
+    given = AuditLabels(None, {}, groups, {})
     found = audit_images(images, given, gathering).findings
     pairs = [f for f in found if f.kind in PAIR_KINDS]
     second = {f.other_id for f in pairs}
@@ -106,7 +105,7 @@ def duplicates(
     groups: dict[str, str],
     seed: int,
     folder: Path,
-    gathering: Gathering,
+    gathering: AuditLoader,
 ) -> dict[str, Any]:
     """Plant changed copies of images that have no group in common with each other, and count."""
     rng = np.random.default_rng(seed)
@@ -120,7 +119,7 @@ def duplicates(
         (folder / f"{id_}.jpg").write_bytes(changed(picture, change, rng))
     planted = find_images(folder).images
     start = time.perf_counter()
-    result = audit_images([*images, *planted], Given(None, {}, groups, {}), gathering)
+    result = audit_images([*images, *planted], AuditLabels(None, {}, groups, {}), gathering)
     pairs = [f for f in result.findings if f.kind in PAIR_KINDS]
     # As they are listed: kinds one after the other, so by score across them.
     known = [f for f in pairs if "both of group" in f.detail]
@@ -215,10 +214,10 @@ def limits(images: Sequence[ImageRef], seed: int) -> dict[str, Any]:
 def recognised(files: Sequence[bytes], copies: Sequence[bytes]) -> int:
     """How many copies are near duplicates of the file that they were made of."""
     rows, mirrored = np.arange(len(files)), np.zeros(len(files), bool)
-    a, b = (np.stack([glance(file, SIDE) for file in of]) for of in (files, copies))
+    a, b = (np.stack([grey_thumbnail(file, SIDE) for file in of]) for of in (files, copies))
     promising = fit_pairs(a, b, rows, rows, mirrored) >= PROMISING
-    a, b = (np.stack([glance(file, CLOSE_SIDE) for file in of]) for of in (files, copies))
-    return int((promising & (fit_closely(a, b) >= LEAST_SCORE)).sum())
+    a, b = (np.stack([grey_thumbnail(file, VERIFY_SIDE) for file in of]) for of in (files, copies))
+    return int((promising & (fit_closely(a, b) >= MIN_CORRELATION)).sum())
 
 
 def labels(
@@ -226,7 +225,7 @@ def labels(
     concepts: dict[str, tuple[str, ...]],
     groups: dict[str, str],
     seed: int,
-    gathering: Gathering,
+    gathering: AuditLoader,
 ) -> dict[str, Any]:
     """Let pairs of images exchange their concepts, and count."""
     rng = np.random.default_rng(seed)
@@ -240,7 +239,7 @@ def labels(
         swapped[a], swapped[b] = concepts[b], concepts[a]
         wrong |= {a, b}
     start = time.perf_counter()
-    result = audit_images(images, Given(swapped, {}, groups, {}), gathering)
+    result = audit_images(images, AuditLabels(swapped, {}, groups, {}), gathering)
     proposed = [f.image_id for f in result.findings if f.kind == "label"]
     return {
         "what": "swapped labels",

@@ -21,11 +21,8 @@ from annotator.cli.options import PlaceType, embedding_options, file_path, names
 from annotator.errors import AnnotatorError
 
 if TYPE_CHECKING:
-    from annotator.audit.examine import Given
-    from annotator.audit.findings import Finding
-    from annotator.audit.material import Gathering
-    from annotator.audit.run import Result
-    from annotator.audit.stored import Cases
+    from annotator.audit.findings import AuditResult, Finding
+    from annotator.audit.inputs import AuditLabels, AuditLoader, ReferenceIndex
     from annotator.images.ref import ImageRef
     from index.protocols import IndexLocation
 
@@ -137,9 +134,9 @@ def audit_command(images: str, concepts: str | None, **options: Any) -> int:
     return EXIT_PARTIAL if result.failed else EXIT_OK
 
 
-def _given(images: str, concepts: str | None, options: Mapping[str, Any]) -> Given:
+def _given(images: str, concepts: str | None, options: Mapping[str, Any]) -> AuditLabels:
     """What the tables say."""
-    from annotator.audit.examine import Given
+    from annotator.audit.inputs import AuditLabels
     from annotator.collection import parquet_tables
     from annotator.tables.formats import read_column, read_concepts, read_names
 
@@ -147,7 +144,7 @@ def _given(images: str, concepts: str | None, options: Mapping[str, Any]) -> Giv
         sets: Mapping[str, tuple[str, ...]] | None = read_concepts(concepts)
     else:
         sets = parquet_tables(images)[0] if images.endswith(".parquet") else None
-    return Given(
+    return AuditLabels(
         concepts=sets,
         names=read_names(options["names"]) if options["names"] else {},
         groups=read_column(options["groups"]) if options["groups"] else {},
@@ -155,7 +152,9 @@ def _given(images: str, concepts: str | None, options: Mapping[str, Any]) -> Giv
     )
 
 
-def _examined(images: Sequence[ImageRef], given: Given, options: Mapping[str, Any]) -> Result:
+def _examined(
+    images: Sequence[ImageRef], given: AuditLabels, options: Mapping[str, Any]
+) -> AuditResult:
     from annotator.audit.run import audit_images
 
     known = {ref.id for ref in images}
@@ -167,36 +166,29 @@ def _examined(images: Sequence[ImageRef], given: Given, options: Mapping[str, An
         if ids:
             say(f"{len(ids)} {what}: {', '.join(sorted(ids)[:3])}{', …' * (len(ids) > 3)}")
     cases = _cases(options["directory"]) if options["directory"] else None
-    with _gathering(cases, options) as gathering:
-        return audit_images(
-            images,
-            given,
-            gathering,
-            cases=cases,
-            least=options["threshold"],
-        )
+    loader = _loader(cases, options)
+    return audit_images(images, given, loader, index=cases, threshold=options["threshold"])
 
 
-def _traced(images: Sequence[ImageRef], options: Mapping[str, Any]) -> Result:
+def _traced(images: Sequence[ImageRef], options: Mapping[str, Any]) -> AuditResult:
+    from annotator.audit.inputs import is_index
     from annotator.audit.run import trace_images
-    from annotator.audit.stored import is_index
     from annotator.images.sources import find_images
 
     against = options["against"]
-    other: Sequence[ImageRef] | Cases
+    other: Sequence[ImageRef] | ReferenceIndex
     if is_index(against):
-        cases: Cases | None = _cases(against)
+        cases: ReferenceIndex | None = _cases(against)
         assert cases is not None
         other = cases
     else:
         cases = _cases(options["directory"]) if options["directory"] else None
         other = find_images(against, on_duplicate=options["on_duplicate"]).images
-    with _gathering(cases, options) as gathering:
-        return trace_images(images, other, gathering, least=options["threshold"])
+    return trace_images(images, other, _loader(cases, options), threshold=options["threshold"])
 
 
-def _cases(where: str | IndexLocation) -> Cases:
-    from annotator.audit.stored import Cases
+def _cases(where: str | IndexLocation) -> ReferenceIndex:
+    from annotator.audit.inputs import ReferenceIndex
     from index.folder.location import FolderLocation
     from index.locations import locate
 
@@ -206,12 +198,13 @@ def _cases(where: str | IndexLocation) -> Cases:
             f"An audit needs all vectors, and those of {place} lie on a server.",
             "Give an index that lies in a folder.",
         )
-    return Cases.open(place.folder)
+    return ReferenceIndex.open(place.folder)
 
 
-def _gathering(cases: Cases | None, options: Mapping[str, Any]) -> Gathering:
+def _loader(cases: ReferenceIndex | None, options: Mapping[str, Any]) -> AuditLoader:
     """The encoder, that of an index if there is one, and where vectors are kept."""
-    from annotator.audit.material import Gathering  # torch comes with it, after the cheap checks
+    from annotator.audit.inputs import AuditLoader  # torch comes with it, after the cheap checks
+    from annotator.encoders.local_runner import default_workers
     from annotator.encoders.registry import make_embedder
     from annotator.indexing.metadata import IndexMetadata
 
@@ -221,18 +214,18 @@ def _gathering(cases: Cases | None, options: Mapping[str, Any]) -> Gathering:
         embedder = make_embedder(options["embedder"], device=options["device"])
     cache = options["cache"]
     if cache is None and cases is not None:
-        cache = cases.cache
-    return Gathering(
+        cache = cases.writable_cache
+    return AuditLoader(
         embedder,
         cache=None if options["no_cache"] else cache,
         batch_size=options["batch_size"],
-        workers=options["workers"],
+        workers=options["workers"] or default_workers(),
         on_error=options["on_error"],
     )
 
 
 def _write_page(
-    result: Result,
+    result: AuditResult,
     shown: Sequence[Finding],
     left_out: dict[str, int],
     images: str,
@@ -242,15 +235,13 @@ def _write_page(
     from annotator.encoders.local_runner import default_workers
 
     title = f"Audit of {images}" + (f" against {options['against']}" if options["against"] else "")
-    pictures = result.pictures(shown, workers=options["workers"] or default_workers())
-    html = page(
-        title, f"{len(result.images)} images.", shown, left_out, *pictures, notes=result.notes
-    )
+    workers = options["workers"] or default_workers()
+    html = page(title, result, shown, left_out, workers=workers)
     write_result(html, options["out"])
     say(f"Page: {options['out']}")
 
 
-def _hint(result: Result, counts: Mapping[str, int], options: Mapping[str, Any]) -> str:
+def _hint(result: AuditResult, counts: Mapping[str, int], options: Mapping[str, Any]) -> str:
     """What to do next."""
     if not options["out"] and counts:
         return "Next: add --out audit.html to look at the pictures."

@@ -1,0 +1,127 @@
+"""Whole audits of drawn pictures, with an encoder that sees their large structure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from annotator.audit.findings import AuditResult, to_csv
+from annotator.audit.inputs import AuditLabels, AuditLoader
+from annotator.audit.run import audit_images, trace_images
+from annotator.errors import AnnotatorError
+from annotator.images.ref import ImageRef
+
+ODD = ['a,b "c"', "é ü", "=1+1", "-x", "i'm <b>"]  # ids of the first images
+N = 60
+
+
+@pytest.fixture(scope="module")
+def images(draw: Callable, encode: Callable, changed: Callable) -> list[ImageRef]:
+    """60 images of two kinds and what was planted: two copies and a picture of another kind."""
+    pictures = draw(N, seed=1, side=96)
+    half = np.linspace(0, 90, 96)[None, :].repeat(96, axis=0).astype(np.uint8)
+    pictures = [p // 2 + (half if i % 2 else half[:, ::-1]) for i, p in enumerate(pictures)]
+    files = {(ODD[i] if i < len(ODD) else f"i{i:02d}"): encode(p) for i, p in enumerate(pictures)}
+    files |= {
+        "mirrored": changed(pictures[1], "mirrored"),
+        "again": files["i10"],
+        "odd": encode(np.indices((96, 96)).sum(axis=0).astype(np.uint8) // 12 % 2 * 255),
+    }
+    return [ImageRef(id_, id_, lambda d=d: d) for id_, d in files.items()]
+
+
+@pytest.fixture(scope="module")
+def labels(images: list[ImageRef]) -> AuditLabels:
+    ids = [ref.id for ref in images]
+    concepts = {id_: (f"C{i % 2}", "C9") for i, id_ in enumerate(ids[:N])}
+    concepts["i20"], concepts["i33"] = ("C1", "C9"), ("C0", "C9")  # wrong
+    groups = {id_: f"p{i // 2}" for i, id_ in enumerate(ids[:N])}
+    sides = {id_: "train" if i < 40 else "test" for i, id_ in enumerate(ids)}
+    sides["i31"], sides["again"] = "test", "train"
+    return AuditLabels(concepts, {"C1": "right"}, groups, sides)
+
+
+@pytest.fixture(scope="module")
+def loader(pixel_embedder: Any) -> AuditLoader:
+    return AuditLoader(pixel_embedder, workers=1)
+
+
+@pytest.fixture(scope="module")
+def result(images: list[ImageRef], labels: AuditLabels, loader: AuditLoader) -> AuditResult:
+    return audit_images(images, labels, loader)
+
+
+def found(result: AuditResult) -> list[tuple[str, str, str]]:
+    return [(f.kind, f.image_id, f.other_id) for f in result.findings]
+
+
+def test_all_that_was_planted_is_found_and_nothing_else(result: AuditResult) -> None:
+    rows = found(result)
+    assert rows[:3] == [
+        ("leak", "é ü", "mirrored"),
+        ("straddle", "i31", "i30"),
+        ("exact", "i10", "again"),
+    ]
+    assert {row[:2] for row in rows[3:5]} == {("label", "i20"), ("label", "i33")}
+    assert rows[5:] == [("unlike", "odd", "")]
+    details = {f.image_id: f.detail for f in result.findings}
+    assert details["é ü"] == "mirrored; train and test"
+    assert details["i31"] == "group p15: 1 in test, 1 in train"
+    assert details["i20"].startswith("lacks C0 (") and "; holds C1 right (" in details["i20"]
+    assert result.notes == [] and not result.failed and result.others is None
+
+
+def test_the_number_of_threads_changes_nothing(
+    images: list[ImageRef], labels: AuditLabels, loader: AuditLoader, result: AuditResult
+) -> None:
+    again = audit_images(images, labels, replace(loader, workers=4))
+    assert to_csv(again.findings) == to_csv(result.findings)
+
+
+def test_the_order_of_the_images_changes_no_finding(
+    images: list[ImageRef], labels: AuditLabels, loader: AuditLoader, result: AuditResult
+) -> None:
+    again = audit_images(images[::-1], labels, loader)
+
+    def unordered(result: AuditResult) -> set[tuple[str, frozenset[str]]]:
+        return {(kind, frozenset(ids)) for kind, *ids in found(result)}
+
+    assert unordered(again) == unordered(result)
+
+
+def test_an_image_alone_and_one_that_cannot_be_read(
+    images: list[ImageRef], loader: AuditLoader
+) -> None:
+    broken = ImageRef("broken", "broken.png", lambda: b"broken")
+    result = audit_images([images[0], broken], AuditLabels({images[0].id: ("C1",)}), loader)
+    assert [ref.id for ref in result.images] == [images[0].id]
+    assert result.findings == [] and list(result.failed) == ["broken.png"]
+    assert len(result.notes) == 2  # neither concepts nor outliers could be checked
+    with pytest.raises(AnnotatorError, match="None of the 1 images"):
+        audit_images([broken], AuditLabels(), loader)
+
+
+def test_images_are_traced_to_another_collection(
+    images: list[ImageRef], loader: AuditLoader
+) -> None:
+    by_id = {ref.id: ref for ref in images}
+    result = trace_images([by_id["mirrored"], by_id["again"], by_id["i50"]], images[:12], loader)
+    assert found(result)[:2] == [("copy", "again", "i10"), ("copy", "mirrored", "é ü")]
+    assert result.findings[0].score == 1.0 and result.findings[0].detail.startswith("same pixels; ")
+    assert result.findings[2].kind != "copy" and result.findings[2].image_id == "i50"
+    assert all(len(f.sources) == 5 for f in result.findings)
+    assert result.others is not None and len(result.images) == 3
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_neither_collection_may_be_unreadable(
+    turned: bool, images: list[ImageRef], loader: AuditLoader
+) -> None:
+    broken = [ImageRef("broken", "broken.png", lambda: b"broken")]
+    first, second = (broken, images[:1]) if turned else (images[:1], broken)
+    with pytest.raises(AnnotatorError, match="of one of the two"):
+        trace_images(first, second, loader)
