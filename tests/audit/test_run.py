@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from annotator.audit.findings import AuditResult, to_csv
-from annotator.audit.inputs import AuditLabels, AuditLoader
+from annotator.audit.inputs import AuditLabels, AuditLoader, ReferenceIndex
 from annotator.audit.run import audit_images, trace_images
+from annotator.collection import Collection
 from annotator.errors import AnnotatorError
 from annotator.images.ref import ImageRef
+from annotator.indexing.build import build_index
+from annotator.knn.voting import Voting
 
 ODD = ['a,b "c"', "é ü", "=1+1", "-x", "i'm <b>"]  # ids of the first images
 N = 60
@@ -125,3 +130,65 @@ def test_neither_collection_may_be_unreadable(
     first, second = (broken, images[:1]) if turned else (images[:1], broken)
     with pytest.raises(AnnotatorError, match="of one of the two"):
         trace_images(first, second, loader)
+
+
+@pytest.fixture(scope="module")
+def indexes(
+    images: list[ImageRef], labels: AuditLabels, pixel_embedder: Any,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> dict[str, ReferenceIndex]:  # fmt: skip
+    """Of the 60 images, all concepts right; with and without thumbnails."""
+    refs = images[:N]
+    concepts = {ref.id: (f"C{i % 2}", "C9") for i, ref in enumerate(refs)}
+    collection = Collection(refs, concepts, {}, {}, labels.groups, [], [], {}, [])
+    folder = tmp_path_factory.mktemp("indexes")
+    made = {}
+    for name, thumbnails in (("pictures", True), ("plain", False)):
+        build_index(
+            collection, folder / name, pixel_embedder,
+            adaptation="none", voting=Voting(k=5), tuning=False, thumbnails=thumbnails,
+        )  # fmt: skip
+        made[name] = ReferenceIndex.open(folder / name)
+    return made
+
+
+def test_new_images_are_judged_by_an_index(
+    images: list[ImageRef], labels: AuditLabels, loader: AuditLoader,
+    indexes: dict[str, ReferenceIndex],
+) -> None:  # fmt: skip
+    by_id = {ref.id: ref for ref in images}
+    new = [by_id["odd"], by_id["mirrored"], by_id["i20"], by_id["i24"]]
+    copies = [ImageRef(f"new-{ref.id}", ref.where, ref.read) for ref in new]
+    sets = {"new-i20": ("C1", "C9"), "new-i24": ("C0", "C9")}  # i20 looks like C0
+    result = audit_images(copies, AuditLabels(sets), loader, index=indexes["pictures"])
+    assert found(result) == [("label", "new-i20", ""), ("unlike", "new-odd", "")]
+    assert "fifth nearest case of the index" in result.findings[1].detail
+    # Images that the index holds judge each other, of which there are too few.
+    held = audit_images(new[2:], labels, loader, index=indexes["pictures"])
+    assert found(held) == [] and held.notes[0].startswith("Concepts were not checked")
+
+
+def test_outliers_take_the_vectors_in_the_cache_of_the_index(
+    images: list[ImageRef], loader: AuditLoader, indexes: dict[str, ReferenceIndex], tmp_path: Path
+) -> None:
+    shutil.copytree(indexes["plain"].directory, tmp_path / "index")
+    index = ReferenceIndex.open(tmp_path / "index")
+    assert index.writable_cache == index.cache_file
+    index.cache_file.unlink()
+    result = audit_images(images[-1:], AuditLabels(), loader, index=index)
+    assert (
+        result.findings == [] and len(result.notes) == 1 and "not in its cache" in result.notes[0]
+    )
+
+
+def test_images_are_traced_to_an_index(
+    images: list[ImageRef], loader: AuditLoader, indexes: dict[str, ReferenceIndex]
+) -> None:
+    mirrored, again, odd = images[-3:]
+    result = trace_images([mirrored, again, odd], indexes["pictures"], loader)
+    assert found(result)[:2] == [("copy", "again", "i10"), ("copy", "mirrored", "é ü")]
+    assert result.findings[0].score > 0.95 and result.findings[1].detail.startswith("mirrored; ")
+    assert result.findings[2].kind == "source" and result.notes == []
+    plain = trace_images([mirrored, again], indexes["plain"], loader)
+    assert {f.kind for f in plain.findings} <= {"close", "source"}
+    assert len(plain.notes) == 1 and "keeps no small pictures" in plain.notes[0]
