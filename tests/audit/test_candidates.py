@@ -43,6 +43,7 @@ def test_a_copy_is_a_candidate_by_its_pixels_where_the_vectors_say_nothing(
     views = views_of(as_refs(files))
     rng = np.random.default_rng(0)
     noise = rng.normal(size=(len(views), 512)).astype(np.float32)
+    noise[24] = -noise[3]  # the least similar of all
     views = replace(views, vectors=noise / np.linalg.norm(noise, axis=1, keepdims=True))
     pairs = compare_within(views, workers=1)
     (best,) = np.flatnonzero(pairs.scores > PROMISING)

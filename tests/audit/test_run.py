@@ -98,6 +98,14 @@ def test_the_order_of_the_images_changes_no_finding(
     assert unordered(again) == unordered(result)
 
 
+def test_copies_of_an_outlier_do_not_vouch_for_it(
+    images: list[ImageRef], loader: AuditLoader
+) -> None:
+    odd = [ImageRef(f"odd{n}", f"odd{n}", images[-1].read) for n in range(6)]
+    result = audit_images([*images[:N], *odd], AuditLabels(), loader)
+    assert {f.image_id for f in result.findings if f.kind == "unlike"} == {ref.id for ref in odd}
+
+
 def test_an_image_alone_and_one_that_cannot_be_read(
     images: list[ImageRef], loader: AuditLoader
 ) -> None:
@@ -163,9 +171,14 @@ def test_new_images_are_judged_by_an_index(
     result = audit_images(copies, AuditLabels(sets), loader, index=indexes["pictures"])
     assert found(result) == [("label", "new-i20", ""), ("unlike", "new-odd", "")]
     assert "fifth nearest case of the index" in result.findings[1].detail
-    # Images that the index holds judge each other, of which there are too few.
-    held = audit_images(new[2:], labels, loader, index=indexes["pictures"])
-    assert found(held) == [] and held.notes[0].startswith("Concepts were not checked")
+    # If the index holds half of the images, they judge each other; of which there are too few.
+    given, index = AuditLabels(sets), indexes["pictures"]
+    half = audit_images([new[3], copies[2]], given, loader, index=index)
+    assert found(half)[1:] == [] and half.notes[0].startswith("Concepts were not checked")
+    third = audit_images(
+        [new[3], *copies[2:]], AuditLabels(sets), loader, index=indexes["pictures"]
+    )
+    assert ("label", "new-i20", "") in found(third) and third.notes == []
 
 
 def test_outliers_take_the_vectors_in_the_cache_of_the_index(
