@@ -1,1 +1,1 @@
-"""What is wrong with a collection: copies, leaks between sides, doubtful labels, strangers."""
+"""Audits: duplicates, leaks across a split, likely label errors, outliers, sources of images."""

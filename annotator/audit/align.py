@@ -1,10 +1,9 @@
-"""Whether two small pictures are one: laid over each other as well as they can be, and compared.
+"""Align two small pictures by scale and shift, and correlate their fine structure.
 
-A copy that was cropped, scaled, compressed or made brighter becomes the original again by a shift
-and a scale along each axis, so these four numbers are fitted (Gauss-Newton on pictures of mean 0
-and norm 1, from coarse to fine: Lucas and Kanade 1981; Evangelidis and Psarakis 2008), and what is
-compared in the end is the fine structure. Radiographs of two people are alike in the large and
-differ in the small.
+A copy that was cropped, scaled, compressed or brightened becomes the original again by a shift and
+a scale along each axis. These four numbers are fitted (Gauss-Newton on pictures of mean 0 and norm
+1, from coarse to fine: Lucas and Kanade 1981; Evangelidis and Psarakis 2008), then the fine
+structure is compared: radiographs of two people are alike in the large and differ in the small.
 """
 
 from __future__ import annotations
@@ -18,21 +17,21 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 Levels = Sequence[tuple[int, int, int, float | None]]
 
-# Side of the pictures, steps, pixels to each side of which a mean is taken away for the fine
-# structure, and its correlation with which a pair goes on. At 8 pixels nothing is fitted yet:
-# copies cropped by 5 % had at least 0.77 there, half of those cropped by 15 % less than 0.72, few
-# less than 0.4. At 16 and at 32 copies had at least 0.7.
-_QUICK = ((8, 0, 2, 0.4), (16, 4, 2, 0.65), (32, 3, 2, 0.65), (64, 3, 4, None))
-_CLOSE = ((16, 4, 2, 0.5), (32, 3, 2, 0.5), (64, 3, 4, 0.5), (128, 3, 6, None))
-# Scale and shift along x, then along y, of coordinates from -1 to 1, from which fitting starts: as
-# it is, and as if the second was cropped. Of stripes, one may be taken for the next one.
+SIDE, VERIFY_SIDE = 64, 128  # pixels of the pictures of `fit_pairs` and of `fit_closely`
+# Side of the pictures, steps, reach of the local mean that is subtracted for the fine structure,
+# and the least correlation with which a pair goes on. At 8 pixels nothing is fitted yet: copies
+# cropped by 5 % had at least 0.77 there, half of those cropped by 15 % less than 0.72, few less
+# than 0.4. At 16 and at 32 copies had at least 0.7.
+_QUICK_LEVELS = ((8, 0, 2, 0.4), (16, 4, 2, 0.65), (32, 3, 2, 0.65), (64, 3, 4, None))
+_CLOSE_LEVELS = ((16, 4, 2, 0.5), (32, 3, 2, 0.5), (64, 3, 4, 0.5), (128, 3, 6, None))
+# Scale and shift along x, then along y, of coordinates from -1 to 1, from which fitting starts:
+# none, and as if the second was cropped, because one stripe may be taken for the next.
 _FIRST_SIDE = 16
 _STARTS = np.array([[0, 0, 0, 0], [0.05, 0, 0.05, 0]], np.float32)
-CLOSE_SIDE = 128  # pixels of the larger pictures
 _PAIRS_AT_ONCE = 256
-_LEAST_SCALE, _MOST_SHIFT = 0.8, 0.2  # that a copy is looked for; of the side
-_CONTRAST, _FAINT = 50.0, 10.0  # grey levels: of a whole picture, and what counts as noise
-_FLAT = 1.0  # grey levels of deviation; with less there is nothing to compare
+_LEAST_SCALE, _MOST_SHIFT = 0.8, 0.2  # of a copy, as shares of the side
+_CONTRAST, _FAINT = 50.0, 10.0  # grey levels: of a whole picture, and of noise
+_FLAT = 1.0  # grey levels of standard deviation; with less there is nothing to compare
 
 
 def fit_pairs(
@@ -44,19 +43,19 @@ def fit_pairs(
     *,
     workers: int = 1,
 ) -> Floats:
-    """Lay picture `others[i]` of `second`, mirrored or not, over picture `rows[i]` of `first`.
+    """Correlate picture `rows[i]` of `first` and, aligned with it, `others[i]` of `second`.
 
     Args:
         first: uint8[n, 64, 64].
         second: uint8[m, 64, 64].
         rows: int64[p].
         others: int64[p].
-        mirrored: bool[p].
+        mirrored: bool[p], whether the second picture is mirrored first.
         workers: Threads.
 
     Returns:
-        float32[p]: the correlation of the two fine structures, -1..1; 0 for pairs that are so
-        unlike each other that they were given up early, and where a picture is of one colour.
+        float32[p]: the correlation of the two fine structures, -1..1; 0 for pairs given up early
+        at a coarse level, and where a picture is of one colour.
     """
     parts = [slice(i, i + _PAIRS_AT_ONCE) for i in range(0, len(rows), _PAIRS_AT_ONCE)]
 
@@ -64,7 +63,7 @@ def fit_pairs(
         a = first[rows[part]].astype(np.float32)
         b = second[others[part]].astype(np.float32)
         b = np.where(mirrored[part, None, None], b[:, :, ::-1], b)
-        return _fit_both(a, b, _QUICK)
+        return _fit_both(a, b, _QUICK_LEVELS)
 
     with ThreadPoolExecutor(max(1, workers), thread_name_prefix="align") as pool:
         values = list(pool.map(fitted, parts))
@@ -72,32 +71,31 @@ def fit_pairs(
 
 
 def fit_closely(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> Floats:
-    """As `fit_pairs` with larger pictures, uint8[p, 128, 128], all parts of which count alike."""
-    return _fit_both(first.astype(np.float32), second.astype(np.float32), _CLOSE)
+    """As `fit_pairs` for pictures uint8[p, 128, 128], with local contrast evened out."""
+    return _fit_both(first.astype(np.float32), second.astype(np.float32), _CLOSE_LEVELS)
 
 
 def _fit_both(a: Floats, b: Floats, levels: Levels) -> Floats:
-    """The second laid over the first or the first over the second, whichever fits better."""
+    """The better of aligning the second with the first and the first with the second."""
     best: Floats = np.maximum(_fit(a, b, levels), _fit(b, a, levels))
     return best
 
 
 def _fit(a: Floats, b: Floats, levels: Levels) -> Floats:
-    """float32[p]: as `fit_pairs`, of float32[p, side, side]."""
     result = np.zeros(len(a), np.float32)
     left = np.flatnonzero((a.std(axis=(1, 2)) > _FLAT) & (b.std(axis=(1, 2)) > _FLAT))
     warp = np.zeros((len(left), 4), np.float32)
     for side, steps, reach, least in levels:
         if not len(left):
             break
-        small_a, small_b = _reduced(a[left], side), _reduced(b[left], side)
+        small_a, small_b = _downsampled(a[left], side), _downsampled(b[left], side)
         starts = [warp + start for start in _STARTS] if side == _FIRST_SIDE else [warp]
         value, warp = np.full(len(left), -np.inf, np.float32), starts[0]
         for tried in starts:
             for _ in range(steps):
                 tried = _step(small_a, small_b, tried)
-            laid, inside = _laid(small_b, tried)
-            seen = _evened if side == CLOSE_SIDE else _structure
+            laid, inside = _warped(small_b, tried)
+            seen = _evened_structure if side == VERIFY_SIDE else _fine_structure
             fits = _correlation(seen(small_a, reach), seen(laid, reach), inside)
             better = fits > value
             value = np.where(better, fits, value)
@@ -110,7 +108,7 @@ def _fit(a: Floats, b: Floats, levels: Levels) -> Floats:
     return result
 
 
-def _reduced(pictures: Floats, side: int) -> Floats:
+def _downsampled(pictures: Floats, side: int) -> Floats:
     """float32[p, side, side]: means of square blocks."""
     n, large = len(pictures), pictures.shape[1]
     block = large // side
@@ -120,8 +118,8 @@ def _reduced(pictures: Floats, side: int) -> Floats:
     return means
 
 
-def _places(warp: Floats, side: int) -> Floats:
-    """float32[p, 2, side]: where each column and each row of the first picture lies in the second.
+def _coordinates(warp: Floats, side: int) -> Floats:
+    """float32[p, 2, side]: pixel in the second picture of each column and row of the first.
 
     `warp` holds scale and shift along x, then along y, of coordinates from -1 to 1.
     """
@@ -131,11 +129,11 @@ def _places(warp: Floats, side: int) -> Floats:
     return ((there + 1) * np.float32((side - 1) / 2)).astype(np.float32)
 
 
-def _laid(pictures: Floats, warp: Floats) -> tuple[Floats, Floats]:
-    """The second pictures as seen from the first, and 1 where they cover them, else 0."""
+def _warped(pictures: Floats, warp: Floats) -> tuple[Floats, Floats]:
+    """Pictures resampled by a warp, and 1 for pixels from inside the picture, else 0."""
     side = pictures.shape[1]
-    places = _places(warp, side)
-    within = places.clip(0, side - 1)  # beyond the edge, its pixels go on
+    places = _coordinates(warp, side)
+    within = places.clip(0, side - 1)  # edge pixels repeat beyond the edge
     distance = np.abs(within[..., None] - np.arange(side, dtype=np.float32))
     weights = np.maximum(1 - distance, 0, dtype=np.float32)  # linear interpolation
     covered = ((places >= -0.01) & (places <= side - 0.99)).astype(np.float32)
@@ -158,9 +156,9 @@ def _correlation(a: Floats, b: Floats, inside: Floats) -> Floats:
 
 
 def _step(a: Floats, b: Floats, warp: Floats) -> Floats:
-    """One step of Gauss-Newton towards the warp at which a and b agree."""
+    """One Gauss-Newton step of the warp that aligns b with a."""
     side = a.shape[1]
-    laid, inside = _laid(b, warp)
+    laid, inside = _warped(b, warp)
     dx, dy = np.gradient(laid, axis=2), np.gradient(laid, axis=1)
     x = np.linspace(-1, 1, side, dtype=np.float32)
     half = np.float32((side - 1) / 2)
@@ -184,8 +182,8 @@ def _step(a: Floats, b: Floats, warp: Floats) -> Floats:
     return moved.reshape(-1, 4).astype(np.float32)
 
 
-def _structure(pictures: Floats, reach: int) -> Floats:
-    """Each picture less the mean of each pixel's surroundings, `reach` pixels to each side."""
+def _fine_structure(pictures: Floats, reach: int) -> Floats:
+    """Pictures less their local mean, taken over `reach` pixels to each side."""
     side, width = pictures.shape[1], 2 * reach + 1
     # The mean as one matrix for each axis; beyond the edge the picture is mirrored.
     near = np.zeros((side, side), np.float32)
@@ -195,11 +193,11 @@ def _structure(pictures: Floats, reach: int) -> Floats:
     return (pictures - near @ pictures @ near.T).astype(np.float32)
 
 
-def _evened(pictures: Floats, reach: int) -> Floats:
-    """The fine structure, divided by how strong it is around: a skull does not outvote a brain."""
+def _evened_structure(pictures: Floats, reach: int) -> Floats:
+    """Fine structure divided by its local strength: a skull does not outvote a brain."""
     deviation = np.maximum(pictures.std(axis=(1, 2), keepdims=True), _FLAT)
-    fine = _structure(pictures * (_CONTRAST / deviation), reach)
+    fine = _fine_structure(pictures * (_CONTRAST / deviation), reach)
     squares = fine * fine
-    around = np.maximum(squares - _structure(squares, 2 * reach), 0)
+    around = np.maximum(squares - _fine_structure(squares, 2 * reach), 0)
     evened: Floats = (fine / np.sqrt(around + _FAINT**2)).astype(np.float32)
     return evened

@@ -1,142 +1,128 @@
-"""An audit from image files to what was found."""
+"""The two audits: of a collection and its labels, and of images against another collection."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
 
-from annotator.audit.candidates import looks_projection
-from annotator.audit.duplicates import LEAST_SCORE
-from annotator.audit.examine import Given, examine
-from annotator.audit.findings import Finding, to_dict
-from annotator.audit.material import Gathering, Material
-from annotator.audit.report import Pictures, pictures_of
-from annotator.audit.sources import Source
-from annotator.audit.stored import Cases
-from annotator.audit.trace import trace
+from annotator.audit.candidates import unsupervised_projection
+from annotator.audit.duplicates import (
+    MIN_CORRELATION,
+    duplicate_findings,
+    find_duplicates,
+    group_leaks,
+    merged_groups,
+    same_pixels,
+)
+from annotator.audit.findings import ORDER, AuditResult
+from annotator.audit.inputs import AuditLabels, AuditLoader, ReferenceIndex
+from annotator.audit.labels import check_labels
+from annotator.audit.outliers import find_outliers
+from annotator.audit.sources import find_sources, source_findings
 from annotator.errors import AnnotatorError
 from annotator.images.ref import ImageRef
 
 
-@dataclass(frozen=True)
-class Result:
-    """What an audit found.
-
-    Attributes:
-        images: That could be used.
-        others: What they were compared with: images, an index, or None for themselves.
-        findings: By kind, in each kind the surest first.
-        sources: With `others`, for each finding the sources of its image, ranked; else empty.
-        notes: What could not be checked, in sentences.
-        failed: Reason by place of each image that could not be used.
-    """
-
-    images: Sequence[ImageRef]
-    others: Sequence[ImageRef] | Cases | None
-    findings: Sequence[Finding]
-    sources: Sequence[Sequence[tuple[str, Source]]]
-    notes: Sequence[str]
-    failed: Mapping[str, str]
-
-    def pictures(self, shown: Sequence[Finding], *, workers: int) -> tuple[Pictures, Pictures]:
-        """Small pictures of the images of some findings, and of their others."""
-        first = {f.image_id for f in shown}
-        second = {f.other_id for f in shown if f.other_id}
-        if self.others is None:
-            both = pictures_of(self.images, first | second, workers=workers)
-            return both, both
-        ours = pictures_of(self.images, first, workers=workers)
-        if isinstance(self.others, Cases):
-            return ours, self.others.picture
-        return ours, pictures_of(self.others, second, workers=workers)
-
-    def to_dict(self, shown: Sequence[Finding]) -> dict[str, Any]:
-        """As plain JSON types, with some of the findings."""
-        counts: dict[str, int] = {}
-        for finding in self.findings:
-            counts[finding.kind] = counts.get(finding.kind, 0) + 1
-        rows = [to_dict(finding) for finding in shown]
-        if self.sources:
-            of = {f.image_id: s for f, s in zip(self.findings, self.sources, strict=True)}
-            for row in rows:
-                row["sources"] = [
-                    {
-                        "id": id_,
-                        "flag": s.flag,
-                        "correlation": round(s.correlation, 4),
-                        "similarity": round(s.similarity, 4),
-                        "closeness": round(s.closeness, 4),
-                    }
-                    for id_, s in of[row["id"]]
-                ]
-        return {
-            "images": len(self.images),
-            "counts": counts,
-            "notes": list(self.notes),
-            "failed": dict(self.failed),
-            "findings": rows,
-        }
-
-
 def audit_images(
     images: Sequence[ImageRef],
-    given: Given,
-    gathering: Gathering,
+    labels: AuditLabels,
+    loader: AuditLoader,
     *,
-    cases: Cases | None = None,
-    least: float = LEAST_SCORE,
-) -> Result:
-    """Look for everything that may be wrong with a collection (`examine`).
+    index: ReferenceIndex | None = None,
+    threshold: float = MIN_CORRELATION,
+) -> AuditResult:
+    """Look for duplicates, leaks, label issues and outliers.
+
+    Args:
+        images: The collection.
+        labels: Its concepts, groups and sides of a split.
+        loader: Embeds the images.
+        index: Outliers are then images unlike all of the index, which also judges the concepts
+            unless it holds at least half of the images itself.
+        threshold: Least correlation of a near duplicate.
 
     Raises:
         AnnotatorError: No image could be used.
     """
-    material = gathering.gather(images)
-    found = examine(
-        material,
-        given,
-        gathering.embedder,
-        cases=cases,
-        least=least,
-        workers=gathering.workers,
-    )
-    return Result(material.images, None, found.findings, (), found.notes, material.failed)
+    blocks, workers = loader.embedder.blocks, loader.workers
+    with loader.load(images) as data:
+        ids = data.ids
+        views = data.views(unsupervised_projection(data.vectors, blocks))
+        duplicates = find_duplicates(
+            data.images, data.contents, views, threshold=threshold, workers=workers
+        )
+        findings = duplicate_findings(duplicates, ids, labels)
+        findings += group_leaks(ids, labels.groups, labels.sides)
+        # A copy says nothing of what an image resembles, nor which concepts are right.
+        groups = merged_groups(ids, labels.groups, duplicates)
+        held = index is not None and 2 * len(set(ids) & set(index.stored.ids)) >= len(ids)
+        issues, notes = check_labels(data, labels, groups, blocks, None if held else index)
+        outliers, more_notes = find_outliers(
+            data, groups, loader.embedder.fingerprint.digest, index
+        )
+    findings = sorted([*findings, *issues, *outliers], key=lambda f: ORDER.index(f.kind))
+    return AuditResult(data.images, findings, [*notes, *more_notes], data.failed)
 
 
 def trace_images(
     images: Sequence[ImageRef],
-    against: Sequence[ImageRef] | Cases,
-    gathering: Gathering,
+    against: Sequence[ImageRef] | ReferenceIndex,
+    loader: AuditLoader,
     *,
-    least: float = LEAST_SCORE,
-) -> Result:
-    """For each image its most likely sources among other images, or in an index (`trace`).
+    threshold: float = MIN_CORRELATION,
+) -> AuditResult:
+    """For each image its most likely sources among other images, or in an index.
+
+    An index without thumbnails is only compared by its vectors, which does not tell a copy from a
+    close image.
+
+    Args:
+        images: The images.
+        against: Where they may come from.
+        loader: Embeds the images; for an index with its encoder.
+        threshold: Least correlation of a copy.
 
     Raises:
         AnnotatorError: No image could be used.
     """
-    collection: Material | Cases
-    others: Sequence[ImageRef] | Cases
-    if isinstance(against, Cases):
-        material = gathering.gather(images)
-        collection = others = against
-        projection, failed = against.projection, material.failed
-    else:
-        # Together, so that what sets the images apart from the others is seen as well.
-        both = gathering.gather([*against, *images])
+    if isinstance(against, ReferenceIndex):
+        return _trace_in_index(images, against, loader, threshold)
+    # Together, so that what sets the images apart from the others is seen as well.
+    with loader.load([*against, *images]) as both:
         first = {id(ref) for ref in against}
         n = sum(id(ref) in first for ref in both.images)
-        collection, material = both.part(slice(0, n)), both.part(slice(n, None))
-        if not n or not material.images:
+        others, data = both.part(slice(0, n)), both.part(slice(n, None))
+        if not n or not data.images:
             raise AnnotatorError("None of the images of one of the two could be used.")
-        projection, failed = looks_projection(both.vectors, gathering.embedder.blocks), both.failed
-        others = collection.images
-    found = trace(
-        material,
-        collection,
-        projection,
-        least=least,
-        workers=gathering.workers,
-    )
-    return Result(material.images, others, found.findings, found.sources, found.notes, failed)
+        projection = unsupervised_projection(both.vectors, loader.embedder.blocks)
+        sources = find_sources(
+            data.views(projection),
+            others.views(projection),
+            others.ids,
+            lambda row, other: same_pixels(data.images, others.images, row, other),
+            threshold=threshold,
+            workers=loader.workers,
+        )
+    findings = source_findings(data.ids, sources)
+    return AuditResult(data.images, findings, [], both.failed, others.images)
+
+
+def _trace_in_index(
+    images: Sequence[ImageRef], index: ReferenceIndex, loader: AuditLoader, threshold: float
+) -> AuditResult:
+    stored = index.stored
+    with loader.load(images) as data:
+        sources = find_sources(
+            data.views(index.projection),
+            index.views(),
+            stored.ids,
+            lambda row, other: data.contents[row] == stored.content(other),
+            threshold=threshold,
+            workers=loader.workers,
+        )
+    notes = []
+    if not stored.has_thumbnails:
+        notes.append(
+            "The index keeps no small pictures, so copies are only found to be close: build it "
+            "with --thumbnails, or name the folder of its images."
+        )
+    return AuditResult(data.images, source_findings(data.ids, sources), notes, data.failed, stored)

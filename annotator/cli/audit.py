@@ -25,11 +25,7 @@ from annotator.cli.sections import Command, option
 from annotator.errors import AnnotatorError
 
 if TYPE_CHECKING:
-    from annotator.audit.examine import Given
-    from annotator.audit.findings import Finding
-    from annotator.audit.material import Gathering
-    from annotator.audit.run import Result
-    from annotator.audit.stored import Cases
+    from annotator.audit.inputs import AuditLabels, AuditLoader, ReferenceIndex
     from annotator.collection import OnDuplicate
     from annotator.images.ref import ImageRef
     from index.protocols import IndexLocation
@@ -136,21 +132,21 @@ def audit_command(
         raise click.UsageError("--against takes images alone: no CONCEPTS and no tables.")
     refs = find_images_of(images, on_duplicate)
     if against:
-        others, cases = _others(against, place, on_duplicate)
+        others, index = _others(against, place, on_duplicate)
+        loader = _loader(index, embedder, cache, embedding)
 
         from annotator.audit.run import trace_images
 
-        with _gathering(cases, embedder, cache, embedding) as gathering:
-            result = trace_images(refs, others, gathering, least=threshold)
+        result = trace_images(refs, others, loader, threshold=threshold)
     else:
-        given = _given(images, concepts, names, groups, split)
-        _say_unmatched(refs, given)
-        cases = _cases(place) if place else None
+        labels = _labels(images, concepts, names, groups, split)
+        _say_unmatched(refs, labels)
+        index = _reference(place) if place else None
+        loader = _loader(index, embedder, cache, embedding)
 
         from annotator.audit.run import audit_images
 
-        with _gathering(cases, embedder, cache, embedding) as gathering:
-            result = audit_images(refs, given, gathering, cases=cases, least=threshold)
+        result = audit_images(refs, labels, loader, index=index, threshold=threshold)
     shown, left_out = limited(result.findings, limit)
     if table_format == "json":
         table = json.dumps(result.to_dict(shown), indent=2, ensure_ascii=False) + "\n"
@@ -158,8 +154,10 @@ def audit_command(
         table = to_csv(shown)
     write_result(table, None)
     if out:
+        from annotator.audit.report import page
+
         title = f"Audit of {images}" + (f" against {against}" if against else "")
-        write_result(_page(title, result, shown, left_out, embedding.workers), out)
+        write_result(page(title, result, shown, left_out, workers=loader.workers), out)
         say(f"Page: {out}")
     for note in result.notes:
         say(note)
@@ -173,11 +171,11 @@ def audit_command(
     return EXIT_PARTIAL if result.failed else EXIT_OK
 
 
-def _given(
+def _labels(
     images: str, concepts: str | None, names: Path | None, groups: str | None, split: str | None
-) -> Given:
+) -> AuditLabels:
     """The contents of the tables."""
-    from annotator.audit.examine import Given
+    from annotator.audit.inputs import AuditLabels
     from annotator.collection import parquet_tables
     from annotator.tables.formats import read_column, read_concepts, read_names
 
@@ -185,7 +183,7 @@ def _given(
         sets: Mapping[str, tuple[str, ...]] | None = read_concepts(concepts)
     else:
         sets = parquet_tables(images)[0] if images.endswith(".parquet") else None
-    return Given(
+    return AuditLabels(
         concepts=sets,
         names=read_names(names) if names else {},
         groups=read_column(groups) if groups else {},
@@ -193,12 +191,12 @@ def _given(
     )
 
 
-def _say_unmatched(images: Sequence[ImageRef], given: Given) -> None:
+def _say_unmatched(images: Sequence[ImageRef], labels: AuditLabels) -> None:
     known = {ref.id for ref in images}
     for what, ids in (
-        ("ids of the concepts have no image", set(given.concepts or ()) - known),
-        ("images have no concepts", known - set(given.concepts) if given.concepts else set()),
-        ("images have no side", known - set(given.sides) if given.sides else set()),
+        ("ids of the concepts have no image", set(labels.concepts or ()) - known),
+        ("images have no concepts", known - set(labels.concepts) if labels.concepts else set()),
+        ("images have no side", known - set(labels.sides) if labels.sides else set()),
     ):
         if ids:
             say(f"{len(ids)} {what}: {', '.join(sorted(ids)[:3])}{', …' * (len(ids) > 3)}")
@@ -206,20 +204,20 @@ def _say_unmatched(images: Sequence[ImageRef], given: Given) -> None:
 
 def _others(
     against: str, place: IndexLocation | None, on_duplicate: OnDuplicate
-) -> tuple[Sequence[ImageRef] | Cases, Cases | None]:
+) -> tuple[Sequence[ImageRef] | ReferenceIndex, ReferenceIndex | None]:
     """The possible sources of images, and the index whose encoder and cache are used."""
-    from annotator.audit.stored import is_index
+    from annotator.audit.inputs import is_index
     from annotator.images.sources import find_images
 
     if is_index(against):
-        cases = _cases(against)
-        return cases, cases
-    encoder = _cases(place) if place else None
+        index = _reference(against)
+        return index, index
+    encoder = _reference(place) if place else None
     return find_images(against, on_duplicate=on_duplicate).images, encoder
 
 
-def _cases(where: str | IndexLocation) -> Cases:
-    from annotator.audit.stored import Cases
+def _reference(where: str | IndexLocation) -> ReferenceIndex:
+    from annotator.audit.inputs import ReferenceIndex
     from index.folder.location import FolderLocation
     from index.locations import locate
 
@@ -229,44 +227,30 @@ def _cases(where: str | IndexLocation) -> Cases:
             f"An audit needs all vectors, and those of {place} lie on a server.",
             "Give an index that lies in a folder.",
         )
-    return Cases.open(place.folder)
+    return ReferenceIndex.open(place.folder)
 
 
-def _gathering(
-    cases: Cases | None, embedder: str, cache: Path | None, embedding: EmbeddingOptions
-) -> Gathering:
+def _loader(
+    index: ReferenceIndex | None, embedder: str, cache: Path | None, embedding: EmbeddingOptions
+) -> AuditLoader:
     """Embeds the images, with the encoder and the cache of an index if there is one."""
-    from annotator.audit.material import Gathering  # torch comes with it, after the cheap checks
+    from annotator.audit.inputs import AuditLoader  # torch comes with it, after the cheap checks
+    from annotator.encoders.local_runner import default_workers
     from annotator.encoders.registry import make_embedder
     from annotator.indexing.metadata import IndexMetadata
 
-    if cases is not None:
-        encoder = IndexMetadata.of(cases.stored).make_embedder(device=embedding.device)
-        cache = cache or cases.cache
+    if index is not None:
+        encoder = IndexMetadata.of(index.stored).make_embedder(device=embedding.device)
+        cache = cache or index.writable_cache
     else:
         encoder = make_embedder(embedder, device=embedding.device)
-    return Gathering(
+    return AuditLoader(
         encoder,
         cache=None if embedding.no_cache else cache,
         batch_size=embedding.batch_size,
-        workers=embedding.workers,
+        workers=embedding.workers or default_workers(),
         on_error=embedding.on_error,
     )
-
-
-def _page(
-    title: str,
-    result: Result,
-    shown: Sequence[Finding],
-    left_out: dict[str, int],
-    workers: int | None,
-) -> str:
-    from annotator.audit.report import page
-    from annotator.encoders.local_runner import default_workers
-
-    pictures = result.pictures(shown, workers=workers or default_workers())
-    about = f"{len(result.images)} images."
-    return page(title, about, shown, left_out, *pictures, notes=result.notes)
 
 
 def _hint(counts: Mapping[str, int], *, has_page: bool, traced: bool) -> str:

@@ -1,15 +1,22 @@
-"""Small pictures: in order, small, and never in the way of anything."""
+"""Thumbnails: in order, small, and never in the way of anything."""
 
 from __future__ import annotations
 
 import io
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from annotator.errors import ImageError
 from annotator.images.ref import ImageRef
-from annotator.images.thumbnails import SIDE, make_thumbnails
+from annotator.images.thumbnails import (
+    SIDE,
+    grey_thumbnail,
+    grey_thumbnail_of,
+    grey_thumbnails,
+    make_thumbnails,
+)
 
 
 def ref(name: str, width: int, height: int, level: int) -> ImageRef:
@@ -46,3 +53,16 @@ def test_closing_early_stops_the_work() -> None:
     pictures = make_thumbnails([ref(str(i), 50, 50, 0) for i in range(200)], workers=2)
     next(pictures)
     pictures.close()
+
+
+def test_grey_thumbnails_fill_a_square_and_are_black_where_there_is_no_image() -> None:
+    refs = [ref("wide", 300, 100, 90), ImageRef("gone", "gone", gone), ref("small", 20, 40, 7)]
+    thumbnails = grey_thumbnails(refs, 64, workers=2)
+    assert thumbnails.shape == (3, 64, 64) and thumbnails.dtype == np.uint8
+    assert [sorted(set(t.ravel().tolist())) for t in thumbnails] == [[90], [0], [7]]
+
+
+def test_a_grey_thumbnail_of_what_is_no_image() -> None:
+    with pytest.raises(ImageError):
+        grey_thumbnail(b"no image", 64)
+    assert not grey_thumbnail_of(ImageRef("x", "x", lambda: b"no image"), 64).any()
