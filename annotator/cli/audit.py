@@ -49,36 +49,36 @@ _FAIL_ON = "exact,leak,straddle,copy"
     "--index",
     "place",
     type=LocationType(),
-    help="Index to compare IMAGES with, to find unlike ones; its encoder and cache are used.",
+    help="Reference index for duplicates and outliers; supplies the encoder and the cache.",
 )
 @option(
     "Encoder",
     "--embedder",
     default="efficientnet-lite0",
     metavar="NAME",
-    help="The encoder, without --index (as for build-index).",
+    help="Encoder if there is no --index (as for build-index).",
 )
 @option(
     "Checks",
     "--against",
     metavar="TRAIN",
-    help="Images or an index: only find which of them each of IMAGES comes from.",
+    help="Images or an index: only search them for the sources of IMAGES.",
 )
 @option(
     "Checks",
     "--threshold",
     type=click.FloatRange(0.8, 1),
     default=0.88,
-    help="Least correlation of near duplicates.",
+    help="Minimum correlation of near duplicates.",
 )
 @option(
     "Checks",
     "--fail-on",
     metavar="KIND,…",
     default=_FAIL_ON,
-    help="Kinds that make the exit code 1 (also: near, label, unlike, close; none: never).",
+    help="Kinds that set exit code 1 (also: near, label, unlike, close; none: never).",
 )
-@option("Output", "--out", type=file_path(dir_okay=False), help="Page with the pictures (.html).")
+@option("Output", "--out", type=file_path(dir_okay=False), help="HTML page with the pictures.")
 @option(
     "Output",
     "--format",
@@ -92,10 +92,10 @@ _FAIL_ON = "exact,leak,straddle,copy"
     "--limit",
     type=click.IntRange(1),
     default=150,
-    help="Most rows of each kind; the surest are kept.",
+    help="Maximum rows per kind, by confidence.",
 )
 @option(
-    "Running", "--cache", type=file_path(dir_okay=False), help="File that keeps computed vectors."
+    "Running", "--cache", type=file_path(dir_okay=False), help="Cache file of computed vectors."
 )
 @embedding_options
 def audit_command(
@@ -116,11 +116,11 @@ def audit_command(
     cache: Path | None,
     embedding: EmbeddingOptions,
 ) -> int:
-    """Find what is wrong with IMAGES and their CONCEPTS: a table, a page and an exit code.
+    """Audit IMAGES and their CONCEPTS: a table, an optional page and an exit code.
 
-    Finds exact duplicates; the same picture scaled, compressed, cropped, mirrored or brightened;
-    either on both sides of a split; groups on both sides; concepts that similar images contradict;
-    images unlike any other. The exit code is 1 if a kind of --fail-on was found.
+    Reports exact duplicates; near duplicates (scaled, compressed, cropped, mirrored, brightened);
+    duplicates and groups across a split; concepts contradicted by similar images; images unlike any
+    other. The exit code is 1 if a kind of --fail-on was found.
 
     \b
     annotator audit images/ concepts.csv --split split.csv --groups patients.csv --out audit.html
@@ -133,7 +133,7 @@ def audit_command(
     if unknown := sorted(failing - set(KINDS)):
         raise click.UsageError(f"--fail-on: no kind {', '.join(unknown)} ({', '.join(KINDS)}).")
     if against and (concepts or split or groups or names):
-        raise click.UsageError("--against takes images alone: no CONCEPTS and no tables.")
+        raise click.UsageError("--against takes only images: no CONCEPTS and no tables.")
     refs = find_images_of(images, on_duplicate)
     if against:
         others, cases = _others(against, place, on_duplicate)
@@ -176,7 +176,7 @@ def audit_command(
 def _given(
     images: str, concepts: str | None, names: Path | None, groups: str | None, split: str | None
 ) -> Given:
-    """The contents of the tables."""
+    """Read the tables."""
     from annotator.audit.examine import Given
     from annotator.collection import parquet_tables
     from annotator.tables.formats import read_column, read_concepts, read_names
@@ -226,8 +226,8 @@ def _cases(where: str | IndexLocation) -> Cases:
     place = locate(where)
     if not isinstance(place, FolderLocation):
         raise AnnotatorError(
-            f"An audit needs all vectors, and those of {place} lie on a server.",
-            "Give an index that lies in a folder.",
+            f"An audit reads all vectors, but {place} is on a server.",
+            "Give an index in a folder.",
         )
     return Cases.open(place.folder)
 
@@ -235,7 +235,7 @@ def _cases(where: str | IndexLocation) -> Cases:
 def _gathering(
     cases: Cases | None, embedder: str, cache: Path | None, embedding: EmbeddingOptions
 ) -> Gathering:
-    """Embeds the images, with the encoder and the cache of an index if there is one."""
+    """Embedding of the images, with the encoder and the cache of the index if there is one."""
     from annotator.audit.material import Gathering  # torch comes with it, after the cheap checks
     from annotator.encoders.registry import make_embedder
     from annotator.indexing.metadata import IndexMetadata
@@ -270,7 +270,6 @@ def _page(
 
 
 def _hint(counts: Mapping[str, int], *, has_page: bool, traced: bool) -> str:
-    """The next step."""
     if counts and not has_page:
         return "Next: add --out audit.html to look at the pictures."
     if traced:
