@@ -325,7 +325,7 @@ def test_what_cannot_be_tuned(tmp_path: Path, index: Path, images: Path, tuned_i
     assert "does not exist" in problem(invoke("tune", "--index", tmp_path / "nowhere"))
     assert "is no index" in problem(invoke("tune", "--index", images))
     without_lists = problem(invoke("tune", "--index", index, "--json"))
-    assert "keeps no neighbour lists to tune on" in without_lists
+    assert "has no neighbour lists to tune on" in without_lists
     assert "build it again" in without_lists
     with VersionWriter(tuned_index):
         message = problem(invoke("tune", "--index", tuned_index, "--k", "3", "--json"))
