@@ -203,7 +203,7 @@ def tune_index(
     if lists is None:
         raise AnnotatorError(
             f"{place} has no neighbour lists to tune on.",
-            "It was built with --no-tune or from too few images: rebuild it.",
+            "It was built with --no-tune or from too few images: build it again.",
         )
     tuned = choose_voting(lists, stored.labels, start=voting, fixed=fixed)
     metadata = replace(metadata, voting=tuned.voting, tuning=tuned.to_dict())
