@@ -31,15 +31,15 @@ class Collection:
     """Images with their concepts, matched by id.
 
     Attributes:
-        images: Sorted by id; each of them has an entry in `concepts`.
+        images: Images sorted by id, all with an entry in `concepts`.
         concepts: CUIs by image id.
         names: Name by CUI, where known.
         captions: Caption by image id, where given.
-        groups: Patient, study or figure by image id, where known. Images without one are each a
-            group of their own.
-        without_image: Ids of the concepts file that have no image; left out.
-        without_concepts: Images whose id is not in the concepts file; left out.
-        duplicates: Where images lie that share an id; the first of each is used.
+        groups: Patient, study or figure by image id, where known. Each image without one is a
+            group of its own.
+        without_image: Ids of the concepts file without an image; left out.
+        without_concepts: Images without an entry in the concepts file; left out.
+        duplicates: Paths of images with the same id; the first of each is used.
         ignored: Files that are not images.
     """
 
@@ -54,7 +54,7 @@ class Collection:
     ignored: Sequence[str]
 
     def report(self) -> list[str]:
-        """One line for each kind of mismatch, with a count and examples."""
+        """Describe each kind of mismatch in one line, with a count and examples."""
         lines = []
         for what, where in (
             ("ids of the concepts file have no image and are left out", self.without_image),
@@ -85,18 +85,18 @@ def read_collection(
     Args:
         images: A folder, a glob, a list file or Parquet files; see `find_images`.
         concepts: A ground-truth file of any year, ROCO v1 or ROCOv2; None for Parquet files, which
-            carry their concepts.
-        names: Names of CUIs.
-        captions: Captions by id.
-        groups: "FILE" or "FILE:COLUMN" with each image's patient or study.
-        split: "FILE" or "FILE:COLUMN" with each image's side.
-        only: The side to keep, such as "train".
+            contain their concepts.
+        names: Table of concept names by CUI.
+        captions: Table of captions by id.
+        groups: "FILE" or "FILE:COLUMN" with the patient or study of each image.
+        split: "FILE" or "FILE:COLUMN" with the subset (side) of each image.
+        only: Side to keep, such as "train".
         on_mismatch: "skip" leaves out ids without an image and images without an id (see
-            `Collection.report`); "fail" refuses them.
-        on_duplicate: "fail" refuses two images with one id; "first" uses the first path.
+            `Collection.report`); "fail" raises.
+        on_duplicate: "fail" raises if images have the same id; "first" uses the first path.
 
     Raises:
-        AnnotatorError: A file is missing or malformed, nothing matches, or an option refuses.
+        AnnotatorError: A file is missing or malformed, nothing matches, or as the options say.
     """
     found = find_images(images, on_duplicate=on_duplicate)
     if concepts is None:
@@ -140,12 +140,12 @@ def read_collection(
 def parquet_tables(
     images: str | Path | Sequence[str | Path],
 ) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
-    """Concepts and captions by image id of Parquet files, which carry them.
+    """Read concepts and captions by image id from Parquet files.
 
-    The CUIs are as `read_concepts` gives those of tables.
+    CUIs are normalised as by `read_concepts`.
 
     Raises:
-        AnnotatorError: There is no such file, or it carries none.
+        AnnotatorError: No Parquet file, or none with concepts.
     """
     try:
         raw, captions = parquet_concepts(images)
@@ -153,8 +153,8 @@ def parquet_tables(
         raise
     except AnnotatorError as error:
         raise AnnotatorError(
-            f"There is no file of concepts, and no Parquet file in {images} that carries them.",
-            "Name the concepts file after the images.",
+            f"No concepts file given, and no Parquet file with concepts in {images}.",
+            "Give the concepts file after the images.",
         ) from error
     concepts = {id_: split_cuis(";".join(cuis)) for id_, cuis in raw.items()}
     for id_, cuis in concepts.items():
@@ -169,7 +169,7 @@ def parquet_tables(
 
 @contextlib.contextmanager
 def sample_collection() -> Iterator[Collection]:
-    """The training side of the built-in phantoms, drawn into a folder that is removed after."""
+    """Training side of the built-in phantoms, drawn into a temporary folder."""
     from annotator.phantoms import write_sample
 
     with tempfile.TemporaryDirectory(prefix="annotator-sample-") as folder:

@@ -1,4 +1,4 @@
-"""The errors that a user meets. Each says what was wrong, where, and what to do."""
+"""Errors shown to users, each with the cause, the location and a hint."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ __all__ = [
     "first_line",
 ]
 
-#: What can be wrong with an image; stable, for programs.
+#: Faults of images; a stable interface.
 ImageFault = Literal[
-    "unreadable",  # its file is missing, not a file, or may not be read
+    "unreadable",  # missing, not a file, or not permitted
     "empty",
     "unknown_format",
-    "unsupported",  # of a known format, but stored in a way that cannot be read
+    "unsupported",  # known format in an unsupported encoding
     "broken",  # truncated or corrupt
-    "no_pixels",  # a sound file without a picture in it
+    "no_pixels",  # valid file without an image
     "too_large",  # more pixels or bytes than allowed
-    "too_many_frames",  # more frames, pages or scans than are read
+    "too_many_frames",  # more frames, pages or scans than allowed
 ]
 
 
 class ImageError(AnnotatorError):
-    """One image that cannot be used: unreadable, empty, truncated, too large, not an image.
+    """Unusable image: unreadable, empty, truncated, too large or not an image.
 
     Args:
-        message: As for `AnnotatorError`.
-        hint: As for `AnnotatorError`.
-        code: The kind of fault.
+        message: See `AnnotatorError`.
+        hint: See `AnnotatorError`.
+        code: Kind of fault.
     """
 
     def __init__(self, message: str, hint: str = "", code: ImageFault = "unreadable") -> None:
@@ -43,9 +43,9 @@ class ImageError(AnnotatorError):
 
 
 class FormatError(AnnotatorError):
-    """A table (concepts, run, names, captions, split) that cannot be read as what it should be."""
+    """Malformed table of concepts, names, captions or a split, or malformed run."""
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's text, or its type where it has none."""
+    """First line of an error's message, or its type if it has none."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

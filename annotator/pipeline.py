@@ -1,4 +1,4 @@
-"""`Annotator`: an opened index with its encoder, from images to concepts."""
+"""`Annotator`: an open index with its encoder, from images to concepts."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ _SEARCHED_AT_ONCE = 256
 
 @dataclass(frozen=True)
 class Annotation:
-    """The concepts of one image, and the cases behind them.
+    """Predicted concepts of one image, with the supporting cases.
 
     Attributes:
-        image_id: Of the image.
-        cuis: Its concepts, highest score first.
-        scores: Each one's share of the neighbours' votes, 0..1.
-        expected_f1: The F1 to be expected of these concepts, 0..1.
-        familiarity: The share of the index's images that are less similar to their nearest case of
-            another patient than this image is to its nearest; 0..1. Near 0 the image is out of
-            distribution: it resembles nothing in the index. None where the index was not tuned.
-        neighbors: The neighbours that voted, most similar first.
-        error: Why the image could not be used (then the rest is empty), or None.
+        image_id: Image id.
+        cuis: Predicted concepts, highest score first.
+        scores: Share of the neighbours' votes for each concept, 0..1.
+        expected_f1: Expected F1 of the predicted set, 0..1.
+        familiarity: Quantile of the similarity to the nearest case, 0..1: the share of the index's
+            images that are less similar to their own nearest case of another patient. Near 0, the
+            image is out of distribution. None if the index was not tuned.
+        neighbors: Neighbours that voted, most similar first.
+        error: Reason why the image could not be used (then the rest is empty), or None.
     """
 
     image_id: str
@@ -58,7 +58,7 @@ class Annotation:
     error: str | None = None
 
     def to_dict(self, names: Mapping[str, str], *, explain: bool = False) -> dict[str, Any]:
-        """As plain JSON types, with the names of the concepts; the neighbours only if `explain`."""
+        """Plain JSON types, with concept names; includes the neighbours if `explain`."""
         fields: dict[str, Any] = {
             "id": self.image_id,
             "concepts": [
@@ -85,20 +85,19 @@ class Annotation:
 
 
 class Annotator:
-    """An opened index with the encoder that built it.
+    """Open index with the encoder that built it.
 
     Args:
-        stored: The index, opened.
-        embedder: Must have the fingerprint that the index was built with.
-        voting: None for what the index was built with.
+        stored: Open index.
+        embedder: Encoder with the fingerprint recorded in the index.
+        voting: Voting parameters; None for those recorded in the index.
 
     Attributes:
-        metadata: How the index was built.
-        projection: From the encoder's vectors to the index's; None where they are the same.
+        metadata: Build metadata of the index.
+        projection: Projection from the encoder's space to the index's; None for the identity.
 
     Raises:
-        AnnotatorError: The index does not say how it was built, or the embedder's vectors are not
-            comparable with its own; says what differs.
+        AnnotatorError: The index has no build metadata, or the embedder's fingerprint differs.
     """
 
     def __init__(self, stored: Index, embedder: Embedder, voting: Voting | None = None) -> None:
@@ -118,11 +117,11 @@ class Annotator:
         voting: Voting | None = None,
         device: Device = "auto",
     ) -> Annotator:
-        """Open the index in `directory` (or at an address) with the encoder that it records.
+        """Open the index in `directory` (or at an address) with its recorded encoder.
 
         Raises:
-            IndexProblem: There is no index, or it is damaged, or cannot be reached.
-            AnnotatorError: The encoder cannot be loaded, or is another one now.
+            IndexProblem: The index is missing, damaged or unreachable.
+            AnnotatorError: The encoder cannot be loaded, or has changed.
         """
         stored = locate(directory).open(device=device)
         return cls(
@@ -142,12 +141,12 @@ class Annotator:
         """Annotate `refs`, yielding in their order; an unusable image yields its error.
 
         Args:
-            refs: From `find_images`.
-            cache: Where vectors are looked up and kept.
-            batch_size: Images that the encoder takes at once; None for what suits it.
-            workers: Threads; None for the number of cores.
-            runner: Embeds the images, here by default; see `make_runner`.
-            with_neighbors: Say which cases voted; False saves a little time and memory.
+            refs: Images, from `find_images`.
+            cache: Cache of vectors, read and written.
+            batch_size: Images per batch of the encoder; None for the device's default.
+            workers: Number of threads; None for the number of cores.
+            runner: Function that embeds the images, by default in this process; see `make_runner`.
+            with_neighbors: Include the neighbours that voted; False saves some time and memory.
         """
         results = runner(refs, self.embedder, cache=cache, batch_size=batch_size, workers=workers)
         with contextlib.closing(results):
@@ -166,18 +165,18 @@ class Annotator:
                         yield Annotation(result.ref.id, (), (), 0.0, (), error=result.error)
 
     def search(self, vectors: NDArray[np.float32], k: int | None = None) -> SearchResult:
-        """The k nearest cases (None for `voting.k`) of the encoder's vectors float32[q, dim].
+        """Find the k nearest cases (None for `voting.k`) of encoder vectors float32[q, dim].
 
         Raises:
-            IndexProblem: The vectors have another length or are not of unit norm.
+            IndexProblem: Wrong dimension, or vectors without unit norm.
         """
         return self.stored.find(self.project(vectors), k or self.voting.k)
 
     def project(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The encoder's vectors float32[q, dim] as the index compares them: float32[q, out].
+        """Project encoder vectors float32[q, dim] to the space of the index, float32[q, out].
 
         Raises:
-            IndexProblem: They have another length or are not of unit norm.
+            IndexProblem: Wrong dimension, or vectors without unit norm.
         """
         if self.projection is None:
             return vectors
@@ -192,13 +191,13 @@ class Annotator:
         voting: Voting | None = None,
         with_neighbors: bool = True,
     ) -> list[Annotation]:
-        """Weigh the neighbours that `search` found and choose concepts.
+        """Weight the neighbours found by `search` and choose concepts.
 
         Args:
-            image_ids: Of the q queries.
-            found: Their neighbours.
-            voting: None for the annotator's own.
-            with_neighbors: Say which cases voted.
+            image_ids: Ids of the q queries.
+            found: Neighbours of the queries.
+            voting: Voting parameters; None for `self.voting`.
+            with_neighbors: Include the neighbours that voted.
         """
         voting = voting or self.voting
         posterior = weigh(found.neighbors, found.cases.labels, voting)
@@ -217,7 +216,7 @@ class Annotator:
         ]
 
     def _familiarity(self, similarities: NDArray[np.float32]) -> float | None:
-        """The quantile of the nearest similarity among those of the index's own images."""
+        """Quantile of the nearest similarity among those of the index's own images."""
         nearest = self.metadata.nearest
         if nearest is None:
             return None
@@ -225,13 +224,13 @@ class Annotator:
 
 
 def _voters(found: SearchResult, posterior: Posterior, i: int, k: int) -> tuple[Case, ...]:
-    """The neighbours of query i that voted; what follows them is the prior."""
+    """Neighbours of query i that voted, without the prior at the end of the posterior."""
     return tuple(
         case_of(found.cases, row, similarity, weight)
         for row, similarity, weight in zip(
             posterior.rows[i, :k].tolist(),
             found.neighbors.similarities[i, :k].tolist(),
             posterior.weights[i, :k].tolist(),
-            strict=False,  # fewer may have been found than may vote
+            strict=False,  # there may be fewer than k neighbours
         )
     )

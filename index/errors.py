@@ -1,14 +1,14 @@
-"""The base of all errors that a user meets, and those of an index."""
+"""Base class of all errors shown to users, and errors of an index."""
 
 from __future__ import annotations
 
 
 class AnnotatorError(Exception):
-    """Something the user can put right: a wrong path, a malformed file, a foreign index.
+    """Error that the user can correct: a wrong path, a malformed file, a foreign index.
 
     Args:
-        message: What was wrong and where, in one sentence.
-        hint: What to do about it, in one sentence; shown on a line of its own.
+        message: Cause and location, in one sentence.
+        hint: Remedy, in one sentence; shown on a line of its own.
     """
 
     def __init__(self, message: str, hint: str = "") -> None:
@@ -21,8 +21,8 @@ class AnnotatorError(Exception):
 
 
 class IndexProblem(AnnotatorError):
-    """An index that is missing, damaged, of another format, or asked for something impossible."""
+    """Missing, damaged or unsupported index, or invalid use of one."""
 
 
 class IndexUnreachable(IndexProblem):
-    """The server that holds the index is away, busy or full; later it may not be."""
+    """The server of the index is temporarily away, busy or full."""

@@ -19,15 +19,15 @@ SAMPLE = 64  # rows of `LabelTable.sample`
 
 @dataclass(frozen=True)
 class LabelTable:
-    """Which CUIs each row holds.
+    """CUIs of each row, in compressed sparse row format.
 
     Attributes:
-        indptr: int64[n + 1]; row i holds indices[indptr[i]:indptr[i + 1]].
+        indptr: int64[n + 1]; row i has indices[indptr[i]:indptr[i + 1]].
         indices: int32[nnz]; positions in `cuis`, ascending and unique within a row.
         cuis: The vocabulary, ascending.
 
     Raises:
-        IndexProblem: The three do not fit together.
+        IndexProblem: Inconsistent arrays.
     """
 
     indptr: NDArray[np.int64]
@@ -69,7 +69,7 @@ class LabelTable:
 
     @classmethod
     def joined(cls, tables: Sequence[LabelTable]) -> LabelTable:
-        """The rows of several tables after each other, over their joint vocabulary."""
+        """Concatenate tables, over their joint vocabulary."""
         cuis = tuple(sorted({cui for table in tables for cui in table.cuis}))
         position = {cui: j for j, cui in enumerate(cuis)}
         indices, sizes = [np.empty(0, np.int32)], [np.empty(0, np.int64)]
@@ -82,7 +82,7 @@ class LabelTable:
         return cls(indptr, np.concatenate(indices), cuis)
 
     def take(self, rows: NDArray[np.int64]) -> LabelTable:
-        """Some of the rows, int64[m], and only the concepts that they hold."""
+        """Select rows, int64[m], with the vocabulary reduced to their concepts."""
         sizes = self.sizes[rows]
         indptr = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         within = np.arange(indptr[-1]) - np.repeat(indptr[:-1], sizes)
@@ -100,7 +100,7 @@ class LabelTable:
         return tuple(self.cuis[j] for j in self.indices[self.indptr[i] : self.indptr[i + 1]])
 
     def holders(self, cui: str) -> NDArray[np.int64]:
-        """int64[m], ascending: the rows that hold a CUI, which need not be in the vocabulary."""
+        """Rows with a CUI, which need not be in the vocabulary; int64[m], ascending."""
         j = bisect.bisect_left(self.cuis, cui)
         if j == len(self.cuis) or self.cuis[j] != cui:
             return np.zeros(0, np.int64)
@@ -108,17 +108,17 @@ class LabelTable:
 
     @cached_property
     def sizes(self) -> NDArray[np.int64]:
-        """int64[n]: how many CUIs each row holds."""
+        """Number of CUIs of each row, int64[n]."""
         return np.diff(self.indptr)
 
     @cached_property
     def sample(self) -> NDArray[np.int64]:
-        """int64[m]: a few rows, always the same, as an even sample of all."""
+        """Fixed, evenly spaced sample of rows, int64[m]."""
         return sample_rows(len(self), SAMPLE)
 
     @cached_property
     def frequencies(self) -> NDArray[np.int64]:
-        """int64[len(cuis)]: in how many rows each CUI occurs."""
+        """Number of rows with each CUI, int64[len(cuis)]."""
         return np.bincount(self.indices, minlength=len(self.cuis))
 
 

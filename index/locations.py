@@ -1,4 +1,4 @@
-"""From a path or an address to the location of an index, a folder or a Milvus server.
+"""Parse a path or an address to the location of an index, a folder or a Milvus server.
 
 For example concept-index, milvus://HOST:PORT/NAME, or milvus+https:// for TLS.
 """
@@ -14,7 +14,7 @@ from index.protocols import IndexLocation
 
 
 def locate(where: str | Path | IndexLocation) -> IndexLocation:
-    """The location of an index by its path or address.
+    """Return the location of an index by its path or address.
 
     Raises:
         IndexProblem: The address is malformed or of an unknown scheme.
@@ -37,6 +37,6 @@ def locate(where: str | Path | IndexLocation) -> IndexLocation:
 
 
 def is_on_server(where: str) -> bool:
-    """Whether a text is the address of an index on a server."""
+    """Return whether a text is the address of an index on a server."""
     scheme, separator, _ = where.partition("://")
     return bool(separator) and scheme in SCHEMES

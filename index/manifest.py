@@ -1,6 +1,6 @@
-"""The manifest of a version: what it holds, and whether its files are what was written.
+"""The manifest of a version: its contents, and verification of its files.
 
-A manifest is read like any file from elsewhere: nothing in it is trusted before it is checked.
+A manifest is untrusted input: it is validated before use.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SEARCH_FILES: Mapping[str, tuple[str, ...]] = {
     "ivf": ("structure.faiss",),
     "compressed": ("structure.faiss",),
 }
-# Larger files are not read through on opening, unless that is asked for.
+# Checksums of larger files are verified only on request.
 LARGE = 512 * 2**20
 VERSION = re.compile(r"v[0-9]{6,12}")
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
@@ -39,12 +39,12 @@ _POINTER = re.compile(rf"({VERSION.pattern}) ([0-9a-f]{{64}})\n")
 
 @dataclass(frozen=True)
 class SegmentEntry:
-    """Rows that were added after the build.
+    """Segment of rows added after the build.
 
     Attributes:
-        rows: How many.
-        prefix: Of the names of their files.
-        arrays: Names of their arrays.
+        rows: Number of rows.
+        prefix: Prefix of the file names.
+        arrays: Names of the arrays.
     """
 
     rows: int
@@ -181,7 +181,7 @@ def _published(directory: Path) -> tuple[str, bytes]:
 
 
 def is_current(directory: Path, version: str) -> bool:
-    """Whether `version` is still the one that readers open."""
+    """Return whether `version` is still the current one."""
     try:
         return (directory / "current").read_text(encoding="utf-8").startswith(f"{version} ")
     except (OSError, UnicodeDecodeError):
@@ -226,7 +226,7 @@ def _file_fault(path: Path, expected: FileEntry, whole: bool) -> str:
 
 
 def _fault(manifest: Any) -> str:
-    """What makes a manifest unusable; empty if nothing does. The manifest is not trusted."""
+    """Validate an untrusted manifest; returns the problem, or "" if there is none."""
     if not isinstance(manifest, dict):
         return "it is not a JSON object"
     number: Any = manifest.get("format")
@@ -275,7 +275,7 @@ def _fault(manifest: Any) -> str:
 
 
 def _fault_of_rows(manifest: Mapping[str, Any]) -> str:
-    """What is wrong with what a manifest says of its rows and their search."""
+    """Validate the entries of a manifest about rows and search."""
     segments = manifest.get("segments")
     if not isinstance(manifest.get("search"), dict):
         return "its search is not a JSON object"
@@ -298,7 +298,7 @@ def _fault_of_rows(manifest: Mapping[str, Any]) -> str:
 
 
 def _files_of(manifest: Mapping[str, Any]) -> set[str]:
-    """The files of a version, by what its manifest says that it holds."""
+    """Expected files of a version, from its manifest."""
     columns, arrays = manifest["columns"], manifest.get("arrays", [])
     rows = {*FILES, *(f"{name}.jsonl" for name in columns)}
     files = rows | {f"{name}.npy" for name in arrays}

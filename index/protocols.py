@@ -31,9 +31,9 @@ class Changed:
 
     Attributes:
         version: The current version.
-        rows: Rows that the index has now.
-        added: Rows that came.
-        removed: Rows that went.
+        rows: Number of rows after the change.
+        added: Number of added rows.
+        removed: Number of removed rows.
     """
 
     version: str
@@ -70,7 +70,7 @@ class Index(Protocol):
 
     @property
     def concepts(self) -> Mapping[str, int]:
-        """In how many images each CUI occurs, by CUI in ascending order."""
+        """Number of images by CUI, in ascending order."""
         ...
 
     @property
@@ -164,12 +164,12 @@ class IndexLocation(Protocol):
                 searches.
 
         Raises:
-            IndexProblem: There is no index, or it is damaged, or cannot be reached.
+            IndexProblem: The index is missing, damaged or unreachable.
         """
         ...
 
     def manifest(self) -> Manifest:
-        """That of the current version, without opening it."""
+        """Read the manifest of the current version, without opening it."""
         ...
 
     def check_index_type(self, index_type: str) -> None:
@@ -216,5 +216,5 @@ class IndexLocation(Protocol):
         ...
 
     def problems(self) -> list[str]:
-        """Everything that is wrong with the stored index, as sentences."""
+        """List all problems of the stored index, as sentences."""
         ...

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Rows(Protocol):
-    """Rows of an index and what belongs to them: all of it, or those that a search found."""
+    """Rows of an index with their data: all rows, or search results."""
 
     @property
     def ids(self) -> Sequence[str]:
@@ -42,11 +42,11 @@ class Rows(Protocol):
 
 
 class RowSubset:
-    """Some of other rows.
+    """Subset of rows.
 
     Args:
-        rows: All of them.
-        chosen: int64[m], which.
+        rows: All rows.
+        chosen: int64[m], positions of the subset.
     """
 
     def __init__(self, rows: Rows, chosen: NDArray[np.int64]) -> None:
@@ -93,7 +93,7 @@ class Neighbors:
     similarities: NDArray[np.float32]
 
     def take(self, queries: slice | Sequence[int] | NDArray[np.int64]) -> Neighbors:
-        """Those of some of the queries."""
+        """Select the neighbours of some of the queries."""
         return Neighbors(self.rows[queries], self.similarities[queries])
 
     def without(self, left_out: NDArray[np.bool_], k: int) -> Neighbors:

@@ -105,9 +105,9 @@ def test_nothing_that_matches_shows_both_kinds_of_ids(images: Path, tmp_path: Pa
 
 
 def test_a_folder_without_concepts_asks_for_them(images: Path) -> None:
-    with pytest.raises(AnnotatorError, match="no file of concepts") as caught:
+    with pytest.raises(AnnotatorError, match="No concepts file given") as caught:
         read_collection(images)
-    assert "Name the concepts file" in caught.value.hint
+    assert "Give the concepts file" in caught.value.hint
 
 
 @pytest.mark.parametrize(

@@ -22,10 +22,10 @@ from index.progress import bar, reported_by
 EXIT_CODES = """\b
 Exit codes:
   0    done
-  1    the input or the index is wrong, or a check found something
-  2    wrong usage
+  1    invalid input or index, or problems found by a check
+  2    usage error
   3    done, but some images could not be used (their rows are empty)
-  130  interrupted with Ctrl-C; what was embedded is kept and not computed again"""
+  130  interrupted with Ctrl-C; computed vectors stay in the cache"""
 
 
 # Module of each command, by heading; a module is imported when its command is asked for.
@@ -47,7 +47,7 @@ SECTIONS = {
 
 
 class _Commands(CommandGroup):
-    """Commands return their exit code, and errors that the user can correct show no traceback."""
+    """Group whose commands return their exit code; expected errors show no traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -61,7 +61,7 @@ class _Commands(CommandGroup):
             code = EXIT_INTERRUPTED
         except OSError as error:
             if error.errno == errno.EPIPE:
-                raise  # click ends quietly where nobody reads on
+                raise  # click exits silently on a closed pipe
             where = f"{error.filename}: " if error.filename else ""
             say(f"Error: {where}{error.strerror or error}")
             code = EXIT_PROBLEM
@@ -92,7 +92,7 @@ def cli() -> None:
 
 
 def main() -> None:
-    """The `annotator` command."""
+    """Entry point of the `annotator` command."""
     from annotator.encoders.allocator import keep_freed_memory
 
     keep_freed_memory()  # before numpy and torch start threads
@@ -102,5 +102,5 @@ def main() -> None:
         try:
             sys.stdout.flush()
         except OSError:
-            # The failure was reported; Python would try to write again when it exits.
+            # Already reported; Python would flush stdout again at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

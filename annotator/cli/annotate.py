@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     "year",
     default="2026",
     type=click.Choice(["2019", "2021", "2024", "2025", "2026", "jsonl"]),
-    help="Submission format of that year, or JSON lines.",
+    help="Submission format by year, or JSON lines.",
 )
 @zip_option
 @option(
@@ -73,13 +73,13 @@ def annotate_command(
 
     is_run = year != "jsonl"
     if explain and is_run:
-        raise click.UsageError("--explain belongs to --format jsonl.")
+        raise click.UsageError("--explain requires --format jsonl.")
     if zipped and not is_run:
-        raise click.UsageError("--zip belongs to the submission formats.")
-    inference.make_runner()  # fails before anything is read
+        raise click.UsageError("--zip requires a submission format.")
+    inference.make_runner()  # fail early
     refs = selection.find(images)
     if is_run:
-        render_run(((ref.id, ()) for ref in refs), year)  # refuses bad ids before the work is done
+        render_run(((ref.id, ()) for ref in refs), year)  # reject bad ids early
     stored = place.open(whole=inference.verify, device=inference.device)
     rows: list[tuple[str, tuple[str, ...]]] = []
     lines: list[str] = []

@@ -45,36 +45,36 @@ _FAIL_ON = "exact,leak,straddle,copy"
     "--index",
     "place",
     type=LocationType(),
-    help="Index to compare IMAGES with, to find unlike ones; its encoder and cache are used.",
+    help="Reference index for duplicates and outliers; supplies the encoder and the cache.",
 )
 @option(
     "Encoder",
     "--embedder",
     default="efficientnet-lite0",
     metavar="NAME",
-    help="The encoder, without --index (as for build-index).",
+    help="Encoder if there is no --index (as for build-index).",
 )
 @option(
     "Checks",
     "--against",
     metavar="TRAIN",
-    help="Images or an index: only find which of them each of IMAGES comes from.",
+    help="Images or an index: only search them for the sources of IMAGES.",
 )
 @option(
     "Checks",
     "--threshold",
     type=click.FloatRange(0.8, 1),
     default=0.88,
-    help="Least correlation of near duplicates.",
+    help="Minimum correlation of near duplicates.",
 )
 @option(
     "Checks",
     "--fail-on",
     metavar="KIND,…",
     default=_FAIL_ON,
-    help="Kinds that make the exit code 1 (also: near, label, unlike, close; none: never).",
+    help="Kinds that set exit code 1 (also: near, label, unlike, close; none: never).",
 )
-@option("Output", "--out", type=file_path(dir_okay=False), help="Page with the pictures (.html).")
+@option("Output", "--out", type=file_path(dir_okay=False), help="HTML page with the pictures.")
 @option(
     "Output",
     "--format",
@@ -88,10 +88,10 @@ _FAIL_ON = "exact,leak,straddle,copy"
     "--limit",
     type=click.IntRange(1),
     default=150,
-    help="Most rows of each kind; the surest are kept.",
+    help="Maximum rows per kind, by confidence.",
 )
 @option(
-    "Running", "--cache", type=file_path(dir_okay=False), help="File that keeps computed vectors."
+    "Running", "--cache", type=file_path(dir_okay=False), help="Cache file of computed vectors."
 )
 @embedding_options
 def audit_command(
@@ -112,11 +112,11 @@ def audit_command(
     cache: Path | None,
     embedding: EmbeddingOptions,
 ) -> int:
-    """Find what is wrong with IMAGES and their CONCEPTS: a table, a page and an exit code.
+    """Audit IMAGES and their CONCEPTS: a table, an optional page and an exit code.
 
-    Finds exact duplicates; the same picture scaled, compressed, cropped, mirrored or brightened;
-    either on both sides of a split; groups on both sides; concepts that similar images contradict;
-    images unlike any other. The exit code is 1 if a kind of --fail-on was found.
+    Reports exact duplicates; near duplicates (scaled, compressed, cropped, mirrored, brightened);
+    duplicates and groups across a split; concepts contradicted by similar images; images unlike any
+    other. The exit code is 1 if a kind of --fail-on was found.
 
     \b
     annotator audit images/ concepts.csv --split split.csv --groups patients.csv --out audit.html
@@ -129,7 +129,7 @@ def audit_command(
     if unknown := sorted(failing - set(KINDS)):
         raise click.UsageError(f"--fail-on: no kind {', '.join(unknown)} ({', '.join(KINDS)}).")
     if against and (concepts or split or groups or names):
-        raise click.UsageError("--against takes images alone: no CONCEPTS and no tables.")
+        raise click.UsageError("--against takes only images: no CONCEPTS and no tables.")
     refs = find_images_of(images, on_duplicate)
     if against:
         others, index = _others(against, place, on_duplicate)
@@ -224,8 +224,8 @@ def _reference(where: str | IndexLocation) -> ReferenceIndex:
     place = locate(where)
     if not isinstance(place, FolderLocation):
         raise AnnotatorError(
-            f"An audit needs all vectors, and those of {place} lie on a server.",
-            "Give an index that lies in a folder.",
+            f"An audit reads all vectors, but {place} is on a server.",
+            "Give an index in a folder.",
         )
     return ReferenceIndex.open(place.folder)
 
@@ -254,7 +254,6 @@ def _loader(
 
 
 def _hint(counts: Mapping[str, int], *, has_page: bool, traced: bool) -> str:
-    """The next step."""
     if counts and not has_page:
         return "Next: add --out audit.html to look at the pictures."
     if traced:

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     "--embedder",
     default="efficientnet-lite0",
     metavar="NAME",
-    help="The encoder: efficientnet-lite0[@SIZE], -lite1, -lite2, timm:MODEL[@FILE], "
+    help="Encoder: efficientnet-lite0[@SIZE], -lite1, -lite2, timm:MODEL[@FILE], "
     "open_clip:MODEL@PRETRAINED, hf-hub:ORG/MODEL, local-dir:FOLDER, a .safetensors file, "
     "or several joined by +.",
 )
@@ -50,14 +50,14 @@ if TYPE_CHECKING:
     "--precision",
     type=click.Choice(["auto", "fp32", "bf16"]),
     default="auto",
-    help="auto: bf16 if the hardware has it, else fp32.",
+    help="Precision of the encoder; auto: bf16 if the hardware supports it, else fp32.",
 )
 @option(
     "Encoder",
     "--frames",
     type=click.Choice(["middle", "all"]),
     default="middle",
-    help="Of multi-frame images: the middle frame, or the mean of all frames' vectors.",
+    help="Multi-frame images: the middle frame, or the mean vector of all frames.",
 )
 @collection_options
 @option(
@@ -65,13 +65,13 @@ if TYPE_CHECKING:
     "--on-mismatch",
     type=click.Choice(["skip", "fail"]),
     default="skip",
-    help="If an id has no image or an image no id: go on without it, or stop.",
+    help="Ids without an image and images without an id: skip or fail.",
 )
 @option(
     "Voting",
     "--no-tune",
     is_flag=True,
-    help="Do not tune the voting parameters (those given here are never tuned).",
+    help="Do not tune the voting parameters (those given as options are never tuned).",
 )
 @option(
     "Index",
@@ -80,7 +80,7 @@ if TYPE_CHECKING:
     default="auto",
     help="Projection of the vectors: supervised if it helps (auto), unsupervised (looks) or none.",
 )
-@option("Index", "--thumbnails", is_flag=True, help="Keep thumbnails, to be shown with results.")
+@option("Index", "--thumbnails", is_flag=True, help="Store thumbnails to show with results.")
 @index_type_options
 @voting_options
 @embedding_options
@@ -103,9 +103,9 @@ def build_index_command(
 ) -> int:
     """Build an index from IMAGES (folder, glob, list file, Parquet) and their CONCEPTS.
 
-    With neither, build it from the built-in sample collection of generated phantoms. Parquet files
-    carry their concepts. An interrupted build continues where it stopped, and one with ten more
-    images embeds ten.
+    Without arguments, use the built-in sample collection of generated phantoms. Parquet files
+    contain their concepts. Vectors are cached: an interrupted build resumes, and a rebuild embeds
+    only new images.
 
     \b
     annotator build-index train/ train_concepts.csv --names cui_mapping.csv
@@ -127,7 +127,7 @@ def build_index_command(
 
         from annotator.encoders.registry import make_embedder
         from annotator.indexing.build import (
-            build_index,  # torch comes with it, after the cheap checks
+            build_index,  # imports torch: after the cheap checks
         )
 
         built = build_index(
@@ -164,7 +164,7 @@ def build_index_command(
 @click.command("sample", cls=Command)
 @click.argument("directory", type=file_path())
 @click.option("--n", type=click.IntRange(20), default=600, help="Number of images.")
-@click.option("--seed", type=click.IntRange(0), default=2026, help="Seed of the random images.")
+@click.option("--seed", type=click.IntRange(0), default=2026, help="Random seed.")
 def sample_command(directory: Path, n: int, seed: int) -> None:
     """Write the built-in sample collection: generated phantoms, not patients.
 

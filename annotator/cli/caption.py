@@ -33,15 +33,15 @@ if TYPE_CHECKING:
     "--method",
     type=click.Choice(["consensus", "nearest"]),
     default="consensus",
-    help="The neighbours' caption that is most like all of theirs, or the nearest one's.",
+    help="Consensus caption of the neighbours, or the caption of the nearest one.",
 )
 @option(
     "Voting",
     "--k",
     type=click.IntRange(1),
-    help="Number of neighbours whose captions are compared.",
+    help="Number of neighbours to compare.",
 )
-@option("Voting", "--beta", type=click.FloatRange(0), help="Sharpness of their weights' kernel.")
+@option("Voting", "--beta", type=click.FloatRange(0), help="Sharpness of the weight kernel.")
 @zip_option
 @output_option
 @selection_options
@@ -57,12 +57,11 @@ def caption_command(
     selection: SelectionOptions,
     inference: InferenceOptions,
 ) -> int:
-    """Caption IMAGES with the captions of their nearest cases and print the run, `ID,Caption`.
+    """Caption IMAGES with captions of their nearest cases and print the run, `ID,Caption`.
 
-    Of the neighbours' captions the one with the highest expected ROUGE-1 under their votes is
-    taken, unchanged. The index must have been built with --captions. Without --k and --beta,
-    neighbours count as they do for concepts. An image that cannot be used, or whose neighbours have
-    no captions, gets an empty one.
+    Selects, verbatim, the neighbour's caption with the highest expected ROUGE-1 under the
+    neighbours' votes. Needs an index built with --captions. --k and --beta default to the values
+    for concepts. Unusable images, and images whose neighbours have no captions, get an empty one.
 
     \b
     annotator caption test/ > captions.csv
@@ -74,14 +73,14 @@ def caption_command(
     from annotator.tables.captions import render_captions
     from annotator.tables.run import zip_run
 
-    inference.make_runner()  # fails before anything is read
+    inference.make_runner()  # fail early
     refs = selection.find(images)
-    render_captions((ref.id, "") for ref in refs)  # refuses bad ids before the work is done
+    render_captions((ref.id, "") for ref in refs)  # reject bad ids early
     stored = place.open(whole=inference.verify, device=inference.device)
     if "captions" not in stored.manifest.columns:
         raise AnnotatorError(
             f"{place} has no captions.",
-            "Build it with them: annotator build-index IMAGES CONCEPTS --captions captions.csv",
+            "Rebuild it with: annotator build-index IMAGES CONCEPTS --captions captions.csv",
         )
     voting = VotingOptions(k=k, beta=beta).override(IndexMetadata.of(stored).voting)
     rows: list[tuple[str, str]] = []
@@ -102,7 +101,7 @@ def caption_command(
     if without:
         say(
             f"Warning: {len(without)} images have an empty caption, since none of their neighbours "
-            f"has one: {', '.join(without[:3])}{', …' if len(without) > 3 else ''}"
+            f"has a caption: {', '.join(without[:3])}{', …' if len(without) > 3 else ''}"
         )
     say(f"Next: annotator evaluate {output or 'captions.csv'} TRUE_CAPTIONS --captions")
     return EXIT_PARTIAL if failed else EXIT_OK

@@ -42,10 +42,10 @@ def add_command(
     embedder: str | None,
     embedding: EmbeddingOptions,
 ) -> int:
-    """Add IMAGES and their CONCEPTS to an index, without building it again.
+    """Add IMAGES and their CONCEPTS to an index without rebuilding it.
 
-    Readers are not disturbed: they see the old version until they open the index again. The
-    projection and the voting parameters stay; `build-index` fits them anew, and reuses the vectors.
+    Open readers keep the old version until they reopen the index. The projection and the voting
+    parameters are kept; `build-index` refits them and reuses the vectors.
 
     \b
     annotator add new/ new_concepts.csv
@@ -58,7 +58,7 @@ def add_command(
     stored = place.open()
 
     from annotator.indexing.metadata import IndexMetadata
-    from annotator.indexing.update import add_images  # torch comes with it, after the cheap checks
+    from annotator.indexing.update import add_images  # imports torch: after the cheap checks
 
     added = add_images(
         collection,
@@ -89,9 +89,9 @@ def add_command(
 def remove_command(
     ids: tuple[str, ...], place: IndexLocation, ids_file: Path | None, missing_ok: bool
 ) -> int:
-    """Remove images from an index by their IDS: no search finds them any more.
+    """Remove images from an index by their IDS.
 
-    They are gone from the disk after `annotator compact`.
+    Searches no longer find them; `annotator compact` deletes their data from disk.
 
     \b
     annotator remove patient7_1 patient7_2 && annotator compact
@@ -102,7 +102,7 @@ def remove_command(
 
     wanted = [*ids, *(read_ids(ids_file) if ids_file is not None else ())]
     if not wanted:
-        raise AnnotatorError("No ids are given.", "Name them, or give a file with --ids.")
+        raise AnnotatorError("No ids given.", "Give IDS, or a file with --ids.")
     change = remove_images(place, wanted, missing_ok=missing_ok)
     say(
         f"{place}: version {change.version}, {change.removed} images removed, {change.rows} "
@@ -117,11 +117,10 @@ def remove_command(
 def compact_command(
     place: IndexLocation, index_type: IndexType | MilvusKind | None, target_recall: float | None
 ) -> int:
-    """Rewrite an index in one piece, with nothing left on disk of removed images.
+    """Merge the segments of an index and delete removed images from disk.
 
-    Images that were added get into the same search structure as the others, which is faster. Older
-    versions of the index are deleted, and so is what its cache knows of the removed images. Nothing
-    is embedded.
+    One search structure for all images is faster. Older versions of the index and the cached
+    vectors of removed images are deleted. Nothing is embedded.
 
     \b
     annotator compact

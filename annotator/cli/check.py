@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @index_option
 @json_option
 def info_command(place: IndexLocation, as_json: bool) -> None:
-    """Show what an index holds and how it was built.
+    """Show the contents of an index and the settings it was built with.
 
     \b
     annotator info --index concept-index
@@ -42,7 +42,7 @@ def info_command(place: IndexLocation, as_json: bool) -> None:
 @click.command("verify", cls=Command)
 @index_option
 def verify_command(place: IndexLocation) -> int:
-    """Check an index: checksums, counts, norms, and a probe search. Repairs nothing.
+    """Check an index: checksums, counts, norms and a probe search. Repairs nothing.
 
     \b
     annotator verify --index concept-index
@@ -58,14 +58,14 @@ def verify_command(place: IndexLocation) -> int:
 @click.command("stats", cls=Command)
 @click.argument("concepts", type=file_path())
 @names_option
-@click.option("--validation", type=file_path(), help="Concepts file to compare with the first.")
+@click.option("--validation", type=file_path(), help="Second concepts file to compare with.")
 @click.option(
     "--plot", type=file_path(dir_okay=False), help="Plot the distributions (.png, .svg or .pdf)."
 )
 def stats_command(
     concepts: Path, names: Path | None, validation: Path | None, plot: Path | None
 ) -> None:
-    """Describe a concepts file: how many concepts, how frequent, how rare.
+    """Describe a concepts file: counts and frequencies of its concepts.
 
     \b
     annotator stats train_concepts.csv --names cui_mapping.csv --validation valid_concepts.csv

@@ -14,13 +14,13 @@ import click
 from annotator.errors import AnnotatorError
 
 EXIT_OK = 0
-EXIT_PROBLEM = 1  # the input or the index is wrong; validate or verify found something
+EXIT_PROBLEM = 1  # invalid input or index, or problems found by validate or verify
 EXIT_USAGE = 2  # click's own
 EXIT_PARTIAL = 3  # finished, but some images could not be used
 EXIT_INTERRUPTED = 130
 
 NO_THUMBNAILS = (
-    "The index keeps no small pictures: give --images, or build it with --thumbnails (nothing is "
+    "The index has no thumbnails: give --images, or rebuild it with --thumbnails (nothing is "
     "embedded again)."
 )
 
@@ -33,7 +33,7 @@ def say(message: str) -> None:
 
 
 def say_failed(failed: Sequence[tuple[str, str]]) -> None:
-    """Say which images could not be used and why; of many, the first twenty."""
+    """Print the first twenty images that could not be used, with reasons."""
     for where, reason in failed[:_SHOWN]:
         say(f"{where}: {reason}")
     if len(failed) > _SHOWN:
@@ -43,17 +43,17 @@ def say_failed(failed: Sequence[tuple[str, str]]) -> None:
 
 
 def search_in_words(search: Mapping[str, Any]) -> str:
-    """Why an index has its type, and the recall measured when it was built."""
+    """Reason for the index type, and the recall measured by the build."""
     reason = str(search.get("reason", ""))
     if "recall" in search:
-        reason += f"; finds {search['recall']:.1%} of the true neighbours"
+        reason += f"; recall {search['recall']:.1%}"
         if search["recall"] < search["target_recall"]:
-            reason += f", less than the wanted {search['target_recall']:.1%}"
+            reason += f", below the target of {search['target_recall']:.1%}"
     return reason
 
 
 def write_result(data: str | bytes, output: Path | None) -> None:
-    """Write a finished result to stdout, or to a file that appears whole or not at all.
+    """Write a complete result to stdout, or atomically to a file.
 
     Raises:
         AnnotatorError: The file cannot be written.
@@ -61,19 +61,19 @@ def write_result(data: str | bytes, output: Path | None) -> None:
     raw = data.encode() if isinstance(data, str) else data
     if output is None:
         if isinstance(data, bytes) and sys.stdout.isatty():
-            raise click.UsageError("A zip is not for a terminal: redirect it or give --output.")
+            raise click.UsageError("Cannot write a zip to a terminal: redirect or give --output.")
         sys.stdout.buffer.write(raw)
         sys.stdout.buffer.flush()
         return
     try:
         if output.exists() and not output.is_file():
-            output.write_bytes(raw)  # a device or a pipe is written to, never replaced
+            output.write_bytes(raw)  # a device or pipe: never replaced
         else:
             _write_whole(raw, output.resolve())
     except OSError as error:
         raise AnnotatorError(
             f"{output} cannot be written: {error.strerror}.",
-            "Check that its folder is there, may be written to and has space.",
+            "Check that its folder exists, is writable and has free space.",
         ) from error
 
 

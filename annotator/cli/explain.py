@@ -35,32 +35,32 @@ _NEIGHBORS_IN_FIGURE = 5
     "--out",
     type=file_path(),
     required=True,
-    help="Page of one image (.html), figure of one image (.png, .svg), or folder for many pages.",
+    help="Page (.html) or figure (.png, .svg) of one image, or folder for many pages.",
 )
 @click.option(
     "--images",
     "indexed_images",
-    help="The indexed images, for neighbours' pictures if the index keeps none.",
+    help="Indexed images, for pictures of the neighbours if the index has no thumbnails.",
 )
 @click.option(
     "--heatmaps",
     type=file_path(file_okay=False),
-    help="Also write each heatmap into this folder, as a PNG over the image.",
+    help="Folder for the heatmaps as PNG overlays.",
 )
 @click.option(
     "--neighbors",
     type=click.IntRange(1),
-    help="Neighbours shown at most (default: 6 for each concept of a page, 5 in a figure).",
+    help="Maximum number of neighbours shown (default: 6 per concept on a page, 5 in a figure).",
 )
 @click.option(
     "--method",
     type=click.Choice(["auto", "exact", "patches", "occlusion"]),
     default="auto",
     show_default=True,
-    help="Attribution to places: exact for encoders that average over positions; patches "
-    "(transformers) and occlusion (any encoder) are approximate.",
+    help="Attribution method: exact for encoders with average pooling; patches (transformers) "
+    "and occlusion (any encoder) are approximate.",
 )
-@click.option("--embedder", metavar="NAME", help="The encoder, if its weights have moved.")
+@click.option("--embedder", metavar="NAME", help="Encoder, if its weights have moved.")
 @click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda"]),
@@ -79,11 +79,11 @@ def explain_command(
     embedder: str | None,
     device: Device,
 ) -> int:
-    """Explain the concepts of IMAGES (file, folder, glob, …): a page for each, or one figure.
+    """Explain the concepts of IMAGES (file, folder, glob, …): one page each, or a figure.
 
-    A page is one file: the image, its concepts, the neighbours that voted for each, and heatmaps of
-    where the image is similar to them. The same numbers are in a JSON file beside it. A figure is
-    one picture of the image, its concepts and its nearest neighbours, without heatmaps.
+    A page is self-contained: the image, its concepts, the neighbours that voted for each, and
+    heatmaps of the regions similar to them; a JSON file beside it has the same numbers. A figure
+    shows the image, its concepts and its nearest neighbours, without heatmaps.
 
     \b
     annotator explain scan.png --out report.html
@@ -96,11 +96,11 @@ def explain_command(
     suffix = out.suffix.lower()
     if suffix in (*_PAGES, *_FIGURES) and len(refs) != 1:
         raise AnnotatorError(
-            f"{images} holds {len(refs)} images, and {out} is for one.",
+            f"{images} has {len(refs)} images, but {out} is for one.",
             "Give a folder for the pages: --out reports/",
         )
     if suffix in _FIGURES and (heatmaps is not None or method != "auto"):
-        raise click.UsageError(f"--heatmaps and --method are for pages, not for {out}.")
+        raise click.UsageError(f"--heatmaps and --method require pages, not {out}.")
     indexed = find_images(indexed_images).images if indexed_images else []
 
     from annotator.indexing.metadata import IndexMetadata
@@ -126,7 +126,7 @@ def explain_command(
         if used_method != "exact":
             say(f"The heatmaps are approximate ({used_method}).")
         page = out if suffix in _PAGES else out / "index.html"
-        missing = "" if indexed else " Pictures of the cases are missing? --images TRAIN/."
+        missing = "" if indexed else " --images TRAIN/ adds missing pictures."
         also = "" if heatmaps else " --heatmaps DIR writes the overlays as PNG."
         say(f"Next: open {page} in a browser.{missing}{also}")
     return EXIT_PARTIAL if failed else EXIT_OK
@@ -164,10 +164,10 @@ def _write_pages(
     neighbors: int,
     method: Method,
 ) -> tuple[list[Annotation], str | None]:
-    """Write a page and a JSON file for each image, and the contents if `out` is a folder.
+    """Write a page and a JSON file for each image, and a contents page if `out` is a folder.
 
     Returns:
-        The annotations, and the method that was used if an image could be explained.
+        The annotations, and the attribution method (None if no image could be explained).
     """
     from annotator.explain.explain import explain
     from annotator.explain.figure import blend, to_png

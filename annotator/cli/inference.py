@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EmbeddingOptions:
-    """How images are embedded."""
+    """Options for embedding images."""
 
     device: Device
     batch_size: int | None
@@ -39,16 +39,16 @@ class EmbeddingOptions:
     no_cache: bool
 
     def make_runner(self) -> Runner:
-        """The runner that embeds the images.
+        """Make the runner that embeds the images.
 
         Raises:
-            click.UsageError: An address without --runner ray.
+            click.UsageError: --ray-address without --runner ray.
             AnnotatorError: As `annotator.encoders.runners.make_runner`.
         """
         from annotator.encoders.runners import make_runner
 
         if self.runner != "ray" and self.ray_address and "RAY_ADDRESS" not in os.environ:
-            raise click.UsageError("--ray-address belongs to --runner ray.")
+            raise click.UsageError("--ray-address requires --runner ray.")
         return make_runner(self.runner, address=self.ray_address, device=self.device)
 
 
@@ -58,37 +58,37 @@ _EMBEDDING = (
         "Running",
         "--batch-size",
         type=click.IntRange(1),
-        help="Images that are encoded at once (default: 16; on a GPU 128).",
+        help="Images per batch of the encoder (default: 16; on a GPU 128).",
     ),
     option(
         "Running",
         "--workers",
         type=click.IntRange(1),
-        help="Threads (default: the number of cores).",
+        help="Number of threads (default: number of cores).",
     ),
     option(
         "Running",
         "--runner",
         type=click.Choice(["local", "ray"]),
         default="local",
-        help="Read and encode the images in this process, or by the workers of a Ray cluster.",
+        help="Read and encode images in this process, or on a Ray cluster.",
     ),
     option(
         "Running",
         "--ray-address",
         envvar="RAY_ADDRESS",
         metavar="ADDRESS",
-        help="With --runner ray: a running cluster, HOST:PORT or auto (environment: RAY_ADDRESS; "
-        "default: start one on this machine for this command).",
+        help="With --runner ray: running cluster, HOST:PORT or auto (environment: RAY_ADDRESS; "
+        "default: start a local one for this command).",
     ),
     option(
         "Running",
         "--on-error",
         type=click.Choice(["skip", "fail"]),
         default="skip",
-        help="If an image cannot be used: go on without it, or stop.",
+        help="Unusable images: skip or fail.",
     ),
-    option("Running", "--no-cache", is_flag=True, help="Neither use nor keep computed vectors."),
+    option("Running", "--no-cache", is_flag=True, help="Neither read nor write cached vectors."),
 )
 
 embedding_options = options_as("embedding", EmbeddingOptions, *_EMBEDDING)
@@ -96,14 +96,14 @@ embedding_options = options_as("embedding", EmbeddingOptions, *_EMBEDDING)
 
 @dataclass(frozen=True)
 class InferenceOptions(EmbeddingOptions):
-    """How images are run against an index: with its encoder, unless that is overridden."""
+    """Options for running images against an index, with its encoder unless overridden."""
 
     embedder: str | None
     precision: Precision | None
     verify: bool
 
     def load_embedder(self, stored: Index) -> Embedder:
-        """The encoder that an index records, with what the options override."""
+        """Load the encoder recorded in an index, with the options' overrides."""
         from annotator.indexing.metadata import IndexMetadata
 
         return IndexMetadata.of(stored).make_embedder(
@@ -114,7 +114,7 @@ class InferenceOptions(EmbeddingOptions):
     def open_cache(
         self, place: IndexLocation, embedder: Embedder
     ) -> Iterator[EmbeddingCache | None]:
-        """The cache of vectors beside an index; None if it is unwanted or cannot be written."""
+        """Open the cache of vectors beside an index; None if disabled or read-only."""
         from annotator.encoders.cache import CACHE_FILE, EmbeddingCache
 
         if self.no_cache or not os.access(place.folder, os.W_OK):
@@ -125,7 +125,7 @@ class InferenceOptions(EmbeddingOptions):
 
 
 embedder_option = option(
-    "Encoder", "--embedder", metavar="NAME", help="The encoder, if its weights have moved."
+    "Encoder", "--embedder", metavar="NAME", help="Encoder, if its weights have moved."
 )
 
 inference_options = options_as(
@@ -153,15 +153,15 @@ def annotate_images(
     *,
     with_neighbors: bool,
 ) -> Iterator[Annotation]:
-    """Annotate images with an opened index, in their order.
+    """Annotate images with an open index, yielding in their order.
 
     Args:
-        place: Location of the index; its folder has the cache of vectors.
-        stored: The index.
-        refs: The images.
+        place: Location of the index and its cache of vectors.
+        stored: Open index.
+        refs: Images.
         voting: Voting parameters.
-        inference: How the images are embedded.
-        failed: Gets the id of each image that could not be used, and the reason.
+        inference: Embedding options.
+        failed: Filled with the id and reason of each image that could not be used.
         with_neighbors: Include the neighbours that voted.
 
     Raises:
@@ -183,7 +183,7 @@ def annotate_images(
                 if inference.on_error == "fail":
                     raise AnnotatorError(
                         f"{annotation.image_id}: {annotation.error}.",
-                        "Put it right, or give such images an empty row with --on-error skip.",
+                        "Fix the image, or write an empty row for it with --on-error skip.",
                     )
                 failed.append((annotation.image_id, annotation.error))
             yield annotation

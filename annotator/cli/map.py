@@ -28,39 +28,39 @@ _KINDS = (".html", ".png")
     type=file_path(dir_okay=False),
     multiple=True,
     default=("map.html",),
-    help="Page (.html) or picture (.png); may be repeated.",
+    help="Output page (.html) or picture (.png); may be repeated.",
 )
 @click.option(
     "--method",
     type=click.Choice(["pca", "umap"]),
     default="pca",
-    help="Reduction to two dimensions; umap needs the extra of that name.",
+    help="Projection to two dimensions; umap needs the extra of that name.",
 )
 @click.option(
     "--color",
     default="concept",
     metavar="concept|group|FILE[:COLUMN]",
-    help="Meaning of the colours; FILE is a table with each image's source or the like.",
+    help="Attribute shown by colour; FILE has a category per image, such as its source.",
 )
 @click.option(
     "--concepts",
     multiple=True,
     metavar="CUI,…",
-    help="Concepts to colour, by CUI or name (default: the eight that separate the points best).",
+    help="Concepts to colour, by CUI or name (default: the eight that best separate the points).",
 )
 @click.option(
     "--limit",
     type=click.IntRange(1),
     default=5000,
-    help="Most points; larger indexes are sampled at random.",
+    help="Maximum number of points; larger indexes are sampled at random.",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, help="Seed of the sample and of umap.")
-@click.option("--images", help="The indexed images, for thumbnails that the index lacks.")
+@click.option("--seed", type=click.IntRange(0), default=0, help="Random seed of sampling and umap.")
+@click.option("--images", help="Indexed images, for thumbnails missing from the index.")
 @click.option(
     "--thumbnail-size",
     "side",
     type=click.IntRange(0, 192),
-    help="Pixels of a page's thumbnails, 0 for none (default: 192, less for over 1,000 points).",
+    help="Thumbnail size in pixels, 0 for none (default: 192, less for over 1,000 points).",
 )
 def map_command(
     place: IndexLocation,
@@ -73,9 +73,9 @@ def map_command(
     images: str | None,
     side: int | None,
 ) -> None:
-    """Draw the images of the index in two dimensions, similar ones near each other.
+    """Draw a two-dimensional map of the index, with similar images close together.
 
-    On the page, each point shows its image, concepts and caption.
+    Each point of the page shows its image, concepts and caption.
 
     \b
     annotator map --output map.html --output map.png
@@ -84,14 +84,14 @@ def map_command(
     """
     other = next((path for path in outputs if path.suffix.lower() not in _KINDS), None)
     if other is not None:
-        raise click.UsageError(f"{other}: a map is written to .html or .png.")
+        raise click.UsageError(f"{other}: the output of map is .html or .png.")
     if concepts and color != "concept":
-        raise click.UsageError("--concepts is for --color concept.")
+        raise click.UsageError("--concepts requires --color concept.")
 
     from annotator.map.make import make_map
 
     if method == "umap":
-        say("UMAP on one thread, so that a repetition gives the same map: about a minute.")
+        say("UMAP runs on one thread to be reproducible: about a minute.")
     drawn = make_map(
         place.open(),
         place.folder.resolve().name,

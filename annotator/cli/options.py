@@ -1,8 +1,8 @@
-"""Options that several commands share.
+"""Shared options of the commands.
 
-A command gets a group of options as one typed argument, such as `voting: VotingOptions`: a frozen
-dataclass with a field for each option. `options_as` makes the decorator that declares the options,
-gathers their values in the dataclass and passes it on, so that mypy checks every use.
+A command receives a group of options as one typed argument, such as `voting: VotingOptions`: a
+frozen dataclass with one field per option. The decorator made by `options_as` declares the options
+and collects their values in the dataclass, so that mypy checks every use.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
     from index.protocols import IndexLocation
 
 _FOLDER_TYPES = ("auto", "flat", "scan", "ivf", "compressed")
-_INDEX_TYPES = (*_FOLDER_TYPES, "hnsw", "gpu-flat", "gpu-ivf", "gpu-cagra")  # the last are Milvus's
+_INDEX_TYPES = (*_FOLDER_TYPES, "hnsw", "gpu-flat", "gpu-ivf", "gpu-cagra")  # from hnsw on: Milvus
 
 
 def file_path(**options: Any) -> click.Path:
-    """Type of a path; it is checked by what reads or writes the file."""
+    """Path type without checks, which are left to the reader or writer of the file."""
     return click.Path(path_type=Path, **options)
 
 
 def stacked(*options: Decorator) -> Decorator:
-    """Several options as one decorator, in the order of `--help`."""
+    """Combine options into one decorator, in the order of `--help`."""
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         for add_option in reversed(options):
@@ -45,12 +45,12 @@ def stacked(*options: Decorator) -> Decorator:
 
 
 def options_as(argument: str, group: type[Any], *options: Decorator) -> Decorator:
-    """Options that a command gets as one argument.
+    """Decorator that passes options to a command as one argument.
 
     Args:
         argument: Name of the command's parameter.
-        group: Type of the parameter: a dataclass with a field for each option.
-        options: The options; each has the parameter name of a field.
+        group: Type of the parameter: a dataclass with one field per option.
+        options: The options; the parameter name of each is a field of `group`.
     """
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -81,12 +81,12 @@ def _gathering(
 
 
 class LocationType(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.5
-    """Location of an index, a folder or an address."""
+    """Location of an index: a folder or an address."""
 
     name = "index"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> IndexLocation:
-        """The location that a path or an address names."""
+        """Parse a path or an address."""
         from index.locations import locate
 
         return locate(value)
@@ -100,33 +100,36 @@ index_option = option(
     default="concept-index",
     type=LocationType(),
     metavar="INDEX",
-    help="The index: a folder, or milvus://HOST:PORT/NAME (environment: ANNOTATOR_INDEX).",
+    help="Index: a folder, or milvus://HOST:PORT/NAME (environment: ANNOTATOR_INDEX).",
 )
 
 output_option = option(
-    "Output", "--output", type=file_path(dir_okay=False), help="File to write instead of stdout."
+    "Output", "--output", type=file_path(dir_okay=False), help="Output file instead of stdout."
 )
 
 zip_option = option(
-    "Output", "--zip", "zipped", is_flag=True, help="Write a zip that holds submission.csv."
+    "Output", "--zip", "zipped", is_flag=True, help="Write a zip with submission.csv."
 )
 
 json_option = option("Output", "--json", "as_json", is_flag=True, help="Print JSON.")
 
-names_option = option("Input", "--names", type=file_path(), help="Table with each CUI's name.")
+names_option = option("Input", "--names", type=file_path(), help="Table with the name of each CUI.")
 
 split_option = option(
-    "Input", "--split", metavar="FILE[:COLUMN]", help="Table with each image's side of a split."
+    "Input", "--split", metavar="FILE[:COLUMN]", help="Table with the subset (side) of each image."
 )
 
 only_option = option(
-    "Input", "--only", metavar="SIDE", help="Use the images of this side alone, such as train."
+    "Input", "--only", metavar="SIDE", help="Use only images of this side, such as train."
 )
 
 side_options = stacked(split_option, only_option)
 
 groups_option = option(
-    "Input", "--groups", metavar="FILE[:COLUMN]", help="Table with each image's patient or study."
+    "Input",
+    "--groups",
+    metavar="FILE[:COLUMN]",
+    help="Table with the patient or study of each image.",
 )
 
 on_duplicate_option = option(
@@ -134,7 +137,7 @@ on_duplicate_option = option(
     "--on-duplicate",
     type=click.Choice(["fail", "first"]),
     default="fail",
-    help="If two images have the same id: stop, or use the first.",
+    help="Images with the same id: fail, or use the first.",
 )
 
 device_option = option(
@@ -142,7 +145,7 @@ device_option = option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda"]),
     default="auto",
-    help="Device for the encoder (and the search, with cuda).",
+    help="Device for the encoder (and search, with cuda).",
 )
 
 index_type_options = stacked(
@@ -150,31 +153,31 @@ index_type_options = stacked(
         "Index",
         "--index-type",
         type=click.Choice(_INDEX_TYPES),
-        help="Search: exact (flat, scan) or approximate (ivf, compressed); auto chooses by the "
-        "number of vectors. Milvus has hnsw and gpu-... instead of scan.",
+        help="Search index: exact (flat, scan) or approximate (ivf, compressed); auto chooses by "
+        "the number of vectors. Milvus has hnsw and gpu-... instead of scan.",
     ),
     option(
         "Index",
         "--target-recall",
         type=click.FloatRange(0, 1, min_open=True),
-        help="Share of the true neighbours that an approximate search should find (0.98); 1: all.",
+        help="Recall to reach by approximate search (default: 0.98; 1: exact).",
     ),
 )
 
 
 def find_images_of(images: str, on_duplicate: OnDuplicate) -> list[ImageRef]:
-    """The images that IMAGES names (`find_images`); other files are counted on stderr."""
+    """Find IMAGES (see `find_images`) and report ignored files on stderr."""
     from annotator.images.sources import find_images
 
     found = find_images(images, on_duplicate=on_duplicate)
     if found.ignored:
-        say(f"{len(found.ignored)} files are not images and are ignored: {found.ignored[0]}, …")
+        say(f"Ignored {len(found.ignored)} files that are not images: {found.ignored[0]}, …")
     return found.images
 
 
 @dataclass(frozen=True)
 class SelectionOptions:
-    """Which of IMAGES to use."""
+    """Selection of a subset of IMAGES."""
 
     ids_file: Path | None
     split: str | None
@@ -182,7 +185,7 @@ class SelectionOptions:
     on_duplicate: OnDuplicate
 
     def find(self, images: str) -> list[ImageRef]:
-        """The selected ones of IMAGES, sorted by id or in the order of --ids."""
+        """Find the selected images, sorted by id or in the order of --ids."""
         from annotator.images.ref import in_order_of
         from annotator.tables.formats import read_ids, select_side
 
@@ -200,7 +203,7 @@ selection_options = options_as(
         "--ids",
         "ids_file",
         type=file_path(),
-        help="Use the images with these ids, in this order.",
+        help="File of ids: use these images, in this order.",
     ),
     side_options,
     on_duplicate_option,
@@ -209,7 +212,7 @@ selection_options = options_as(
 
 @dataclass(frozen=True)
 class CollectionOptions:
-    """Tables that belong to IMAGES and CONCEPTS, and which of the images to use."""
+    """Tables accompanying IMAGES and CONCEPTS, and the selection of a subset."""
 
     split: str | None
     only: str | None
@@ -219,7 +222,7 @@ class CollectionOptions:
     on_duplicate: OnDuplicate
 
     def read(self, images: str, concepts: str | None, *, on_mismatch: OnMismatch) -> Collection:
-        """IMAGES with their CONCEPTS and the contents of the tables (`read_collection`)."""
+        """Read the collection (see `read_collection`) and report mismatches on stderr."""
         from annotator.collection import read_collection
 
         return read_collection(
@@ -240,7 +243,7 @@ collection_options = options_as(
     CollectionOptions,
     side_options,
     groups_option,
-    option("Input", "--captions", type=file_path(), help="Table with each image's caption."),
+    option("Input", "--captions", type=file_path(), help="Table with the caption of each image."),
     names_option,
     on_duplicate_option,
 )
@@ -248,7 +251,7 @@ collection_options = options_as(
 
 @dataclass(frozen=True)
 class VotingOptions:
-    """Voting parameters; None stands for what the index records, or for the default."""
+    """Voting parameters; None for the value recorded in the index, or the default."""
 
     k: int | None = None
     kernel: Kernel | None = None
@@ -265,10 +268,10 @@ class VotingOptions:
         return [field.name for field in fields(self) if getattr(self, field.name) is not None]
 
     def override(self, recorded: Voting | None = None) -> Voting:
-        """The recorded (or default) voting parameters, except for those that are set.
+        """Override the recorded (or default) voting parameters.
 
         Raises:
-            click.UsageError: They do not go together.
+            click.UsageError: Inconsistent options.
         """
         from annotator.knn.voting import Voting
 
@@ -278,46 +281,46 @@ class VotingOptions:
         except ValueError as error:
             raise click.UsageError(str(error)) from error
         if self.threshold is not None and voting.decider != "threshold":
-            raise click.UsageError("--threshold belongs to --decider threshold.")
+            raise click.UsageError("--threshold requires --decider threshold.")
         if self.top_r is not None and voting.decider != "top-r":
-            raise click.UsageError("--top-r belongs to --decider top-r.")
+            raise click.UsageError("--top-r requires --decider top-r.")
         return voting
 
 
 voting_options = options_as(
     "voting",
     VotingOptions,
-    option("Voting", "--k", type=click.IntRange(1), help="Number of neighbours that vote."),
+    option("Voting", "--k", type=click.IntRange(1), help="Number of voting neighbours."),
     option(
         "Voting",
         "--kernel",
         type=click.Choice(["exponential", "inverse", "rank", "uniform"]),
-        help="How a neighbour's weight falls with its distance or rank.",
+        help="Weight function of a neighbour's distance or rank.",
     ),
     option("Voting", "--beta", type=click.FloatRange(0), help="Sharpness of the kernel."),
     option(
         "Voting",
         "--prior",
         type=click.FloatRange(0),
-        help="Weight of the concepts' frequencies, in typical neighbours.",
+        help="Weight of the prior (concept frequencies), in typical neighbours.",
     ),
     option(
         "Voting",
         "--decider",
         type=click.Choice(["expected-f1", "threshold", "top-r"]),
-        help="Decision rule, from votes to a set of concepts.",
+        help="Decision rule from votes to concepts.",
     ),
     option(
         "Voting",
         "--threshold",
         type=click.FloatRange(0, 1),
-        help="With --decider threshold: least share of the votes.",
+        help="With --decider threshold: minimum share of the votes.",
     ),
     option(
         "Voting",
         "--top-r",
         type=click.IntRange(0),
-        help="With --decider top-r: number of concepts (default: the neighbours' mean).",
+        help="With --decider top-r: number of concepts (default: mean of the neighbours).",
     ),
     option(
         "Voting",

@@ -30,43 +30,47 @@ _BELONGS = {
 @click.command("evaluate")
 @click.argument("run", type=file_path())
 @click.argument("truth", type=file_path())
-@click.option("--captions", is_flag=True, help="RUN and TRUTH hold captions: ROUGE-1, BERTScore.")
-@click.option("--ranking", is_flag=True, help="RUN ranks similar items: nDCG, MAP.")
+@click.option("--captions", is_flag=True, help="Score captions: ROUGE-1, BERTScore.")
+@click.option("--ranking", is_flag=True, help="Score rankings of similar items: nDCG, MAP.")
 @click.option(
     "--scorer",
     type=click.Choice(["current", "legacy"]),
     default="current",
     show_default=True,
-    help="current: 2022-2026; legacy: 2017-2020.",
+    help="Official scorer: current (2022-2026) or legacy (2017-2020).",
 )
-@click.option("--secondary", type=file_path(), help="concepts_manual.csv, for the secondary score.")
+@click.option("--secondary", type=file_path(), help="concepts_manual.csv for the secondary score.")
 @click.option(
-    "--against", type=file_path(), help="Compare with another run: difference and paired interval."
+    "--against", type=file_path(), help="Other run to compare with: difference and paired interval."
 )
-@click.option("--by", metavar="FILE[:COLUMN]", help="Also score each group, by this column.")
+@click.option("--by", metavar="FILE[:COLUMN]", help="Table of groups to score separately.")
 @click.option(
     "--bertscore",
     metavar="MODEL",
-    help="With --captions: compute BERTScore with this model, a folder or a name on the hub; the "
-    "task uses microsoft/deberta-xlarge-mnli.",
+    help="With --captions: model for BERTScore, a folder or a name on the hub (the task uses "
+    "microsoft/deberta-xlarge-mnli).",
 )
 @click.option(
     "--bertscore-layer",
     type=click.IntRange(1),
-    help="Layer of it (default: the published one).",
+    help="Layer of the BERTScore model (default: the published one).",
 )
 @click.option(
-    "--k", type=click.IntRange(1), default=10, show_default=True, help="With --ranking: depth."
+    "--k",
+    type=click.IntRange(1),
+    default=10,
+    show_default=True,
+    help="With --ranking: cutoff rank.",
 )
 @click.option(
     "--items",
     type=file_path(),
-    help="With --ranking: concepts of the items to be found, if TRUTH holds only the queries'.",
+    help="With --ranking: concepts of the ranked items, if TRUTH has only those of the queries.",
 )
 @click.option(
     "--relevant",
     type=click.FloatRange(0, min_open=True),
-    help="With --ranking: least relevance that counts for MAP (judgements: 1, concepts: 0.5).",
+    help="With --ranking: relevance threshold of MAP (default: judgements 1, concepts 0.5).",
 )
 @names_option
 @side_options
@@ -90,7 +94,7 @@ def evaluate_command(
     only: str | None,
     as_json: bool,
 ) -> None:
-    """Score RUN against TRUTH as the task's official evaluator does.
+    """Score RUN against TRUTH like the official evaluator of the task.
 
     \b
     annotator evaluate run.csv concepts.csv
@@ -101,10 +105,10 @@ def evaluate_command(
     from annotator.tables.formats import select_side
 
     if captions and ranking:
-        raise click.UsageError("--captions and --ranking exclude each other.")
+        raise click.UsageError("--captions and --ranking are mutually exclusive.")
     _check_options("--captions" if captions else "--ranking" if ranking else "plain runs")
     if bertscore_layer is not None and bertscore is None:
-        raise click.UsageError("--bertscore-layer belongs to --bertscore.")
+        raise click.UsageError("--bertscore-layer requires --bertscore.")
     ids = None
     if split is not None or only is not None:
         ids = select_side(_read_ids(truth, ranking), split, only)
@@ -143,7 +147,7 @@ def evaluate_command(
 
 
 def _check_options(kind: str) -> None:
-    """Refuse options that were given for another kind of run."""
+    """Reject options of another kind of run."""
     context = click.get_current_context()
     for option, owner in _BELONGS.items():
         source = context.get_parameter_source(option.removeprefix("--").replace("-", "_"))
@@ -172,7 +176,7 @@ def _evaluate_concepts(
     by: str | None,
     names: Path | None,
 ) -> tuple[dict[str, Any], str]:
-    """The evaluation of a plain run for programs and as text."""
+    """Evaluate a concept run; returns the JSON object and the text."""
     from annotator.evaluation.evaluation import evaluate
     from annotator.evaluation.measures import compare, render_difference
     from annotator.evaluation.report import render
@@ -187,7 +191,7 @@ def _evaluate_concepts(
         scores = dict(zip(other.image_ids, other.image_scores.tolist(), strict=True))
         if scores.keys() != set(found.image_ids):
             raise AnnotatorError(
-                f"The scorer leaves out other images of {against} than of {run}.",
+                f"The scorer skips different images in {against} and {run}.",
                 "Write both runs with the same separator.",
             )
         others = [scores[id_] for id_ in found.image_ids]
@@ -204,10 +208,10 @@ def _evaluate_concepts(
     "ids_file",
     type=file_path(),
     required=True,
-    help="The test set's ids, in order: a list, or a table with ids in its first column.",
+    help="Ids of the test set, in order: a list, or a table with ids in its first column.",
 )
 def validate_command(run: Path, ids_file: Path) -> int:
-    """Check RUN as strictly as the submission check of 2026 does.
+    """Check RUN against the submission rules of 2026.
 
     \b
     annotator validate run.csv --ids test_ids.csv

@@ -41,24 +41,26 @@ _Kind = Literal["image", "id", "concept", "text"]
 @click.command("search", cls=Command)
 @click.argument("query", required=False)
 @index_option
-@option("Query", "--image", metavar="IMAGES", help="Cases like these images (as for `annotate`).")
-@option("Query", "--id", metavar="ID", help="Cases like this image of the index.")
+@option(
+    "Query", "--image", metavar="IMAGES", help="Cases similar to these images (as for `annotate`)."
+)
+@option("Query", "--id", metavar="ID", help="Cases similar to this image of the index.")
 @option("Query", "--concept", metavar="CUI|NAME", help="Images of a concept.")
-@option("Query", "--text", metavar="WORDS", help="Cases that fit these words (open_clip encoders).")
+@option("Query", "--text", metavar="WORDS", help="Cases matching this text (open_clip encoders).")
 @option("Query", "--k", type=click.IntRange(1), default=10, help="Number of cases to list.")
 @option(
     "Query",
     "--without",
     type=click.Choice(["nothing", "itself", "group"]),
-    help="Leave out the case with the image's own id, or its whole group (default: nothing; with "
+    help="Exclude the case with the image's own id, or its whole group (default: nothing; with "
     "--id itself).",
 )
 @option(
     "Query",
     "--groups",
     metavar="FILE[:COLUMN]",
-    help="With --without group: table with the images' patients or studies, unless the index has "
-    "them.",
+    help="With --without group: table with the patient or study of each image, if not in the "
+    "index.",
 )
 @option(
     "Output",
@@ -66,14 +68,14 @@ _Kind = Literal["image", "id", "concept", "text"]
     "format_",
     type=click.Choice(["table", "csv", "json", "trec"]),
     default="table",
-    help="csv: ID,Similar, or the images of a concept; json: JSON lines; trec: a TREC run.",
+    help="csv: ID,Similar, or images of a concept; json: JSON lines; trec: TREC run.",
 )
 @output_option
 @option(
-    "Output", "--out", "page", type=file_path(dir_okay=False), help="Page with pictures to write."
+    "Output", "--out", "page", type=file_path(dir_okay=False), help="HTML page with the pictures."
 )
 @option(
-    "Output", "--images", "cases", help="The indexed images, for thumbnails that the index lacks."
+    "Output", "--images", "cases", help="Indexed images, for thumbnails missing from the index."
 )
 @selection_options
 @inference_options
@@ -94,12 +96,11 @@ def search_command(
     selection: SelectionOptions,
     inference: InferenceOptions,
 ) -> int:
-    """Find cases of the index by an image, a concept or words.
+    """Search the index by image, concept or text.
 
-    QUERY is taken as images if it is a path, a pattern or a name that ends like an image's; else as
-    a CUI, or as the name of a concept or a part of it. A concept gives its exemplars, the images
-    that lack it although their neighbours have it, and those that have it although their neighbours
-    do not: likely label errors.
+    QUERY means images if it is a path, a pattern or an image file name; otherwise a CUI, or a
+    concept's name or part of it. A concept search lists exemplars and likely label errors: images
+    without the concept whose neighbours have it, and images with it whose neighbours do not.
 
     \b
     annotator search scan.png
@@ -109,13 +110,13 @@ def search_command(
     """
     kind, wanted = _meant(query, {"image": image, "id": id, "concept": concept, "text": text})
     if without and kind not in ("image", "id"):
-        raise click.UsageError("--without belongs to a search by images.")
+        raise click.UsageError("--without requires a search by images.")
     if groups and (without != "group" or kind != "image"):
-        raise click.UsageError("--groups belongs to a search by images --without group.")
+        raise click.UsageError("--groups requires a search by images --without group.")
     if kind != "image" and (selection.ids_file or selection.split or selection.only):
-        raise click.UsageError("--ids, --split and --only belong to a search by images.")
+        raise click.UsageError("--ids, --split and --only require a search by images.")
     if format_ == "trec" and kind == "concept":
-        raise click.UsageError("--format trec is for rankings; a concept has table, csv and json.")
+        raise click.UsageError("--format trec is for rankings; concepts have table, csv and json.")
     stored = place.open(whole=inference.verify, device=inference.device)
     if kind == "concept":
         return _search_concept(
@@ -126,7 +127,7 @@ def search_command(
 
     refs: list[ImageRef] = []
     if kind == "image":
-        inference.make_runner()  # fails before anything is read
+        inference.make_runner()  # fail early
         refs = selection.find(wanted)
         rankings = _by_images(refs, place, stored, k, without or "nothing", groups, inference)
     elif kind == "id":
@@ -149,7 +150,7 @@ def search_command(
 
 
 def _meant(query: str | None, given: dict[_Kind, str | None]) -> tuple[_Kind, str]:
-    """The kind of query, and the query itself."""
+    """Kind of the query, and the query."""
     queries = [(kind, value) for kind, value in given.items() if value]
     if len(queries) + (query is not None) != 1:
         raise click.UsageError("Give QUERY, or one of --image, --id, --concept and --text.")
@@ -201,8 +202,8 @@ def _search_concept(
         say(f"Next: open {page} in a browser.")
     elif found.missing or found.wrong:
         say(
-            f"Next: look at the images of {shown(cui, stored.names)} (--out concept.html), and put "
-            "wrong labels right with annotator add IMAGES CONCEPTS --replace."
+            f"Next: look at the images of {shown(cui, stored.names)} (--out concept.html), and "
+            "correct wrong labels with annotator add IMAGES CONCEPTS --replace."
         )
     else:
         say("Next: --out concept.html shows the images; --k lists more.")
@@ -241,7 +242,7 @@ def _by_images(
             if ranking.error is not None and inference.on_error == "fail":
                 raise AnnotatorError(
                     f"{ranking.query}: {ranking.error}.",
-                    "Put it right, or pass such images over with --on-error skip.",
+                    "Fix the image, or skip such images with --on-error skip.",
                 )
             rankings.append(ranking)
     return rankings
@@ -256,7 +257,7 @@ def _by_text(wanted: str, stored: Index, k: int, embedder: str | None) -> list[R
 
 
 def _pictures(stored: Index, images: str | None) -> Callable[[str], bytes]:
-    """Thumbnails of the index's images by id: its own, or made from their files."""
+    """Lookup of thumbnails by id: stored in the index, or made from `images`."""
     from annotator.images.sources import find_images
 
     if images is not None:
@@ -289,6 +290,6 @@ def _say_next(
         path = output or "similar." + ("csv" if format_ == "csv" else "txt")
         say(f"Next: annotator evaluate {path} CONCEPTS --ranking")
     elif all(not ranking.cases for ranking in rankings):
-        say("Next: --without nothing lists the image itself, too.")
+        say("Next: --without nothing includes the image itself.")
     else:
-        say("Next: --out similar.html shows the cases' pictures; --format json has all of each.")
+        say("Next: --out similar.html shows the pictures; --format json lists every field.")

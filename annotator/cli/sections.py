@@ -1,4 +1,4 @@
-"""`--help` in sections: options and commands under headings."""
+"""Headings for options and commands in `--help`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Heading = Literal[  # in the order of --help
     "Output", "Options",
 ]  # fmt: skip
 
-_SHORT = 10  # a list of so many options needs no headings
+_SHORT = 10  # maximum number of options without headings
 
 
 class _Option(click.Option):
@@ -30,17 +30,16 @@ def option(heading: Heading, *names: str, **settings: Any) -> Decorator:
 
 
 class Command(click.Command):
-    """A command with its options under headings, if there are many."""
+    """Command with its options under headings, if there are more than a few."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the options into the help text."""
         for heading, options in option_sections(self, ctx).items():
             with formatter.section(heading):
                 formatter.write_dl(options)
 
 
 def option_sections(command: click.Command, ctx: click.Context) -> dict[str, list[tuple[str, str]]]:
-    """The options of a command by heading, each as its usage and its help."""
+    """Group the options of a command by heading, as pairs of usage and help."""
     sections: dict[str, list[tuple[str, str]]] = {heading: [] for heading in get_args(Heading)}
     options = [p for p in command.get_params(ctx) if isinstance(p, click.Option)]
     for parameter in options:
@@ -54,7 +53,7 @@ def option_sections(command: click.Command, ctx: click.Context) -> dict[str, lis
 
 
 class CommandGroup(click.Group):
-    """A group with its commands under headings, which imports only the command that it runs.
+    """Group of commands under headings, which imports only the command that it runs.
 
     Args:
         sections: By heading, the module in `annotator.cli` of each command; the command `add` is
@@ -78,7 +77,6 @@ class CommandGroup(click.Group):
         return None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the commands into the help text."""
         width = formatter.width - 6 - max(map(len, self.list_commands(ctx)))
         for heading, names in self.sections.items():
             commands = [(name, self.get_command(ctx, name)) for name in names]

@@ -14,7 +14,7 @@ from index.distribution import pip_install
 
 
 @click.command("serve", cls=Command)
-@option("Index", "--index", help="The index: a folder, or milvus://HOST:PORT/NAME [concept-index].")
+@option("Index", "--index", help="Index: a folder, or milvus://HOST:PORT/NAME [concept-index].")
 @option("Network", "--host", help="Address to listen on [127.0.0.1].")
 @option("Network", "--port", type=int, help="Port to listen on; 0 for any free one [8000].")
 @option("Network", "--api-key-file", type=file_path(), help="File with one API key per line.")
@@ -23,17 +23,17 @@ from index.distribution import pip_install
     "--insecure",
     is_flag=True,
     default=None,
-    help="Serve other machines even without API keys.",
+    help="Allow non-loopback hosts without API keys.",
 )
 @option(
-    "Network", "--cors-origin", help="Origin whose pages may call, such as https://example.org."
+    "Network", "--cors-origin", help="Allowed origin of web pages, such as https://example.org."
 )
 @option(
     "Network",
     "--allow-reload",
     is_flag=True,
     default=None,
-    help="Offer POST /v1/reload (needs API keys).",
+    help="Enable POST /v1/reload (needs API keys).",
 )
 @option(
     "Running",
@@ -41,15 +41,17 @@ from index.distribution import pip_install
     type=click.Choice(["auto", "cpu", "cuda"]),
     help="Device for the encoder [auto].",
 )
-@option("Running", "--max-batch", type=int, help="Images encoded at once [16; on a GPU 128].")
 @option(
-    "Running", "--batch-wait-ms", type=float, help="How long a batch waits for more images [2]."
+    "Running", "--max-batch", type=int, help="Images per batch of the encoder [16; on a GPU 128]."
 )
-@option("Running", "--workers", type=int, help="Threads that decode [the number of cores].")
-@option("Limits", "--max-queue", type=int, help="Most images accepted and unfinished [128].")
-@option("Limits", "--max-upload-mb", type=int, help="Largest request, in MiB [64].")
-@option("Limits", "--max-images", type=int, help="Most images in a request [32].")
-@option("Limits", "--timeout-s", type=float, help="Seconds until a request times out [30].")
+@option(
+    "Running", "--batch-wait-ms", type=float, help="Maximum wait for more images of a batch [2]."
+)
+@option("Running", "--workers", type=int, help="Decoding threads [number of cores].")
+@option("Limits", "--max-queue", type=int, help="Maximum number of pending images [128].")
+@option("Limits", "--max-upload-mb", type=int, help="Maximum request size, in MiB [64].")
+@option("Limits", "--max-images", type=int, help="Maximum number of images per request [32].")
+@option("Limits", "--timeout-s", type=float, help="Request timeout, in seconds [30].")
 @click.option("--show-settings", is_flag=True, help="Print the settings as JSON and exit.")
 def serve_command(
     index: str | None,
@@ -71,17 +73,17 @@ def serve_command(
 ) -> int:
     """Serve an index over HTTP: a page at /, the API under /v1, its description at /openapi.json.
 
-    Every option can also be set in the environment (--max-batch as ANNOTATOR_MAX_BATCH), and so can
-    a few more (docs/service.md). SIGHUP loads the index's current version; SIGTERM finishes the
-    open requests and stops.
+    Options can also be set in the environment (--max-batch as ANNOTATOR_MAX_BATCH); docs/service.md
+    lists all settings. SIGHUP reloads the current version of the index; SIGTERM stops after the
+    open requests.
 
     \b
     annotator serve
     annotator serve --index concept-index --host 0.0.0.0 --api-key-file keys.txt
     curl -F image=@scan.png http://127.0.0.1:8000/v1/annotate
     """
-    # The encoders take a core each. Threads that BLAS and FAISS start for a batch's few products
-    # would only wait for each other: a third of the throughput. Read when numpy is loaded.
+    # Each encoder thread uses one core. BLAS and FAISS threads for the few products of a batch
+    # would contend with them: a third of the throughput. Read when numpy is imported.
     for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
         os.environ.setdefault(variable, "1")
     try:

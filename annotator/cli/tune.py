@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 @voting_options
 @json_option
 def tune_command(place: IndexLocation, voting: VotingOptions, as_json: bool) -> int:
-    """Tune the voting parameters of an index again; those that are given are not tuned.
+    """Retune the voting parameters of an index; parameters given as options are fixed.
 
-    `build-index` does it already. Tuning uses the neighbour lists that the build has kept, of
-    images of other patients, so it needs no validation set. The parameters chosen, their expected
-    F1 and all that were tried go into a new version of the index.
+    `build-index` already tunes them. Tuning is a grid search over the neighbour lists stored by the
+    build, across patients, so it needs no validation set. The chosen parameters, their expected F1
+    and the tried grid are stored in a new version of the index.
 
     \b
     annotator tune
@@ -43,12 +43,12 @@ def tune_command(place: IndexLocation, voting: VotingOptions, as_json: bool) -> 
 
 
 def say_tuned(tuned: Tuned) -> None:
-    """Say which voting parameters were chosen, and how good they are."""
+    """Print the chosen voting parameters and their F1."""
     voting, (low, high) = tuned.voting, tuned.interval
     kernel = f"{voting.kernel} kernel, beta {voting.beta:g}"
     decider = voting.decider + (f" {voting.threshold:g}" if voting.decider == "threshold" else "")
     say(
-        f"Voting tuned with other patients' images: k {voting.k}, {kernel}, "
+        f"Voting tuned across patients: k {voting.k}, {kernel}, "
         f"prior {voting.prior:g}, {decider}; "
         f"F1 {tuned.f1:.4f} ({low:.3f} to {high:.3f}) on {tuned.images} images."
     )

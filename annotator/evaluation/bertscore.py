@@ -11,18 +11,18 @@ from annotator.errors import AnnotatorError, first_line
 from index.distribution import pip_install
 from index.progress import track
 
-_MOST_TOKENS = 512  # of a caption; what follows is cut off
+_MOST_TOKENS = 512  # per caption; the rest is truncated
 _PAIRS_AT_ONCE = 64
 
 
 class BertScorer:
-    """Compares captions by the token vectors of one model, without rescaling.
+    """Score captions by the token vectors of one model, without rescaling.
 
     Args:
-        model: A folder that transformers can read, or a name on the hub.
-        layer: Layer whose vectors are compared, 1 for the first. None takes the one published for
+        model: Model folder of transformers, or a name on the hub.
+        layer: Layer of the compared vectors, 1 for the first. None takes the published one for
             models of this name (the last part of a path).
-        device: Where the model runs.
+        device: Device of the model.
 
     Raises:
         AnnotatorError: bert-score is not installed, the model cannot be loaded, or its layer is
@@ -44,8 +44,8 @@ class BertScorer:
         layer = layer or published.get(Path(model).name)
         if layer is None:
             raise AnnotatorError(
-                f"The layer at which BERTScore compares {Path(model).name} is unknown.",
-                "Name it with --bertscore-layer.",
+                f"The BERTScore layer of {Path(model).name} is unknown.",
+                "Set it with --bertscore-layer.",
             )
         self.model, self.layer = model, layer
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -59,7 +59,7 @@ class BertScorer:
                 "Give the folder of a model that transformers can read, such as a download of "
                 "microsoft/deberta-xlarge-mnli, or its name where the hub can be reached.",
             ) from error
-        # bert-score 0.3.13 expects of a tokenizer what those of transformers 5 no longer have.
+        # bert-score 0.3.13 uses tokenizer methods that transformers 5 has removed.
         tokenizer = self._scorer._tokenizer
         tokenizer.model_max_length = min(tokenizer.model_max_length, _MOST_TOKENS)
         tokenizer.build_inputs_with_special_tokens = lambda _: tokenizer.encode("")
@@ -67,10 +67,10 @@ class BertScorer:
     def score(
         self, truths: Sequence[str], captions: Sequence[str]
     ) -> list[tuple[float, float, float]]:
-        """Precision, recall and F1 of each pair of a truth and a caption.
+        """Compute precision, recall and F1 of each pair of a truth and a caption.
 
-        A token weighs log((n + 1) / (m + 1)), where m of the n truths hold it. A pair is 0 where
-        either text is empty or has only tokens that all truths hold.
+        The weight (idf) of a token is log((n + 1) / (m + 1)), with m of n truths containing it. A
+        pair scores 0 if either text is empty or has only tokens of weight 0.
         """
         import torch
 

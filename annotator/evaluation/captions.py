@@ -1,4 +1,4 @@
-"""Captions against the true ones: ROUGE-1 and BERTScore with intervals, alone and paired."""
+"""Evaluation of captions: ROUGE-1 and BERTScore with intervals, alone and paired."""
 
 from __future__ import annotations
 
@@ -32,22 +32,23 @@ def evaluate_captions(
     by: str | None = None,
     ids: Collection[str] | None = None,
 ) -> Measured:
-    """Score captions as the task does: normalised, image by image, the mean of all.
+    """Score normalised captions image by image and average, as in the task.
 
     Args:
-        run: The captions, `ID,Caption`, text or a zip that holds it.
-        truth: The true captions.
-        against: Another run, to be compared with on the same images.
-        bertscore: Computes BERTScore too, the idf of tokens counted over the true captions scored.
-        by: `FILE:COLUMN`, the column that groups the images.
-        ids: Score these images of the truth alone.
+        run: Captions, `ID,Caption`, as text or in a zip.
+        truth: Ground-truth captions.
+        against: Other run to compare with on the same images.
+        bertscore: Scorer for BERTScore, with idf over the scored ground truth; None for ROUGE-1
+            only.
+        by: `FILE:COLUMN` with the group of each image.
+        ids: Subset of images to score; None for all.
 
     Returns:
         Measures `rouge1` and, with a scorer, `bertscore_f1`, `bertscore_precision` and
         `bertscore_recall`, of the images in the order of the truth.
 
     Raises:
-        FormatError: A file cannot be read, or a run has not exactly the images of the truth.
+        FormatError: A file cannot be read, or the images of a run and the truth differ.
     """
     everything = read_captions(truth)
     chosen = None if ids is None else set(ids)
@@ -99,7 +100,7 @@ def _read(path: Path | str, everything: Collection[str], scored: Collection[str]
 def _bertscores(
     scorer: BertScorer, true: Mapping[str, str], captions: Mapping[str, str]
 ) -> dict[str, list[float]]:
-    """Normalised as for ROUGE; two empty captions count as 1."""
+    """BERTScore of captions normalised as for ROUGE; two empty captions score 1."""
     truths = [normalise(text) for text in true.values()]
     found = scorer.score(truths, [normalise(captions[id_]) for id_ in true])
     for i, id_ in enumerate(true):

@@ -1,7 +1,7 @@
-"""Statistics of a labelled collection: concepts, their frequencies, and those unseen in training.
+"""Statistics of a labelled collection: concept frequencies and concepts unseen in training.
 
-Participants of ImageCLEF 2019 published such an analysis: how long the tail of rare concepts is,
-and which concepts of the validation side never occur in training.
+Follows analyses by participants of ImageCLEF 2019: the tail of rare concepts, and concepts of the
+validation side that never occur in training.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from annotator.render.text_table import Row, columns, section
 RARE = 4  # concepts on fewer images than this are rare ...
 FREQUENT = 1000  # ... and on more than this frequent
 TOP = 20
-SIZES = 15  # numbers of CUIs that have a line of their own in the text
+SIZES = 15  # lines of the histogram in the text
 
 _INK = "#2f6f9f"
 _SHADE = "#e8edf2"
@@ -27,7 +27,7 @@ _SHADE = "#e8edf2"
 
 @dataclass(frozen=True)
 class ConceptCount:
-    """A concept with the number of images that have it."""
+    """A concept with its number of images."""
 
     cui: str
     name: str
@@ -36,11 +36,11 @@ class ConceptCount:
 
 @dataclass(frozen=True)
 class Unseen:
-    """The concepts of the validation side that training lacks.
+    """Concepts of the validation side that do not occur in training.
 
     Attributes:
-        share: Their share of the validation's annotations (pairs of image and CUI), in [0, 1].
-        concepts: Each with its number of images in validation, the most frequent first.
+        share: Share of validation annotations (pairs of image and CUI), in [0, 1].
+        concepts: Unseen concepts with their number of validation images, most frequent first.
     """
 
     share: float
@@ -83,7 +83,6 @@ class Stats:
         return self.concepts[:TOP]
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values for JSON."""
         return {**asdict(self), "top": [asdict(concept) for concept in self.top]}
 
 
@@ -95,9 +94,9 @@ def explore(
     """Describe the concepts of a collection.
 
     Args:
-        concepts: The CUIs of each image, as `annotator.tables.formats.read_concepts` gives them.
-        names: Names of CUIs; those without are shown without.
-        validation: The CUIs of each image of the validation side, to be compared with.
+        concepts: CUIs by image id, from `annotator.tables.formats.read_concepts`.
+        names: Name by CUI, where known.
+        validation: CUIs by image id of the validation side, for comparison.
     """
     names = names or {}
     counts = _count(concepts)
@@ -119,7 +118,7 @@ def explore(
 
 
 def render_stats(stats: Stats) -> str:
-    """The statistics as text for the terminal, without a line end after the last line."""
+    """Render statistics as text for the terminal, without a trailing line end."""
     total = len(stats.concepts)
     lines = [
         f"{stats.images:,} images, {stats.images_without:,} of them without concepts",
@@ -153,16 +152,16 @@ def render_stats(stats: Stats) -> str:
 
 
 def plot_stats(stats: Stats, path: Path | str) -> None:
-    """Draw the concepts' frequency by rank, log-log, beside the histogram of CUIs per image.
+    """Plot concept frequency by rank (log-log) and the histogram of CUIs per image.
 
-    The same statistics give the same bytes under the same version of matplotlib.
+    The output is reproducible, byte for byte, with the same version of matplotlib.
 
     Args:
         stats: From `explore`, with at least one concept.
-        path: The file to write; its ending decides: `.png`, `.svg` or `.pdf`.
+        path: Output file: `.png`, `.svg` or `.pdf`.
 
     Raises:
-        FormatError: There is nothing to draw, or the ending is another one.
+        FormatError: There are no concepts, or the extension is unsupported.
     """
     undated = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
     kind = Path(path).suffix.lower().removeprefix(".")

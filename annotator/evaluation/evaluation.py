@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ConceptScore:
-    """One concept over the scored images: how often it is true, found, and both."""
+    """Counts of one concept over the scored images."""
 
     cui: str
     name: str
@@ -32,12 +32,12 @@ class ConceptScore:
 
     @property
     def missed(self) -> int:
-        """Images that have the concept and did not get it."""
+        """Number of false negatives."""
         return self.truth - self.true_positives
 
     @property
     def invented(self) -> int:
-        """Images that got the concept and do not have it."""
+        """Number of false positives."""
         return self.run - self.true_positives
 
 
@@ -50,18 +50,19 @@ class Evaluation:
         n_images: Number of scored images, n.
         f1: The official score, the mean over images of F1.
         interval: Its 95% interval, from a bootstrap over images.
-        precision: Mean over images; a set met by the same empty set counts as 1, as in the F1.
-        recall: Likewise.
+        precision: Mean precision over images; two empty sets count as 1, as in the F1.
+        recall: Mean recall over images, likewise.
         micro_precision: True positives over concepts in the run, all images together.
         micro_recall: True positives over concepts in the ground truth, all images together.
-        macro_f1: The mean over the concepts of the ground truth of each one's F1.
+        macro_f1: Mean F1 over the concepts of the ground truth.
         secondary: The secondary score, or None where no manual ground truth was given.
-        per_concept: Each concept of ground truth or run, the most frequent in the truth first.
-        per_group: The score of each group by its name, sorted; empty without groups.
+        per_concept: Counts of all concepts of ground truth or run, the most frequent in the truth
+            first.
+        per_group: Score by group name, sorted; empty without groups.
         skipped: Ids that the current scorer skips because they contain the letters `ID`.
-        left_out: Number of images that the legacy scorer leaves out for want of true concepts.
-        image_ids: The scored images, n of them, in the run's order.
-        image_scores: float64[n], the F1 of each.
+        left_out: Number of images without true concepts, which the legacy scorer skips.
+        image_ids: Ids of the n scored images, in the order of the run.
+        image_scores: float64[n], F1 of each image.
     """
 
     scorer: Scorer
@@ -83,18 +84,18 @@ class Evaluation:
 
     @property
     def most_missed(self) -> tuple[ConceptScore, ...]:
-        """The concepts that were missed, most often missed first."""
+        """Concepts with false negatives, most false negatives first."""
         missed = (concept for concept in self.per_concept if concept.missed)
         return tuple(sorted(missed, key=lambda concept: (-concept.missed, concept.cui)))
 
     @property
     def most_invented(self) -> tuple[ConceptScore, ...]:
-        """The concepts that were invented, most often invented first."""
+        """Concepts with false positives, most false positives first."""
         invented = (concept for concept in self.per_concept if concept.invented)
         return tuple(sorted(invented, key=lambda concept: (-concept.invented, concept.cui)))
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as plain values for JSON; the images' scores by id."""
+        """Plain JSON types, with image scores by id."""
         return {
             "scorer": self.scorer,
             "n_images": self.n_images,
@@ -130,17 +131,17 @@ def evaluate(
     ids: Collection[str] | None = None,
     names: Mapping[str, str] | None = None,
 ) -> Evaluation:
-    """Score a run against a ground truth as the task does, with intervals, by concept and group.
+    """Score a run against a ground truth with the official F1, by concept and by group.
 
     Args:
-        run: The run, text or a zip that holds it.
-        truth: The ground truth, in the format of any year.
+        run: Run, as text or in a zip.
+        truth: Ground truth, in the format of any year.
         scorer: `current` (the evaluator of 2022 to 2026) or `legacy` (2017 to 2020).
         secondary: The manual ground truth, for the secondary score of 2025 and 2026.
-        by: `FILE:COLUMN`, the column that groups the images (by source, patient, ...); images that
-            it lacks are a group of their own with an empty name.
-        ids: Score these images of the ground truth alone, such as the test side of a split.
-        names: Names of CUIs; those without are shown without.
+        by: `FILE:COLUMN` with the group of each image (source, patient, ...); images missing from
+            it form a group with an empty name.
+        ids: Subset of images to score, such as the test side of a split; None for all.
+        names: Name by CUI, where known.
 
     Raises:
         FormatError: A file cannot be read, or the official evaluator would reject the run; the

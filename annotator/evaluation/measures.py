@@ -1,4 +1,4 @@
-"""Means with bootstrap intervals: of a run, of its groups, and paired against another run."""
+"""Means with bootstrap intervals, by group, and paired differences between runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DRAWN_AT_ONCE = 4_000_000  # counts of a bootstrap, 32 MB
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean over n images or queries, with its 95% bootstrap interval."""
+    """Mean over n images or queries, with its 95% bootstrap interval."""
 
     n: int
     mean: float
@@ -28,12 +28,12 @@ class Mean:
 
 @dataclass(frozen=True)
 class Difference:
-    """A run compared with another one on the same images.
+    """Paired comparison of a run with another one on the same images.
 
     Attributes:
-        other: The other run's mean.
-        difference: How much higher this run's mean is.
-        interval: Its 95% interval, from a bootstrap over the images' differences.
+        other: Mean of the other run.
+        difference: Mean of this run minus `other`.
+        interval: 95% bootstrap interval of the difference, over images.
         better: Number of images on which this run is better.
         worse: Number of images on which it is worse.
     """
@@ -54,10 +54,10 @@ class Measure:
     """One measure of a run.
 
     Attributes:
-        name: As printed, such as `ROUGE-1`.
-        scores: One for each image or query.
-        whole: Their mean.
-        per_group: Mean of each group by its name, sorted; empty without groups.
+        name: Printed name, such as `ROUGE-1`.
+        scores: Score of each image or query.
+        whole: Mean of the scores.
+        per_group: Mean by group name, sorted; empty without groups.
         against: Comparison with another run, or None.
     """
 
@@ -68,7 +68,7 @@ class Measure:
     against: Difference | None
 
     def to_dict(self) -> dict[str, Any]:
-        """All but the single scores as plain values for JSON."""
+        """Plain JSON types, without the single scores."""
         return {
             "name": self.name,
             **self.whole.to_dict(),
@@ -79,11 +79,11 @@ class Measure:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a run scores by several measures.
+    """Scores of a run by several measures.
 
     Attributes:
-        unit: What is scored: `images` or `queries`.
-        ids: Their ids, in order.
+        unit: Unit of the scores: `images` or `queries`.
+        ids: Ids of the units, in order.
         measures: By key, such as `rouge1`.
         notes: Remarks for people, one line each.
         facts: Further values for JSON.
@@ -96,7 +96,7 @@ class Measured:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as plain values for JSON; the scores by id."""
+        """Plain JSON types, with scores by id."""
         scores = {name: measure.scores for name, measure in self.measures.items()}
         return {
             f"n_{self.unit}": len(self.ids),
@@ -111,13 +111,13 @@ class Measured:
 def bootstrap_interval(
     scores: Sequence[float], resamples: int = 2000, seed: int = 0
 ) -> tuple[float, float]:
-    """The 95% percentile bootstrap interval of a mean (Efron and Tibshirani 1993, chapter 13).
+    """Compute the 95% percentile bootstrap interval of a mean (Efron and Tibshirani 1993, ch. 13).
 
-    Scores such as F1 take few distinct values. How often each of them is among n images drawn with
-    replacement has a multinomial distribution, so these counts are drawn instead of images.
+    Scores such as F1 take few distinct values, whose counts in a bootstrap sample are multinomial;
+    these counts are drawn instead of images.
 
     Args:
-        scores: One score for each image, at least one.
+        scores: Score of each image, at least one.
         resamples: Number of bootstrap samples, at least 1.
         seed: Seed of the random generator.
     """
@@ -136,12 +136,12 @@ def bootstrap_interval(
 
 
 def average(scores: Sequence[float]) -> Mean:
-    """The mean of at least one score, with its interval."""
+    """Average at least one score, with an interval."""
     return Mean(len(scores), mean(scores), bootstrap_interval(scores))
 
 
 def average_by_group(scores: Sequence[float], groups: Sequence[str]) -> dict[str, Mean]:
-    """The mean of each group's scores, by the groups' names, sorted."""
+    """Average scores by group, sorted by group name."""
     members: dict[str, list[float]] = {}
     for group, score in zip(groups, scores, strict=True):
         members.setdefault(group, []).append(score)
@@ -149,7 +149,7 @@ def average_by_group(scores: Sequence[float], groups: Sequence[str]) -> dict[str
 
 
 def read_groups(by: str | None, ids: Sequence[str]) -> list[str] | None:
-    """The group of each id by a table's column, `FILE:COLUMN`; "" where it lacks the id.
+    """Read the group of each id from a table, `FILE:COLUMN`; "" for ids missing from it.
 
     Raises:
         FormatError: As `read_column`.
@@ -161,7 +161,7 @@ def read_groups(by: str | None, ids: Sequence[str]) -> list[str] | None:
 
 
 def compare(scores: Sequence[float], others: Sequence[float]) -> Difference:
-    """The paired difference of two runs on the same images, in the same order."""
+    """Compare two runs on the same images, in the same order."""
     differences = [a - b for a, b in zip(scores, others, strict=True)]
     return Difference(
         mean(others),
@@ -182,10 +182,10 @@ def measure(
     """Average scores as a whole, by group, and against another run.
 
     Args:
-        name: Name of the measure, as printed.
-        scores: One for each image, at least one.
-        groups: The group of each image.
-        others: The other run's score of each image.
+        name: Printed name of the measure.
+        scores: Score of each image, at least one.
+        groups: Group of each image.
+        others: Score of each image in the other run.
     """
     return Measure(
         name,
@@ -197,7 +197,7 @@ def measure(
 
 
 def render_measured(measured: Measured) -> str:
-    """As text for the terminal, without a line end after the last line."""
+    """Render measures as text for the terminal, without a trailing line end."""
     lines = [f"{m.name} {render_mean(m.whole, measured.unit)}" for m in measured.measures.values()]
     for m in measured.measures.values():
         if m.against is not None:
@@ -212,13 +212,13 @@ def render_measured(measured: Measured) -> str:
 
 
 def render_mean(found: Mean, unit: str = "images") -> str:
-    """A mean with its interval and number of images or queries."""
+    """Render a mean with its interval and number of images or queries."""
     low, high = found.interval
     return f"{found.mean:.4f} (95% interval {low:.3f} to {high:.3f}, {found.n:,} {unit})"
 
 
 def render_groups(per_group: Mapping[str, Mean], unit: str, name: str) -> list[str]:
-    """A table of the groups' means, in a column called `name`."""
+    """Render a table of group means, in a column called `name`."""
     rows: list[Row] = [
         [group or "(none)", found.n, found.mean, *found.interval]
         for group, found in per_group.items()
@@ -227,7 +227,7 @@ def render_groups(per_group: Mapping[str, Mean], unit: str, name: str) -> list[s
 
 
 def render_difference(found: Difference) -> list[str]:
-    """A comparison in two lines."""
+    """Render a comparison in two lines."""
     low, high = found.interval
     return [
         f"the other {found.other:.4f}; this one higher by {found.difference:+.4f} "

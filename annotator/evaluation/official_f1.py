@@ -1,7 +1,7 @@
-"""The task's official scorers: run and ground truth in, one F1 per image out, exact to the digit.
+"""The official scorers of the task, reproduced exactly: one F1 per image.
 
 ImageCLEFmedical Caption (concept detection) has had two: `legacy`, the script of 2017 to 2020, and
-`current`, the evaluator of 2022 to 2026. They differ in how they treat empty cells, white space,
+`current`, the evaluator of 2022 to 2026. They differ in the treatment of empty cells, white space,
 repeats and ids that contain the letters `ID`; the tests list each difference.
 """
 
@@ -32,15 +32,15 @@ SECONDARY_CUIS = frozenset((
 
 @dataclass(frozen=True)
 class Scored:
-    """The scored images, in the order of the run.
+    """Scored images, in the order of the run.
 
     Attributes:
-        ids: Image ids, n of them.
-        truth: The concepts of the ground truth, as the scorer compares them: to the current scorer
-            an empty cell is one empty concept, `""`.
-        run: The concepts of the run, likewise.
+        ids: Image ids.
+        truth: Ground-truth concepts by image id as seen by the scorer: to the current scorer an
+            empty cell is one empty concept, `""`.
+        run: Concepts of the run, likewise.
         scores: F1 of each image, in [0, 1].
-        f1: Their mean, added up in this order.
+        f1: Mean F1, summed in this order.
         skipped: Ids left out because the current scorer takes their rows for headers.
         left_out: Number of images left out because their ground truth is empty.
     """
@@ -55,13 +55,13 @@ class Scored:
 
 
 def image_f1(truth: Collection[str], run: Collection[str]) -> float:
-    """Binary F1 of two sets, 2TP / (2TP + FP + FN); 0 where they share nothing."""
+    """Compute the F1 of two sets, 2TP / (2TP + FP + FN); 0 if they are disjoint."""
     shared = len(set(truth) & set(run))
     return 2 * shared / (len(truth) + len(run)) if shared else 0.0
 
 
 def mean(scores: Sequence[float]) -> float:
-    """The mean, added up from left to right as the evaluators do (`sum` compensates since 3.12).
+    """Average from left to right like the evaluators (`sum` is compensated since Python 3.12).
 
     Raises:
         ZeroDivisionError: There are no scores.
@@ -78,20 +78,20 @@ def score(
     scorer: Scorer = "current",
     ids: Collection[str] | None = None,
 ) -> Scored:
-    """Score a run as the official evaluator does.
+    """Score a run like the official evaluator.
 
-    The current scorer takes each row of a comma file whose id contains `ID` for a header and skips
-    it; with other separators, or where the two files differ in theirs, no id is skipped.
+    The current scorer skips rows of comma-separated files whose id contains `ID`, as headers; with
+    other separators, or if the two files differ in theirs, no id is skipped.
 
     Args:
-        run: The run, text or a zip that holds it.
-        truth: The ground truth.
+        run: Run, as text or in a zip.
+        truth: Ground truth.
         scorer: `current` (2022 to 2026) or `legacy` (2017 to 2020).
-        ids: Score these images of the ground truth alone; the run may leave out the others.
+        ids: Subset of images to score; the run may lack the others.
 
     Raises:
-        FormatError: A file cannot be read, or the run breaks a rule for which the official
-            evaluator rejects it; the message names the line.
+        FormatError: A file cannot be read, or the official evaluator would reject the run; the
+            message names the line.
     """
     if scorer not in SCORERS:
         raise FormatError(f"no scorer {scorer!r}", f"Choose one of {', '.join(SCORERS)}.")
@@ -123,14 +123,15 @@ def score(
 def score_secondary(
     primary: Scored, manual: Path | str, ids: Collection[str] | None = None
 ) -> Scored:
-    """The secondary score of 2025 and 2026: 15 CUIs of modality and anatomy, against manual truth.
+    """Compute the secondary score of 2025 and 2026: 15 CUIs of modality and anatomy.
 
-    Both sides keep those CUIs only, and images whose manual ground truth is then empty drop out.
+    Run and manual ground truth are restricted to these CUIs; images with an empty restricted ground
+    truth are skipped.
 
     Args:
-        primary: The run as the current scorer read it.
-        manual: The manual ground truth (`concepts_manual.csv`).
-        ids: Score these images alone.
+        primary: Result of the current scorer.
+        manual: Manual ground truth (`concepts_manual.csv`).
+        ids: Subset of images to score; None for all.
 
     Raises:
         FormatError: The file cannot be read, has none of the 15 CUIs, or has images that the run
@@ -254,7 +255,7 @@ def _current_run(table: Table, line: int, cell: str | None) -> frozenset[str]:
 
 
 def _truth_cell(table: Table, cells: Sequence[str]) -> str | None:
-    """The raw second column, or None. ROCO v1 leaves it empty and writes a tab before each CUI."""
+    """Raw second column, or None. In ROCO v1 it is empty, with a tab before each CUI."""
     if len(cells) < 2:
         return None
     if table.separator == "\t" and table.header is None and not cells[1].strip():
@@ -263,7 +264,7 @@ def _truth_cell(table: Table, cells: Sequence[str]) -> str | None:
 
 
 def _legacy_concepts(cell: str | None) -> frozenset[str]:
-    """The parts of a cell, unstripped; none where it holds white space only."""
+    """Parts of a cell, unstripped; none if it is blank."""
     if cell is None or not cell.strip():
         return frozenset()
     return frozenset(re.split("[;,]", cell.upper()))  # files of 2017 have commas

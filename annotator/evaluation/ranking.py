@@ -1,4 +1,4 @@
-"""Rankings of similar items, scored by trec_eval: nDCG and mean average precision."""
+"""Evaluation of rankings by trec_eval: nDCG and mean average precision."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from annotator.tables.formats import read_concepts
 from annotator.tables.ranking import is_qrels, read_qrels, read_ranking
 from index.distribution import pip_install
 
-JUDGED_RELEVANT = 1.0  # least relevance that counts as relevant, of judgements ...
-SHARED_RELEVANT = 0.5  # ... and of concepts: half of them shared
+JUDGED_RELEVANT = 1.0  # threshold of relevance for judgements
+SHARED_RELEVANT = 0.5  # threshold of relevance for shared concepts
 
 _LEVELS = 1_000_000  # trec_eval takes whole numbers and allocates an array up to the largest
 
@@ -32,26 +32,26 @@ def evaluate_ranking(
     by: str | None = None,
     ids: Collection[str] | None = None,
 ) -> Measured:
-    """Score the items that were found for each query.
+    """Score the ranked items of each query.
 
-    A query of the truth that the ranking lacks counts as 0 (trec_eval's option -c), and so does one
-    that has nothing relevant; queries that the truth lacks are left out.
+    Queries missing from the ranking score 0 (option -c of trec_eval), as do queries without
+    relevant items; queries missing from the truth are left out.
 
     Args:
-        ranking: What was found, as `read_ranking` reads it.
+        ranking: File for `read_ranking`.
         truth: TREC judgements; or concepts, in the format of any year: the relevance of an item is
             then the F1 of its concepts and the query's.
-        k: Depth of the measures, at least 1.
-        items: The concepts of what could be found, where the truth has those of the queries only.
-        relevant: The least relevance that counts as relevant for the average precision; None for 1
-            with judgements and 0.5 with concepts.
-        against: Another ranking, to be compared with on the same queries.
-        by: `FILE:COLUMN`, the column that groups the queries.
-        ids: Score these queries alone. Without `items`, what could be found are then the others.
+        k: Cutoff rank, at least 1.
+        items: Concepts of the ranked items, if the truth has only those of the queries.
+        relevant: Threshold of relevance for average precision; None for 1 with judgements and 0.5
+            with concepts.
+        against: Other ranking to compare with on the same queries.
+        by: `FILE:COLUMN` with the group of each query.
+        ids: Subset of queries to score. Without `items`, the ranked items are the other images.
 
     Returns:
-        Measures `ndcg` and `map` (divided by the number of relevant items or k, whichever is less,
-        so that a perfect ranking has 1) and `map_cut` (trec_eval's), of the queries in the order of
+        Measures `ndcg`, `map` (normalised by min(number of relevant items, k), so that a perfect
+        ranking scores 1) and `map_cut` (as defined by trec_eval), of the queries in the order of
         the truth.
 
     Raises:
@@ -98,7 +98,7 @@ def evaluate_ranking(
 def _read_truth(
     truth: Path | str, items: Path | str | None, ids: Collection[str] | None
 ) -> tuple[_Relevance, Collection[str] | None, float]:
-    """Relevance, the items that could be found (None: those judged), and the least relevance."""
+    """Relevance, candidate items (None for those judged), and threshold of relevance."""
     if is_qrels(truth):
         if items is not None:
             raise FormatError(
@@ -147,12 +147,12 @@ def _score(
 def _trec_eval(
     judged: Mapping[str, float], found: Mapping[str, float], k: int, threshold: float
 ) -> tuple[float, float]:
-    """trec_eval's ndcg_cut and map_cut of one query's items, by relevance and by score."""
+    """Compute ndcg_cut and map_cut of trec_eval for one query, from relevance and score by item."""
     try:
         from pytrec_eval import RelevanceEvaluator
     except ImportError as error:
         raise AnnotatorError(
-            "Rankings are scored by the package pytrec_eval, which is not installed.",
+            "Scoring of rankings needs the package pytrec_eval, which is not installed.",
             f"Install it: {pip_install('ranking')}.",
         ) from error
     # nDCG does not depend on the unit of relevance, so fractions are scaled to whole numbers.
@@ -172,14 +172,13 @@ def _trec_eval(
 
 
 class _SharedConcepts(Mapping[str, Mapping[str, float]]):
-    """The relevant items of each query: the F1 (Dice) of its and their sets of concepts, 0..1.
+    """Relevance of items by query: F1 (Dice) of the two concept sets, 0..1.
 
-    Items that share nothing are left out, and so is the query's own image. Queries without concepts
-    are left out, since nothing says what is similar to them.
+    Items without a shared concept, the query's own image and queries without concepts are left out.
 
     Args:
-        queries: The concepts of each query.
-        items: The concepts of everything that could be found.
+        queries: Concepts by query.
+        items: Concepts by candidate item.
     """
 
     def __init__(

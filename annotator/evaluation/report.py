@@ -1,4 +1,4 @@
-"""An evaluation as text for the terminal."""
+"""Text report of an evaluation."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from annotator.render.text_table import Row, columns, section
 if TYPE_CHECKING:
     from annotator.evaluation.evaluation import Evaluation
 
-SHOWN = 10  # rows of a list; `Evaluation.to_dict` has them all
+SHOWN = 10  # rows per list; `Evaluation.to_dict` has all
 
 
 def render(evaluation: Evaluation) -> str:
-    """The evaluation as text for the terminal, without a line end after the last line."""
+    """Render an evaluation as text for the terminal, without a trailing line end."""
     whole = Mean(evaluation.n_images, evaluation.f1, evaluation.interval)
     lines = [
         f"F1 {render_mean(whole)}",

@@ -1,6 +1,6 @@
-"""ROUGE-1 of captions, normalised and split into words as the task does.
+"""ROUGE-1 of captions, with the normalisation and tokenisation of the task.
 
-The steps and their order are those of the task's evaluators of 2025 and 2026 (docs/captions.md).
+The steps and their order follow the official evaluators of 2025 and 2026 (docs/captions.md).
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ _WORD = re.compile("[a-z0-9]+")
 
 
 def normalise(caption: str) -> str:
-    """The caption in lower case, each run of digits as `number`, without ASCII punctuation."""
+    """Lower-case a caption, replace digits by `number`, and remove ASCII punctuation."""
     return _DIGITS.sub("number", caption.lower()).translate(_PUNCTUATION)
 
 
 def words(caption: str) -> list[str]:
-    """The words of a caption after `normalise`, as ROUGE splits it: runs of `a-z0-9`, unstemmed."""
+    """Tokenise a caption after `normalise` like ROUGE: runs of `a-z0-9`, without stemming."""
     return _WORD.findall(normalise(caption).lower())
 
 
 def rouge1(truth: str, caption: str) -> float:
-    """ROUGE-1 F1 of two captions, 0..1; a shared word counts as often as both have it.
+    """Compute the ROUGE-1 F1 of two captions, 0..1, with clipped word counts.
 
-    Two empty captions count as 1, as in the task.
+    Two empty captions score 1, as in the task.
     """
     if not truth and not caption:
         return 1.0
@@ -44,8 +44,8 @@ def rouge1(truth: str, caption: str) -> float:
 
 
 def similarities(captions: Sequence[str]) -> NDArray[np.float64]:
-    """`rouge1` of all pairs of n captions, float64[n, n]; 0 for a caption without words."""
-    # The second `the` of a caption is another word than its first, so that sets are compared.
+    """Compute `rouge1` of all pairs of n captions, float64[n, n]; 0 for captions without words."""
+    # Repeated words are numbered, so that multisets are compared as sets.
     columns: dict[tuple[str, int], int] = {}
     rows: list[int] = []
     held: list[int] = []

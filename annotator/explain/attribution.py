@@ -1,11 +1,11 @@
-"""Attribution of similarities to the positions of a picture. Pure NumPy.
+"""Attribution of similarities to the positions of an image. Pure NumPy.
 
-A vote, or any weighted sum of similarities, is a linear game among the positions of the maps that
-an encoder pools: the worth of a set of positions is the sum of their contributions, so each
-contribution is a Shapley value (Shapley 1953, "A value for n-person games": additivity and the
-dummy player). For the last map of a network this is what class activation maps do with a
-classifier's weights (Zhou et al. 2016, "Learning deep features for discriminative localization")
-and Stylianou et al. (2019, "Visualizing deep similarity networks") with a pair of images.
+A vote, or any weighted sum of similarities, is an additive game of the positions of the feature
+maps that an encoder pools: the value of a set of positions is the sum of their contributions, so
+each contribution is a Shapley value (Shapley 1953, "A value for n-person games": additivity and
+the dummy player). For the last feature map this equals class activation maps with the weights of a
+classifier (Zhou et al. 2016, "Learning deep features for discriminative localization") and the
+similarity maps of an image pair (Stylianou et al. 2019, "Visualizing deep similarity networks").
 """
 
 from __future__ import annotations
@@ -19,22 +19,21 @@ from numpy.typing import NDArray
 from annotator.encoders.preprocess import Box
 from annotator.knn.projection import Projection
 
-# Half-width of the tent over which a position's contribution is spread: in positions, but at least
-# a share of the map's side. Chosen on phantoms, for peaks that lie on the lesion most often.
+# Half-width of the tent kernel that spreads a contribution: in positions, but at least a share of
+# the map's side. Chosen on phantoms by how often the peak hits the lesion.
 _REACH = 1.5
 _LEAST_REACH = 1 / 8
 
 
 @dataclass(frozen=True)
 class AttributionMap:
-    """A sum of similarities, attributed to the cells of a picture.
+    """Attribution of a sum of similarities to the cells of an image.
 
     Attributes:
         grid: float64[h, w]: contribution of each cell; rows from the top.
-        elsewhere: Contribution from outside of the picture: the padding around it, other frames.
-        constant: Contribution of no position: it comes from the means that the projection
-            subtracts.
-        total: The sum itself.
+        elsewhere: Contribution from outside the image: its padding and other frames.
+        constant: Contribution of the means subtracted by the projection.
+        total: The attributed sum.
     """
 
     grid: NDArray[np.float64]
@@ -44,17 +43,17 @@ class AttributionMap:
 
     @property
     def rest(self) -> float:
-        """The unexplained rest of `total`: rounding errors where the method is exact."""
+        """Residual of `total`; rounding error if the method is exact."""
         return self.total - (float(self.grid.sum()) + self.elsewhere + self.constant)
 
 
 @dataclass(frozen=True)
 class Contributions:
-    """Contributions of the positions of one map to each of m sums.
+    """Contributions of the positions of one feature map to each of m sums.
 
     Attributes:
         values: float64[h, w, m].
-        box: The part of the picture that the map lies over.
+        box: Part of the image covered by the map.
     """
 
     values: NDArray[np.float64]
@@ -67,8 +66,8 @@ def linear_forms(
     """Write the products of a projected vector with targets as affine forms of the raw vector.
 
     Args:
-        projection: The index's, or None.
-        vector: float32[dim], as the encoder made it.
+        projection: Projection of the index, or None.
+        vector: float32[dim], from the encoder.
         targets: float64[m, out]: weighted sums of vectors of the index.
 
     Returns:
@@ -87,13 +86,13 @@ def attribution_maps(
     elsewhere: NDArray[np.float64],
     shape: tuple[int, int],
 ) -> list[AttributionMap]:
-    """Lay maps of different sizes over one grid on the picture.
+    """Resample feature maps of different sizes to one grid over the image.
 
-    The receptive field of a position is larger than its cell, so each contribution is spread over
-    the picture around it: by a tent cut off at the map's border and rescaled, which keeps sums.
+    The receptive field of a position is larger than its cell, so each contribution is spread by a
+    tent kernel, truncated at the border of the map and rescaled to preserve sums.
 
     Args:
-        contributions: Of each map.
+        contributions: Contributions of each feature map.
         totals: float64[m]: the sums.
         constants: float64[m].
         elsewhere: float64[m]: contributions of other frames.
@@ -117,19 +116,19 @@ def attribution_maps(
 
 
 def grid_shape(contributions: Sequence[Contributions], width: int, height: int) -> tuple[int, int]:
-    """Rows and columns of a grid on a picture with cells of about the finest map's size."""
+    """Rows and columns of a grid over the image, with about the resolution of the finest map."""
     rows = max(c.values.shape[0] / (c.box[3] - c.box[1]) for c in contributions)
     columns = max(c.values.shape[1] / (c.box[2] - c.box[0]) for c in contributions)
-    finest = max(rows / height, columns / width)  # cells a pixel
+    finest = max(rows / height, columns / width)  # cells per pixel
     return max(1, round(finest * height)), max(1, round(finest * width))
 
 
 def spread(n: int, low: float, high: float, m: int) -> NDArray[np.float64]:
-    """Weights that spread n even positions on low..high over m even cells on 0..1.
+    """Compute weights that spread n even positions on low..high over m even cells on 0..1.
 
     Returns:
         float64[m, n]: the share of each position in each cell. A column sums to 1, less the share
-        outside of 0..1.
+        outside 0..1.
     """
     width = (high - low) / n
     centres = low + width * (np.arange(n) + 0.5)
@@ -142,14 +141,14 @@ def spread(n: int, low: float, high: float, m: int) -> NDArray[np.float64]:
 
 
 def _tent(u: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The area under max(0, 1 - |x|) up to u."""
+    """Integral of max(0, 1 - |x|) up to u."""
     u = np.clip(u, -1, 1)
     area: NDArray[np.float64] = np.where(u < 0, (1 + u) ** 2 / 2, 1 - (1 - u) ** 2 / 2)
     return area
 
 
 def highest(grid: NDArray[np.float64], share: float) -> NDArray[np.bool_]:
-    """bool[h, w]: the cells with the highest values, `share` of them but at least one."""
+    """Mask the cells with the highest values, `share` of them but at least one; bool[h, w]."""
     count = max(1, round(grid.size * share))
     mask = np.zeros(grid.size, bool)
     mask[np.argsort(-grid, axis=None, kind="stable")[:count]] = True

@@ -1,4 +1,4 @@
-"""The cases of an index near an image, and the directions that explanations attribute."""
+"""Nearest cases of an image, and the directions attributed by explanations."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from annotator.pipeline import Annotation, Annotator
 from index.rows import SearchResult
 
-SEEN = 200  # nearest cases among which those with and without a concept are sought
-COMPARED = 50  # of each
+SEEN = 200  # nearest cases considered for a contrast
+COMPARED = 50  # maximum number of cases with, and without, the concept
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class LabelledVectors:
     """Cases of the index, most similar to the image first.
 
     Attributes:
-        cuis: The concepts of each.
+        cuis: Concepts of each case.
         vectors: float64[m, out].
     """
 
@@ -27,18 +27,18 @@ class LabelledVectors:
     vectors: NDArray[np.float64]
 
     def has(self, cui: str) -> NDArray[np.bool_]:
-        """bool[m]: which of them have a concept."""
+        """Mask of the cases with a concept, bool[m]."""
         return np.array([cui in cuis for cuis in self.cuis], bool)
 
 
 @dataclass(frozen=True)
 class Contrast:
-    """The mean of the nearest cases with a concept, less that of the nearest without it.
+    """Mean of the nearest cases with a concept minus mean of the nearest cases without it.
 
     Attributes:
         vector: float64[out]; the mean of no cases is 0.
-        cases_with: How many have the concept, at most `COMPARED`.
-        cases_without: How many do not, at most `COMPARED`.
+        cases_with: Number of cases with the concept, at most `COMPARED`.
+        cases_without: Number of cases without it, at most `COMPARED`.
     """
 
     vector: NDArray[np.float64]
@@ -48,12 +48,12 @@ class Contrast:
 
 @dataclass(frozen=True)
 class Neighborhood:
-    """An image's annotation and the cases near it.
+    """Annotation of an image with its nearest cases.
 
     Attributes:
         annotation: As from `Annotator.annotate`.
-        voters: The cases that voted, as in `annotation.neighbors`.
-        nearest: The `SEEN` nearest.
+        voters: Cases that voted, as in `annotation.neighbors`.
+        nearest: The `SEEN` nearest cases.
     """
 
     annotation: Annotation
@@ -81,7 +81,7 @@ class Neighborhood:
 def find_neighborhood(
     annotator: Annotator, image_id: str, vector: NDArray[np.float32]
 ) -> Neighborhood:
-    """Search and decide for one image's vector float32[dim]."""
+    """Search and decide for the vector float32[dim] of one image."""
     voters = annotator.search(vector[None])
     nearest = annotator.search(vector[None], SEEN)
     (annotation,) = annotator.decide([image_id], voters)

@@ -1,4 +1,4 @@
-"""From an image to the attribution maps of each of its concepts."""
+"""Attribution maps of the predicted concepts of an image."""
 
 from __future__ import annotations
 
@@ -38,17 +38,16 @@ _SHOWN_SIDE = 640  # pixels of the picture on a page
 
 @dataclass(frozen=True)
 class ConceptExplanation:
-    """One concept of an image with its evidence.
+    """Predicted concept of an image with its evidence.
 
     Attributes:
-        cui: Of the concept.
-        score: Its share of the vote, 0..1.
-        vote: The similarities of the cases that voted for it, each times its weight, summed.
-        contrast: The mean similarity to the nearest cases with it, less that to the nearest ones
-            without it.
+        cui: CUI of the concept.
+        score: Share of the votes, 0..1.
+        vote: Weighted sum of the similarities of the cases that voted for it.
+        contrast: Mean similarity to the nearest cases with it minus that to the nearest without.
         cases_with: Number of cases with it in `contrast`.
-        cases_without: Number of cases without it; 0 where all near cases have it.
-        voters: The neighbours that voted for it, the heaviest first.
+        cases_without: Number of cases without it; 0 if all near cases have it.
+        voters: Neighbours that voted for it, highest weight first.
     """
 
     cui: str
@@ -62,14 +61,14 @@ class ConceptExplanation:
 
 @dataclass(frozen=True)
 class Explanation:
-    """An annotation with its evidence.
+    """Annotation of an image with its evidence.
 
     Attributes:
         annotation: As from `Annotator.annotate`.
-        picture: The frame that was embedded, to be shown: the middle one of several.
-        frames: How many frames were embedded.
-        method: How the maps were made; only "exact" is exact.
-        concepts: In the annotation's order.
+        picture: Embedded frame to show, the middle one of several.
+        frames: Number of embedded frames.
+        method: Attribution method; only "exact" is exact.
+        concepts: Predicted concepts, in the order of the annotation.
     """
 
     annotation: Annotation
@@ -82,13 +81,13 @@ class Explanation:
 def explain(
     annotator: Annotator, ref: ImageRef, method: Method | Literal["auto"] = "auto"
 ) -> Explanation:
-    """Annotate one image and attribute each concept to places of the image.
+    """Annotate one image and attribute each concept to regions of the image.
 
     Args:
-        annotator: Not used by other threads meanwhile.
-        ref: The image.
-        method: "auto" is "exact" where the encoder's vector is a sum over positions, else
-            "patches" where it is a transformer, else "occlusion".
+        annotator: Annotator, not used by other threads meanwhile.
+        ref: Image.
+        method: "auto" is "exact" if the encoder's vector is a sum over positions, "patches" for
+            other transformers, else "occlusion".
 
     Raises:
         ImageError: The image cannot be used.
@@ -99,7 +98,7 @@ def explain(
     frames = decode(data, frames=embedder.frames, at_least=embedder.image_size)
     middle = len(frames) // 2
     vectors = embed_frames([embedder.prepare([f]) for f in frames], embedder, embedder.batch_size)
-    # An image's vector is the mean of its frames', brought to unit norm.
+    # The vector of an image is the normalised mean of its frames' vectors.
     scale = 1 / float(np.linalg.norm(vectors.sum(axis=0))) if len(frames) > 1 else 1.0
     vector = vectors.sum(axis=0) * np.float32(scale)
 
@@ -138,7 +137,7 @@ def explain(
 def _choose_method(
     embedder: Embedder, frame: Image.Image, method: Method | Literal["auto"]
 ) -> tuple[Method, list[PositionMap] | None]:
-    """The method to use and its position maps; None for occlusion, which needs none."""
+    """Choose the method; returns it with its position maps, None for occlusion."""
     if method in ("auto", "exact"):
         maps = embedder.positions(frame)
         if maps is not None:
@@ -152,7 +151,7 @@ def _choose_method(
     what = "no sum over positions" if method == "exact" else "not made from patches"
     raise AnnotatorError(
         f"The vectors of {embedder.name} are {what}.",
-        "Leave out --method, which takes what the encoder can do, or use --method occlusion.",
+        "Use --method auto, which the encoder supports, or --method occlusion.",
     )
 
 
@@ -167,11 +166,11 @@ def _position_maps(
     """Attribute the products of a vector with targets to positions.
 
     Args:
-        annotator: Has the projection.
+        annotator: Annotator with the projection.
         vector: float32[dim].
-        others: float64[dim]: what other frames add to it.
+        others: float64[dim]: contribution of other frames to the vector.
         targets: float64[m, out].
-        positions: What the positions of this frame add to it.
+        positions: Contributions of the positions of this frame to the vector.
         size: Width and height of the frame.
     """
     weights, constants = linear_forms(annotator.projection, vector, targets)
@@ -189,6 +188,6 @@ def _position_maps(
 
 
 def _voters(near: Neighborhood, cui: str) -> tuple[Case, ...]:
-    """The neighbours that voted for a concept, the heaviest first, then the most similar."""
+    """Neighbours that voted for a concept, by weight, then by similarity."""
     voters = [n for n in near.annotation.neighbors if cui in n.cuis and n.weight > 0]
     return tuple(sorted(voters, key=lambda n: -n.weight))

@@ -1,4 +1,4 @@
-"""Pictures of explanations: heatmap overlays, and one figure of an image and its neighbours."""
+"""Heatmap overlays, and a figure of an image with its neighbours."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from annotator.knn.neighbors import Case
 from annotator.pipeline import Annotation
 from annotator.render.thumbnails import Thumbnails
 
-# Heatmap colours, told apart with any kind of colour vision.
+# Heatmap colours, safe for colour blindness.
 SUPPORTING, OPPOSING = (255, 122, 0), (0, 114, 255)
 _OPACITY = 0.72  # of the strongest cell
 _CELL = 4  # pixels of an overlay; the browser enlarges it smoothly
@@ -26,11 +26,11 @@ _MOST_CONCEPTS = 8
 
 
 def overlay(map_: AttributionMap, size: tuple[int, int] | None = None) -> Image.Image:
-    """A heatmap as an "RGBA" overlay, coloured relative to its strongest cell.
+    """Render a heatmap as an "RGBA" overlay, relative to its strongest cell.
 
     Args:
-        map_: Of one concept.
-        size: Width and height in pixels; None for a few pixels a cell.
+        map_: Attribution map of one concept.
+        size: Width and height in pixels; None for a few pixels per cell.
     """
     grid = map_.grid / max(float(np.abs(map_.grid).max()), 1e-12)
     rows, columns = grid.shape
@@ -39,14 +39,14 @@ def overlay(map_: AttributionMap, size: tuple[int, int] | None = None) -> Image.
     values: NDArray[np.float32] = np.clip(np.asarray(smooth), -1, 1)
     pixels = np.empty((*values.shape, 4), np.uint8)
     pixels[..., :3] = np.where((values > 0)[..., None], SUPPORTING, OPPOSING)
-    # 16 steps: the eye sees no more of a soft edge, and the file is a third as long.
+    # 16 levels are visually smooth and reduce the file to a third.
     strength = np.round(np.abs(values) * 16) / 16
     pixels[..., 3] = np.round(255 * _OPACITY * strength)
     return Image.fromarray(pixels, "RGBA")
 
 
 def blend(picture: Image.Image, map_: AttributionMap) -> Image.Image:
-    """Lay a heatmap over a picture; "RGB"."""
+    """Blend a heatmap over a picture; returns "RGB"."""
     under = picture.convert("RGBA")
     return Image.alpha_composite(under, overlay(map_, picture.size)).convert("RGB")
 
@@ -74,15 +74,15 @@ def draw(
     neighbors: int,
     file_format: Literal["png", "svg"] = "png",
 ) -> bytes:
-    """Draw an image with its concepts, their scores and the neighbours that voted for them.
+    """Draw an image with its concepts, their scores and the voting neighbours.
 
     Args:
-        annotation: Of `image`.
-        image: The annotated image.
-        thumbnails: Of the index's images; a neighbour without one is drawn as a blank.
-        names: Names of CUIs.
-        neighbors: Most neighbours shown.
-        file_format: Of the returned file.
+        annotation: Annotation of `image`.
+        image: Annotated image.
+        thumbnails: Thumbnails of the index; a neighbour without one is drawn blank.
+        names: Name by CUI, where known.
+        neighbors: Maximum number of neighbours shown.
+        file_format: Format of the returned file.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure

@@ -23,17 +23,17 @@ def occlusion_maps(
     vector: NDArray[np.float32],
     targets: NDArray[np.float64],
 ) -> list[AttributionMap]:
-    """Attribute products with targets to cells: the drop when the cell is covered.
+    """Attribute products with targets to cells by the drop when a cell is occluded.
 
-    (Zeiler and Fergus 2014, "Visualizing and understanding convolutional networks".) Squares two
-    cells wide are covered with the picture's mean, one around each cell. The drops are not
-    additive, so the map does not sum to the product.
+    (Zeiler and Fergus 2014, "Visualizing and understanding convolutional networks".) A square two
+    cells wide around each cell is filled with the image mean. The drops are not additive, so the
+    map does not sum to the product.
 
     Args:
-        annotator: Encodes and projects.
-        frames: Of the image.
-        middle: Index of the frame that is covered.
-        vector: float32[dim]: the uncovered image's.
+        annotator: Annotator with encoder and projection.
+        frames: Frames of the image.
+        middle: Index of the occluded frame.
+        vector: float32[dim]: vector of the original image.
         targets: float64[m, out].
     """
     width, height = frames[middle].size
@@ -58,7 +58,7 @@ def occlusion_maps(
 
 
 def cover(picture: Image.Image, mask: NDArray[np.bool_]) -> Image.Image:
-    """Cover the cells of a picture that are true in bool[h, w] with its mean."""
+    """Fill the cells of a picture selected by bool[h, w] with its mean."""
     over = Image.fromarray(mask.astype(np.uint8) * 255).resize(
         picture.size, Image.Resampling.NEAREST
     )
@@ -68,7 +68,7 @@ def cover(picture: Image.Image, mask: NDArray[np.bool_]) -> Image.Image:
 
 
 def _covered(picture: Image.Image, rows: int, columns: int) -> Iterator[Image.Image]:
-    """Copies of the picture, a square two cells wide covered around each cell in turn."""
+    """Copies of the picture, with a square two cells wide occluded around each cell in turn."""
     mean = _mean(picture)
     high, wide = picture.height / rows, picture.width / columns
     for row in range(rows):

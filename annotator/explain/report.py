@@ -1,4 +1,4 @@
-"""Explanations as pages and as JSON."""
+"""HTML pages and JSON of explanations."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from annotator.pipeline import Annotation
 from annotator.render.html import render_page
 from annotator.render.thumbnails import Thumbnails
 
-_DECIMALS = 8  # of figures in JSON: their sums are right to 1e-5
+_DECIMALS = 8  # of numbers in JSON: sums are accurate to 1e-5
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
 _LONGEST = 100
 
@@ -26,13 +26,13 @@ def explanation_page(
     *,
     neighbors: int,
 ) -> str:
-    """The explanation of one image as HTML.
+    """Render the explanation of one image as HTML.
 
     Args:
-        explanation: Of the image.
-        names: Names of CUIs.
-        thumbnails: Of the index's images.
-        neighbors: Most neighbours shown for a concept.
+        explanation: Explanation of the image.
+        names: Name by CUI, where known.
+        thumbnails: Thumbnails of the index.
+        neighbors: Maximum number of neighbours shown per concept.
     """
     shown = {n.image_id for c in explanation.concepts for n in c.voters[:neighbors]}
     pictures = {id_: jpeg for id_ in sorted(shown) if (jpeg := thumbnails(id_))}
@@ -50,14 +50,14 @@ def explanation_page(
 
 
 def contents_page(annotations: Sequence[Annotation], names: Mapping[str, str]) -> str:
-    """A page of links to the pages of many images, with the errors of those that failed."""
+    """Render a contents page with links to the pages of images, and errors of failed ones."""
     return render_page(
         "explanations.html", annotations=annotations, names=names, file_name=file_name
     )
 
 
 def to_dict(explanation: Explanation, names: Mapping[str, str]) -> dict[str, Any]:
-    """The figures of the page, and the cells of its heatmaps, as plain JSON types."""
+    """Plain JSON types of the numbers of a page and the cells of its heatmaps."""
     annotation = explanation.annotation
     return {
         **annotation.to_dict(names, explain=True),
@@ -78,7 +78,7 @@ def to_dict(explanation: Explanation, names: Mapping[str, str]) -> dict[str, Any
 
 
 def file_name(image_id: str) -> str:
-    """A file name's stem for an image id: the id itself if it is safe, else with a hash."""
+    """Stem of a file name for an image id: the id itself if it is safe, else with a hash."""
     safe = _UNSAFE.sub("_", image_id)[:_LONGEST]
     if safe == image_id and safe and safe[0] not in ".-" and safe != "index":
         return safe

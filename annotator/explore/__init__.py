@@ -1,1 +1,1 @@
-"""Finding cases in an index: by an image, by a concept, by words."""
+"""Search of an index by image, concept or text."""

@@ -1,8 +1,8 @@
-"""The images of a concept: its exemplars, and those whose labels their neighbours contradict.
+"""Review of a concept: exemplars and likely label errors.
 
-An image is judged by its neighbours of other groups: by the share of their votes for a concept. An
-image without the concept but with most of the votes for it may lack the label; an image with the
-concept but hardly any vote for it may be labelled wrong.
+An image is judged by the share of votes for the concept from its neighbours of other groups. An
+image without the concept but a high share may lack the label; an image with the concept but a low
+share may be labelled wrong.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from index.protocols import Index
 from index.rows import Rows, SearchResult
 
 MOST_JUDGED = 2000
-LEAST_MISSING = 0.5  # share of the votes above which a concept is likely missing
-MOST_WRONG = 0.1  # of the concept's support: a label with a smaller share is likely wrong
-LEAST_SUPPORT = 0.2  # support below which no label is called wrong
+LEAST_MISSING = 0.5  # vote share above which a label is likely missing
+MOST_WRONG = 0.1  # vote share, relative to the support, below which a label is likely wrong
+LEAST_SUPPORT = 0.2  # minimum support for calling labels wrong
 
 
 @dataclass(frozen=True)
@@ -30,13 +30,13 @@ class ConceptReview:
     """Exemplars and likely label errors of a concept.
 
     Attributes:
-        cui: Of the concept.
+        cui: CUI of the concept.
         images: Number of images with it in the index.
-        judged: Number of those that were judged.
-        support: Mean share of the votes that the concept gets for those.
-        exemplars: Images with it, the most typical first.
-        missing: Images without it whose neighbours have it, the most likely error first.
-        wrong: Images with it whose neighbours do not have it, the most likely error first.
+        judged: Number of judged images with it.
+        support: Mean vote share of the concept over these.
+        exemplars: Images with it, most typical first.
+        missing: Images without it whose neighbours have it, most likely error first.
+        wrong: Images with it whose neighbours do not have it, most likely error first.
     """
 
     cui: str
@@ -49,7 +49,7 @@ class ConceptReview:
 
     @property
     def judges_wrong(self) -> bool:
-        """Whether its images support each other enough to call a label wrong."""
+        """True if the support suffices to call labels wrong."""
         return self.support >= LEAST_SUPPORT
 
 
@@ -58,17 +58,17 @@ def of_concept(
 ) -> ConceptReview:
     """Find exemplars and likely label errors of a concept.
 
-    Exemplars of equal shares are ordered by the similarity of the neighbours with the concept.
-    Missing labels are sought among the neighbours of the images with the concept. No label is
-    called wrong where those images hardly support each other: the concept is then too rare, or
-    looks too different, for its neighbours to be evidence.
+    Exemplars with equal shares are ordered by the similarity of the neighbours with the concept.
+    Candidates for missing labels are neighbours of images with the concept. No label is called
+    wrong if the support is low: the concept is then too rare, or too diverse in appearance, for
+    neighbours to be evidence.
 
     Args:
-        stored: The index.
-        voting: Parameters of the vote.
+        stored: Open index.
+        voting: Voting parameters.
         cui: The concept; an unknown one has no images.
-        k: Most images of each kind.
-        most: Most images judged, with the concept and without it; of more an even sample.
+        k: Maximum number of images per list.
+        most: Maximum number of judged images with, and without, the concept (an even sample).
 
     Raises:
         IndexProblem: A server cannot be reached.
@@ -100,7 +100,7 @@ def of_concept(
 
 
 def shares_of(posterior: Posterior, cui: str) -> NDArray[np.float64]:
-    """Share of the votes that one concept gets for each image, 0..1; float64[q]."""
+    """Vote share of one concept for each image, 0..1; float64[q]."""
     holds = np.zeros(len(posterior.labels), bool)
     holds[posterior.labels.holders(cui)] = True
     for_it: NDArray[np.float64] = np.where(holds[posterior.rows], posterior.weights, 0.0)
@@ -109,13 +109,13 @@ def shares_of(posterior: Posterior, cui: str) -> NDArray[np.float64]:
 
 
 class _Judged:
-    """Some images of an index, judged by their neighbours for one concept.
+    """Images of an index, judged by their neighbours for one concept.
 
     Attributes:
-        shares: float64[n]: of the votes; 0 without neighbours.
+        shares: float64[n]: vote shares; 0 without neighbours.
         closeness: float64[n]: mean similarity of the neighbours with the concept, 0 without any.
-        judged: bool[n]: whether there are neighbours.
-        lacking: The neighbours without the concept by id, with the sum of their closeness.
+        judged: bool[n]: True if there are neighbours.
+        lacking: Neighbours without the concept, by id, with their summed closeness.
     """
 
     def __init__(self, stored: Index, voting: Voting, cui: str, cases: Rows) -> None:

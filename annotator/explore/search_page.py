@@ -1,4 +1,4 @@
-"""Search results as pages with pictures."""
+"""HTML pages of search results."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def rankings_page(
     thumbnails: Thumbnails,
     query_thumbnails: Thumbnails | None,
 ) -> str:
-    """The most similar cases of each query.
+    """Render the most similar cases of each query as HTML.
 
     Args:
-        rankings: Of images or texts.
-        names: Names of CUIs.
-        thumbnails: Of the index's images.
-        query_thumbnails: Of the queries; None where these are texts.
+        rankings: Rankings of image or text queries.
+        names: Name by CUI, where known.
+        thumbnails: Thumbnails of the index.
+        query_thumbnails: Thumbnails of the queries; None for text queries.
     """
     return render_page(
         "similar.html",
@@ -35,7 +35,7 @@ def rankings_page(
 
 
 def concept_page(found: ConceptReview, names: Mapping[str, str], thumbnails: Thumbnails) -> str:
-    """The images of a concept."""
+    """Render the review of a concept as HTML."""
     sections = []
     for kind, cases in cases_by_kind(found).items():
         heading, _, meaning = KINDS[kind].partition(": ")

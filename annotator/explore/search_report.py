@@ -27,11 +27,11 @@ KINDS = {
 
 
 def render_rankings(rankings: Sequence[Ranking], format_: Format, names: Mapping[str, str]) -> str:
-    """Write rankings in a format.
+    """Render rankings.
 
     - "table": a table for each query;
-    - "csv": `ID,Similar`, a row for each query, ids joined by ";", the best first;
-    - "json": an object a line;
+    - "csv": `ID,Similar`, a row for each query, ids joined by ";", best first;
+    - "json": an object per line;
     - "trec": a run for trec_eval, `query Q0 id rank score annotator`.
 
     Raises:
@@ -58,7 +58,7 @@ def render_rankings(rankings: Sequence[Ranking], format_: Format, names: Mapping
 
 
 def render_concept(found: ConceptReview, format_: Format, names: Mapping[str, str]) -> str:
-    """The images of a concept as "table", "csv" (`List,Rank,ID,Share,CUIs,Caption`) or "json"."""
+    """Render a concept review as "table", "csv" (`List,Rank,ID,Share,CUIs,Caption`) or "json"."""
     if format_ == "json":
         return _line(_concept_dict(found, names))
     lists = cases_by_kind(found)
@@ -80,19 +80,19 @@ def render_concept(found: ConceptReview, format_: Format, names: Mapping[str, st
 
 
 def cases_by_kind(found: ConceptReview) -> dict[str, tuple[Case, ...]]:
-    """The three lists, by their keys in `KINDS`."""
+    """Lists of cases, by their keys in `KINDS`."""
     return {"exemplars": found.exemplars, "missing": found.missing, "wrong": found.wrong}
 
 
 def if_empty(found: ConceptReview, kind: str) -> str:
-    """The text in place of an empty list."""
+    """Placeholder text for an empty list."""
     if kind == "wrong" and not found.judges_wrong:
         return f"not judged: its images support each other too little ({found.support:.2f})"
     return "none"
 
 
 def headline(found: ConceptReview, names: Mapping[str, str]) -> str:
-    """The concept and its number of images."""
+    """Name of the concept and its number of images."""
     held = f"{found.images:,} image{'' if found.images == 1 else 's'}"
     if found.judged < found.images:
         held += f", {found.judged:,} of them looked at"
@@ -100,7 +100,7 @@ def headline(found: ConceptReview, names: Mapping[str, str]) -> str:
 
 
 def shown(cui: str, names: Mapping[str, str]) -> str:
-    """A concept by name and CUI, or by CUI alone if it has no name."""
+    """Format a concept as name and CUI, or as CUI if it has no name."""
     return f"{names[cui]} ({cui})" if names.get(cui) else cui
 
 
@@ -147,11 +147,11 @@ def _table(score: str, cases: Sequence[Case], names: Mapping[str, str]) -> list[
         for rank, case in enumerate(cases, 1)
     ]
     header = ("rank", score, "id", "concepts", "caption")
-    return columns(header, rows, decimals=3, max_width=None)  # ids stay whole
+    return columns(header, rows, decimals=3, max_width=None)  # ids are never cut
 
 
 def _blocks(sections: Iterable[Sequence[str]]) -> str:
-    """Sections as text, without the empty line before the first."""
+    """Join sections to text, without a leading empty line."""
     lines = [line for block in sections for line in block]
     return "".join(f"{line}\n" for line in lines[1:])
 

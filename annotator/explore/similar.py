@@ -1,4 +1,4 @@
-"""Similar cases of image files, or of images of the index."""
+"""Search for cases similar to image files or to images of the index."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ def rank_images(
     batch_size: int | None = None,
     workers: int | None = None,
 ) -> Iterator[Ranking]:
-    """The k most similar cases of each image, in the order of the images.
+    """Rank the k most similar cases of each image, in the order of the images.
 
     Args:
-        annotator: Of the index.
-        refs: The images.
-        k: Cases of each, at least 1.
+        annotator: Annotator of the index.
+        refs: Query images.
+        k: Number of cases per image, at least 1.
         without: Exclude the image itself (the case with its id), or all of its group.
-        groups: Of images by id; None for the index's groups of the same ids.
-        cache: Of vectors.
+        groups: Group by image id; None for the groups recorded in the index.
+        cache: Cache of vectors.
         batch_size: Images per encoder call; None for the encoder's default.
-        workers: Threads; None for the number of cores.
+        workers: Number of threads; None for the number of cores.
     """
     results = embed_images(
         refs, annotator.embedder, cache=cache, batch_size=batch_size, workers=workers
@@ -73,7 +73,7 @@ def rank_images(
 def rank_ids(
     stored: Index, ids: Sequence[str], k: int, *, without: Without = "itself"
 ) -> list[Ranking]:
-    """The k most similar cases of each of some images of the index.
+    """Rank the k most similar cases of each of some images of the index.
 
     Raises:
         AnnotatorError: The index has no image of such an id.
@@ -110,14 +110,13 @@ def _ranked(
 def _groups(
     stored: Index, ids: Sequence[str], given: Mapping[str, str] | None
 ) -> Mapping[str, str]:
-    """Groups by image id."""
     if given is not None:
         return given
     cases = stored.with_ids(ids)
     groups = cases.columns.get("groups")
     if groups is None:
         raise AnnotatorError(
-            "The index does not know its images' groups.",
-            "Give them (--groups patients.csv), or build the index with them.",
+            "The index has no groups.",
+            "Give them (--groups patients.csv), or rebuild the index with them.",
         )
     return dict(zip(cases.ids, groups, strict=True))

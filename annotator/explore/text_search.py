@@ -15,15 +15,15 @@ from index.rows import SearchResult
 
 
 class TextSearch:
-    """An index, searched by words.
+    """Text search of an index.
 
-    Where the index holds the encoder's own vectors (`--adaptation none`), similarities are the
-    cosines of the text and the images. Where they are projected, the ranking is nearly that one
+    If the index stores the encoder's own vectors (`--adaptation none`), similarities are the
+    cosines of text and images. With a projection, the ranking approximates that one
     (`project_directions`), and similarities are cosines with the direction of the text.
 
     Args:
-        stored: The index.
-        name: The encoder, if its weights have moved; None for what the index records.
+        stored: Open index.
+        name: Encoder, if its weights have moved; None for the recorded one.
 
     Raises:
         AnnotatorError: The index's encoder has no text tower, or it cannot be loaded.
@@ -36,7 +36,7 @@ class TextSearch:
         self._tower = make_text_tower(name or metadata.encoder, metadata.fingerprint)
 
     def find(self, texts: Sequence[str], k: int) -> SearchResult:
-        """The k images that fit each text best.
+        """Find the k images that best match each text.
 
         Raises:
             AnnotatorError: The model returned a vector that is zero or not finite.
@@ -49,20 +49,20 @@ class TextSearch:
 
 
 def project_directions(projection: Projection, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Queries among projected vectors that rank images by how far they go in given directions.
+    """Project directions, so that projected images are ranked by their extent along them.
 
-    A text's vector lies in the encoder's space but among no images: projected as an image is, what
-    it says drowns in how it differs from all of them. But only its products with images' vectors
-    matter, and these follow from the unsupervised components, but for what those leave out, for a
-    number that is the same for all images, and for the lengths of the images' components, which the
-    index does not hold.
+    A text vector lies in the encoder's space but far from all images (the modality gap), so that
+    projecting it like an image loses its content. Its inner products with image vectors, however,
+    can be recovered from the unsupervised components, up to the truncated components, a constant
+    that is the same for all images, and the norms of the images' components, which the index does
+    not store.
 
-    With x an image's vector, z = (x - mean) * scale up to length, and u = z M - shift its
+    With x the vector of an image, z = (x - mean) * scale up to norm, and u = z M - shift its
     unsupervised components, v x = (v / scale) z + constant = (v / scale) M⁺ u + constant, where M⁺
-    is the pseudo-inverse. The supervised components have no inverse and take no part.
+    is the pseudo-inverse. The supervised components have no inverse and are not used.
 
     Args:
-        projection: Of the index.
+        projection: Projection of the index.
         vectors: float32[q, dim], directions in the encoder's space.
 
     Returns:

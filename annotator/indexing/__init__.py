@@ -1,1 +1,1 @@
-"""An index's life: build, add, remove, compact, and the metadata it records."""
+"""Building and updating an index, and its metadata."""

@@ -1,4 +1,4 @@
-"""Build an index from a labelled collection, and tune it again."""
+"""Build an index from a labelled collection, and retune it."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ from index.segments import CONTENT
 
 @dataclass(frozen=True)
 class Built:
-    """The result of a build.
+    """Result of a build.
 
     Attributes:
-        version: The published version.
-        rows: Images in the index.
-        concepts: Different CUIs in the index.
-        embedded: Images that went through the encoder.
-        cached: Images whose vectors were known before.
-        failed: Reason by place of each image that could not be used.
-        model: What was fitted and tuned, and how good it is.
-        index_type: Kind of the index.
-        search: Its parameters, and why this kind.
+        version: Published version.
+        rows: Number of images in the index.
+        concepts: Number of distinct CUIs in the index.
+        embedded: Number of images encoded.
+        cached: Number of images with cached vectors.
+        failed: Reason by location of each image that could not be used.
+        model: Fitted model and its estimated quality.
+        index_type: Type of the search index.
+        search: Parameters of the search, and the reason for the type.
     """
 
     version: str
@@ -82,29 +82,29 @@ def build_index(
 ) -> Built:
     """Embed a collection and publish it as the current version of the index in `directory`.
 
-    Vectors go to disk as they are computed, so memory does not grow with the collection, and into
-    a cache beside the index, so that a build that was stopped continues where it was.
+    Vectors are written to disk as they are computed, so memory does not grow with the collection,
+    and to a cache beside the index, so that an interrupted build resumes.
 
     Args:
         collection: Images with concepts.
-        directory: The index, a folder or an address (`locate`); created, or given a new version.
-        embedder: Makes the vectors; its fingerprint is recorded.
-        adaptation: How the vectors are fitted to the collection (`fit_model`).
-        voting: What `Annotator` uses by default with this index.
-        tuning: Choose it on the collection itself instead, if there are images enough.
-        fixed: Fields of `voting` that tuning leaves as they are.
-        batch_size: Images that the encoder takes at once; None for what suits it.
-        workers: Threads; None for the number of cores.
-        runner: Embeds the images, None for this process; see `make_runner`.
-        use_cache: Look vectors up in, and add them to, `embeddings.sqlite` in `directory`.
-        thumbnails: Keep a small picture of each image, for people to look at; about 6 kB each.
-        index_type: How the vectors are searched; "auto" chooses by their number and length.
-        target_recall: Share of the true neighbours that approximate kinds are to find.
+        directory: Index, a folder or an address (`locate`); created, or given a new version.
+        embedder: Encoder; its fingerprint is recorded.
+        adaptation: Kind of projection fitted to the collection (`fit_model`).
+        voting: Default voting parameters of the index.
+        tuning: Tune the voting parameters on the collection if it has enough images.
+        fixed: Fields of `voting` that are not tuned.
+        batch_size: Images per encoder call; None for the encoder's default.
+        workers: Number of threads; None for the number of cores.
+        runner: Function that embeds the images, None for this process; see `make_runner`.
+        use_cache: Read and write cached vectors in `embeddings.sqlite` in `directory`.
+        thumbnails: Store a thumbnail of each image, about 6 kB each.
+        index_type: Type of the search index; "auto" chooses by number and length of the vectors.
+        target_recall: Recall to reach by approximate types.
         on_error: "skip" leaves out images that cannot be used; "fail" stops at the first.
 
     Raises:
         AnnotatorError: No image could be used, or one could not and `on_error` is "fail".
-        IndexProblem: The folder is something else, or another process writes to it.
+        IndexProblem: The folder is not an index, or is being written by another process.
     """
     place = locate(directory)
     place.check_index_type(index_type)
@@ -183,26 +183,26 @@ def tune_index(
     voting: Voting | None = None,
     fixed: Sequence[str] = (),
 ) -> tuple[str, Tuned]:
-    """Choose an index's voting parameters again, on the neighbour lists that its build has kept.
+    """Retune the voting parameters of an index on its stored neighbour lists.
 
     Args:
-        directory: The index; gets a new version that shares its files with the one before.
-        voting: Where to start from; None for the defaults.
-        fixed: Fields of `voting` that stay as they are.
+        directory: Index; gets a new version that shares its files with the previous one.
+        voting: Starting point; None for the defaults.
+        fixed: Fields of `voting` that are not tuned.
 
     Returns:
-        The version, and what was chosen.
+        The version, and the result of tuning.
 
     Raises:
-        IndexProblem: There is no index, or another process writes to it.
-        AnnotatorError: The index has no neighbour lists, or does not say how it was built.
+        IndexProblem: There is no index, or another process is writing to it.
+        AnnotatorError: The index has no neighbour lists or no build metadata.
     """
     place = locate(directory)
     stored = place.open()
     metadata, lists = IndexMetadata.of(stored), stored_lists(stored)
     if lists is None:
         raise AnnotatorError(
-            f"{place} keeps no neighbour lists to tune on.",
+            f"{place} has no neighbour lists to tune on.",
             "It was built with --no-tune or from too few images: build it again.",
         )
     tuned = choose_voting(lists, stored.labels, start=voting, fixed=fixed)

@@ -1,4 +1,4 @@
-"""From images to the rows of an index: vectors by way of the disk, texts, small pictures."""
+"""Rows of an index from images: vectors spooled to disk, text columns and thumbnails."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _ROWS_AT_ONCE = 256
 
 @dataclass(frozen=True)
 class EmbeddedImages:
-    """The images that could be embedded, and why others could not.
+    """Embedded images, and the reasons of failures.
 
     Attributes:
-        images: Those that could.
-        vectors: float32[n, dim], as the encoder made them, mapped.
-        contents: uint8[n, 32], sha256 of each one's file.
-        cached: How many vectors were known before.
-        failed: Reason by place of each image that could not be used.
+        images: Embedded images.
+        vectors: float32[n, dim], from the encoder, memory-mapped.
+        contents: uint8[n, 32], sha256 of each image file.
+        cached: Number of cached vectors.
+        failed: Reason by location of each image that could not be used.
     """
 
     images: Sequence[ImageRef]
@@ -48,12 +48,11 @@ class EmbeddedImages:
 
     @property
     def ids(self) -> list[str]:
-        """Image id of each row."""
         return [ref.id for ref in self.images]
 
 
 class Spool:
-    """Bytes on their way to the index, in a file that has no name and so leaves nothing behind."""
+    """Temporary spool of bytes in an unnamed file, which never outlives the process."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -66,12 +65,12 @@ class Spool:
         self._file.close()
 
     def add(self, data: bytes) -> int:
-        """Append; returns where it ends."""
+        """Append data; returns the end offset."""
         self._file.write(data)
         return self._file.tell()
 
     def array(self, dtype: str) -> NDArray[Any]:
-        """All of it, mapped read-only."""
+        """Map the whole spool as a read-only array."""
         self._file.flush()
         n = self._file.tell() // np.dtype(dtype).itemsize
         return np.memmap(self._file, dtype, "r", 0, (n,)) if n else np.zeros(0, dtype)
@@ -88,17 +87,17 @@ def embed_to_disk(
     on_error: OnError = "skip",
     runner: Runner | None = None,
 ) -> EmbeddedImages:
-    """Embed images, their vectors by way of `spool`, so that memory does not grow with them.
+    """Embed images into `spool`, so that memory does not grow with their number.
 
     Args:
-        images: What to embed.
-        embedder: Makes the vectors.
-        spool: Empty; has to be open for as long as they are used.
-        cache: The file where vectors are looked up and kept, or None.
-        batch_size: Images that the encoder takes at once; None for what suits it.
-        workers: Threads; None for the number of cores.
+        images: Images to embed.
+        embedder: Encoder.
+        spool: Empty spool; must stay open while the vectors are used.
+        cache: Cache file of vectors, or None.
+        batch_size: Images per encoder call; None for the encoder's default.
+        workers: Number of threads; None for the number of cores.
         on_error: "skip" leaves out images that cannot be used; "fail" stops at the first.
-        runner: Embeds them; None for this process.
+        runner: Function that embeds the images; None for this process.
 
     Raises:
         AnnotatorError: No image could be used, or one could not and `on_error` is "fail".
@@ -119,7 +118,7 @@ def embed_to_disk(
                 if on_error == "fail":
                     raise AnnotatorError(
                         f"{result.ref.where}: {result.error}.",
-                        "Put it right, or leave such images out with --on-error skip.",
+                        "Fix the image, or skip such images with --on-error skip.",
                     )
                 failed[result.ref.where] = result.error or ""
                 continue
@@ -139,7 +138,7 @@ def embed_to_disk(
 
 
 def columns_of(collection: Collection, ids: Sequence[str]) -> dict[str, list[str]]:
-    """Captions and groups of these images, as far as the collection has any."""
+    """Captions and groups of images, where the collection has any."""
     texts = {"captions": collection.captions, "groups": collection.groups}
     return {name: [by_id.get(id_, "") for id_ in ids] for name, by_id in texts.items() if by_id}
 
@@ -147,7 +146,7 @@ def columns_of(collection: Collection, ids: Sequence[str]) -> dict[str, list[str
 def thumbnails_of(
     images: Sequence[ImageRef], spool: Spool, workers: int | None
 ) -> dict[str, NDArray[Any]]:
-    """Small pictures of images by way of `spool`, as arrays of an index."""
+    """Make thumbnails in `spool`, as arrays of an index."""
     made = make_thumbnails(images, workers=workers or default_workers(images))
     with contextlib.closing(made):
         ends = [
@@ -159,7 +158,7 @@ def thumbnails_of(
 def projected(
     vectors: NDArray[np.float32], projection: Projection | None
 ) -> Iterator[NDArray[np.float32]]:
-    """The vectors that the index holds, some rows at a time."""
+    """Project vectors for the index, block by block."""
     if projection is not None:
         yield from projection.in_parts(vectors)
         return

@@ -1,4 +1,4 @@
-"""How an index was built: the metadata in its manifest, and the facts that `info` shows."""
+"""Build metadata in the manifest of an index, and the facts shown by `info`."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class IndexMetadata:
-    """Encoder, fit and voting parameters of an index: its manifest's "about", checked.
+    """Encoder, fit and voting parameters of an index: "about" in its manifest, validated.
 
     Attributes:
-        encoder: Its name.
-        fingerprint: Of the encoder.
-        voting: What annotates by default.
-        adaptation: How the projection was chosen, "penalty" and "f1_by_penalty"; None without one.
-        tuning: How `voting` was chosen, as `Tuned.to_dict`; None where it was not tuned.
+        encoder: Name of the encoder.
+        fingerprint: Fingerprint of the encoder.
+        voting: Default voting parameters.
+        adaptation: Selection of the projection, "penalty" and "f1_by_penalty"; None without one.
+        tuning: Result of tuning `voting`, as `Tuned.to_dict`; None if it was not tuned.
         nearest: float64[m], ascending: quantiles of the similarity of an image to its nearest case
-            of another patient; None where the index was not tuned.
+            of another patient; None if the index was not tuned.
 
     Raises:
-        AnnotatorError: A part is of a wrong type.
+        AnnotatorError: A field has a wrong type.
     """
 
     encoder: str
@@ -55,10 +55,10 @@ class IndexMetadata:
 
     @classmethod
     def of(cls, stored: Index) -> IndexMetadata:
-        """The metadata of an opened index.
+        """Read the metadata of an open index.
 
         Raises:
-            AnnotatorError: A part is missing or of a wrong type.
+            AnnotatorError: A field is missing or has a wrong type.
         """
         about = stored.manifest.about
         try:
@@ -73,7 +73,7 @@ class IndexMetadata:
         return cls(encoder, fingerprint, voting, about.get("adaptation"), about.get("tuning"))
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON types, for the manifest."""
+        """Plain JSON types, for the manifest."""
         return {
             "embedder": {"name": self.encoder, "fingerprint": self.fingerprint.to_dict()},
             "adaptation": self.adaptation,
@@ -88,7 +88,7 @@ class IndexMetadata:
         device: Device = "auto",
         precision: Precision | None = None,
     ) -> Embedder:
-        """Load the encoder; `name` and `precision` override what is recorded.
+        """Load the encoder; `name` and `precision` override the recorded values.
 
         Raises:
             AnnotatorError: It cannot be loaded.
@@ -103,10 +103,10 @@ class IndexMetadata:
         )
 
     def check_encoder(self, embedder: Embedder) -> None:
-        """Refuse an encoder whose vectors cannot be compared with the index's.
+        """Check that vectors of an encoder are comparable with those of the index.
 
         Raises:
-            AnnotatorError: It is another one; says what differs.
+            AnnotatorError: The fingerprints differ; the message names the differences.
         """
         differences = embedder.fingerprint.differences(self.fingerprint)
         if differences:
@@ -119,10 +119,10 @@ class IndexMetadata:
 
 
 def describe(stored: Index, place: IndexLocation) -> dict[str, Any]:
-    """What `annotator info` shows, as plain JSON types.
+    """Describe an index for `annotator info`, as plain JSON types.
 
     Raises:
-        AnnotatorError: The index does not say how it was built.
+        AnnotatorError: The index has no build metadata.
     """
     manifest, concepts = stored.manifest, stored.concepts
     metadata = IndexMetadata.of(stored)
@@ -152,7 +152,7 @@ def describe(stored: Index, place: IndexLocation) -> dict[str, Any]:
 
 
 def _quantiles(nearest: object) -> NDArray[np.float64] | None:
-    if nearest is None:  # of an index that was written before there were any
+    if nearest is None:  # written by an earlier version
         return None
     try:
         quantiles = np.asarray(nearest, np.float64)

@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Added:
-    """The result of adding images.
+    """Result of adding images.
 
     Attributes:
-        change: Of the index.
-        failed: Reason by place of each image that could not be used.
+        change: Change of the index.
+        failed: Reason by location of each image that could not be used.
     """
 
     change: Changed
@@ -56,26 +56,26 @@ def add_images(
     use_cache: bool = True,
     on_error: OnError = "skip",
 ) -> Added:
-    """Add images with their concepts to an index, as it is fitted and tuned.
+    """Add images with their concepts to an index.
 
-    The projection and the voting parameters stay; to fit and choose them anew, build again (vectors
-    that are known are not computed again).
+    The projection and the voting parameters are kept; rebuild the index to refit them (vectors are
+    cached).
 
     Args:
         collection: Images with concepts.
-        directory: The index.
-        embedder: Must have the fingerprint that the index was built with.
-        replace: Images whose id the index has take the place of those; otherwise they are refused.
-        batch_size: Images that the encoder takes at once; None for what suits it.
-        workers: Threads; None for the number of cores.
-        runner: Embeds the images, None for this process; see `make_runner`.
-        use_cache: Look vectors up in, and add them to, the index's cache.
+        directory: Index.
+        embedder: Encoder with the fingerprint recorded in the index.
+        replace: Replace images with the same ids; otherwise these raise.
+        batch_size: Images per encoder call; None for the encoder's default.
+        workers: Number of threads; None for the number of cores.
+        runner: Function that embeds the images, None for this process; see `make_runner`.
+        use_cache: Read and write the cache of the index.
         on_error: "skip" leaves out images that cannot be used; "fail" stops at the first.
 
     Raises:
-        AnnotatorError: No image could be used, or the encoder is another one.
-        IndexProblem: There is no index, it has images with these ids already, or another process
-            writes to it.
+        AnnotatorError: No image could be used, or the encoder differs.
+        IndexProblem: There is no index, it already has images with these ids, or another process is
+            writing to it.
     """
     from annotator.indexing.embedding import (  # torch comes with it
         Spool,
@@ -124,13 +124,12 @@ def remove_images(
 ) -> Changed:
     """Remove images from an index, and their vectors from its cache.
 
-    No search finds them any more; what the index holds of them is gone from the disk after
-    `compact_index`.
+    Searches no longer find them; `compact_index` deletes their data from disk.
 
     Args:
-        directory: The index.
-        ids: Of the images.
-        missing_ok: Ids that the index does not have are no error.
+        directory: Index.
+        ids: Image ids.
+        missing_ok: Ignore ids that are not in the index.
 
     Raises:
         IndexProblem: As `FolderLocation.remove_rows`.
@@ -139,7 +138,7 @@ def remove_images(
     before = place.open()
     contents = before.contents_of_only(set(ids))
     change = place.remove_rows(ids, missing_ok=missing_ok)
-    if change.removed:  # a process that was killed just now leaves it to `compact_index`
+    if change.removed:  # if killed here, `compact_index` does it
         _forget(place, before, contents)
     return change
 
@@ -150,14 +149,14 @@ def compact_index(
     index_type: IndexType | MilvusKind | None = None,
     target_recall: float | None = None,
 ) -> Changed:
-    """Write an index anew as one piece, with nothing left of the images that were removed.
+    """Merge the segments of an index into one, and delete all data of removed images.
 
     Older versions of the index are deleted.
 
     Args:
-        directory: The index.
-        index_type: Another kind of index; None for the same.
-        target_recall: Of an approximate kind; None for the same.
+        directory: Index.
+        index_type: New type of the search index; None to keep it.
+        target_recall: New target recall of an approximate type; None to keep it.
 
     Raises:
         IndexProblem: As `FolderLocation.compact`.
@@ -179,7 +178,7 @@ def compact_index(
 
 
 def _forget_removed(place: IndexLocation, stored: StoredIndex) -> None:
-    """Delete the vectors of images that were removed from the cache."""
+    """Delete the vectors of removed images from the cache."""
     if not stored.manifest.removed:
         return
     known = [segment.arrays.get(CONTENT) for segment in stored.segments]
@@ -193,7 +192,7 @@ def _forget_removed(place: IndexLocation, stored: StoredIndex) -> None:
 
 
 def _forget_replaced(place: IndexLocation, stored: Index, by: Segment) -> None:
-    """Delete the vectors of images that rows `by` are about to replace from the cache."""
+    """Delete the vectors of images about to be replaced by the rows `by` from the cache."""
     contents = stored.contents_of_only(set(by.ids))
     if contents is not None:
         contents -= {key.tobytes() for key in by.arrays.get(CONTENT, ())}
@@ -207,7 +206,7 @@ def _forget(place: IndexLocation, stored: Index, contents: set[bytes] | None) ->
     if not cache.exists():
         return
     if contents is None:
-        # Built before the index knew its images' files: all that can be done is to forget all.
+        # An early index does not record file digests: delete the whole cache.
         for path in place.folder.glob(f"{CACHE_FILE}*"):
             path.unlink()
     elif contents:

@@ -1,1 +1,1 @@
-"""Neighbours to concepts: weights, posterior over label sets, decision. Pure NumPy."""
+"""Nearest-neighbour model: projection, weights, posterior over label sets, decision. Pure NumPy."""

@@ -1,4 +1,4 @@
-"""The consensus of the neighbours' captions.
+"""Consensus caption of the neighbours.
 
 Devlin et al. 2015, "Exploring nearest neighbor approaches for image captioning", with the
 neighbours' weights: the caption of least Bayes risk (Kumar and Byrne 2004) for ROUGE-1.
@@ -17,16 +17,16 @@ from annotator.evaluation.rouge import similarities
 
 Method = Literal["consensus", "nearest"]
 
-_DIGITS = 9  # of an expected similarity; more are noise of the sums, and would decide ties
+_DIGITS = 9  # of an expected similarity; rounding errors must not break ties
 
 
 @dataclass(frozen=True)
 class CaptionChoice:
-    """The chosen one of several captions.
+    """Chosen caption.
 
     Attributes:
-        position: Its position among those given.
-        expected: Its ROUGE-1 to be expected under the neighbours' votes, 0..1.
+        position: Position among the given captions.
+        expected: Expected ROUGE-1 under the neighbours' votes, 0..1.
     """
 
     position: int
@@ -38,20 +38,19 @@ def choose_caption(
     weights: Sequence[float] | NDArray[np.float64],
     method: Method = "consensus",
 ) -> CaptionChoice | None:
-    """Choose one of the neighbours' captions; None if none of them has one.
+    """Choose one of the neighbours' captions; None if there are none.
 
-    An image's true caption is taken to be that of neighbour j with the probability w_j, its share
-    of the votes of those that have a caption. The consensus is the caption i with the largest
-    sum_j w_j * ROUGE-1(i, j), its own share among them; of equals the first, so that a neighbour
-    which decides alone gives its own caption.
+    The model: the true caption is that of neighbour j with probability w_j, its share of the votes
+    of neighbours with a caption. The consensus is the caption i with the largest
+    sum_j w_j * ROUGE-1(i, j), including j = i; ties go to the first.
 
     Args:
-        captions: Of the neighbours, most similar first; an empty one is none.
-        weights: Of the neighbours, at least 0; all 0 stands for all the same.
-        method: "consensus", or "nearest" for that of the first neighbour that has one.
+        captions: Captions of the neighbours, most similar first; "" for none.
+        weights: Weights of the neighbours, non-negative; all 0 means equal weights.
+        method: "consensus", or "nearest" for the first caption.
 
     Raises:
-        ValueError: The method is unknown, or there are not as many weights as captions.
+        ValueError: Unknown method, or numbers of weights and captions differ.
     """
     if method not in get_args(Method):
         raise ValueError(f"unknown method {method!r}; one of {', '.join(get_args(Method))}")

@@ -1,4 +1,4 @@
-"""Neighbour lists for tuning: what images of other patients would find, out of sample."""
+"""Out-of-sample neighbour lists for tuning, across patients."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from index.protocols import Index
 
 FOLDS = 5
 MOST_NEIGHBORS = 100
-LEAST_IMAGES = 50  # to tune on; with fewer, chance decides more than the parameters do
-ARRAYS = "tuning."  # what the names of the lists in an index begin with
-_MOST_IMAGES = 5000  # annotated for the estimate; a standard error of 0.003 or so
+LEAST_IMAGES = 50  # for tuning; with fewer, noise dominates
+ARRAYS = "tuning."  # prefix of the array names in an index
+_MOST_IMAGES = 5000  # annotated for the estimate; a standard error of about 0.003
 _SEARCHED_AT_ONCE = 256
 
 
@@ -29,15 +29,15 @@ class NeighborLists:
     """Neighbour lists of some rows of an index, without rows of their own group.
 
     Attributes:
-        queries: int64[q], the rows.
-        found: Their neighbours; where there are too few, the rest have similarity -inf.
+        queries: int64[q], rows of the queries.
+        found: Their neighbours, padded with similarity -inf.
     """
 
     queries: NDArray[np.int64]
     found: Neighbors
 
     def to_arrays(self) -> dict[str, NDArray[np.generic]]:
-        """Arrays by name, for an index."""
+        """Arrays by name, to store in an index."""
         return {
             f"{ARRAYS}queries": self.queries,
             f"{ARRAYS}rows": self.found.rows.astype(np.int32),
@@ -47,10 +47,10 @@ class NeighborLists:
     def renumbered(
         self, number: Callable[[NDArray[np.int64]], NDArray[np.int64]]
     ) -> NeighborLists | None:
-        """The lists of an index from which rows were removed; None if none is left.
+        """Renumber the lists after rows were removed; None if none is left.
 
         Args:
-            number: Today's row of each former one, -1 for those that were removed.
+            number: Function from old to new row numbers, -1 for removed rows.
         """
         queries, rows = number(self.queries), number(self.found.rows)
         renumbered = Neighbors(np.maximum(rows, 0), self.found.similarities)
@@ -60,14 +60,14 @@ class NeighborLists:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]], n: int) -> NeighborLists | None:
-        """The reverse of `to_arrays`; None if `arrays` holds no lists.
+        """Inverse of `to_arrays`; None if `arrays` has no lists.
 
         Args:
-            arrays: Of an index.
-            n: How many rows it had when they were written.
+            arrays: Arrays of an index.
+            n: Number of rows of the index when they were written.
 
         Raises:
-            AnnotatorError: They do not fit together.
+            AnnotatorError: Inconsistent arrays.
         """
         if f"{ARRAYS}queries" not in arrays:
             return None
@@ -87,16 +87,16 @@ class NeighborLists:
             fits = False
         if not fits:
             raise AnnotatorError(
-                "The index's neighbour lists for tuning are damaged.", "Build the index again."
+                "The neighbour lists of the index are damaged.", "Build the index again."
             )
         return cls(queries, Neighbors(rows, similarities))
 
 
 def stored_lists(stored: Index) -> NeighborLists | None:
-    """The lists that an index keeps, by today's rows; None if it keeps none.
+    """Read the lists stored in an index, by current row numbers; None without lists.
 
     Raises:
-        AnnotatorError: They do not fit the index.
+        AnnotatorError: The lists are inconsistent with the index.
     """
     written = len(stored) + stored.manifest.removed
     lists = NeighborLists.from_arrays(stored.arrays, written)
@@ -104,23 +104,23 @@ def stored_lists(stored: Index) -> NeighborLists | None:
 
 
 def rows_for_tuning(n: int, seed: int = 0) -> NDArray[np.int64]:
-    """int64[q]: the rows that tuning annotates, all of them or 5,000 drawn with `seed`."""
+    """Rows annotated for tuning, int64[q]: all of them, or 5,000 drawn with `seed`."""
     if n <= _MOST_IMAGES:
         return np.arange(n)
     return np.sort(np.random.default_rng(seed).choice(n, _MOST_IMAGES, replace=False))
 
 
 def group_numbers(groups: Sequence[str]) -> NDArray[np.int64]:
-    """int64[n]: equal for rows of one group; rows without a group are each their own."""
+    """Number the groups, int64[n]; each row without a group is its own group."""
     named = {group: i for i, group in enumerate(sorted({g for g in groups if g}))}
     alone = itertools.count(len(named))
     return np.array([named[g] if g else next(alone) for g in groups], np.int64)
 
 
 def group_folds(groups: NDArray[np.int64], folds: int = FOLDS, seed: int = 0) -> NDArray[np.int64]:
-    """int64[n]: the fold of each row, whole groups together, about as many rows in each.
+    """Assign whole groups to folds of about equal size; int64[n], the fold of each row.
 
-    Groups come in random order, the largest first, and go where the fewest rows are.
+    Greedy: groups in descending size (ties in random order) go to the smallest fold.
     """
     sizes = np.bincount(groups)
     order = np.random.default_rng(seed).permutation(len(sizes))
@@ -133,7 +133,7 @@ def group_folds(groups: NDArray[np.int64], folds: int = FOLDS, seed: int = 0) ->
 
 
 def leave_one_group_out(vectors: NDArray[np.float32], groups: NDArray[np.int64]) -> NeighborLists:
-    """Lists among the vectors themselves.
+    """Neighbour lists of the vectors among themselves, across groups.
 
     Args:
         vectors: float32[n, dim], of unit norm.
@@ -159,18 +159,18 @@ def cross_fitted(
     *,
     queries: NDArray[np.int64] | None = None,
 ) -> NeighborLists:
-    """Lists through projections that have not seen the concepts of the rows that they list for.
+    """Neighbour lists by cross-fitting: projections are fitted without the queries' concepts.
 
-    The rows of one fold are annotated by those of the others, which are projected as they would be
-    in the finished index: by a regression that knows their own concepts.
+    The rows of one fold are annotated by those of the other folds, which are projected as in the
+    final index, by a regression on their own concepts.
 
     Args:
-        fitter: Has the folds.
-        vectors: float32[n, dim] of unit norm, as the encoder made them.
+        fitter: Fitter with the folds.
+        vectors: float32[n, dim] of unit norm, from the encoder.
         groups: From `group_numbers`.
         folds: From `group_folds`.
-        penalty: For `Fitter.projection`.
-        queries: int64[q], the rows that get one, in order; None for `rows_for_tuning`.
+        penalty: See `Fitter.projection`.
+        queries: int64[q], the query rows in order; None for `rows_for_tuning`.
     """
     queries = rows_for_tuning(len(vectors)) if queries is None else queries
     order: list[NDArray[np.int64]] = []
@@ -197,7 +197,7 @@ def _blocks(rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
 
 
 def _usable(queries: NDArray[np.int64], parts: Sequence[Neighbors]) -> NeighborLists:
-    """The lists that are not empty, in the order of their rows."""
+    """Non-empty lists, in the order of their rows."""
     width = min((part.rows.shape[1] for part in parts), default=0)
     if not width:
         none = np.zeros((0, 0))

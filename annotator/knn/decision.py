@@ -1,4 +1,4 @@
-"""From a posterior to CUI sets: three decision rules, the one that aims at the metric first."""
+"""Decision rules from a posterior to sets of concepts: expected F1, threshold and top-r."""
 
 from __future__ import annotations
 
@@ -10,20 +10,19 @@ from numpy.typing import NDArray
 from annotator.knn.posterior import Posterior, Votes, count_votes
 from annotator.knn.voting import Voting
 
-MOST_CUIS = 100  # the task's limit for one image
-_DECIMALS = 12  # sums of weights that differ by less are ties
+MOST_CUIS = 100  # limit of the task per image
+_DECIMALS = 12  # smaller differences are ties
 _IMAGES_AT_ONCE = 256  # bounds the memory of the padded tables
 
 
 @dataclass(frozen=True)
 class Decision:
-    """The concepts chosen for one image.
+    """Concepts chosen for one image.
 
     Attributes:
-        cuis: Chosen CUIs, highest score first, then the more frequent in the index, then by CUI.
-        scores: float64[len(cuis)], each one's share of the neighbours' votes, 0..1.
-        expected_f1: The F1 to be expected of this set if the neighbours' label sets are
-            distributed like the true one; 0..1.
+        cuis: Chosen CUIs, by descending score, then frequency in the index, then CUI.
+        scores: float64[len(cuis)], share of the neighbours' votes, 0..1.
+        expected_f1: Expected F1 of this set under the posterior, 0..1.
     """
 
     cuis: tuple[str, ...]
@@ -32,11 +31,11 @@ class Decision:
 
 
 def choose_concepts(posterior: Posterior, voting: Voting) -> list[Decision]:
-    """Choose each image's concepts by the voting's decider, at most 100 as the task allows.
+    """Choose the concepts of each image, at most 100 (the limit of the task).
 
     Args:
-        posterior: Of q images.
-        voting: Its decider, the decider's parameter, and `min_score`.
+        posterior: Posterior of q images.
+        voting: Decider with its parameter, and `min_score`.
     """
     decisions: list[Decision] = []
     for start in range(0, len(posterior), _IMAGES_AT_ONCE):
@@ -77,19 +76,19 @@ def _choose_in_block(posterior: Posterior, voting: Voting) -> list[Decision]:
 
 
 def _optimal_size(votes: Votes, q: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """The set with the highest expected F1 under the posterior, exactly: its size m for each of q
-    images, and each candidate's Δ[j, m], float64[c], whose m largest make up the set.
+    """Maximise the expected F1 under the posterior exactly: the size m of the best set for each of
+    q images, and Δ[j, m] of each candidate, float64[c], whose m largest make up the set.
 
-    With P[j, s] the weight of the neighbours that hold concept j and s concepts in all, concept j
-    in a set of size m earns Δ[j, m] = Σ_s P[j, s] · 2 / (s + m). The best set of size m is that of
-    the m largest Δ[·, m], with the expected F1 E_m, their sum; the empty set earns p0.
+    With P[j, s] the weight of neighbours with concept j and s concepts in all, concept j in a set
+    of size m contributes Δ[j, m] = Σ_s P[j, s] · 2 / (s + m). The best set of size m consists of
+    the m largest Δ[·, m] and has the expected F1 E_m, their sum; the empty set has p0.
     (Dembczynski, Waegeman, Cheng, Hüllermeier 2011, "An exact algorithm for F-measure
     maximization"; Waegeman et al. 2014.)
 
     Sizes are not capped at that of the largest neighbour: of {a} and {b} at one half each, {a, b}
-    earns 2/3 and {a} 1/2. But a set of size m shares at most min(s, m) concepts with a neighbour of
-    size s, so E_m <= Σ_s P(s) · 2 min(s, m) / (s + m), and a size whose bound is below what another
-    one earns is passed over.
+    has 2/3 and {a} 1/2. But a set of size m shares at most min(s, m) concepts with a neighbour of
+    size s, so E_m <= Σ_s P(s) · 2 min(s, m) / (s + m); sizes with a bound below the best value
+    found are skipped.
     """
     best, size = np.full(q, -1.0), np.zeros(q, np.int64)
     c = len(votes.candidate_cui)
@@ -105,7 +104,7 @@ def _optimal_size(votes: Votes, q: int) -> tuple[NDArray[np.float64], NDArray[np
     share = np.bincount(cell, votes.vote_weight / votes.vote_size, q * len(sizes)).reshape(q, -1)
     every_m = np.arange(1, m_max + 1)
     best_f1 = 2.0 * np.minimum(sizes[:, None], every_m) / (sizes[:, None] + every_m)
-    bound = share @ best_f1 + 10.0**-_DECIMALS * m_max  # what rounding may add to E_m
+    bound = share @ best_f1 + 10.0**-_DECIMALS * m_max  # rounding error of E_m
     bound[every_m > counts[:, None]] = -1.0  # no set of that size
 
     empty = np.round(votes.empty, _DECIMALS)
@@ -125,7 +124,7 @@ def _optimal_size(votes: Votes, q: int) -> tuple[NDArray[np.float64], NDArray[np
 
 
 def _top_r_size(posterior: Posterior, top_r: int | None) -> NDArray[np.int64]:
-    """int64[q]: `top_r`, or the neighbours' weighted mean number of concepts, rounded."""
+    """`top_r`, or the rounded weighted mean number of concepts of the neighbours; int64[q]."""
     if top_r is not None:
         return np.full(len(posterior), top_r)
     mean = (posterior.weights * posterior.labels.sizes[posterior.rows]).sum(axis=1)
@@ -136,8 +135,8 @@ def _top_r_size(posterior: Posterior, top_r: int | None) -> NDArray[np.int64]:
 def _within_reach(
     votes: Votes, values: NDArray[np.float64], size: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Candidates that may be among the best `size[i]` of their image, so that only they need to be
-    put in order: all that reach the last value taken.
+    """Preselect candidates for sorting: all that reach the `size[i]`-th largest value of their
+    image.
     """
     q, values = len(size), np.round(values, _DECIMALS)
     place = _places(votes, q)
@@ -164,7 +163,7 @@ def _best_first(
     candidates: NDArray[np.int64],
     most: NDArray[np.int64] | int,
 ) -> NDArray[np.int64]:
-    """`candidates` by image, then value, training frequency and CUI; at most `most` an image."""
+    """Sort `candidates` by image, value, training frequency and CUI; at most `most` per image."""
     image, cui = votes.candidate_image[candidates], votes.candidate_cui[candidates]
     frequency = posterior.labels.frequencies[cui]
     # The vocabulary ascends, so its positions order as the CUIs do.

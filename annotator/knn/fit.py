@@ -1,4 +1,4 @@
-"""Fitting of projections: sums over rows, one solve, nothing iterated."""
+"""Closed-form fitting of projections."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from index import LabelTable
 UNSUPERVISED = 256  # components
 SUPERVISED = 256
 WHITENING = 0.25  # principal components are divided by the variance to this power
-_MOST_AXES = 1024  # that the regression sees
-_MOST_CONCEPTS = 1000  # that the regression predicts: the most frequent ones
+_MOST_AXES = 1024  # inputs of the regression
+_MOST_CONCEPTS = 1000  # outputs of the regression: the most frequent concepts
 _ROWS_AT_ONCE = 2048
 
 
 @dataclass(frozen=True)
 class Sums:
-    """Sums over some rows: of their coordinates t on the principal axes, and of their concepts y.
+    """Sums over rows of their principal coordinates t and concept indicators y.
 
     Attributes:
-        n: How many rows.
+        n: Number of rows.
         t: float64[r].
         tt: float32[r, r], the sum of t t'.
         y: float64[c].
@@ -49,13 +49,13 @@ class Sums:
 
 
 class Fitter:
-    """Fits the projections of one collection, which have most of the sums over its rows in common.
+    """Fits projections of one collection, sharing sums over its rows.
 
     Args:
-        vectors: float32[n, dim] of unit norm; may be mapped from disk.
+        vectors: float32[n, dim] of unit norm; may be memory-mapped.
         labels: Concepts of each row.
-        blocks: Lengths of the parts of a vector that count the same, whatever their length: an
-            encoder that pools several layers, or several encoders side by side.
+        blocks: Lengths of the parts of a vector that get equal weight: pooled layers of an encoder,
+            or several encoders side by side.
         folds: int64[n], the fold of each row, for `without`; None for no folds.
     """
 
@@ -80,11 +80,11 @@ class Fitter:
         """Fit a projection.
 
         Args:
-            penalty: Of the ridge regression; None for unsupervised components alone.
-            without: The fold whose concepts must not shape it. (Its vectors still shape the mean,
-                the scale and the principal axes, which know no concepts.)
+            penalty: Ridge penalty; None for unsupervised components only.
+            without: Fold whose concepts are held out. (Its vectors still contribute to the mean,
+                the scale and the principal axes, which are independent of concepts.)
         """
-        # Added up afresh: what is taken away from a float32 sum leaves its rounding behind.
+        # Summed afresh: subtracting from a float32 sum would leave rounding errors.
         others = [sums for fold, sums in enumerate(self._folds) if fold != without]
         sums = self._all if without is None else reduce(Sums.__add__, others)
         unsupervised = self._axes[:, :UNSUPERVISED] * self._variances[:UNSUPERVISED] ** -WHITENING
@@ -98,7 +98,7 @@ class Fitter:
     def _principal_components(
         self, vectors: NDArray[np.float32]
     ) -> tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.float32]]:
-        """Mean of z, the axes of largest variance (float32[dim, r]) and their variances."""
+        """Mean of z, the principal axes (float32[dim, r]) and their variances."""
         n, dim = vectors.shape
         centre = np.zeros(dim)
         for z in self._standardised(vectors, np.arange(n)):
@@ -107,7 +107,7 @@ class Fitter:
         centred = (
             (z - centre).astype(np.float32) for z in self._standardised(vectors, np.arange(n))
         )
-        if n <= dim:  # the same axes, from the smaller of the two matrices
+        if n <= dim:  # from the smaller Gram matrix
             rows = np.concatenate(list(centred))
             variances, sides = np.linalg.eigh(rows @ rows.T / np.float32(n))
         else:
@@ -120,7 +120,7 @@ class Fitter:
         variances, axes = np.maximum(variances[:kept], 1e-12), sides[:, :kept]
         if n <= dim:
             axes = rows.T @ (axes / np.sqrt(n * variances))
-        # LAPACK leaves the sign of an axis open.
+        # Make the signs of the axes deterministic.
         axes = axes * np.where(axes[np.abs(axes).argmax(axis=0), np.arange(kept)] < 0, -1, 1)
         return centre, np.ascontiguousarray(axes, np.float32), variances.astype(np.float32)
 
@@ -156,10 +156,10 @@ class Fitter:
 def _standardisation(
     vectors: NDArray[np.float32], blocks: Sequence[int]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Mean and scale: every number varies as much as any other of its block, and the blocks alike.
+    """Mean and scale for equal variance of all features of a block, and of all blocks.
 
     Raises:
-        ValueError: The blocks do not make up a vector.
+        ValueError: The block lengths do not sum to the length of a vector.
     """
     n, dim = vectors.shape
     if sum(blocks) != dim:
@@ -172,15 +172,15 @@ def _standardisation(
     mean = total / n
     deviation = np.sqrt(np.maximum(squares / n - mean**2, 0.0))
     length = np.repeat(np.asarray(blocks, np.float64), blocks)
-    varies = deviation > 1e-7  # below is float32's rounding
+    varies = deviation > 1e-7  # smaller deviations are float32 rounding
     scale = np.where(varies, 1.0 / np.sqrt(length) / np.where(varies, deviation, 1.0), 0.0)
     return mean.astype(np.float32), scale.astype(np.float32)
 
 
 def _predicted(labels: LabelTable) -> NDArray[np.int64]:
-    """int64[len(cuis)]: the regression's column of each concept, -1 for those it leaves out.
+    """Column of each concept in the regression, -1 for those left out; int64[len(cuis)].
 
-    A concept of a single image says nothing of others, and one of all images nothing at all.
+    Concepts of a single image or of all images are uninformative.
     """
     counts = labels.frequencies
     useful = np.flatnonzero((counts > 1) & (counts < len(labels)))
@@ -193,7 +193,7 @@ def _predicted(labels: LabelTable) -> NDArray[np.int64]:
 def _indicators(
     labels: LabelTable, columns: NDArray[np.int64], rows: NDArray[np.int64], c: int
 ) -> NDArray[np.float32]:
-    """float32[len(rows), c]: 1 where a row holds a concept."""
+    """Indicator matrix of the concepts of rows, float32[len(rows), c]."""
     y = np.zeros((len(rows), c), np.float32)
     sizes = labels.sizes[rows]
     starts = np.repeat(labels.indptr[rows] - np.cumsum(sizes) + sizes, sizes)
@@ -204,11 +204,11 @@ def _indicators(
 
 
 def _regression(sums: Sums, penalty: float) -> NDArray[np.float32]:
-    """float32[r, at most 256]: ridge regression of the concepts on the principal coordinates.
+    """Ridge regression of the concepts on the principal coordinates, float32[r, at most 256].
 
-    W minimises sum |W'(t - mean) - (y - mean)|^2 + penalty |W|^2 (Hoerl and Kennard 1970). Where
-    there are more than 256 concepts, the predictions are turned to their principal axes, which
-    leaves their inner products as they are, and the smallest are dropped.
+    W minimises sum |W'(t - mean) - (y - mean)|^2 + penalty |W|^2 (Hoerl and Kennard 1970). With
+    more than 256 concepts, the predictions are rotated to their principal axes, which preserves
+    inner products, and truncated.
     """
     mean = sums.t / sums.n
     gram = sums.tt - sums.n * np.outer(mean, mean)

@@ -33,21 +33,21 @@ OTHER_KERNELS: tuple[dict[str, Any], ...] = (
 PRIORS = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)
 THRESHOLDS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
 _PAIRS_FOR_PROJECTIONS = ((20, 16.0), (20, 32.0), (50, 8.0), (50, 16.0), (50, 32.0))
-_GRID_IMAGES = 2000  # that every candidate annotates; what is chosen annotates all
+_GRID_IMAGES = 2000  # annotated by every candidate; the choice annotates all
 _QUANTILES = 101
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """The result of a grid search: what was chosen, and how good it is out of sample.
+    """Result of a grid search, with its out-of-sample quality.
 
     Attributes:
-        voting: The parameters with the highest mean F1.
-        f1: That F1, each image annotated by images of other groups.
-        interval: Its 95% bootstrap interval.
-        images: How many were annotated for it.
+        voting: Parameters with the highest mean F1.
+        f1: Mean F1, with each image annotated by images of other groups.
+        interval: 95% bootstrap interval of `f1`.
+        images: Number of annotated images.
         nearest: float[101], quantiles of the similarity of an image to its nearest neighbour.
-        grid: Each candidate with its F1.
+        grid: Candidates with their F1.
     """
 
     voting: Voting
@@ -58,7 +58,7 @@ class Tuned:
     grid: Sequence[Mapping[str, Any]]
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON types, for the index's manifest."""
+        """Plain JSON types, for the manifest of the index."""
         return asdict(self)
 
 
@@ -71,15 +71,15 @@ def choose_voting(
 ) -> Tuned:
     """Choose kernel, k and beta, then the weight of the prior, then the decider.
 
-    Each step changes what the one before has chosen only for a higher F1. Every candidate annotates
-    the same images, at most 2,000, and the choice all of them. The best of a grid flatters itself a
-    little: with hundreds of images by less than the interval's width.
+    Each step changes the choice of the previous one only for a higher F1. All candidates annotate
+    the same images, at most 2,000; the final choice annotates all. The F1 of the best candidate is
+    biased upwards, by less than the width of the interval with hundreds of images.
 
     Args:
         lists: From `annotator.knn.cross_validation`.
         labels: Concepts of the index rows.
-        start: Has the fields that are not tuned (`min_score`, and those in `fixed`).
-        fixed: Fields of `Voting` that stay as they are in `start`.
+        start: Values of the fields that are not tuned (`min_score`, and those in `fixed`).
+        fixed: Fields of `Voting` that are not tuned.
     """
     nearest = np.quantile(lists.found.similarities[:, 0], np.linspace(0, 1, _QUANTILES))
     typical = round(float(min(nearest[_QUANTILES // 2], 1.0)), 6)
@@ -95,7 +95,7 @@ def choose_voting(
         voting = replace(best, **changes)
         f1 = round(float(judge(voting).mean()), 6)
         grid.append({**_tried(voting), "f1": f1})
-        if f1 > highest:  # of equal ones the first: the simpler come first
+        if f1 > highest:  # ties go to the first, simpler candidate
             kept, highest = voting, f1
     scores = _Judge(lists, labels)(kept)
     return Tuned(
@@ -109,14 +109,14 @@ def choose_voting(
 
 
 def quick_f1(lists: NeighborLists, labels: LabelTable) -> float:
-    """The best mean F1 of a few voting parameters, to compare neighbour lists by."""
+    """Best mean F1 of a few voting parameters, for comparing neighbour lists."""
     judge = _Judge(_some(lists), labels)
     pairs = [Voting(k=k, beta=beta) for k, beta in _PAIRS_FOR_PROJECTIONS]
     return round(max(float(judge(voting).mean()) for voting in pairs), 6)
 
 
 class _Judge:
-    """F1 of each image of some lists under given parameters."""
+    """Computes the F1 of each image under given parameters."""
 
     def __init__(self, lists: NeighborLists, labels: LabelTable) -> None:
         self._found, self._labels = lists.found, labels
@@ -145,7 +145,7 @@ def _deciders() -> list[dict[str, Any]]:
 def _free(
     candidates: Sequence[Mapping[str, Any]], start: Voting, fixed: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """The candidates' changes to free fields, each once, without those of another fixed kind."""
+    """Unique changes to free fields, without candidates that contradict fixed fields."""
     kinds = [name for name in ("kernel", "decider") if name in fixed]
     free: list[dict[str, Any]] = []
     for candidate in candidates:
@@ -158,7 +158,7 @@ def _free(
 
 
 def _tried(voting: Voting) -> dict[str, Any]:
-    """The parameters of a candidate that had an effect."""
+    """Effective parameters of a candidate."""
     shown: dict[str, Any] = {
         "k": voting.k,
         "kernel": voting.kernel,
@@ -176,5 +176,5 @@ def _some(lists: NeighborLists) -> NeighborLists:
 
 
 def _image_score(truth: Sequence[str], run: Sequence[str]) -> float:
-    """The task's score of one image: F1, and 1 where there is nothing to find and nothing found."""
+    """Score of one image in the task: F1, or 1 if both sets are empty."""
     return image_f1(set(truth), run) if truth or run else 1.0

@@ -27,7 +27,7 @@ Adaptation = Literal["auto", "looks", "none"]
 
 PENALTIES = (0.3, 1.0, 3.0, 10.0)
 _DEFAULT_PENALTY = 1.0
-_LEAST_FITTED = 20  # images; with fewer there is nothing to standardise by
+_LEAST_FITTED = 20  # images; too few to standardise otherwise
 _RAW_BETA = 64.0  # for vectors that are not projected (docs/accuracy.md)
 
 
@@ -36,12 +36,12 @@ class FittedModel:
     """The fitted projection and tuned voting parameters.
 
     Attributes:
-        projection: From the encoder's vectors to the index's; None where they are the same.
-        penalty: Of its regression; None where there is none.
-        f1_by_penalty: As far as penalties were compared; "none" for no regression.
-        voting: As tuned, or what suits the vectors if nothing was.
+        projection: Projection from the encoder's space to the index's; None for the identity.
+        penalty: Penalty of the ridge regression; None without supervised components.
+        f1_by_penalty: F1 of the compared penalties; "none" for no regression.
+        voting: Tuned voting parameters, or the defaults for these vectors.
         lists: Out-of-sample neighbour lists; None with too few images.
-        tuned: The result of tuning on them; None if there was none.
+        tuned: Result of tuning on the lists; None without tuning.
     """
 
     projection: Projection | None
@@ -65,21 +65,21 @@ def fit_model(
 ) -> FittedModel:
     """Fit a projection to a collection and tune the voting parameters.
 
-    No validation split is needed: images are annotated by those of other groups, through
-    projections that have not seen their concepts. A missing group never merges rows.
+    No validation split is needed: images are annotated by images of other groups, with projections
+    fitted without their concepts (cross-fitting).
 
     Args:
-        vectors: float32[n, dim] of unit norm, as the encoder made them; may be mapped from disk.
+        vectors: float32[n, dim] of unit norm, from the encoder; may be memory-mapped.
         concepts: CUIs of each row.
-        groups: Patient, study or figure of each row; an empty one is a group of its own.
-        blocks: As for `Fitter`.
-        adaptation: "auto" fits a projection, with supervised components if they help; "looks" one
-            of unsupervised components alone; "none" leaves the vectors as they are. With fewer than
-            20 rows always "none".
-        tuning: Choose voting parameters; otherwise they stay as they are.
-        voting: Where to start from; None for what suits the vectors.
-        fixed: Fields of `voting` that were chosen on purpose: tuning leaves them as they are. With
-            none, all of a given `voting` was, as long as nothing is tuned.
+        groups: Patient, study or figure of each row; each row with "" is a group of its own.
+        blocks: See `Fitter`.
+        adaptation: "auto" fits a projection, with supervised components if they help; "looks" fits
+            unsupervised components only; "none" keeps the vectors. Always "none" with fewer than 20
+            rows.
+        tuning: Tune the voting parameters.
+        voting: Starting point; None for the defaults for these vectors.
+        fixed: Fields of `voting` set by the caller, which are not tuned. Without tuning, an empty
+            `fixed` means that all fields of a given `voting` are.
     """
     labels = LabelTable.from_sets(concepts)
     numbers = group_numbers(groups)

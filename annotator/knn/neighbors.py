@@ -1,7 +1,7 @@
-"""Neighbours of queries: those of other groups, and as cases to show.
+"""Neighbours of queries across groups, and cases to show.
 
-How well an image's neighbours speak for it is only told by other images of other groups (patients,
-studies, figures): its own copy, or another view of its patient, would always agree.
+Labels are only validated by neighbours of other groups (patients, studies, figures): a copy of the
+image, or another view of the same patient, would always agree.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from index.search.base import VectorIndex
 
 Find = Callable[[NDArray[np.float32], int], SearchResult]
 
-LARGEST_GROUP = 1000  # that a search looks past
+LARGEST_GROUP = 1000  # maximum number of skipped rows of the own group
 _SEARCHED_AT_ONCE = 256
-_MORE = 20  # neighbours beyond k, to leave out some
+_MORE = 20  # neighbours beyond k, to allow for exclusions
 
 
 @dataclass(frozen=True)
 class Case:
-    """A row of an index that was found.
+    """Retrieved row of an index.
 
     Attributes:
-        image_id: Of the index.
-        score: What it was found by: similarity (cosine, -1..1), or share of the votes (0..1).
-        cuis: Its concepts.
-        caption: Empty if the index has none.
-        weight: Its share of the vote on a query's concepts, 0..1; 0 where it had no vote.
+        image_id: Image id.
+        score: Similarity (cosine, -1..1), or share of the votes (0..1).
+        cuis: Concepts.
+        caption: Caption; "" if the index has none.
+        weight: Share of the vote on a query's concepts, 0..1; 0 without a vote.
     """
 
     image_id: str
@@ -42,18 +42,18 @@ class Case:
 
     @property
     def similarity(self) -> float:
-        """The score of a case that is a neighbour."""
+        """Score of a case that is a neighbour."""
         return self.score
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """The cases that were found for one query.
+    """Retrieved cases of one query.
 
     Attributes:
-        query: Id of the image, or the text.
-        cases: The most similar first.
-        error: Why there are none, if the image could not be used.
+        query: Image id, or the text.
+        cases: Cases, most similar first.
+        error: Reason why the image could not be used, or None.
     """
 
     query: str
@@ -62,14 +62,14 @@ class Ranking:
 
 
 def case_of(rows: Rows, row: int, score: float, weight: float = 0.0) -> Case:
-    """A row as a case."""
+    """Make a case of a row."""
     captions = rows.columns.get("captions")
     caption = captions[row] if captions else ""
     return Case(rows.ids[row], score, rows.labels.row(row), caption, weight)
 
 
 def cases_of(found: SearchResult) -> list[tuple[Case, ...]]:
-    """The neighbours of each query as cases, most similar first."""
+    """Make cases of the neighbours of each query, most similar first."""
     return [
         tuple(
             case_of(found.cases, row, similarity)
@@ -90,17 +90,17 @@ def nearest_of_other_groups(
     k: int,
     most: int = LARGEST_GROUP,
 ) -> Neighbors:
-    """The k nearest rows of each vector that belong to another group, by the groups' numbers.
+    """Find the k nearest rows of other groups for each vector, by group number.
 
-    Where there are fewer, the rest have a similarity of -inf.
+    If there are fewer, the rest have similarity -inf.
 
     Args:
-        index: What is searched.
-        index_groups: int64[len(index)], the group of each of its rows.
+        index: Index to search.
+        index_groups: int64[len(index)], the group of each row of the index.
         vectors: float32[q, dim] of unit norm, q at least 1.
         groups: int64[q], the group of each vector.
-        k: At least 1.
-        most: Rows of the own group that the search looks past.
+        k: Number of neighbours, at least 1.
+        most: Maximum number of skipped rows of the own group.
     """
     own = np.unique(groups)
     largest = int(np.bincount(index_groups, minlength=int(own.max()) + 1)[own].max())
@@ -117,19 +117,19 @@ def nearest_others(
     *,
     more: int | None = None,
 ) -> Iterator[SearchResult]:
-    """The k nearest rows of each vector that are another image, of another group; 256 at a time.
+    """Find the k nearest rows of other images and groups for each vector; 256 at a time.
 
-    The same for an index on disk or on a server, which knows ids and groups as text. Where there
-    are fewer than k, the rest have a similarity of -inf.
+    Works for any `Index`, with ids and groups as text. If there are fewer than k, the rest have
+    similarity -inf.
 
     Args:
         find: `Index.find` or `Annotator.search`.
-        vectors: float32[q, dim] of unit norm, as `find` wants them.
-        ids: Of the queries: rows with these ids are left out; "" for none.
-        groups: Of the queries: rows of these groups are left out; "" for none.
-        k: At least 1.
-        more: Neighbours beyond k that are searched for at first, before it turns out that more are
-            left out; None for 20, or 1 without groups.
+        vectors: float32[q, dim] of unit norm, for `find`.
+        ids: Ids of the queries, whose rows are excluded; "" for none.
+        groups: Groups of the queries, whose rows are excluded; "" for none.
+        k: Number of neighbours, at least 1.
+        more: Neighbours beyond k in the first search, which is repeated with more if too many are
+            excluded; None for 20, or 1 without groups.
 
     Raises:
         IndexProblem: As `find`.
@@ -148,7 +148,7 @@ def nearest_others(
 
 
 def _own(found: SearchResult, ids: Sequence[str], groups: Sequence[str]) -> NDArray[np.bool_]:
-    """bool[q, found]: which rows are each query itself, or of its group."""
+    """Mask of rows that are the query itself or of its group, bool[q, found]."""
     cases, rows = found.cases, found.neighbors.rows
     theirs = cases.columns.get("groups") if any(groups) else None
     own = [

@@ -1,4 +1,4 @@
-"""Neighbours to a posterior over label sets, and what follows from it for a set of concepts."""
+"""Posterior over the label sets of neighbours: weights, votes and expected F1."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from numpy.typing import NDArray
 from annotator.knn.voting import Voting
 from index import LabelTable, Neighbors
 
-_LEAST_DISTANCE = 1e-3  # what float32 tells from 0
-_MOST_LOG = 600.0  # more would overflow
+_LEAST_DISTANCE = 1e-3  # resolution of float32 near 0
+_MOST_LOG = 600.0  # avoids overflow
 
 
 @dataclass(frozen=True)
 class Posterior:
-    """For each image, a discrete distribution over its neighbours' label sets.
+    """Discrete distribution over the label sets of the neighbours of each image.
 
     Attributes:
         rows: int64[q, k], index rows of the neighbours, most similar first, then of the prior.
-        weights: float64[q, k], non-negative, each row sums to 1 (all zero if there are none).
-        labels: The label sets of the index rows.
+        weights: float64[q, k], non-negative, each row sums to 1 (all zero without neighbours).
+        labels: Label sets of the index rows.
     """
 
     rows: NDArray[np.int64]
@@ -34,18 +34,18 @@ class Posterior:
 
 @dataclass(frozen=True)
 class Votes:
-    """A posterior taken apart into single votes, and its candidate concepts.
+    """Single votes and candidate concepts of a posterior.
 
-    A candidate is a concept that at least one neighbour of an image holds. Candidates are sorted by
-    image and then by concept; votes keep the neighbours' order.
+    A candidate is a concept of at least one neighbour of an image. Candidates are sorted by image
+    and concept; votes are in the order of the neighbours.
 
     Attributes:
-        candidate_image: int64[c], which image.
-        candidate_cui: int64[c], which concept, as a position in the vocabulary.
-        vote_candidate: int64[v], the candidate that a vote is for.
-        vote_size: int64[v], how many concepts the voting neighbour holds.
-        vote_weight: float64[v], the neighbour's weight.
-        empty: float64[q], p0: the weight of the neighbours that hold no concept.
+        candidate_image: int64[c], image of each candidate.
+        candidate_cui: int64[c], concept of each candidate, as a position in the vocabulary.
+        vote_candidate: int64[v], candidate of each vote.
+        vote_size: int64[v], number of concepts of the voting neighbour.
+        vote_weight: float64[v], weight of the voting neighbour.
+        empty: float64[q], p0: the weight of neighbours without concepts.
     """
 
     candidate_image: NDArray[np.int64]
@@ -57,20 +57,23 @@ class Votes:
 
     @property
     def scores(self) -> NDArray[np.float64]:
-        """float64[c]: each candidate's share of the votes, its marginal probability."""
+        """Share of the votes (marginal probability) of each candidate, float64[c]."""
         shares = np.bincount(self.vote_candidate, self.vote_weight, len(self.candidate_cui))
         return shares.astype(np.float64, copy=False)  # int64 where there is no vote
 
     def expected_f1(
         self, chosen: NDArray[np.bool_], size: NDArray[np.int64]
     ) -> NDArray[np.float64]:
-        """float64[q]: Σ_i w_i · F1(set, label set of neighbour i), of a set given for each image.
+        """Expected F1 of a set for each image, Σ_i w_i · F1(set, label set of neighbour i).
 
-        Two empty sets agree.
+        Two empty sets have F1 1.
 
         Args:
-            chosen: bool[c], the candidates in their image's set.
-            size: int64[q], how many concepts the set has, those that no neighbour holds among them.
+            chosen: bool[c], candidates in the set of their image.
+            size: int64[q], size of each set, including concepts of no neighbour.
+
+        Returns:
+            float64[q].
         """
         hit = chosen[self.vote_candidate]
         image = self.candidate_image[self.vote_candidate[hit]]
@@ -79,28 +82,28 @@ class Votes:
 
 
 def weigh(neighbors: Neighbors, labels: LabelTable, voting: Voting) -> Posterior:
-    """Weigh the k nearest neighbours by a kernel, normalised, and by the prior.
+    """Weight the k nearest neighbours by a normalised kernel, and add the prior.
 
-    With s the cosine similarity, d = sqrt(2 - 2s) the distance and r = 0, 1, ... the rank, a
-    neighbour's weight is
+    With s the cosine similarity, d = sqrt(2 - 2s) the distance and r = 0, 1, ... the rank, the
+    weight of a neighbour is
 
     - "exponential": exp(beta * s) (Nadaraya-Watson on the unit sphere, von Mises-Fisher);
     - "inverse": d ** -beta (Dudani 1976 with beta 1);
     - "rank": (1 - r / k) ** beta;
     - "uniform": 1.
 
-    With beta 0 every neighbour counts the same, with a large beta the nearest alone decides.
+    With beta 0 all neighbours have equal weight; with a large beta the nearest one dominates.
 
-    An image that resembles nothing has neighbours that mean little. So the label sets of a fixed
-    sample of the index (`LabelTable.sample`), which stands for the prior, get the share
-    prior / (prior + W) of the vote, where W sums the neighbours' weights in units of that of a
-    neighbour as similar as `typical`: `prior` is the weight of so many typical neighbours.
+    For an image unlike any other, neighbours are weak evidence. A prior, represented by the label
+    sets of a fixed sample of the index (`LabelTable.sample`), therefore gets the share
+    prior / (prior + W) of the vote, where W is the sum of the neighbours' weights in units of the
+    weight at similarity `typical`: `prior` counts in typical neighbours.
 
     Args:
-        neighbors: At least k of them, or all that the index has; a similarity of -inf is no vote
-            (at least one of an image must have one).
+        neighbors: At least k neighbours, or all rows of the index; a similarity of -inf is no vote
+            (each image needs at least one vote).
         labels: Label sets of the index rows.
-        voting: Its k, kernel, beta, prior and typical similarity.
+        voting: k, kernel, beta, prior and typical similarity.
     """
     rows = neighbors.rows[:, : voting.k]
     similarities = neighbors.similarities[:, : voting.k].astype(np.float64)
@@ -123,7 +126,7 @@ def weigh(neighbors: Neighbors, labels: LabelTable, voting: Voting) -> Posterior
 
 
 def _log_weights(similarities: NDArray[np.float64], voting: Voting) -> NDArray[np.float64]:
-    """float64[q, k]: the logarithm of each neighbour's weight, before anything is normalised."""
+    """Logarithm of the unnormalised weights, float64[q, k]."""
     if voting.kernel == "exponential":
         logs = voting.beta * np.maximum(similarities, -1.0)
     elif voting.kernel == "inverse":
@@ -138,7 +141,7 @@ def _log_weights(similarities: NDArray[np.float64], voting: Voting) -> NDArray[n
 
 
 def count_votes(posterior: Posterior) -> Votes:
-    """Take a posterior apart into single votes."""
+    """Split a posterior into single votes."""
     labels, (q, k) = posterior.labels, posterior.rows.shape
     rows, weights = posterior.rows.ravel(), posterior.weights.ravel()
     sizes = labels.sizes[rows]

@@ -1,4 +1,4 @@
-"""The linear map from the encoder's vectors to those that the index holds."""
+"""Projection from the encoder's space to the space of the index."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from numpy.typing import NDArray
 
 from annotator.errors import AnnotatorError
 
-ARRAYS = "projection."  # what the names of its arrays in an index begin with
+ARRAYS = "projection."  # prefix of the array names in an index
 _ROWS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
 class Projection:
-    """Standardisation, then unsupervised and supervised components side by side.
+    """Standardisation, followed by unsupervised and supervised components side by side.
 
-    A vector x becomes z = (x - mean) * scale, brought to unit norm. The unsupervised components are
-    z's principal components, mildly whitened; the supervised ones are what a ridge regression
-    predicts of the concepts. Each part is brought to unit norm and they count the same, so the
-    similarity of two images is the mean of how alike they look and how alike their predicted
-    concepts are, and neighbours stay neighbours that a person can look at.
+    A vector x is standardised to z = (x - mean) * scale and normalised. The unsupervised components
+    are its principal components, mildly whitened; the supervised ones are the concepts predicted by
+    a ridge regression. Both parts are normalised and have equal weight, so the similarity of two
+    images is the mean of their similarities in appearance and in predicted concepts, and neighbours
+    remain visually similar.
 
     Attributes:
         mean: float32[dim].
-        scale: float32[dim]; 0 for numbers that do not vary.
+        scale: float32[dim]; 0 for constant features.
         matrix: float32[dim, out].
         shift: float32[out]: the mean of z times `matrix`.
-        unsupervised: How many columns, the first ones, are unsupervised components.
+        unsupervised: Number of unsupervised components, which are the first columns.
 
     Raises:
-        AnnotatorError: The arrays do not fit together.
+        AnnotatorError: Inconsistent arrays.
     """
 
     mean: NDArray[np.float32]
@@ -62,9 +62,9 @@ class Projection:
     def apply(
         self, vectors: NDArray[np.float32], rows: NDArray[np.int64] | None = None
     ) -> NDArray[np.float32]:
-        """float32[n, dim] of unit norm, or those `rows` of it, to float32[n, out] of unit norm.
+        """Project float32[n, dim] of unit norm, or `rows` of it, to float32[n, out] of unit norm.
 
-        Computed in float64, so that which vectors share a call leaves no trace in the result.
+        Computed in float64, so that the result does not depend on the other vectors of the call.
         """
         parts = list(self.in_parts(vectors, rows))
         return np.concatenate(parts) if parts else np.zeros((0, len(self.shift)), np.float32)
@@ -72,7 +72,7 @@ class Projection:
     def in_parts(
         self, vectors: NDArray[np.float32], rows: NDArray[np.int64] | None = None
     ) -> Iterator[NDArray[np.float32]]:
-        """As `apply`, some rows at a time, for vectors that are mapped from disk."""
+        """Apply block by block, for memory-mapped vectors."""
         matrix = self._exact_matrix
         for start in range(0, len(vectors if rows is None else rows), _ROWS_AT_ONCE):
             some = slice(start, start + _ROWS_AT_ONCE)
@@ -85,15 +85,15 @@ class Projection:
     def similarity_as_sum(
         self, vector: NDArray[np.float32], others: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The products of one vector, projected, with others as sums over the vector's numbers.
+        """Write the products of a projected vector with others as affine forms of the raw vector.
 
-        All steps but the norms are affine, and the norms are fixed numbers once the vector is
-        known. So product[i] = weights[i] @ vector + constant[i], exactly: what the subtraction of
-        the means leaves is the constant.
+        All steps but the normalisations are affine, and the norms are constants for a given vector.
+        So product[i] = weights[i] @ vector + constant[i], exactly; the constant comes from the
+        subtracted means.
 
         Args:
             vector: float32[dim], of unit norm.
-            others: float64[m, out]: what `apply` gave, or weighted sums of that.
+            others: float64[m, out]: results of `apply`, or weighted sums of them.
 
         Returns:
             Weights float64[m, dim] and constants float64[m].
@@ -121,7 +121,7 @@ class Projection:
 
     @property
     def _parts(self) -> list[slice]:
-        """The columns of the unsupervised and, if there are any, of the supervised components."""
+        """Columns of the unsupervised and, if any, the supervised components."""
         edges = (0, self.unsupervised, len(self.shift))
         return [slice(a, b) for a, b in pairwise(edges) if a < b]
 
@@ -130,7 +130,7 @@ class Projection:
         return self.matrix.astype(np.float64)
 
     def to_arrays(self) -> dict[str, NDArray[np.generic]]:
-        """Its arrays by name, for an index."""
+        """Arrays by name, to store in an index."""
         return {
             f"{ARRAYS}mean": self.mean,
             f"{ARRAYS}scale": self.scale,
@@ -141,10 +141,10 @@ class Projection:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> Projection | None:
-        """The reverse of `to_arrays`; None if `arrays` holds no projection.
+        """Inverse of `to_arrays`; None if `arrays` has no projection.
 
         Raises:
-            AnnotatorError: Parts are missing or do not fit together.
+            AnnotatorError: Missing or inconsistent arrays.
         """
         found = {n.removeprefix(ARRAYS): a for n, a in arrays.items() if n.startswith(ARRAYS)}
         if not found:
@@ -154,19 +154,19 @@ class Projection:
             return cls(**found, unsupervised=unsupervised)  # type: ignore[arg-type]
         except (KeyError, TypeError, IndexError, ValueError, OverflowError) as error:
             raise AnnotatorError(
-                "The index's projection is damaged.", "Build the index again."
+                "The projection of the index is damaged.", "Build the index again."
             ) from error
 
 
 def standardised(
     vectors: NDArray[np.float32], mean: NDArray[np.float32], scale: NDArray[np.float32]
 ) -> NDArray[np.float64]:
-    """float64[n, dim]: (vector - mean) * scale, brought to unit norm."""
+    """Standardise to (vector - mean) * scale and normalise; float64[n, dim]."""
     return unit((vectors.astype(np.float64) - mean) * scale)
 
 
 def unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Each row divided by its norm; a row of zeros, which has no direction, gets the first axis."""
+    """Normalise each row; a row of zeros becomes the first axis."""
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
     result = vectors / np.where(norms > 0, norms, 1.0)
     result[norms[:, 0] == 0, 0] = 1.0

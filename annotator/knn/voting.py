@@ -1,4 +1,4 @@
-"""The parameters from neighbours to concepts, in one place."""
+"""Voting parameters."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ Decider = Literal["expected-f1", "threshold", "top-r"]
 
 @dataclass(frozen=True)
 class Voting:
-    """How neighbours become concepts. The defaults suit projected vectors of a mixed set of
-    radiological images (docs/accuracy.md); vectors as encoders make them are closer together and
-    want a larger beta.
+    """Parameters of the vote of neighbours on concepts.
+
+    The defaults suit projected vectors of a mixed set of radiological images (docs/accuracy.md);
+    raw encoder vectors are closer together and need a larger beta.
 
     Attributes:
-        k: Neighbours that vote.
+        k: Number of voting neighbours.
         beta: Sharpness of the kernel.
         kernel: "exponential", "inverse", "rank" or "uniform" (`posterior.weigh`).
         prior: Weight of the prior, in typical neighbours.
-        typical: Similarity of a typical image to its nearest neighbour; what `prior` counts in.
+        typical: Similarity of a typical image to its nearest neighbour; the unit of `prior`.
         decider: "expected-f1" takes the set of concepts with the highest expected F1; "threshold"
             those with at least `threshold` of the votes; "top-r" the `top_r` with the most votes.
-        threshold: For "threshold": the least share of the votes.
-        top_r: For "top-r": how many concepts; None for the neighbours' weighted mean number,
-            rounded (the recipe of AUEB's submissions of 2019 and 2020, there with equal weights).
-        min_score: Concepts with a smaller share of the votes are dropped at the end, whichever
-            decider chose them.
+        threshold: For "threshold": minimum share of the votes.
+        top_r: For "top-r": number of concepts; None for the rounded weighted mean number of the
+            neighbours (as in AUEB's submissions of 2019 and 2020, there with equal weights).
+        min_score: Minimum share of the votes, applied after any decider.
 
     Raises:
-        ValueError: One of them is out of range.
+        ValueError: A parameter is out of range.
     """
 
     k: int = 50

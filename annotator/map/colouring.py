@@ -16,20 +16,20 @@ from annotator.map.discriminative_concepts import discriminative_concepts, rares
 from annotator.tables.concept_names import find_concept
 from index.labels import LabelTable
 
-MOST = 8  # categories; more colours are not told apart
-REST = -1  # the category of points without one
+MOST = 8  # categories; more colours are not distinguishable
+REST = -1  # points without a category
 
 
 Point = tuple[float, float]
 
 
 class Mark(NamedTuple):
-    """A colour and a form.
+    """Marker of a category.
 
     Attributes:
-        colour: On light ground.
-        dark: On dark ground.
-        form: Corners of a polygon around (0, 0), y upwards, about 1 from it.
+        colour: Colour on a light background.
+        dark: Colour on a dark background.
+        form: Corners of a polygon around (0, 0), y upwards, with a radius of about 1.
     """
 
     colour: str
@@ -38,7 +38,7 @@ class Mark(NamedTuple):
 
 
 def _regular(corners: int, turn: float, size: float, inner: float = 1.0) -> tuple[Point, ...]:
-    """A regular polygon, or a star where every other corner is pulled in (`inner`)."""
+    """Regular polygon, or a star with every other corner scaled by `inner`."""
     angles = [math.radians(turn + 360 * i / corners) for i in range(corners)]
     reach = [size * (inner if i % 2 else 1) for i in range(corners)]
     return tuple(
@@ -49,8 +49,7 @@ def _regular(corners: int, turn: float, size: float, inner: float = 1.0) -> tupl
 
 _CIRCLE = _regular(20, 0, 1.0)
 
-# The colours are those of Okabe and Ito (2008), told apart by the colour-blind, too; their black is
-# the ink of the ground.
+# The colour-blind safe palette of Okabe and Ito (2008), with black replaced by the text colour.
 MARKS = (
     Mark("#0072b2", "#3d9bdc", _CIRCLE),
     Mark("#e69f00", "#e69f00", _regular(3, 90, 1.35)),
@@ -62,18 +61,18 @@ MARKS = (
     Mark("#f0e442", "#f0e442", _regular(10, 90, 1.5, 0.5)),
 )
 REST_MARK = Mark("#a9b1b9", "#57626d", _CIRCLE)
-EDGE = ("#3c4650", "#0c1116")  # around each point, on a light and on a dark ground
+EDGE = ("#3c4650", "#0c1116")  # around each point, on a light and a dark background
 
 
 @dataclass(frozen=True)
 class Category:
-    """One colour.
+    """Category of points with one colour.
 
     Attributes:
         label: Name of the concept, or the value.
-        cui: Of the concept; empty for a value.
-        points: Points with the colour.
-        held: Points with the concept or value; some may have the colour of a rarer one.
+        cui: CUI of the concept; "" for a value.
+        points: Number of points with the colour.
+        held: Number of points with the concept or value; some may have the colour of a rarer one.
     """
 
     label: str
@@ -84,12 +83,12 @@ class Category:
 
 @dataclass(frozen=True)
 class Colouring:
-    """The categories, and the category of each point.
+    """Categories, and the category of each point.
 
     Attributes:
-        by: What the categories are, such as "concept".
-        rule: How a point gets its colour, as a sentence.
-        categories: At most `MOST`, largest first.
+        by: Attribute shown by colour, such as "concept".
+        rule: Explanation of the colours, as a sentence.
+        categories: Categories, at most `MOST`, largest first.
         of: int64[n]: the category of each point, or `REST`.
         rest: Label of the points without a category.
     """
@@ -106,11 +105,11 @@ def by_concept(
     name: Callable[[str], str],
     chosen: Sequence[str] | None = None,
 ) -> Colouring:
-    """Colour each point by its rarest concept among some.
+    """Colour each point by its rarest concept among the chosen ones.
 
     Args:
-        labels: The concepts of each point.
-        name: Name of a CUI; empty where it has none.
+        labels: Concepts of each point.
+        name: Function from CUI to name, "" if it has none.
         chosen: CUIs, at most `MOST`; None chooses the most discriminative ones.
     """
     cuis = list(discriminative_concepts(labels, MOST) if chosen is None else chosen)
@@ -133,8 +132,8 @@ def by_value(values: Sequence[str], by: str) -> Colouring:
     """Colour each point by its value, the most frequent values only.
 
     Args:
-        values: Of each point; empty where it has none.
-        by: What the values are, such as "source".
+        values: Value of each point, "" if it has none.
+        by: Name of the attribute, such as "source".
     """
     counts = Counter(value for value in values if value)
     ranked = sorted(counts, key=lambda value: (-counts[value], value))
@@ -168,7 +167,7 @@ def find_concepts(
     called = {name.casefold() for name in names.values()}
     found: dict[str, None] = {}
     for text in given:
-        whole = text.strip().casefold() in called  # names hold commas, too
+        whole = text.strip().casefold() in called  # names may contain commas
         for part in [text] if whole else text.split(","):
             if part.strip():
                 found[find_concept(part, concepts, names)] = None

@@ -14,21 +14,21 @@ _STARTS = 12
 
 
 def discriminative_concepts(labels: LabelTable, most: int) -> list[str]:
-    """Choose the concepts that give the colours of the points the greatest entropy.
+    """Choose the concepts that maximise the entropy of the colours of the points.
 
-    Points without a colour count for nothing, so concepts that cover the map are preferred;
-    concepts on every point are left out. Any two chosen concepts are disjoint or nested, but for a
-    tenth of the rarer one: colours of concepts that cross, such as a modality and "normal", would
-    hide each other. The search is greedy from several starts: each of the concepts that divide the
-    points best begins a set, which is completed greedily; then each member is replaced by a better
-    or more specific one, if there is any. The best set is taken.
+    Points without a colour contribute nothing, so concepts that cover the map are preferred;
+    concepts of all points are excluded. Any two chosen concepts are disjoint or nested, up to a
+    tenth of the rarer one: crossing concepts, such as a modality and "normal", would hide each
+    other. Greedy search with several starts: each set starts from one of the concepts with the
+    greatest gain and is completed greedily; then each member is replaced by a better or more
+    specific one, if any. The best set is returned.
 
     Args:
-        labels: The concepts of each point.
-        most: How many are chosen at most.
+        labels: Concepts of each point.
+        most: Maximum number of concepts.
 
     Returns:
-        CUIs; none where no concept separates points.
+        CUIs; empty if no concept separates points.
     """
     search = _Search(labels)
     sets = [search.refine(search.complete(first, most)) for first in search.starts()]
@@ -37,10 +37,10 @@ def discriminative_concepts(labels: LabelTable, most: int) -> list[str]:
 
 
 def rarest(labels: LabelTable, concepts: Sequence[int]) -> NDArray[np.int64]:
-    """Index into `concepts` of each row's rarest one, or -1; int64[n].
+    """Index into `concepts` of the rarest one of each row, or -1; int64[n].
 
     Args:
-        labels: The concepts of each row.
+        labels: Concepts of each row.
         concepts: Positions in the vocabulary; -1 for a concept on no row.
     """
     rank = _ranks(labels)
@@ -63,18 +63,18 @@ class _Search:
         self._known: dict[int, NDArray[np.bool_]] = {}
 
     def entropy(self, chosen: Sequence[int]) -> float:
-        """Entropy in nats of the colours, where each point has that of its rarest concept."""
+        """Entropy in nats of the colours, with each point coloured by its rarest concept."""
         colour = rarest(self._labels, chosen) + 1
         return float(_entropy(np.bincount(colour, minlength=1)[None], len(colour))[0])
 
     def gains(self, chosen: Sequence[int]) -> NDArray[np.float64]:
-        """Entropy that each concept of the vocabulary would add to a set, float64[cuis]."""
+        """Gain in entropy of a set by each concept of the vocabulary, float64[cuis]."""
         slots = sorted(chosen, key=lambda j: self._rank[j])
         slot = rarest(self._labels, slots) + 1  # 0: no colour yet
         vocabulary, width = len(self._labels.cuis), len(slots) + 1
         pairs = self._labels.indices.astype(np.int64) * width + slot[self._row_of]
         shared = np.bincount(pairs, minlength=vocabulary * width).reshape(vocabulary, width)
-        # A concept takes its points from no colour, and from concepts that are more frequent.
+        # A concept takes points from uncoloured ones and from more frequent concepts.
         taken = shared * (np.array([-1, *self._rank[slots]]) < self._rank[:, None])
         now = np.bincount(slot, minlength=width)
         after = np.column_stack([now - taken, taken.sum(axis=1)])
@@ -88,14 +88,14 @@ class _Search:
         return [int(j) for j in order if gains[j] > 0]
 
     def complete(self, first: int, most: int) -> list[int]:
-        """Grow a set from one concept by the greatest gain each time."""
+        """Grow a set from one concept, greedily by gain."""
         chosen = [first]
         while len(chosen) < most and (best := self._best_beside(chosen)) is not None:
             chosen.append(best)
         return chosen
 
     def refine(self, chosen: Sequence[int]) -> list[int]:
-        """Replace each concept in turn by the best, or the rarest of equals, beside the others."""
+        """Replace each concept in turn by the best one given the others (rarest on ties)."""
         result = list(chosen)
         for i in range(len(result)):
             best = self._best_beside(result[:i] + result[i + 1 :])
@@ -103,17 +103,17 @@ class _Search:
         return result
 
     def _best_beside(self, chosen: Sequence[int]) -> int | None:
-        """The concept with the greatest gain for a set, the rarest of equals; None without gain."""
+        """Concept with the greatest gain for a set, rarest on ties; None without gain."""
         allowed = self._labels.frequencies < len(self._labels)
         for concept in chosen:
             allowed = allowed & self._compatible(concept)
         gains = np.where(allowed, self.gains(chosen), 0)
-        # Of equally rare ones the first of the vocabulary.
+        # Remaining ties: the first of the vocabulary.
         best = int(np.lexsort((self._labels.frequencies, -gains))[0])
         return best if gains[best] > 0 else None
 
     def _compatible(self, concept: int) -> NDArray[np.bool_]:
-        """Which other concepts are disjoint from a concept or nested with it, bool[cuis]."""
+        """Mask of other concepts disjoint from or nested with a concept, bool[cuis]."""
         if concept in self._known:
             return self._known[concept]
         has = np.zeros(len(self._labels), bool)
@@ -130,14 +130,14 @@ class _Search:
 
 
 def _ranks(labels: LabelTable) -> NDArray[np.int64]:
-    """Rank by frequency, 0 for the most frequent; ties in the vocabulary's order. int64[cuis]."""
+    """Rank by frequency, 0 for the most frequent; ties in vocabulary order. int64[cuis]."""
     rank = np.empty(len(labels.cuis), np.int64)
     rank[np.argsort(-labels.frequencies, kind="stable")] = np.arange(len(rank))
     return rank
 
 
 def _rows(labels: LabelTable) -> NDArray[np.int64]:
-    """The row of each entry of the table, int64[entries]."""
+    """Row of each entry of the table, int64[entries]."""
     return np.repeat(np.arange(len(labels)), labels.sizes)
 
 

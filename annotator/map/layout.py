@@ -35,8 +35,8 @@ class Layout:
 def pca(blocks: Blocks) -> Layout:
     """First two principal components.
 
-    The covariance is accumulated block by block, so the vectors are never in memory together. The
-    sign of a component makes its largest coefficient positive.
+    The covariance is accumulated block by block, so the vectors are never all in memory. The sign
+    of a component makes its largest coefficient positive.
 
     Args:
         blocks: Returns all vectors in order, in blocks float32[m, dim]; called twice.
@@ -59,10 +59,10 @@ def pca(blocks: Blocks) -> Layout:
 def umap(blocks: Blocks, *, seed: int = 0) -> Layout:
     """UMAP (McInnes, Healy and Melville 2018), initialised with the principal components.
 
-    On one thread: several would give another map each time, despite the seed.
+    Runs on one thread, since several are not reproducible, despite the seed.
 
     Args:
-        blocks: As for `pca`, but all vectors are in memory together.
+        blocks: As for `pca`, but all vectors are loaded into memory.
         seed: Random seed.
 
     Raises:
@@ -74,9 +74,9 @@ def umap(blocks: Blocks, *, seed: int = 0) -> Layout:
             f"{pip_install('umap')}, or use --method pca.",
         )
     start = pca(blocks).positions
-    if len(start) > 3:  # fewer have no neighbourhoods
+    if len(start) > 3:  # UMAP needs neighbourhoods
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of numba, and that one thread is used
+            warnings.simplefilter("ignore")  # from numba, and about the single thread
             library = importlib.import_module("umap")
             start = library.UMAP(
                 n_neighbors=min(_UMAP_NEIGHBORS, len(start) - 1),
@@ -93,7 +93,7 @@ def _moments(
     """Mean, float64[dim], and covariance, float64[dim, dim]."""
     n, about, total, products = 0, None, 0.0, 0.0
     for block in blocks:
-        if about is None:  # near the mean, so that single precision is enough for the products
+        if about is None:  # roughly centred, so that single precision suffices
             about = block.mean(axis=0)
         shifted = block - about
         n += len(block)

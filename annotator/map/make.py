@@ -1,4 +1,4 @@
-"""From an index to a map of its images, and to a picture of the map."""
+"""Make a map of the images of an index, and draw it."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ _LARGEST = 36.0  # square points of a mark
 
 @dataclass(frozen=True)
 class Map:
-    """A map: what its picture and its page show.
+    """Map of images, for a picture or a page.
 
     Attributes:
         title: Name of the index.
-        points: The images.
-        layout: Their positions.
-        colouring: Their colours.
+        points: Images.
+        layout: Positions of the points.
+        colouring: Colours of the points.
     """
 
     title: str
@@ -54,7 +54,7 @@ class Map:
 
     @property
     def counted(self) -> str:
-        """How many images it shows, in words."""
+        """Number of images shown, in words."""
         drawn, total = len(self.points), self.points.total
         return f"{drawn:,} of {total:,} images" if drawn < total else f"{total:,} images"
 
@@ -72,17 +72,17 @@ def make_map(
     """Lay out the images of an index by their vectors, and colour them.
 
     Args:
-        stored: The index.
-        title: Its name.
+        stored: Open index.
+        title: Name of the index.
         method: Dimensionality reduction.
         color: "concept", "group", or "FILE" or "FILE:COLUMN" with a value for each image.
-        concepts: With `color` "concept": CUIs or names; none for the most discriminative ones.
-        limit: Most points; of more images a random sample is drawn.
-        seed: Of the sample and of UMAP.
+        concepts: With `color` "concept": CUIs or names; empty for the most discriminative ones.
+        limit: Maximum number of points; larger indexes are sampled at random.
+        seed: Random seed of sampling and UMAP.
 
     Raises:
-        AnnotatorError: The index lies on a server, has nothing to colour by or lacks a concept,
-            umap-learn is missing, or a file cannot be read.
+        AnnotatorError: The index is on a server, has no such attribute or concept, umap-learn is
+            missing, or a file cannot be read.
     """
     if color == "concept":
         chosen = find_concepts(concepts, stored.concepts, stored.names) if concepts else None
@@ -96,7 +96,7 @@ def make_map(
 
 
 def draw_map(drawn: Map) -> bytes:
-    """Draw a map as a PNG; the same bytes for the same map and version of matplotlib."""
+    """Draw a map as a PNG, reproducible with the same version of matplotlib."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 7), layout="constrained")
@@ -105,7 +105,7 @@ def draw_map(drawn: Map) -> bytes:
     size = max(10.0, min(_LARGEST, 24000 / len(drawn.points)))
     rest = int(np.sum(colouring.of == REST))
     lines = []
-    if rest:  # drawn first, so below the others, and named last
+    if rest:  # drawn below the others, and last in the legend
         lines = [
             (_scatter(axes, drawn, REST, REST_MARK, size * 0.6), f"{colouring.rest} ({rest:,})")
         ]
@@ -128,7 +128,7 @@ def draw_map(drawn: Map) -> bytes:
     for written, (_, label) in zip(legend.get_texts(), lines, strict=True):
         written.set_text(label)
     for written in (legend.get_title(), *legend.get_texts()):
-        written.set_parse_math(False)  # names hold dollars
+        written.set_parse_math(False)  # names may contain dollar signs
     axes.set_title(f"{drawn.title}: {drawn.counted}", loc="left", fontsize=11, parse_math=False)
     axes.set(xlabel=drawn.layout.axes[0], ylabel=drawn.layout.axes[1], xticks=[], yticks=[])
     axes.set_aspect("equal", adjustable="datalim")
@@ -143,8 +143,8 @@ def _by_value(points: Points, color: str) -> Colouring:
         groups = points.texts("groups")
         if groups is None:
             raise AnnotatorError(
-                "The index knows no groups.",
-                "`annotator build-index --groups` keeps them; or give --color FILE:COLUMN.",
+                "The index has no groups.",
+                "Rebuild it with --groups, or give --color FILE:COLUMN.",
             )
         return by_value(groups, "group")
     values = read_column(color)

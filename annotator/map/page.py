@@ -1,4 +1,4 @@
-"""A map as an interactive page."""
+"""Interactive HTML page of a map."""
 
 from __future__ import annotations
 
@@ -20,37 +20,37 @@ from annotator.map.points import Points
 from annotator.render.html import render_page
 from index.progress import track
 
-# Pixels of a thumbnail up to so many points; those of a page stay near 10 MB.
+# Maximum number of points and thumbnail size in pixels, for pages of about 10 MB.
 _SIDES = ((1000, SIDE), (2500, 128), (6000, 96))
 _LEAST_SIDE = 64
 _QUALITY = 70
 
 
 def map_page(drawn: Map, pictures: Sequence[str] = ()) -> str:
-    """A map as HTML.
+    """Render a map as HTML.
 
     Args:
         drawn: The map.
-        pictures: Of each point, as from `read_pictures`; empty for a page without.
+        pictures: Thumbnail of each point, from `read_pictures`; empty for a page without.
     """
     return render_page("map.html", drawn=drawn, data=_data(drawn, pictures))
 
 
 def default_side(points: int) -> int:
-    """Longer side in pixels of the thumbnails of a page."""
+    """Default thumbnail size of a page: the longer side in pixels."""
     return next((side for most, side in _SIDES if points <= most), _LEAST_SIDE)
 
 
 def read_pictures(points: Points, side: int, images: str | None = None) -> list[str]:
-    """A thumbnail of each point, or none at all where there are none.
+    """Read the thumbnails of points.
 
     Args:
-        points: Of the map.
-        side: Longest side in pixels.
-        images: Where the images lie, for an index without thumbnails.
+        points: Points of the map.
+        side: Longer side in pixels.
+        images: Indexed images, for an index without thumbnails.
 
     Returns:
-        JPEGs in base64, "" for a point without; empty if the index keeps none and `images` is None.
+        JPEGs in base64, "" for a point without; empty if the index has none and `images` is None.
 
     Raises:
         AnnotatorError: There are no images at `images`.
@@ -69,7 +69,7 @@ def read_pictures(points: Points, side: int, images: str | None = None) -> list[
 
 
 def _data(drawn: Map, pictures: Sequence[str]) -> dict[str, Any]:
-    """The data of the script, as JSON types."""
+    """Data for the script of the page, as plain JSON types."""
     points, colouring = drawn.points, drawn.colouring
     positions = drawn.layout.positions
     span = float(np.ptp(positions, axis=0).max()) or 1.0
@@ -108,7 +108,7 @@ def _mark(mark: Mark) -> dict[str, Any]:
 
 
 def _encoded(picture: bytes, side: int) -> str:
-    """A JPEG at most `side` pixels wide and high; "" where it cannot be read."""
+    """JPEG in base64, at most `side` pixels wide and high; "" if it cannot be read."""
     from PIL import Image
 
     try:

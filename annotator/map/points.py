@@ -1,4 +1,4 @@
-"""The rows of an index that a map shows."""
+"""Rows of an index shown on a map."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Points:
     """Rows of an index as points of a map.
 
     Attributes:
-        stored: The index.
+        stored: Open index.
         rows: int64[n]: the row of each point, ascending.
-        labels: The concepts of each point.
+        labels: Concepts of each point.
     """
 
     stored: StoredIndex
@@ -43,12 +43,11 @@ class Points:
 
     @property
     def ids(self) -> list[str]:
-        """Image id of each point."""
         return [self.stored.ids[row] for row in self.rows.tolist()]
 
     @property
     def fitted(self) -> bool:
-        """Whether the vectors were fitted to the concepts, and not to the looks alone."""
+        """True if the projection has supervised components."""
         return (IndexMetadata.of(self.stored).adaptation or {}).get("penalty") is not None
 
     def name(self, cui: str) -> str:
@@ -56,7 +55,7 @@ class Points:
         return self.stored.names.get(cui, "")
 
     def texts(self, column: str) -> list[str] | None:
-        """Text of each point in a column ("captions", "groups"); None if there is no column."""
+        """Text of each point in a column ("captions", "groups"); None without that column."""
         texts = self.stored.columns.get(column)
         return None if texts is None else [texts[row] for row in self.rows.tolist()]
 
@@ -67,7 +66,7 @@ class Points:
             yield self.stored.vectors(self.rows[places])
 
     def pictures(self) -> list[bytes] | None:
-        """JPEG thumbnail of each point, b"" where it has none; None if the index keeps none."""
+        """JPEG thumbnail of each point, b"" if it has none; None if the index has none."""
         if not self.stored.has_thumbnails:
             return None
         return [self.stored.thumbnail(row) or b"" for row in self.rows.tolist()]
@@ -77,17 +76,17 @@ def read_points(stored: Index, *, limit: int, seed: int = 0) -> Points:
     """Take all images of an index, or a uniform random sample.
 
     Args:
-        stored: The index.
-        limit: Most points, at least 1.
-        seed: Of the sample.
+        stored: Open index.
+        limit: Maximum number of points, at least 1.
+        seed: Random seed of the sample.
 
     Raises:
-        AnnotatorError: The index lies on a server.
+        AnnotatorError: The index is on a server.
     """
     if not isinstance(stored, StoredIndex):
         raise AnnotatorError(
-            "A map needs all vectors, and those of this index lie on a server.",
-            "Draw an index that lies in a folder.",
+            "A map reads all vectors, but this index is on a server.",
+            "Use an index in a folder.",
         )
     n = len(stored)
     rows = np.arange(n, dtype=np.int64)

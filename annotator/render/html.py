@@ -19,10 +19,10 @@ def render_page(template: str, /, **values: Any) -> str:
 
     Args:
         template: File name in `templates/`.
-        **values: What the template shows; all of it that is text is escaped.
+        **values: Values for the template; text is escaped.
 
     Raises:
-        jinja2.UndefinedError: The template needs a value that was not given.
+        jinja2.UndefinedError: A value of the template is missing.
     """
     return _environment().get_template(template).render(values)
 
@@ -39,11 +39,11 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["data_uri"] = data_uri
-    # `tojson` escapes what could end a script element.
+    # `tojson` escapes sequences that could end a script element.
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
     return environment
 
 
 def data_uri(picture: bytes, media_type: str = "image/jpeg") -> str:
-    """An encoded picture as a URL."""
+    """Data URI of an encoded picture."""
     return f"data:{media_type};base64,{base64.b64encode(picture).decode('ascii')}"

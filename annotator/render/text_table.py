@@ -19,13 +19,13 @@ def columns(
     """Lay out a table: text flush left, numbers flush right.
 
     Args:
-        header: The columns' names.
-        rows: Cells, as many in each row as the header has; a column holds one type.
-        decimals: Of floats.
-        max_width: Longer cells are cut; None for no limit.
+        header: Column names.
+        rows: Cells of each row, with one type per column.
+        decimals: Decimals of floats.
+        max_width: Maximum width of a cell, which is cut; None for no limit.
 
     Returns:
-        The header's line and one for each row, without trailing white space.
+        Lines of the header and the rows, without trailing white space.
     """
     cells = [list(header), *([_format(value, decimals) for value in row] for row in rows)]
     if max_width is not None:
@@ -42,7 +42,7 @@ def columns(
 
 
 def section(title: str, lines: Sequence[str]) -> list[str]:
-    """A titled, indented block after an empty line."""
+    """Render a titled, indented block after an empty line."""
     return ["", title, *(f"  {line}" for line in lines)]
 
 

@@ -1,1 +1,1 @@
-"""The task's text files of every year: ground truth, runs, names, captions, splits."""
+"""Text files of the task, of every year: ground truth, runs, names, captions, splits."""

@@ -1,4 +1,4 @@
-"""Runs of caption prediction, `ID,Caption`, as the task reads and checks them."""
+"""Runs of caption prediction, `ID,Caption`, by the rules of the task."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ HEADER = ("ID", "Caption")
 
 
 def render_captions(rows: Iterable[tuple[str, str]]) -> str:
-    r"""The text of a run, with `\n` line ends, one line for each image.
+    r"""Render a run, with `\n` line ends, one line per image.
 
-    White space in a caption, line ends among it, becomes a single space, since the task's check
-    reads line by line and refuses outer white space.
+    White space in a caption, including line ends, is collapsed, since the submission check reads
+    line by line and rejects outer white space.
 
     Raises:
-        FormatError: An id is one that no run may hold (`annotator.tables.run.check_id`).
+        FormatError: Invalid id (`annotator.tables.run.check_id`).
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -34,7 +34,7 @@ def render_captions(rows: Iterable[tuple[str, str]]) -> str:
 
 
 def read_caption_run(path: Path | str) -> dict[str, str]:
-    """The caption of each image of a run, stripped, in file order; a header may be there or not.
+    """Read the caption of each image of a run, stripped, in file order; the header is optional.
 
     Raises:
         FormatError: The file cannot be read as a table, an id is repeated, or a row has no caption

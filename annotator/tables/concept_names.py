@@ -1,4 +1,4 @@
-"""Concepts by name: the CUI that a text stands for."""
+"""Lookup of concepts by name."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ _LISTED = 8
 
 
 class NoSuchConcept(AnnotatorError):
-    """A text that matches none of an index's concepts."""
+    """No concept of the index matches a text."""
 
 
 class SeveralConcepts(AnnotatorError):
-    """A text that matches several.
+    """A text matches several concepts.
 
     Args:
         text: The text.
-        cuis: The concepts that it may mean, the most frequent first.
-        shown: Each with its name.
+        cuis: Matching concepts, most frequent first.
+        shown: Their display names.
     """
 
     def __init__(self, text: str, cuis: Sequence[str], shown: Sequence[str]) -> None:
@@ -35,15 +35,15 @@ class SeveralConcepts(AnnotatorError):
 def find_concept(
     text: str, concepts: Mapping[str, int], names: Mapping[str, str], *, suggest: bool = True
 ) -> str:
-    """The CUI that a text means: as a CUI, a name, the beginning of one, or a part of one.
+    """Find the CUI for a text: a CUI, a name, or the beginning or a part of a name.
 
-    They are tried in this order, regardless of case, and the first that matches decides.
+    These are tried in this order, ignoring case; the first kind with a match decides.
 
     Args:
         text: A CUI or a name.
-        concepts: In how many images each CUI of the index occurs.
-        names: Name of each CUI that has one.
-        suggest: Whether an error suggests similar names, which takes longer than the rest.
+        concepts: Number of images by CUI of the index.
+        names: Name by CUI, where known.
+        suggest: Suggest similar names in the error, which is slower.
 
     Raises:
         NoSuchConcept: Nothing matches.

@@ -1,6 +1,6 @@
-"""Readers of the task's tables of all years, 2017 to 2026, and of ROCO v1 and ROCOv2.
+"""Readers of the tables of the task, 2017 to 2026, and of ROCO v1 and ROCOv2.
 
-`annotator.tables.table.read_table` describes how separator and header are recognised.
+`annotator.tables.table.read_table` describes the detection of separator and header.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ class Row:
     """One image of a ground truth or a run.
 
     Attributes:
-        line: The line on which the row starts, from 1.
-        id: The image's id, stripped.
-        cell: The second column (CUIs, a caption), unstripped; None where the row is the id alone.
+        line: First line of the row, from 1.
+        id: Image id, stripped.
+        cell: Second column (CUIs, a caption), unstripped; None if the row has only the id.
     """
 
     line: int
@@ -30,9 +30,9 @@ class Row:
 
 
 def read_rows(path: Path | str) -> list[Row]:
-    """Read a ground truth or a run: text in UTF-8, or a zip that holds one csv.
+    """Read a ground truth or a run: text in UTF-8, or a zip with one csv.
 
-    Blank lines and the header are left out; the order is the file's.
+    Blank lines and the header are skipped; rows are in file order.
 
     Raises:
         FormatError: The file cannot be read as a table, or a row has no id.
@@ -41,9 +41,9 @@ def read_rows(path: Path | str) -> list[Row]:
 
 
 def split_cuis(cell: str | None) -> tuple[str, ...]:
-    """The parts of a cell in upper case, in order, without empty ones and repeats.
+    """Split a cell into CUIs in upper case, in order, without empty parts and repeats.
 
-    `;` separates CUIs today; older files have comma, tab or space.
+    The separator is `;` today; older files have comma, tab or space.
     """
     parts = CUI_DELIMITERS.split(cell.upper()) if cell else []
     return tuple(dict.fromkeys(part for part in parts if part))
@@ -78,9 +78,9 @@ def read_concepts(path: Path | str) -> dict[str, tuple[str, ...]]:
 def read_names(path: Path | str) -> dict[str, str]:
     """Read the name of each CUI, in file order.
 
-    The column of CUIs is found by content. The name is in the column whose header holds `name`, or
-    else in the first other column. Rows without CUI or name are passed over, and the first of
-    several names is kept.
+    The column of CUIs is detected by content. Names are in the column with `name` in its header, or
+    else in the first other column. Rows without CUI or name are skipped, and the first of several
+    names is kept.
 
     Raises:
         FormatError: The file cannot be read as a table, or has no column of CUIs beside another.
@@ -136,7 +136,7 @@ def read_column(spec: str) -> dict[str, str]:
     if not path or Path(spec).exists():
         return _values(read_table(spec), 1)
     table = read_table(path)
-    if table.header is None:  # the caller says that there is one
+    if table.header is None:  # a named column implies a header
         first, *rest = table.rows
         header = tuple(cell.strip() for cell in first.cells)
         table = Table(table.path, table.separator, header, tuple(rest))
@@ -150,7 +150,7 @@ def read_column(spec: str) -> dict[str, str]:
 
 
 def read_ids(path: Path | str) -> list[str]:
-    """Read the ids of a table, which are its first column, or of a plain list, in file order.
+    """Read ids from the first column of a table, or from a plain list, in file order.
 
     Raises:
         FormatError: The file cannot be read as a table, or an id is repeated.
@@ -160,7 +160,7 @@ def read_ids(path: Path | str) -> list[str]:
 
 def _values(table: Table, column: int) -> dict[str, str]:
     if all(len(record.cells) <= column for record in table.rows):
-        raise FormatError(f"{table.path} has one column only", "Give a table with two columns.")
+        raise FormatError(f"{table.path} has only one column", "Give a table with two columns.")
     return {
         row.id: (row.cell or "").strip() for row in _unique(table.path, _rows_of(table, column))
     }
@@ -193,7 +193,7 @@ def select_side(
     split: str | None,
     only: str | None,
 ) -> set[str]:
-    """Those of `ids` that the split file puts on the side `only`; all of them without a split.
+    """Select the ids on the side `only` of a split file; all of them without a split.
 
     Raises:
         AnnotatorError: Only one of `split` and `only` is given, or the side does not occur.

@@ -1,4 +1,4 @@
-"""Rankings and their judgements: TREC's formats, and tables `ID,Similar`."""
+"""Rankings and relevance judgements: TREC formats, and tables `ID,Similar`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from annotator.tables.table import read_text
 
 
 class _Form(NamedTuple):
-    """A TREC format: its name, its fields, and which of them holds the number."""
+    """TREC format: its name, its fields, and the position of the number."""
 
     name: str
     fields: str
@@ -25,15 +25,15 @@ _QRELS = _Form("TREC judgements", "query 0 document relevance", 3)
 
 
 def read_ranking(path: Path | str) -> dict[str, dict[str, float]]:
-    """Read the documents found for each query, each with its score; a higher one ranks first.
+    """Read the scores of the documents by query; higher scores rank first.
 
-    A TREC run (`query Q0 document rank score tag`) has scores; its ranks are not looked at. Any
-    other table has the query in its first column and the documents in its second, joined by `;`,
-    best first; they get the scores -1, -2, ...
+    A TREC run (`query Q0 document rank score tag`) has scores; its ranks are ignored. Any other
+    table has the query in its first column and the documents in its second, joined by `;`, best
+    first; they get the scores -1, -2, ...
 
     Raises:
-        FormatError: The file cannot be read as either, or a query has a document twice or, in a
-            table, is there twice.
+        FormatError: The file has neither format, a document is repeated for a query, or a query is
+            repeated in a table.
     """
     if _has_form(path, _RUN):
         return _read_trec(path, _RUN)
@@ -54,7 +54,7 @@ def read_ranking(path: Path | str) -> dict[str, dict[str, float]]:
 
 
 def is_qrels(path: Path | str) -> bool:
-    """Whether a file's first row is a TREC judgement, `query 0 document relevance`.
+    """Return whether the first row of a file is a TREC judgement, `query 0 document relevance`.
 
     Raises:
         FormatError: The file cannot be read.
@@ -63,10 +63,10 @@ def is_qrels(path: Path | str) -> bool:
 
 
 def read_qrels(path: Path | str) -> dict[str, dict[str, float]]:
-    """Read the judged documents of each query with their relevance, which may have decimals.
+    """Read the relevance of the judged documents by query; decimals are allowed.
 
     Raises:
-        FormatError: A row has another form, or a document is judged twice for a query.
+        FormatError: A row is malformed, or a document is judged twice for a query.
     """
     return _read_trec(path, _QRELS)
 
@@ -102,7 +102,7 @@ def _rows(path: Path | str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _number(fields: list[str], form: _Form) -> float | None:
-    """The number in a row, or None where the row has another form."""
+    """Number in a row, or None if the row is malformed."""
     if len(fields) != len(form.fields.split()):
         return None
     try:

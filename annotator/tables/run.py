@@ -1,4 +1,4 @@
-"""Run files, the task's submissions: written, zipped and checked."""
+"""Run files (submissions to the task): rendering, zipping and validation."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from typing import NamedTuple
 from annotator.errors import FormatError
 from annotator.tables.table import CUI, SEPARATORS, Record, explain_decoding, parse_csv, read_source
 
-MAX_CUIS = 100  # for one image, by the task's rules
+MAX_CUIS = 100  # per image, by the rules of the task
 MEMBER = "submission.csv"
 
 
 class RunFormat(NamedTuple):
-    """A year's format of runs: separator of id and CUIs, and a header or none."""
+    """Format of runs of a year: separator of id and CUIs, and optional header."""
 
     separator: str
     header: str | None = None
@@ -36,22 +36,22 @@ FORMATS = {
 
 @dataclass(frozen=True, order=True)
 class Problem:
-    """A reason for the task to refuse a run; line 0 stands for the file as a whole."""
+    """Violation of the submission rules; line 0 means the whole file."""
 
     line: int
     message: str
 
 
 def render_run(rows: Iterable[tuple[str, Sequence[str]]], year: str) -> str:
-    r"""The text of a run in a year's format, with `\n` line ends.
+    r"""Render a run in the format of a year, with `\n` line ends.
 
     Args:
-        rows: Image ids with their CUIs, in the order wanted (the order of the ground truth).
+        rows: Image ids with their CUIs, in the order of the ground truth.
         year: A key of `FORMATS`.
 
     Raises:
-        FormatError: The year is unknown; an id is repeated, empty, or holds a quote, a separator of
-            any year, outer white space or an unprintable character; a CUI is malformed or
+        FormatError: The year is unknown; an id is repeated, empty, or contains a quote, a separator
+            of any year, outer white space or an unprintable character; a CUI is malformed or
             repeated; or an image has more than 100 CUIs.
     """
     form = FORMATS.get(year)
@@ -67,16 +67,16 @@ def render_run(rows: Iterable[tuple[str, Sequence[str]]], year: str) -> str:
 
 
 def zip_run(text: str, target: Path | str | None = None) -> bytes:
-    """A zip that holds a run as `submission.csv`; the same text gives the same bytes.
+    """Zip a run as `submission.csv`, reproducibly.
 
     Args:
-        text: The run, from `render_run`.
-        target: Where to write the zip as well; None writes nothing.
+        text: Run, from `render_run`.
+        target: File to write the zip to as well, or None.
     """
     buffer = io.BytesIO()
     member = zipfile.ZipInfo(MEMBER, date_time=(1980, 1, 1, 0, 0, 0))
     member.compress_type = zipfile.ZIP_DEFLATED
-    member.create_system = 3  # Unix, wherever it is written
+    member.create_system = 3  # Unix, on any platform
     member.external_attr = 0o644 << 16
     with zipfile.ZipFile(buffer, "w") as archive:
         archive.writestr(member, text.encode("utf-8"))
@@ -87,17 +87,17 @@ def zip_run(text: str, target: Path | str | None = None) -> bytes:
 
 
 def validate_run(path: Path | str, ids: Sequence[str]) -> list[Problem]:
-    """Check a run as strictly as the submission check of 2026, and find all of its problems.
+    """Check a run against the submission rules of 2026, and report all problems.
 
-    Wrong order is one problem, on the first row out of place. Order is compared among the ids that
-    run and ground truth share, so that one missing image does not put all later ones out of place.
+    Wrong order is one problem, at the first row out of place. Only ids common to run and ground
+    truth are compared, so that one missing image does not displace all later ones.
 
     Args:
-        path: The run, or a zip that holds it as `submission.csv`.
-        ids: The ids of the ground truth, in its order, each once.
+        path: Run, or a zip with it as `submission.csv`.
+        ids: Unique ids of the ground truth, in order.
 
     Returns:
-        The problems by line, those of the whole file last; none for a valid run.
+        Problems by line, those of the whole file last; empty for a valid run.
 
     Raises:
         FormatError: The file is missing, unreadable, or a zip without exactly one csv.
@@ -122,10 +122,10 @@ def validate_run(path: Path | str, ids: Sequence[str]) -> list[Problem]:
 
 
 def check_id(image_id: str, seen: set[str]) -> None:
-    """Refuse an id that no run may hold, or that is in `seen`; then add it there.
+    """Check that an id is valid and not in `seen`, and add it there.
 
     Raises:
-        FormatError: The id is repeated, empty, or holds what would tear its row apart.
+        FormatError: The id is repeated, empty, or contains forbidden characters.
     """
     fault = ""
     if not image_id:

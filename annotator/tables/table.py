@@ -1,7 +1,7 @@
-"""Tables of text: from a file's bytes to rows of cells with their line numbers.
+"""Text tables: rows of cells with their line numbers.
 
-The files of the ImageCLEFmedical Caption task changed separator and header from year to year, so
-both are recognised by content and columns are read by position.
+Separator and header of the files of the ImageCLEFmedical Caption task differ between years, so both
+are detected by content, and columns are read by position.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import NamedTuple
 from annotator.errors import FormatError
 
 SEPARATORS = "\t|,"
-MAX_BYTES = 256 * 2**20  # of a table as text; bounds what a zip may inflate to
+MAX_BYTES = 256 * 2**20  # of a table as text; also limits inflated zips
 
-CUI = re.compile(r"C[0-9]+")  # as the task's own checker has it; UMLS writes seven digits
+CUI = re.compile(r"C[0-9]+")  # as in the official checker; UMLS has seven digits
 CUI_DELIMITERS = re.compile(r"[;,\s]+")  # `;` today; comma, tab or space in the older files
 
 _HEADER_WORD = re.compile(
@@ -33,26 +33,26 @@ _SEPARATOR = re.compile(f"[{re.escape(SEPARATORS)}]")
 
 
 class Record(NamedTuple):
-    """One row: the line on which it starts (from 1) and its cells; a blank line has no cells."""
+    """Row of a table: its first line (from 1) and its cells; a blank line has no cells."""
 
     line: int
     cells: list[str]
 
     @property
     def blank(self) -> bool:
-        """Whether it holds nothing but separators and white space."""
+        """True if there are only separators and white space."""
         return not any(cell.strip() for cell in self.cells)
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table as written, its header apart.
+    """Raw table with a separate header.
 
     Attributes:
         path: The file.
         separator: Tab, `|` or comma.
-        header: The header's cells, stripped, or None where the file has no header.
-        records: All rows but the header, in file order, blank lines among them.
+        header: Cells of the header, stripped, or None without a header.
+        records: All rows but the header, in file order, including blank lines.
     """
 
     path: Path
@@ -62,13 +62,13 @@ class Table:
 
     @property
     def rows(self) -> tuple[Record, ...]:
-        """The rows that are not blank."""
+        """Rows that are not blank."""
         return tuple(record for record in self.records if not record.blank)
 
     def cell(self, record: Record, column: int = 1) -> str | None:
-        """The raw cell in a column, or None where the row ends before it.
+        """Raw cell in a column, or None if the row is too short.
 
-        The last column takes all that follows, since CUIs (ROCO v1) and captions may hold the
+        The last column takes the rest of the row, since CUIs (ROCO v1) and captions may contain the
         separator unquoted. Without a header the second column is the last one.
         """
         cells = record.cells
@@ -78,28 +78,28 @@ class Table:
         return self.separator.join(cells[column:]) if column == last else cells[column]
 
     def error(self, line: int, message: str, hint: str = "") -> FormatError:
-        """A FormatError that names this file and a line of it."""
+        """Make a FormatError that names this file and a line."""
         return FormatError(f"{self.path}, line {line}: {message}", hint)
 
 
 def is_cui(text: str) -> bool:
-    """Whether a text is a CUI, in upper or lower case."""
+    """Return whether a text is a CUI, in upper or lower case."""
     return CUI.fullmatch(text.upper()) is not None
 
 
 def read_table(path: Path | str) -> Table:
-    """Read a table whatever its separator and header.
+    """Read a table, detecting its separator and header.
 
-    The separator is the first tab, `|` or comma of the first line that has one (a quoted first cell
-    is passed over). Comma files follow csv quoting. Other files do so only if all of their
-    quotes are well formed; otherwise quotes are plain characters, as in free-text captions.
+    The separator is the first tab, `|` or comma of the first line with one (after a quoted first
+    cell). Comma-separated files follow csv quoting. Other files do so only if all quotes are well
+    formed; otherwise quotes are plain characters, as in free-text captions.
 
-    The first row is a header if no CUI is in it and either its first cell is a word such as `ID`,
-    `image` or `... ID`, or its second cell is a word without digits while the second column
-    holds CUIs further down. So `ID,` is a header, and `x,` and `x` are images without concepts.
+    The first row is a header if it has no CUI and either its first cell is a word such as `ID`,
+    `image` or `... ID`, or its second cell is a word without digits while the second column has
+    CUIs further down. So `ID,` is a header, and `x,` and `x` are images without concepts.
 
     Args:
-        path: A text file in UTF-8, or a zip that holds one csv file.
+        path: A text file in UTF-8, or a zip with one csv file.
 
     Raises:
         FormatError: The file is missing, empty, binary, too large, not UTF-8, or has an open quote.
@@ -125,7 +125,7 @@ def read_table(path: Path | str) -> Table:
 
 
 def read_text(path: Path | str) -> str:
-    """The text of a file, or of the one csv in a zip, without byte order mark.
+    """Read the text of a file, or of the only csv in a zip, without byte order mark.
 
     Raises:
         FormatError: The file is missing, binary, too large or not UTF-8.
@@ -142,14 +142,14 @@ def read_text(path: Path | str) -> str:
 
 
 def explain_decoding(error: UnicodeDecodeError) -> tuple[int, str]:
-    """The line (from 1) of bytes that are not UTF-8, and a message that names the byte."""
+    """Line (from 1) of the first byte that is not UTF-8, and a message that names it."""
     line = error.object.count(b"\n", 0, error.start) + 1
     byte = error.object[error.start]
     return line, f"byte 0x{byte:02x} at offset {error.start} is not UTF-8"
 
 
 def read_source(path: Path | str) -> tuple[str, bytes]:
-    """The bytes of a file, or of the one csv in a zip, with the name of the file that holds them.
+    """Read the bytes of a file, or of the only csv in a zip, with the name of the csv.
 
     Raises:
         FormatError: The file is missing, a folder, unreadable, too large, or a zip without exactly
@@ -198,19 +198,19 @@ def _is_csv_member(name: str) -> bool:
 def parse_csv(
     text: str, separator: str = ",", *, quoted: bool = True, strict: bool = False
 ) -> list[Record]:
-    """All rows of a text, blank lines among them.
+    """Parse all rows of a text, including blank lines.
 
     Args:
         text: The whole text.
-        separator: Between the cells.
-        quoted: Whether csv quoting applies; otherwise quotes are plain characters.
-        strict: Whether a quote that closes before its cell ends is an error.
+        separator: Separator of the cells.
+        quoted: Apply csv quoting; otherwise quotes are plain characters.
+        strict: Raise if a quote closes before the end of its cell.
 
     Raises:
         csv.Error: A quote is never closed, or a cell is too long; the arguments are the line and a
             message.
     """
-    # A line of our own at the end tells an open quote from a closed one: an open quote swallows it.
+    # An unclosed quote would swallow this sentinel line.
     lines = chain(io.StringIO(text, newline=""), ("end",))
     reader = csv.reader(
         lines,
@@ -233,7 +233,7 @@ def parse_csv(
 
 
 def _find_separator(text: str) -> str:
-    """The first of tab, `|` and comma in the first line that has one; comma where none has."""
+    """First tab, `|` or comma in the first line with one; comma if there is none."""
     for line in io.StringIO(text, newline=""):
         quoted = _QUOTED_CELL.match(line)
         found = _SEPARATOR.search(line, quoted.end() if quoted else 0)

@@ -1,4 +1,4 @@
-"""An opened version of an index in a folder.
+"""An open version of an index in a folder.
 
     DIR/current                 the version that readers open: "v000001 <sha256 of its manifest>"
     DIR/v000001/manifest.json   format, counts, encoder, voting, and each file's size and sha256
@@ -72,7 +72,7 @@ class StoredIndex:
 
     @property
     def version(self) -> str:
-        """Such as "v000001"."""
+        """Name of the version, such as "v000001"."""
         return self.manifest.version
 
     @property

@@ -66,7 +66,7 @@ class Collection:
             yield from sorted(some, key=lambda entity: (entity["row"], entity["id"]))
 
     def count(self) -> int:
-        """How many entities there are now."""
+        """Current number of entities."""
         return int(self.query("", ["count(*)"])[0]["count(*)"])
 
     def check_count(self, expected: int) -> None:
@@ -145,7 +145,7 @@ class Collection:
         self.server.retry(check)
 
     def _is_loaded(self, client: Any, seconds: float) -> bool:
-        """Whether it is in the server's memory; if not, the server is told to load it."""
+        """Return whether the server has loaded the collection; if not, start loading it."""
         from pymilvus.client.types import LoadState
 
         state = client.get_load_state(self.name, timeout=seconds)["state"]

@@ -247,7 +247,7 @@ class Documents:
 
 
 def array_to_bytes(array: NDArray[Any]) -> bytes:
-    """An array as a .npy file."""
+    """Serialise an array as a .npy file."""
     file = io.BytesIO()
     np.save(file, np.ascontiguousarray(array), allow_pickle=False)
     return file.getvalue()
@@ -261,7 +261,7 @@ def read_concepts(version: Version) -> dict[str, tuple[int, str]]:
 
 
 def render_concepts(counts: Mapping[str, int], names: Mapping[str, str]) -> bytes:
-    """What `read_concepts` reads, of the CUIs that occur."""
+    """Serialise counts and names of the CUIs that occur, for `read_concepts`."""
     return "".join(
         f"{cui}\t{images}\t{' '.join(names.get(cui, '').split())}\n"
         for cui, images in sorted(counts.items())

@@ -148,7 +148,7 @@ class MilvusIndex:
         return self.current_rows[stored]
 
     def live(self, entities: Iterable[Entity]) -> list[Entity]:
-        """Those entities that were neither removed before this version nor added after it."""
+        """Filter out entities removed before this version or added after it."""
         return [e for e in entities if e["row"] < self.stored and self.current_rows[e["row"]] >= 0]
 
     def _found_rows(self, entities: Sequence[Entity]) -> FoundRows:
@@ -192,9 +192,9 @@ class MilvusIndex:
     def _search(
         self, queries: NDArray[np.float32], limit: int, hits: dict[int, tuple[str, str]]
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """What the server finds as it comes, [q, limit]; -1 and -inf where there is no more.
+        """Raw search results of the server, [q, limit], padded with -1 and -inf.
 
-        Id and CUIs of what is found go into `hits` by row number.
+        Id and CUIs of the results are added to `hits` by row number.
         """
         least = limit if self.entries["index_type"] in EXACT else 1
 

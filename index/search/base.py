@@ -21,7 +21,7 @@ from index.errors import IndexProblem
 from index.rows import Neighbors
 
 _FAISS_WHEELS = ("faiss-cpu", "faiss-gpu", "faiss-gpu-cuvs")
-# Two ways to add up the same inner product of unit vectors differ by less than this.
+# Bound on the rounding difference between two sums of the same inner product of unit vectors.
 ROUNDING = 1e-5
 
 
@@ -147,7 +147,7 @@ class ArrayIndex(ABC):
 
     @abstractmethod
     def _batch_size(self, k: int) -> int:
-        """How many queries `_search` takes at most."""
+        """Maximum number of queries per call of `_search`."""
 
     @abstractmethod
     def _search(self, queries: NDArray[np.float32], k: int) -> Neighbors:

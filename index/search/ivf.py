@@ -248,5 +248,5 @@ def tune(kind: IvfKind, ann: Any, vectors: NDArray[np.float32], target: float) -
 
 
 def _powers_to(most: int) -> list[int]:
-    """1, 2, 4, ... and `most`."""
+    """Powers of two below `most`, and `most`."""
     return sorted({min(2**i, most) for i in range(most.bit_length() + 1)})

@@ -62,7 +62,7 @@ class ScanTable:
 
 
 def fit_axes(vectors: Floats, width: int | None = None) -> Floats:
-    """float32[dim, width - 1]: the axes that make a scan of these vectors cheapest.
+    """Fit the axes that minimise the cost of a scan of these vectors, float32[dim, width - 1].
 
     Args:
         vectors: float32[n, dim] of unit norm; may be mapped from disk.

@@ -149,7 +149,7 @@ def test_sources_in_an_index(
     assert other["kind"] != "copy" and result.exit_code == 1
     result = invoke("audit", place / "synthetic", "--against", "plain", "--out", "x.html")
     assert {row["kind"] for row in rows(result)} <= {"close", "source"} and result.exit_code == 0
-    assert "keeps no small pictures" in result.stderr
+    assert "has no thumbnails" in result.stderr
     assert "no picture" in Path("x.html").read_text()
 
 
@@ -170,7 +170,7 @@ def test_a_sound_collection_passes(place: Path, tmp_path: Path) -> None:
     ("arguments", "problem"),
     [
         (("--fail-on", "exact,nonsense"), "no kind nonsense"),
-        (("--against", "x", "--split", "y"), "--against takes images alone"),
+        (("--against", "x", "--split", "y"), "--against takes only images"),
         (("--threshold", "0.2"), "--threshold"),
     ],
 )
@@ -189,4 +189,4 @@ def test_an_index_on_a_server_is_refused(option: str, tmp_path: Path) -> None:
     Image.new("L", (64, 64), 99).save(tmp_path / "a.png")
     result = invoke("audit", tmp_path, option, "milvus://host:1/name")
     assert result.exit_code == 1 and result.stdout == ""
-    assert "those of milvus://host:1/name lie on a server" in result.stderr
+    assert "milvus://host:1/name is on a server" in result.stderr

@@ -294,7 +294,7 @@ def test_an_index_of_an_unknown_encoder(index: Path, images: Path) -> None:
 def test_tune(tuned_index: Path) -> None:
     result = invoke("tune", "--index", tuned_index, "--k", 7, "--decider", "threshold")
     assert (result.exit_code, result.stdout) == (0, "")
-    assert "Voting tuned with other patients' images: k 7, " in result.stderr
+    assert "Voting tuned across patients: k 7, " in result.stderr
     assert "on 120 images." in result.stderr
     assert result.stderr.endswith(f"{tuned_index}: version v000002.\n")
     facts = json.loads(invoke("info", "--index", tuned_index, "--json").stdout)
@@ -330,7 +330,7 @@ def test_what_cannot_be_tuned(tmp_path: Path, index: Path, images: Path, tuned_i
     assert "does not exist" in problem(invoke("tune", "--index", tmp_path / "nowhere"))
     assert "is no index" in problem(invoke("tune", "--index", images))
     without_lists = problem(invoke("tune", "--index", index, "--json"))
-    assert "keeps no neighbour lists to tune on" in without_lists
+    assert "has no neighbour lists to tune on" in without_lists
     assert "build it again" in without_lists
     with VersionWriter(tuned_index):
         message = problem(invoke("tune", "--index", tuned_index, "--k", "3", "--json"))
@@ -365,7 +365,7 @@ def test_images_that_are_not_there(tmp_path: Path, index: Path, tables: Path) ->
 
 def test_images_without_concepts(images: Path, tmp_path: Path) -> None:
     message = problem(invoke("build-index", images, "--index", tmp_path / "index"))
-    assert "Name the concepts file" in message
+    assert "Give the concepts file" in message
     assert not (tmp_path / "index").exists()
 
 

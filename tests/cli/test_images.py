@@ -272,7 +272,7 @@ def build(patterns: Collection, directory: Path, *options: object) -> tuple[str,
 
 def test_a_build_fits_and_tunes(patterns: Collection, tmp_path: Path) -> None:
     said, facts = build(patterns, tmp_path / "index", "--k", 6)
-    assert "Voting tuned with other patients' images: k 6, " in said
+    assert "Voting tuned across patients: k 6, " in said
     assert "on 120 images." in said
     assert facts["voting"]["k"] == 6 and facts["embedder"] == "efficientnet-lite0@64"
     images = Path(patterns.images[0].where).parent

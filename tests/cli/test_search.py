@@ -70,7 +70,7 @@ def test_an_image_of_the_index(tuned_index: Path, tmp_path: Path) -> None:
     assert itself.stdout.splitlines()[2].split()[:3] == ["1", "1.000", "i006"]
     page = tmp_path / "page.html"
     done = search("--id", "i006", "--index", tuned_index, "--out", page)
-    assert "keeps no small pictures: give --images" in done.stderr
+    assert "has no thumbnails: give --images" in done.stderr
     assert f"Next: open {page} in a browser." in done.stderr
     assert "no picture: i006" in page.read_text()
 
@@ -96,9 +96,9 @@ def test_what_cannot_be_found(tuned_index: Path, arguments: list[str], said: str
         (["C1", "--text", "a"], "Give QUERY, or one of"),
         (["--image", "a", "--id", "b"], "Give QUERY, or one of"),
         (["C1", "--format", "trec"], "--format trec is for rankings"),
-        (["C1", "--without", "itself"], "--without belongs to"),
-        (["C1", "--groups", "groups.csv"], "--groups belongs to"),
-        (["C1", "--ids", "ids.txt"], "--ids, --split and --only belong to"),
+        (["C1", "--without", "itself"], "--without requires"),
+        (["C1", "--groups", "groups.csv"], "--groups requires"),
+        (["C1", "--ids", "ids.txt"], "--ids, --split and --only require"),
         (["C1", "--k", "0"], "--k"),
     ],
 )

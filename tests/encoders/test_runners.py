@@ -57,7 +57,7 @@ def test_no_cluster_at_the_address(tiny_embedder: TorchEmbedder) -> None:
 def test_an_address_belongs_to_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     result = CliRunner().invoke(cli, ["annotate", "images", "--ray-address", "auto"])
     assert result.exit_code == 2
-    assert "--ray-address belongs to --runner ray" in result.stderr
+    assert "--ray-address requires --runner ray" in result.stderr
     monkeypatch.setenv("RAY_ADDRESS", "auto")  # may be set for others
     result = CliRunner().invoke(cli, ["annotate", "/no/such/images"])
     assert result.exit_code == 1

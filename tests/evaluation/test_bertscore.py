@@ -67,7 +67,7 @@ def test_long_texts_are_cut(scorer: BertScorer) -> None:
 
 
 def test_layers(tiny_bert: Path) -> None:
-    with pytest.raises(AnnotatorError, match="compares tiny-bert is unknown") as unknown:
+    with pytest.raises(AnnotatorError, match="layer of tiny-bert is unknown") as unknown:
         BertScorer(str(tiny_bert))
     assert "--bertscore-layer" in unknown.value.hint
     with pytest.raises(AnnotatorError, match="between 0 and 3"):

@@ -185,7 +185,7 @@ def test_what_cannot_be_done_is_said(scans: Path, sample_index: Path, tmp_path: 
     figure = ("explain", min(scans.glob("phantom*")), *index, "--out", tmp_path / "why.png")
     for pages_only in (("--heatmaps", tmp_path / "maps"), ("--method", "exact")):
         refused = invoke(*figure, *pages_only)
-        assert refused.exit_code == 2 and "are for pages" in refused.stderr
+        assert refused.exit_code == 2 and "require pages" in refused.stderr
     for out in ("one.html", "one.png"):
         bad = invoke("explain", scans / "bad.png", *index, "--out", tmp_path / out)
         assert bad.exit_code == 3 and "bad: not a JPEG" in bad.stderr and "Next" not in bad.stderr

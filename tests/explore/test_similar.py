@@ -98,7 +98,7 @@ def test_an_index_that_knows_no_groups(
         tuning=False, use_cache=False,
     )  # fmt: skip
     stored = open_index(tmp_path / "index")
-    with pytest.raises(AnnotatorError, match="does not know its images' groups"):
+    with pytest.raises(AnnotatorError, match="has no groups"):
         rank_ids(stored, ["i000"], 3, without="group")
     assert len(rank_ids(stored, ["i000"], 3)[0].cases) == 3
     vectors = stored.vectors(np.array([0]))

@@ -337,7 +337,7 @@ def test_an_index_without_lists_cannot_be_tuned(
     patterns: Collection, tmp_path: Path, tiny_embedder: TorchEmbedder
 ) -> None:
     build_index(patterns, tmp_path / "index", tiny_embedder, tuning=False)
-    with pytest.raises(AnnotatorError, match="keeps no neighbour lists to tune on") as caught:
+    with pytest.raises(AnnotatorError, match="has no neighbour lists to tune on") as caught:
         tune_index(tmp_path / "index")
     assert "--no-tune" in caught.value.hint and "build it again" in caught.value.hint
     assert open_index(tmp_path / "index").version == "v000001"

@@ -319,7 +319,7 @@ def test_an_index_whose_listed_images_are_all_gone_cannot_be_tuned(
     add_images(collect(stripes), tuned_index, tiny_embedder)
     remove_images(tuned_index, [ref.id for ref in patterns.images])
     for _ in range(2):
-        with pytest.raises(AnnotatorError, match="keeps no neighbour lists"):
+        with pytest.raises(AnnotatorError, match="has no neighbour lists"):
             tune_index(tuned_index)
         (answer,) = Annotator.open(tuned_index, embedder=tiny_embedder).annotate(
             patterns.images[:1]

@@ -190,7 +190,7 @@ def test_lists_come_back(lists: NeighborLists) -> None:
 def test_arrays_that_do_not_fit_are_refused(lists: NeighborLists, change: dict[str, Any]) -> None:
     arrays = lists.to_arrays() | {f"{ARRAYS}{name}": array for name, array in change.items()}
     arrays = {name: array for name, array in arrays.items() if array is not None}
-    with pytest.raises(AnnotatorError, match="neighbour lists for tuning are damaged"):
+    with pytest.raises(AnnotatorError, match="neighbour lists of the index are damaged"):
         NeighborLists.from_arrays(arrays, 240)
 
 

@@ -128,7 +128,9 @@ def test_arrays_come_back() -> None:
 def test_arrays_that_do_not_fit_are_refused(name: str, array: Any) -> None:
     arrays = random_projection().to_arrays() | {f"{ARRAYS}{name}": array}
     arrays = {name: array for name, array in arrays.items() if array is not None}
-    with pytest.raises(AnnotatorError, match=r"projection is damaged|do not fit together"):
+    with pytest.raises(
+        AnnotatorError, match=r"projection of the index is damaged|do not fit together"
+    ):
         Projection.from_arrays(arrays)
 
 

@@ -94,15 +94,15 @@ def test_groups_and_a_column_of_a_table(map_index: Path, tmp_path: Path) -> None
 def test_an_index_without_pictures_and_groups(plain_index: Path, tmp_path: Path) -> None:
     page = tmp_path / "a.html"
     result = invoke("--index", plain_index, "--out", page)
-    assert result.exit_code == 0 and "keeps no small pictures: give --images" in result.stderr
+    assert result.exit_code == 0 and "has no thumbnails: give --images" in result.stderr
     assert legend(page)
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("--out", "map.gif"), 2, "map.gif: a map is written to .html or .png"),
-        (("--color", "group", "--concepts", "C1"), 2, "--concepts is for --color concept"),
+        (("--out", "map.gif"), 2, "map.gif: the output of map is .html or .png"),
+        (("--color", "group", "--concepts", "C1"), 2, "--concepts requires --color concept"),
         (("--limit", "0"), 2, "--limit"),
         (("--method", "tsne"), 2, "--method"),
         (("--concepts", "Brains"), 1, "called 'Brains'"),

@@ -67,5 +67,5 @@ def test_removed_images_are_not_drawn(tmp_path: Path, map_index: Path) -> None:
 
 def test_an_index_on_a_server_is_refused() -> None:
     elsewhere: Any = object()  # anything but an index in a folder
-    with pytest.raises(AnnotatorError, match="lie on a server"):
+    with pytest.raises(AnnotatorError, match="is on a server"):
         read_points(elsewhere, limit=5)

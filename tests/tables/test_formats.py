@@ -198,7 +198,7 @@ def test_column(write):
 
 
 def test_column_errors(write, tmp_path):
-    with pytest.raises(FormatError, match="one column only"):
+    with pytest.raises(FormatError, match="only one column"):
         read_column(str(write("ID\na\nb\n")))
     with pytest.raises(FormatError, match="does not exist"):
         read_column(str(tmp_path / "none.csv"))
