@@ -2,47 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from invoking import check_sound, done, info, invoke, problem
 
-from annotator.cli import cli
 from index import open_index
 from index.folder.publish import only_writer
 
 EMBEDS = pytest.mark.slow  # what loads the packaged encoder
-
-
-def invoke(*arguments: object) -> Result:
-    return CliRunner().invoke(cli, [str(a) for a in arguments])
-
-
-def problem(result: Result) -> str:
-    """What a command that failed said; it never shows a traceback and prints no results."""
-    assert result.exit_code == 1, result.output
-    assert result.exception is None or isinstance(result.exception, SystemExit)
-    assert result.stdout == ""
-    assert "Error: " in result.stderr and "Traceback" not in result.stderr
-    return result.stderr
-
-
-def done(result: Result) -> str:
-    """What a command that succeeded said."""
-    assert (result.exit_code, result.stdout) == (0, ""), result.output
-    return result.stderr
-
-
-def info(index: Path) -> dict[str, Any]:
-    return json.loads(invoke("info", "--index", index, "--json").stdout)
-
-
-def check_sound(index: Path) -> None:
-    assert "is sound" in done(invoke("verify", "--index", index))
 
 
 # remove and compact, on an index whose encoder cannot be made

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from annotator.encoders.embedder import Embedder, TorchEmbedder
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(Path(__file__).parent))  # for the modules bad_*
+sys.path.insert(0, str(Path(__file__).parent))  # for `asking` and the modules bad_*
 MakeClient = Callable[..., TestClient]
 Build = Callable[..., None]
 
