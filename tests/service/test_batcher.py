@@ -6,12 +6,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from asking import drawing
+
 from annotator.errors import AnnotatorError, ImageError
 from service.batcher import Batcher
 from service.engine import Engine
 from service.observability import Metrics
 
-Draw = Callable[..., bytes]
 LIMITS: dict[str, Any] = {"max_batch": 4, "batch_wait": 0.5, "workers": 2, "encoders": 1}
 
 
@@ -49,7 +50,7 @@ def batches(metrics: Metrics) -> tuple[int, int]:
     )
 
 
-def test_images_of_many_requests_go_together(engine: Engine, drawing: Draw) -> None:
+def test_images_of_many_requests_go_together(engine: Engine) -> None:
     files = [drawing(100 + i) for i in range(8)]
     results, metrics = annotated(files, [engine] * 8)
     assert batches(metrics) == (2, 8)
@@ -59,23 +60,23 @@ def test_images_of_many_requests_go_together(engine: Engine, drawing: Draw) -> N
         assert seconds.keys() == {"queue", "decode", "encode", "search", "vote"}
 
 
-def test_a_lone_image_does_not_wait(engine: Engine, drawing: Draw) -> None:
+def test_a_lone_image_does_not_wait(engine: Engine) -> None:
     # Longer than `with_batcher` waits for the result.
     ((_, seconds),), _ = annotated([drawing(0)], [engine], batch_wait=60.0)
     assert seconds.keys() >= {"queue"}
 
 
-def test_waiting_images_are_shared_between_free_encoders(engine: Engine, drawing: Draw) -> None:
+def test_waiting_images_are_shared_between_free_encoders(engine: Engine) -> None:
     _, metrics = annotated([drawing(i) for i in range(4)], [engine] * 4, encoders=2)
     assert batches(metrics) == (2, 4)
 
 
-def test_a_batch_never_mixes_engines(engine: Engine, drawing: Draw) -> None:
+def test_a_batch_never_mixes_engines(engine: Engine) -> None:
     _, metrics = annotated([drawing(1)] * 4, [engine, replace(engine)] * 2)
     assert batches(metrics) == (2, 4)
 
 
-def test_a_bad_image_costs_no_other(engine: Engine, drawing: Draw) -> None:
+def test_a_bad_image_costs_no_other(engine: Engine) -> None:
     files = [drawing(0), b"no image", drawing(2)[:200], drawing(1)]
     results, metrics = annotated(files, [engine] * 4)
     assert [isinstance(r, ImageError) for r in results] == [False, True, True, False]
@@ -83,14 +84,14 @@ def test_a_bad_image_costs_no_other(engine: Engine, drawing: Draw) -> None:
 
 
 def test_an_image_that_the_encoder_fails_on_costs_no_other(
-    directionless: Engine, black: bytes, drawing: Draw
+    directionless: Engine, black: bytes
 ) -> None:
     results, metrics = annotated([drawing(0), black, drawing(1)], [directionless] * 3)
     assert [isinstance(r, AnnotatorError) for r in results] == [False, True, False]
     assert batches(metrics) == (2, 2)  # the good ones, again and alone
 
 
-def test_cancelled_images_are_dropped(engine: Engine, drawing: Draw) -> None:
+def test_cancelled_images_are_dropped(engine: Engine) -> None:
     async def use(batcher: Batcher) -> int:
         voting = engine.annotator.voting
         work = [
@@ -119,7 +120,7 @@ class Gated(Engine):
         return super().annotate(*arguments)
 
 
-def test_images_cancelled_in_the_queue_are_dropped(engine: Engine, drawing: Draw) -> None:
+def test_images_cancelled_in_the_queue_are_dropped(engine: Engine) -> None:
     gated = Gated(**vars(engine))
 
     async def use(batcher: Batcher) -> None:

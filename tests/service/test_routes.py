@@ -3,7 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from asking import Draw, MakeClient, post, problem
+from asking import MakeClient, drawing, post, problem
 from bad_dicom import dicom
 from bad_files import ihdr, png
 from starlette.testclient import TestClient
@@ -13,7 +13,7 @@ from service.engine import Engine
 from service.schemas import AnnotateOut, ProblemOut
 
 
-def test_several_images(client: TestClient, engine: Engine, drawing: Draw) -> None:
+def test_several_images(client: TestClient, engine: Engine) -> None:
     answer = post(client, ("a.b.png", drawing(0)), ("train07.jpg", drawing(7, format="JPEG")))
     assert answer.status_code == 200
     whole = AnnotateOut.model_validate(answer.json())
@@ -34,7 +34,7 @@ def test_several_images(client: TestClient, engine: Engine, drawing: Draw) -> No
 @pytest.mark.parametrize(
     "content_type", ["image/png", "image/anything", "application/octet-stream", "IMAGE/PNG; x=y"]
 )
-def test_a_raw_body(client: TestClient, drawing: Draw, content_type: str) -> None:
+def test_a_raw_body(client: TestClient, content_type: str) -> None:
     answer = client.post("/v1/annotate", content=drawing(3), headers={"Content-Type": content_type})
     (result,) = answer.json()["results"]
     assert (result["id"], result["neighbors"][0]["id"]) == ("image-1", "train03")
@@ -48,7 +48,7 @@ def test_dicom(client: TestClient) -> None:
     assert post(client, ("1.2.3.dcm", file)).json()["results"][0]["id"] == "1.2.3"
 
 
-def test_files_without_a_name_are_numbered(client: TestClient, drawing: Draw) -> None:
+def test_files_without_a_name_are_numbered(client: TestClient) -> None:
     body = b"".join(
         b"--x\r\nContent-Disposition: form-data; name=a\r\nContent-Type: image/png\r\n\r\n"
         + drawing(i) + b"\r\n" for i in (0, 1)
@@ -58,7 +58,7 @@ def test_files_without_a_name_are_numbered(client: TestClient, drawing: Draw) ->
     assert [result["id"] for result in answer.json()["results"]] == ["image-1", "image-2"]
 
 
-def test_options(client: TestClient, drawing: Draw) -> None:
+def test_options(client: TestClient) -> None:
     def result(query: str) -> Any:
         return post(client, ("a", drawing(0)), params=query).json()["results"][0]
 
@@ -73,7 +73,7 @@ def test_options(client: TestClient, drawing: Draw) -> None:
     "query", ["k=0", "k=1001", "k=x", "decider=best", "min_score=2", "min_score=nan",
               "neighbors=-1", "kk=3"],
 )  # fmt: skip
-def test_options_that_are_refused(client: TestClient, drawing: Draw, query: str) -> None:
+def test_options_that_are_refused(client: TestClient, query: str) -> None:
     answer = post(client, ("a", drawing(0)), params=query)
     assert problem(answer) == (422, "invalid_parameter")
     assert answer.json()["detail"].startswith(query.split("=")[0] + ": ")
@@ -89,7 +89,7 @@ def test_options_that_are_refused(client: TestClient, drawing: Draw, query: str)
     ],
 )
 def test_images_that_cannot_be_used(
-    client: TestClient, drawing: Draw, data: bytes, status: int, code: str
+    client: TestClient, data: bytes, status: int, code: str
 ) -> None:
     alone = post(client, ("secret-name.png", data))
     assert problem(alone) == (status, code) and "secret-name" not in alone.text
@@ -104,7 +104,7 @@ def test_images_that_cannot_be_used(
 
 
 def test_an_image_that_the_encoder_fails_on(
-    make_client: MakeClient, directionless: Engine, black: bytes, drawing: Draw
+    make_client: MakeClient, directionless: Engine, black: bytes
 ) -> None:
     client = make_client(engine=directionless)
     bad, good = post(client, ("b", black), ("g", drawing(0))).json()["results"]
@@ -112,13 +112,13 @@ def test_an_image_that_the_encoder_fails_on(
     assert problem(post(client, ("b", black))) == (500, "encoding_failed")
 
 
-def test_a_frame_over_the_limit(make_client: MakeClient, drawing: Draw) -> None:
+def test_a_frame_over_the_limit(make_client: MakeClient) -> None:
     client = make_client(max_megapixels=0.001)
     assert problem(post(client, ("a", drawing(0, (40, 48))))) == (413, "image_too_large")
     assert post(client, ("a", drawing(0, (20, 48)))).status_code == 200
 
 
-def test_a_run(client: TestClient, drawing: Draw, tmp_path: Any) -> None:
+def test_a_run(client: TestClient, tmp_path: Any) -> None:
     files = [("b.png", drawing(0)), ("bad.png", b"x"), ("a.png", drawing(1))]
     answer = post(client, *files, headers={"Accept": "text/csv"})
     assert answer.headers["content-type"] == "text/csv; charset=utf-8"
@@ -134,9 +134,7 @@ def test_a_run(client: TestClient, drawing: Draw, tmp_path: Any) -> None:
 
 
 @pytest.mark.parametrize("names", [("a.png", "a.jpg"), ("a,b.png",), ("a|b.png",), (" a.png",)])
-def test_ids_that_cannot_stand_in_a_run(
-    client: TestClient, drawing: Draw, names: tuple[str, ...]
-) -> None:
+def test_ids_that_cannot_stand_in_a_run(client: TestClient, names: tuple[str, ...]) -> None:
     files = [(name, drawing(0)) for name in names]
     answer = post(client, *files, headers={"Accept": "text/csv"})
     assert problem(answer) == (422, "not_a_run")
@@ -174,12 +172,12 @@ def test_too_large_announced_and_counted(make_client: MakeClient) -> None:
         assert problem(answer) == (413, "body_too_large")
 
 
-def test_too_many_images(make_client: MakeClient, drawing: Draw) -> None:
+def test_too_many_images(make_client: MakeClient) -> None:
     three = [("a", drawing(0))] * 3
     assert problem(post(make_client(max_images=2), *three)) == (413, "too_many_images")
 
 
-def test_no_time(make_client: MakeClient, drawing: Draw) -> None:
+def test_no_time(make_client: MakeClient) -> None:
     client = make_client(timeout_s=0.001)
     answer = post(client, *[("a", drawing(i, (900, 900))) for i in range(3)])
     assert problem(answer) == (503, "timeout")
@@ -233,7 +231,7 @@ def _request(method: str, route: str, status: int, outcome: str) -> str:
     return f"annotator_requests_total{{{labels}}}"
 
 
-def test_metrics(client: TestClient, drawing: Draw) -> None:
+def test_metrics(client: TestClient) -> None:
     post(client, ("a", drawing(0)), ("b", b"x"))
     client.get("/a/path/with/a/name")
     text = client.get("/metrics").text

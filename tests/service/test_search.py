@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from asking import Draw, MakeClient, problem
+from asking import MakeClient, drawing, problem
 from starlette.testclient import TestClient
 
 from service.engine import Engine
@@ -77,7 +77,7 @@ def test_similar_to_an_image_of_the_index(client: TestClient, engine: Engine) ->
     assert len(similar(client, "id=train04&k=100").results[0].cases) == 11
 
 
-def test_similar_to_images_that_are_sent(client: TestClient, drawing: Draw) -> None:
+def test_similar_to_images_that_are_sent(client: TestClient) -> None:
     files = [("image", ("a.png", drawing(4))), ("image", ("bad.png", b"no image"))]
     answer = client.post("/v1/similar?k=2", files=files)
     good, bad = SimilarOut.model_validate(answer.json()).results
