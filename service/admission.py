@@ -1,4 +1,4 @@
-"""Limits on the work under way: what exceeds them is refused before it costs anything."""
+"""Admission control: limits on unfinished work, checked before any of it is done."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ class Admission:
     """Counts the images and body bytes of unfinished requests.
 
     Args:
-        max_images: Most images; a request counts as one until its number of images is known.
-        max_bytes: Most bytes of request bodies.
+        max_images: Limit on images; a request counts as one until its number of images is known.
+        max_bytes: Limit on the bytes of request bodies.
     """
 
     def __init__(self, max_images: int, max_bytes: int) -> None:
@@ -55,7 +55,7 @@ class Admission:
 
 
 class Ticket:
-    """The share of an `Admission` that one request holds."""
+    """The share of one request in an `Admission`."""
 
     def __init__(self, admission: Admission) -> None:
         self._admission = admission

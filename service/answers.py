@@ -1,4 +1,4 @@
-"""Annotations as answers: JSON, or a run."""
+"""Annotations as responses: JSON, or a run file."""
 
 from __future__ import annotations
 
@@ -18,19 +18,13 @@ from service.uploads import Upload
 if TYPE_CHECKING:
     from annotator.pipeline import Annotation
 
-#: Annotation and seconds in each stage, or the problem with the image.
+#: Annotation and seconds in each stage, or the problem of the image.
 Outcome = tuple["Annotation", Mapping[str, float]] | Problem
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The annotations of a request's images.
-
-    Attributes:
-        engine: The engine that answered.
-        ids: The image ids.
-        outcomes: The outcome of each image.
-    """
+    """The annotations of a request's images, with their ids and engine."""
 
     engine: Engine
     ids: Sequence[str]
@@ -38,32 +32,27 @@ class Answer:
 
     @property
     def failed(self) -> int:
-        """Number of images that could not be used."""
+        """Number of unusable images."""
         return sum(isinstance(outcome, Problem) for outcome in self.outcomes)
 
     def raise_if_alone(self) -> None:
-        """The problem with the only image of a request is the answer.
-
-        Raises:
-            Problem: The request had one image, and it could not be used.
-        """
+        """Raise the problem of the only image of a request."""
         if len(self.outcomes) == 1 and isinstance(self.outcomes[0], Problem):
             raise self.outcomes[0]
 
     def to_dict(self, listed: int, total_seconds: float) -> dict[str, Any]:
         """The answer as `schemas.AnnotateOut`, with at most `listed` neighbours of each image."""
-        stored = self.engine.stored
         results = [
             self._result(id_, outcome, listed)
             for id_, outcome in zip(self.ids, self.outcomes, strict=True)
         ]
-        cuis = {concept["cui"] for result in results for concept in result["concepts"]}
-        cuis |= {c for result in results for n in result["neighbors"] for c in n["cuis"]}
+        cuis = [concept["cui"] for result in results for concept in result["concepts"]]
+        cuis += [cui for result in results for n in result["neighbors"] for cui in n["cuis"]]
         return {
-            "index_version": stored.version,
+            "index_version": self.engine.stored.version,
             "model": describe_model(self.engine),
             "results": results,
-            "names": {cui: stored.names[cui] for cui in sorted(cuis) if cui in stored.names},
+            "names": names_of(self.engine, cuis),
             "timings": self._timings(total_seconds),
         }
 
@@ -102,10 +91,16 @@ class Answer:
 
 
 def picture_path(engine: Engine, image_id: str) -> str | None:
-    """Path of the picture of an image of the index, if the index has pictures."""
+    """URL path of the thumbnail of a stored image, if the index has thumbnails."""
     if not engine.stored.has_thumbnails:
         return None
     return f"/v1/neighbors/{quote(image_id, safe='')}/image"
+
+
+def names_of(engine: Engine, cuis: Iterable[str]) -> dict[str, str]:
+    """The known names of concepts."""
+    names = engine.stored.names
+    return {cui: names[cui] for cui in sorted(set(cuis)) if cui in names}
 
 
 def describe_model(engine: Engine) -> dict[str, str]:
@@ -115,17 +110,13 @@ def describe_model(engine: Engine) -> dict[str, str]:
 
 
 def image_ids(uploads: Sequence[Upload]) -> list[str]:
-    """The ids of files: the name without its extension, else image-1, image-2, …"""
+    """Ids of uploads: file names without extension, else image-1, image-2, …"""
     names = [image_id(upload.filename.replace("\\", "/")) for upload in uploads]
     return [name or f"image-{number}" for number, name in enumerate(names, 1)]
 
 
 def check_run_ids(ids: Sequence[str]) -> None:
-    """Refuse ids that could not stand in a run, before the work is done.
-
-    Raises:
-        Problem: 422.
-    """
+    """Raise Problem 422 for ids that a run file cannot hold."""
     _render_run((id_, ()) for id_ in ids)
 
 

@@ -1,4 +1,4 @@
-"""The ASGI application, put together."""
+"""Assembly of the ASGI application."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def create_app(settings: Settings, engine: Engine, keys: Keys | None = None) -> 
 
     Args:
         settings: The settings.
-        engine: The engine to begin with.
-        keys: The accepted API keys; None to ask for no key.
+        engine: The initial engine.
+        keys: The accepted API keys; None for open access.
     """
     service = Service(settings, engine)
     page = _page_routes()

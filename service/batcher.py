@@ -1,4 +1,4 @@
-"""Dynamic batching: the images of all requests, gathered into batches for the encoder."""
+"""Dynamic batching: images of all requests, encoded together."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 @dataclass(eq=False)
 class _Job:
-    """A decoded image in the queue, with the seconds that it spent in each stage."""
+    """A decoded image in the queue, with its seconds in each stage."""
 
     engine: Engine
     pixels: NDArray[np.uint8]
@@ -39,19 +39,19 @@ class _Job:
 class Batcher:
     """Decodes in one pool of threads and encodes in another, with a queue between them.
 
-    Whenever an encoder is free it takes what waits: its share of it if other encoders are free too,
-    `max_batch` at most. Less than a batch waits for more only while other images are being decoded,
-    and no longer than `batch_wait`. A batch never mixes engines. An image whose request was
-    cancelled is dropped before the next stage.
+    A free encoder takes the waiting images: its share of them if other encoders are free too, at
+    most `max_batch`. An incomplete batch waits for more only while other images are being decoded,
+    and no longer than `batch_wait`. A batch never mixes engines. Images of cancelled requests are
+    dropped before the next stage.
 
     Use as an async context manager.
 
     Args:
-        metrics: Where batches and stages are recorded.
-        max_batch: Most images encoded at once.
-        batch_wait: Seconds that less than a batch waits for images that are being decoded.
-        workers: Threads that decode.
-        encoders: Batches encoded at the same time.
+        metrics: Records batches and stages.
+        max_batch: Maximum number of images in a batch.
+        batch_wait: How long an incomplete batch waits for images in decoding, in seconds.
+        workers: Number of decoding threads.
+        encoders: Number of batches encoded concurrently.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Batcher:
 
     @property
     def queued(self) -> int:
-        """Images that are decoded and wait for an encoder."""
+        """Number of decoded images that wait for an encoder."""
         return len(self._waiting)
 
     async def annotate(
@@ -129,7 +129,7 @@ class Batcher:
         return annotation, seconds
 
     async def search(self, work: Callable[[], T]) -> T:
-        """Run a search that needs no image beside the batches, one at a time."""
+        """Run a search without images beside the batches, one at a time."""
         return await asyncio.get_running_loop().run_in_executor(self._search_pool, work)
 
     async def _serve(self) -> None:
@@ -156,7 +156,7 @@ class Batcher:
             self._changed.clear()
 
     def _take(self) -> list[_Job]:
-        """The next batch: the oldest image and what goes with it; empty if all were cancelled."""
+        """The next batch: the oldest image and those of its engine; empty if all were cancelled."""
         waiting = [job for job in self._waiting if not job.done.done()]
         share = min(self._max_batch, -(-len(waiting) // self._idle))
         batch = [job for job in waiting if job.engine is waiting[0].engine][:share]

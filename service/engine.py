@@ -1,4 +1,4 @@
-"""An opened version of an index with its encoder: what answers come from."""
+"""The engine: one opened version of an index, with its encoder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from annotator.pipeline import Annotation, Annotator
     from index.protocols import Index
 
-# How long to retry a server that holds the index: clients would rather ask again than wait.
+# How long to retry an index server: clients would rather ask again than wait.
 _PATIENCE_SECONDS = 3.0
 
 
@@ -42,8 +42,8 @@ class Engine:
     Attributes:
         annotator: The pipeline from images to concepts.
         concepts: The vocabulary, most frequent first.
-        max_pixels: Largest frame that is decoded.
-        max_frames: Most frames that are decoded of an image.
+        max_pixels: Limit on the pixels of a frame.
+        max_frames: Limit on the decoded frames of an image.
     """
 
     annotator: Annotator
@@ -53,12 +53,11 @@ class Engine:
 
     @property
     def stored(self) -> Index:
-        """The opened index."""
         return self.annotator.stored
 
     @property
     def searches_text(self) -> bool:
-        """Whether the encoder is of a kind that has a text tower."""
+        """Whether the encoder has a text tower."""
         from annotator.encoders.registry import has_text_tower
 
         return has_text_tower(self.annotator.embedder.name)
@@ -133,7 +132,7 @@ def open_engine(settings: Settings, embedder: Embedder | None = None) -> Engine:
     """Open the current version of the index, and try it on one image.
 
     Args:
-        settings: Which index, on which device; with "cuda" the search runs there, too.
+        settings: The index and the device; with "cuda" the search runs there, too.
         embedder: Used instead of loading one, if the index was built with the same.
 
     Raises:
@@ -156,6 +155,6 @@ def open_engine(settings: Settings, embedder: Embedder | None = None) -> Engine:
     ]
     concepts.sort(key=lambda c: (-c.images, c.cui))
     engine = Engine(annotator, concepts, settings.pixels, settings.max_frames)
-    # The first run of a network is slow, too.
+    # Also warms up the network.
     engine.annotate([blank_pixels(embedder)], [annotator.voting], 1)
     return engine

@@ -1,7 +1,7 @@
-"""What operators see: metrics for Prometheus, and logs of one JSON object a line on stderr.
+"""Metrics for Prometheus, and logs on stderr: one JSON object a line.
 
 Logs never hold anything that a client sent: no file names, ids, keys, query values or DICOM tags,
-and no texts of exceptions, which may quote them. Of an exception they have the types and lines.
+and no texts of exceptions, which may quote them. Exceptions are logged as types and lines.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 logger = logging.getLogger("service")
 
-# Loggers whose messages are known to hold nothing that a client sent.
+# Loggers whose messages hold nothing that a client sent.
 _TRUSTED = ("service", "uvicorn.error")
 
 
@@ -80,7 +80,7 @@ class Metrics:
         self.queued.set_function(queued)
 
     def serving(self, version: str, model: str) -> None:
-        """Record the version that is served, and its encoder."""
+        """Record the served version and its encoder."""
         self.index.clear()
         self.index.labels(version, model).set(1)
 
@@ -90,10 +90,9 @@ class Metrics:
 
 
 class JsonFormatter(logging.Formatter):
-    """Formats a record as JSON; of other libraries' records, place and level alone."""
+    """Formats records as lines of JSON; those of other libraries by place and level only."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The record as one line."""
         time = datetime.fromtimestamp(record.created, UTC)
         fields: dict[str, Any] = {
             "time": time.isoformat(timespec="milliseconds").replace("+00:00", "Z"),

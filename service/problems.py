@@ -1,4 +1,4 @@
-"""Errors as clients see them: `application/problem+json` (RFC 9457)."""
+"""Error responses: `application/problem+json` (RFC 9457)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MEDIA_TYPE = "application/problem+json"
 # RFC 9110's names, where Python's differ between versions; and nginx's for a client that left.
 _TITLES = {413: "Content Too Large", 422: "Unprocessable Content", 499: "Client Closed Request"}
 
-# The others mean that the format is known and the image can still not be decoded.
+# All other faults: a known format, but the image cannot be decoded.
 _IMAGE_FAULTS: Mapping[ImageFault, tuple[int, str]] = {
     "unknown_format": (415, "unknown_format"),
     "too_large": (413, "image_too_large"),
@@ -26,14 +26,14 @@ _IMAGE_FAULTS: Mapping[ImageFault, tuple[int, str]] = {
 
 
 class Problem(Exception):
-    """The error of a request, or of one image of it.
+    """The error of a request, or of one of its images.
 
     Args:
         status: HTTP status.
         code: Stable identifier in snake_case; also in the log and the metrics.
         detail: What was wrong, in one sentence.
         hint: What to do about it.
-        headers: Headers of the answer.
+        headers: Headers of the response.
     """
 
     def __init__(
@@ -52,7 +52,6 @@ class Problem(Exception):
         self.headers = dict(headers or {})
 
     def to_dict(self) -> dict[str, Any]:
-        """The members of the problem object."""
         return {
             "type": "about:blank",
             "title": _TITLES.get(self.status) or HTTPStatus(self.status).phrase,
@@ -63,7 +62,6 @@ class Problem(Exception):
         }
 
     def response(self) -> Response:
-        """The problem as an answer."""
         body = json.dumps(self.to_dict(), ensure_ascii=False).encode()
         return Response(body, self.status, self.headers, MEDIA_TYPE)
 
@@ -75,12 +73,12 @@ async def send_problem(problem: Problem, scope: Scope, receive: Receive, send: S
 
 
 def busy(detail: str) -> Problem:
-    """429: too much at once; the client may try again after a second."""
+    """429: no capacity; the client may try again after a second."""
     return Problem(429, "overloaded", detail, "Try again after a moment.", {"Retry-After": "1"})
 
 
 def unreachable() -> Problem:
-    """503: the server that holds the index is away. Clients are not told where it is."""
+    """503: the index server is down; its address is not disclosed."""
     return Problem(
         503,
         "index_unreachable",
@@ -91,12 +89,12 @@ def unreachable() -> Problem:
 
 
 def client_closed() -> Problem:
-    """499: the client left; for the log and the metrics, as nobody reads the answer."""
+    """499: the client left; only the log and the metrics see it."""
     return Problem(499, "client_closed_request", "The client closed the connection.")
 
 
 def unusable_image(error: ImageError | MemoryError) -> Problem:
-    """The problem with an image that cannot be decoded."""
+    """The problem of an undecodable image."""
     if isinstance(error, MemoryError):
         return Problem(
             413, "image_too_large", "There is not enough memory to decode it.", "Scale it down."

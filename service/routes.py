@@ -1,4 +1,4 @@
-"""The routes of the API. Their parameters and answers are in `schemas`."""
+"""Routes of the API; `schemas` has their parameters and answers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from annotator import __version__
@@ -37,16 +37,16 @@ from service.service import Service
 
 NOTICE = "Not for clinical use."
 
-#: Routes that need a key, if the service has keys.
+#: Routes behind the API keys, if there are any.
 router = APIRouter()
-#: Health checks, which need none.
+#: Health checks without a key.
 health = APIRouter()
 
 HEALTH_PATHS = ("/livez", "/readyz")
 
 
 def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Describe answers that are problems, for the OpenAPI document."""
+    """Problem responses in the OpenAPI document."""
     schema = {"schema": {"$ref": "#/components/schemas/ProblemOut"}}
     return {
         status: {"description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: schema}}
@@ -75,9 +75,12 @@ _BODY = {
 }
 
 
-def _service(request: Request) -> Service:
+async def _service(request: Request) -> Service:
     service: Service = request.app.state.service
     return service
+
+
+TheService = Annotated[Service, Depends(_service)]
 
 
 @router.post(
@@ -89,7 +92,9 @@ def _service(request: Request) -> Service:
     },
     openapi_extra=_BODY,
 )
-async def annotate(request: Request, query: Annotated[AnnotateQuery, Query()]) -> Response:
+async def annotate(
+    request: Request, service: TheService, query: Annotated[AnnotateQuery, Query()]
+) -> Response:
     """Annotate one or several images: a form with files, or an image as the body.
 
     An image that cannot be used costs the others nothing: its result says why. If it was the only
@@ -99,7 +104,6 @@ async def annotate(request: Request, query: Annotated[AnnotateQuery, Query()]) -
     started = time.perf_counter()
     as_run = wants_csv(request.headers.get("accept", ""))
     options = query.model_dump(include={"k", "decider", "min_score"}, exclude_none=True)
-    service = _service(request)
     answer = await service.annotate(request, options, check_run_ids if as_run else None)
     if as_run:
         headers = {"X-Annotator-Failed": str(answer.failed)} if answer.failed else None
@@ -111,21 +115,25 @@ async def annotate(request: Request, query: Annotated[AnnotateQuery, Query()]) -
 @router.get(
     "/v1/search", response_model=SearchOut, responses=_problems(401, 404, 409, 422, 429, 500, 503)
 )
-async def search_cases(request: Request, query: Annotated[SearchQuery, Query()]) -> dict[str, Any]:
+async def search_cases(
+    request: Request, service: TheService, query: Annotated[SearchQuery, Query()]
+) -> dict[str, Any]:
     """Cases of a concept, and those whose labels its neighbours contradict; or that fit words.
 
     `q` is a CUI, or the name of a concept or a part of it; other words are searched for where the
     encoder has a text tower (open_clip).
     """
-    return await _service(request).search(request, partial(search, query=query))
+    return await service.search(request, partial(search, query=query))
 
 
 @router.get(
     "/v1/similar", response_model=SimilarOut, responses=_problems(401, 404, 409, 422, 429, 500, 503)
 )
-async def similar(request: Request, query: Annotated[SimilarQuery, Query()]) -> dict[str, Any]:
+async def similar(
+    request: Request, service: TheService, query: Annotated[SimilarQuery, Query()]
+) -> dict[str, Any]:
     """The cases that are most similar to an image of the index."""
-    return await _service(request).search(request, partial(similar_to, query=query))
+    return await service.search(request, partial(similar_to, query=query))
 
 
 @router.post(
@@ -135,22 +143,21 @@ async def similar(request: Request, query: Annotated[SimilarQuery, Query()]) -> 
     openapi_extra=_BODY,
 )
 async def similar_images(
-    request: Request, query: Annotated[SimilarImagesQuery, Query()]
+    request: Request, service: TheService, query: Annotated[SimilarImagesQuery, Query()]
 ) -> dict[str, Any]:
     """The cases that are most similar to one or several images, sent as for `/v1/annotate`.
 
     An image that cannot be used costs the others nothing: its result says why. If it was the only
     one, that is the answer.
     """
-    answer = await _service(request).annotate(request, {"k": query.k})
+    answer = await service.annotate(request, {"k": query.k})
     answer.raise_if_alone()
     return similar_to_images(answer)
 
 
 @router.get("/v1/info", response_model=InfoOut, responses=_problems(401))
-async def info(request: Request) -> dict[str, Any]:
+async def info(service: TheService) -> dict[str, Any]:
     """The index, the encoder, the defaults of voting, and the limits."""
-    service = _service(request)
     settings, engine = service.settings, service.engine
     stored = engine.stored
     return {
@@ -175,12 +182,12 @@ async def info(request: Request) -> dict[str, Any]:
 
 
 @router.get("/v1/concepts", response_model=ConceptsOut, responses=_problems(401, 422))
-async def concepts(request: Request, query: Annotated[ConceptsQuery, Query()]) -> dict[str, Any]:
+async def concepts(service: TheService, query: Annotated[ConceptsQuery, Query()]) -> dict[str, Any]:
     """Concepts of the index whose CUI or name contains `q`."""
     wanted = query.q.casefold()
     found = [
         concept
-        for concept in _service(request).engine.concepts
+        for concept in service.engine.concepts
         if wanted in concept.cui.casefold() or wanted in concept.name.casefold()
     ]
     return {"concepts": [c._asdict() for c in found[: query.limit]], "total": len(found)}
@@ -194,11 +201,11 @@ async def concepts(request: Request, query: Annotated[ConceptsQuery, Query()]) -
         **_problems(401, 404, 422, 503),
     },
 )
-async def neighbor_image(request: Request, id: str) -> Response:
+async def neighbor_image(service: TheService, id: str) -> Response:
     """A small picture of an image of the index, if the index has pictures."""
     try:
-        # Of an index on a server, it comes over the network.
-        picture = await asyncio.to_thread(_service(request).engine.stored.thumbnail_of, id)
+        # In a thread: an index on a server sends it over the network.
+        picture = await asyncio.to_thread(service.engine.stored.thumbnail_of, id)
     except IndexProblem as error:
         log(logging.ERROR, "a picture could not be fetched", error, reason=error.message)
         raise unreachable() from error
@@ -213,9 +220,8 @@ async def neighbor_image(request: Request, id: str) -> Response:
 
 
 @router.post("/v1/reload", response_model=ReloadOut, responses=_problems(401, 403, 409, 503))
-async def reload(request: Request) -> dict[str, Any]:
+async def reload(service: TheService) -> dict[str, Any]:
     """Serve the current version of the index. If that fails, the old one stays."""
-    service = _service(request)
     if not service.settings.allow_reload:
         raise Problem(
             403,
@@ -234,9 +240,9 @@ async def livez() -> dict[str, str]:
 
 
 @health.get("/readyz", response_model=StatusOut, responses=_problems(503))
-async def readyz(request: Request) -> dict[str, str]:
+async def readyz(service: TheService) -> dict[str, str]:
     """Whether new requests should come here; not while the service shuts down."""
-    if _service(request).draining:
+    if service.draining:
         raise Problem(503, "draining", "The service is shutting down.", "Use another instance.")
     return {"status": "ok"}
 
@@ -249,7 +255,6 @@ async def readyz(request: Request) -> dict[str, str]:
         **_problems(401),
     },
 )
-async def metrics(request: Request) -> Response:
+async def metrics(service: TheService) -> Response:
     """Counters for Prometheus."""
-    text = _service(request).metrics.render()
-    return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+    return Response(service.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")

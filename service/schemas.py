@@ -1,13 +1,18 @@
-"""Parameters and answers of the routes, as `/openapi.json` describes them."""
+"""Parameters and answers of the routes; their descriptions are those of `/openapi.json`."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 MOST_NEIGHBORS = 1000
 MOST_CASES = 100
+
+Names = Annotated[dict[str, str], Field(description="Of every CUI in the answer that has one.")]
+Thumbnail = Annotated[
+    str | None, Field(description="Path of its picture, if the index has pictures.")
+]
 
 
 class _Query(BaseModel):
@@ -93,7 +98,7 @@ class NeighborOut(BaseModel):
     weight: float = Field(description="Share of the vote, 0 to 1.")
     cuis: list[str]
     caption: str
-    thumbnail: str | None = Field(description="Path of its picture, if the index has pictures.")
+    thumbnail: Thumbnail
 
 
 class Result(BaseModel):
@@ -134,7 +139,7 @@ class AnnotateOut(BaseModel):
     index_version: str
     model: ModelOut
     results: list[Result] = Field(description="In the order of the files.")
-    names: dict[str, str] = Field(description="Of every CUI in the answer that has one.")
+    names: Names
     timings: Timings
 
 
@@ -204,7 +209,7 @@ class CaseOut(BaseModel):
     )
     cuis: list[str]
     caption: str
-    thumbnail: str | None = Field(description="Path of its picture, if the index has pictures.")
+    thumbnail: Thumbnail
 
 
 class SearchOut(BaseModel):
@@ -223,7 +228,7 @@ class SearchOut(BaseModel):
         description="Cases that hold the concept although their neighbours do not; null where "
         "its images support each other too little to say so."
     )
-    names: dict[str, str] = Field(description="Of every CUI in the answer that has one.")
+    names: Names
 
 
 class SimilarResult(BaseModel):
@@ -239,7 +244,7 @@ class SimilarOut(BaseModel):
 
     index_version: str
     results: list[SimilarResult] = Field(description="In the order of the files.")
-    names: dict[str, str] = Field(description="Of every CUI in the answer that has one.")
+    names: Names
 
 
 class ReloadOut(BaseModel):

@@ -1,13 +1,14 @@
-"""Search in the index as answers of the API; the functions block."""
+"""Searches in the index as responses of the API; the functions block."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from annotator.errors import AnnotatorError, IndexProblem
-from service.answers import Answer, picture_path
+from annotator.errors import AnnotatorError
+from index.errors import IndexProblem
+from service.answers import Answer, names_of, picture_path
 from service.engine import Engine
 from service.problems import Problem
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from annotator.knn.neighbors import Case
     from service.schemas import SearchQuery, SimilarQuery
 
-_MOST_JUDGED = 500  # images of a concept; those of a frequent one are sampled
+_MOST_JUDGED = 500  # images of a concept; more are sampled
 
 
 def search(engine: Engine, query: SearchQuery) -> dict[str, Any]:
@@ -30,7 +31,7 @@ def search(engine: Engine, query: SearchQuery) -> dict[str, Any]:
     if query.by != "text":
         try:
             cui = find_concept(query.q, stored.concepts, stored.names, suggest=False)
-            return _of_concept(engine, cui, query)
+            return _of_concept(engine, cui, query.k)
         except SeveralConcepts as error:
             raise Problem(409, "ambiguous_concept", error.message, error.hint) from None
         except NoSuchConcept as error:
@@ -38,20 +39,19 @@ def search(engine: Engine, query: SearchQuery) -> dict[str, Any]:
                 hint = "GET /v1/concepts lists them."
                 raise Problem(404, "no_such_concept", error.message, hint) from None
     try:
-        found = engine.search_text(query.q, query.k)
+        cases = engine.search_text(query.q, query.k)
     except IndexProblem:
         raise
     except AnnotatorError as error:
         raise Problem(409, "no_text_search", error.message, error.hint) from None
-    version = engine.stored.version
-    return {"index_version": version, "kind": "text", "concept": None, **_lists(engine, found)}
+    return _found(engine, None, cases)
 
 
 def similar_to(engine: Engine, query: SimilarQuery) -> dict[str, Any]:
     """Cases similar to an image of the index, as `schemas.SimilarOut`.
 
     Raises:
-        Problem: 404, no such image; 409, the index does not know its images' groups.
+        Problem: 404, no such image; 409, the index has no groups.
     """
     from annotator.explore.similar import rank_ids
 
@@ -65,45 +65,43 @@ def similar_to(engine: Engine, query: SimilarQuery) -> dict[str, Any]:
         raise
     except AnnotatorError as error:
         raise Problem(409, "no_groups", error.message, "Leave out `without`.") from None
-    result = {"id": query.id, "cases": _cases(engine, ranking.cases), "error": None}
-    return _similar(engine, [result])
+    return _similar(engine, [_result(engine, query.id, ranking.cases)])
 
 
 def similar_to_images(answer: Answer) -> dict[str, Any]:
-    """Cases similar to images that were sent, those that voted, as `schemas.SimilarOut`."""
-    engine = answer.engine
-    results: list[dict[str, Any]] = []
-    for id_, outcome in zip(answer.ids, answer.outcomes, strict=True):
-        if isinstance(outcome, Problem):
-            results.append({"id": id_, "cases": [], "error": outcome.to_dict()})
-            continue
-        cases = _cases(engine, outcome[0].neighbors)
-        results.append({"id": id_, "cases": cases, "error": None})
-    return _similar(engine, results)
+    """The neighbours of uploaded images, as `schemas.SimilarOut`."""
+    results = [
+        {"id": id_, "cases": [], "error": outcome.to_dict()}
+        if isinstance(outcome, Problem)
+        else _result(answer.engine, id_, outcome[0].neighbors)
+        for id_, outcome in zip(answer.ids, answer.outcomes, strict=True)
+    ]
+    return _similar(answer.engine, results)
+
+
+def _result(engine: Engine, id_: str, cases: Sequence[Case]) -> dict[str, Any]:
+    return {"id": id_, "cases": _cases(engine, cases), "error": None}
 
 
 def _similar(engine: Engine, results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    names = _names(engine, [result["cases"] for result in results])
-    return {"index_version": engine.stored.version, "results": results, "names": names}
+    cuis = [cui for result in results for case in result["cases"] for cui in case["cuis"]]
+    version = engine.stored.version
+    return {"index_version": version, "results": results, "names": names_of(engine, cuis)}
 
 
-def _of_concept(engine: Engine, cui: str, query: SearchQuery) -> dict[str, Any]:
+def _of_concept(engine: Engine, cui: str, k: int) -> dict[str, Any]:
     from annotator.explore.concept import of_concept
 
     stored = engine.stored
-    found = of_concept(stored, engine.annotator.voting, cui, k=query.k, most=_MOST_JUDGED)
-    return {
-        "index_version": stored.version,
-        "kind": "concept",
-        "concept": {"cui": cui, "name": stored.names.get(cui, ""), "images": found.images},
-        **_lists(
-            engine, found.exemplars, found.missing, found.wrong if found.judges_wrong else None
-        ),
-    }
+    found = of_concept(stored, engine.annotator.voting, cui, k=k, most=_MOST_JUDGED)
+    concept = {"cui": cui, "name": stored.names.get(cui, ""), "images": found.images}
+    wrong = found.wrong if found.judges_wrong else None
+    return _found(engine, concept, found.exemplars, found.missing, wrong)
 
 
-def _lists(
+def _found(
     engine: Engine,
+    concept: Mapping[str, Any] | None,
     cases: Sequence[Case],
     missing: Sequence[Case] = (),
     wrong: Sequence[Case] | None = (),
@@ -113,7 +111,14 @@ def _lists(
         "missing": _cases(engine, missing),
         "wrong": None if wrong is None else _cases(engine, wrong),
     }
-    return {**lists, "names": _names(engine, [some for some in lists.values() if some])}
+    cuis = [cui for some in lists.values() for case in some or () for cui in case["cuis"]]
+    return {
+        "index_version": engine.stored.version,
+        "kind": "concept" if concept else "text",
+        "concept": concept,
+        **lists,
+        "names": names_of(engine, cuis),
+    }
 
 
 def _cases(engine: Engine, cases: Sequence[Case]) -> list[dict[str, Any]]:
@@ -126,12 +131,5 @@ def _cases(engine: Engine, cases: Sequence[Case]) -> list[dict[str, Any]]:
             "thumbnail": picture_path(engine, case.image_id),
         }
         for case in cases
-        if math.isfinite(case.score)  # a server may fill up with what is no neighbour
+        if math.isfinite(case.score)  # an index server may pad its results
     ]
-
-
-def _names(engine: Engine, lists: Iterable[Sequence[Mapping[str, Any]]]) -> dict[str, str]:
-    """The names of all concepts in some lists of cases."""
-    names = engine.stored.names
-    cuis = {cui for cases in lists for case in cases for cui in case["cuis"]}
-    return {cui: names[cui] for cui in sorted(cuis) if cui in names}

@@ -1,4 +1,4 @@
-"""The process: socket, uvicorn, signals, and a shutdown that drops no request."""
+"""The server process: socket, uvicorn, signals, graceful shutdown."""
 
 from __future__ import annotations
 
@@ -85,9 +85,9 @@ class _Server(uvicorn.Server):
     """uvicorn with our signals: SIGHUP reloads, SIGTERM and SIGINT drain and exit with 0.
 
     Args:
-        config: uvicorn's configuration.
-        service: The service, which is told when to drain.
-        url: The address to announce.
+        config: Configuration of uvicorn.
+        service: The service.
+        url: The announced address.
         reload_first: Whether SIGHUP came while the index was opened.
     """
 
@@ -100,7 +100,7 @@ class _Server(uvicorn.Server):
         self._reload_first = reload_first
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start to accept connections, and say so on stdout."""
+        """Accept connections, and announce it on stdout."""
         await super().startup(sockets)
         version = self._service.engine.stored.version
         log(logging.INFO, "serving", url=self._url, index=version)
@@ -122,7 +122,7 @@ class _Server(uvicorn.Server):
         yield
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop accepting, finish what was accepted, close."""
+        """Stop accepting, finish accepted requests, close."""
         for server in self.servers:
             server.close()
         # A request that came with the last connections is read before idle ones are closed.

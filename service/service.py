@@ -1,4 +1,4 @@
-"""The running service: the engine that answers, the queue in front of it, the metrics."""
+"""The running service: engine, queue and metrics."""
 
 from __future__ import annotations
 
@@ -27,14 +27,10 @@ T = TypeVar("T")
 
 
 class Service:
-    """State that the routes share.
-
-    Args:
-        settings: The settings.
-        engine: The engine to begin with.
+    """Shared state of the routes.
 
     Attributes:
-        engine: The engine that new requests get; `reload` replaces it.
+        engine: The engine of new requests; `reload` replaces it.
         draining: Whether the service is shutting down.
     """
 
@@ -101,7 +97,7 @@ class Service:
         return Answer(engine, ids, outcomes)
 
     async def search(self, request: Request, work: Callable[[Engine], T]) -> T:
-        """Do a search that needs no image of the request, and blocks.
+        """Run a blocking search without images.
 
         Raises:
             Problem: As in `annotate`, or what `work` raises.
@@ -149,13 +145,13 @@ class Service:
             ) from None
 
     def _problem(self, error: BaseException) -> Problem:
-        """The problem with an image or a search; raises `error` if it is of no foreseen kind."""
+        """The problem of an image or a search; raises `error` if it is unexpected."""
         if isinstance(error, ImageError | MemoryError):
             return unusable_image(error)
         if isinstance(error, IndexProblem):
             log(logging.ERROR, "the index could not be searched", error, reason=error.message)
             if not isinstance(error, IndexUnreachable) and not self._reloads:
-                self.reload_soon()  # the version that is served may be gone from its server
+                self.reload_soon()  # the served version may be gone from its server
             return unreachable()
         if isinstance(error, AnnotatorError):
             log(logging.ERROR, "an image could not be encoded", error, reason=error.message)
@@ -163,13 +159,12 @@ class Service:
         raise error
 
     async def reload(self) -> bool:
-        """Serve the index's current version from now on.
+        """Switch to the current version of the index.
 
-        It is opened beside the one that is served. Weights are loaded again only if the encoder is
-        another one.
+        It is opened beside the served one. Weights are loaded again only for a different encoder.
 
         Returns:
-            Whether it is another version than before.
+            Whether the version changed.
 
         Raises:
             Problem: 409, it cannot be served; 503, it cannot be reached. The old one stays.

@@ -1,4 +1,4 @@
-"""Settings: from flags, else from the environment (`ANNOTATOR_*`), else the defaults."""
+"""Settings from flags, the environment (`ANNOTATOR_*`) and defaults, in this order."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MEBIBYTE = 1 << 20
 
 
 class Settings(BaseSettings):
-    """Settings of the service. None: chosen for the machine, or off."""
+    """Settings of the service; None chooses for the machine, or turns off."""
 
     model_config = SettingsConfigDict(
         env_prefix="ANNOTATOR_", frozen=True, hide_input_in_errors=True
@@ -103,22 +103,22 @@ class Settings(BaseSettings):
 
     @property
     def upload_bytes(self) -> int:
-        """Largest request body."""
+        """Limit on a request body, in bytes."""
         return self.max_upload_mb * _MEBIBYTE
 
     @property
     def buffered_bytes(self) -> int:
-        """Most bytes of request bodies in memory at once."""
+        """Limit on all request bodies in memory, in bytes."""
         return 16 * self.upload_bytes
 
     @property
     def images_per_request(self) -> int:
-        """Most images in a request; one with more than the queue holds could never be served."""
+        """Limit on the images of a request: a larger one than the queue could never be served."""
         return min(self.max_images, self.max_queue)
 
     @property
     def pixels(self) -> int:
-        """Largest frame, in pixels."""
+        """Limit on a frame, in pixels."""
         return int(self.max_megapixels * 1_000_000)
 
 

@@ -1,4 +1,4 @@
-"""The images of a request: a multipart form (RFC 7578) or a raw body, read as it arrives.
+"""Streaming upload of images: a multipart form (RFC 7578) or a raw body.
 
 Starlette's own form parser spools files over 1 MiB to disk, does not bound the bytes of files, and
 cannot refuse a file at its beginning.
@@ -26,12 +26,7 @@ _IMAGE_TYPES = ("application/dicom", "application/octet-stream")
 
 @dataclass(frozen=True)
 class Upload:
-    """An uploaded file.
-
-    Attributes:
-        filename: The name that the client gave, or empty.
-        data: The content.
-    """
+    """An uploaded file; its name is the client's, or empty."""
 
     filename: str
     data: bytes
@@ -51,7 +46,7 @@ def announced_size(headers: Headers, settings: Settings) -> int:
 
 
 async def read_uploads(request: Request, settings: Settings, ticket: Ticket) -> list[Upload]:
-    """Read the body.
+    """Read the images of a request.
 
     Returns:
         At least one file.
@@ -120,11 +115,11 @@ def _too_large(settings: Settings) -> Problem:
 
 
 class MultipartReader:
-    """Collects the files of a multipart/form-data body.
+    """Parser of multipart/form-data that collects the files.
 
     Args:
         boundary: The boundary in the Content-Type.
-        max_files: Most parts.
+        max_files: Limit on the number of parts.
         on_file: Called with the number of files whenever one begins; may refuse it by raising.
 
     Raises:

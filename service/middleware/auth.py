@@ -1,4 +1,4 @@
-"""Who may call the service: API keys, and trusted host names without them."""
+"""Access control: API keys, and trusted host names without them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Keys:
         self._digests = [_digest(key.encode()) for key in keys]
 
     def accept(self, key: bytes) -> bool:
-        """Whether `key` is one of them; compares in constant time."""
+        """Check a key, in constant time."""
         digest = _digest(key)
         accepted = False
         for known in self._digests:
@@ -50,7 +50,7 @@ def _digest(key: bytes) -> bytes:
 
 
 def read_keys(path: Path) -> Keys:
-    """Read a file with one API key a line; empty lines and lines that begin with # are skipped.
+    """Read a file with one API key a line; empty lines and comments (#) are skipped.
 
     Raises:
         AnnotatorError: The file cannot be read, other users can read or change it, it holds no
@@ -103,7 +103,7 @@ class RequireKey:
     Args:
         app: The application behind it.
         keys: The accepted keys.
-        public: Paths that need no key.
+        public: Paths without a key.
     """
 
     def __init__(self, app: ASGIApp, keys: Keys, public: Collection[str]) -> None:
@@ -112,7 +112,6 @@ class RequireKey:
         self._public = frozenset(public)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or answer 401."""
         if (
             scope["type"] != "http"
             or scope["path"] in self._public
@@ -153,8 +152,6 @@ class TrustedHost:
         self._allowed_hosts = allowed_hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or answer 421."""
-
         async def accept(scope: Scope, receive: Receive, _: Send) -> None:
             await self._app(scope, receive, send)
 

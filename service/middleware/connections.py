@@ -1,4 +1,4 @@
-"""Limits on connections: how many, and how long a client may take for its headers.
+"""Limits on connections: their number, and the time for a request's headers.
 
 uvicorn takes a protocol class (`Config(http=...)`), but has no public hook for what is added here:
 its `limit_concurrency` also refuses requests on connections that were there before, in plain text;
@@ -29,8 +29,8 @@ def limited_protocol(header_seconds: float, max_connections: int) -> type[H11Pro
     """uvicorn's HTTP/1.1 protocol with limits.
 
     Args:
-        header_seconds: A connection on which a request's headers take longer is closed.
-        max_connections: `ConnectionLimit` refuses requests on further connections.
+        header_seconds: Time limit for the headers of a request; then the connection is closed.
+        max_connections: Limit above which `ConnectionLimit` refuses requests.
     """
 
     class LimitedProtocol(H11Protocol):
@@ -89,7 +89,6 @@ class ConnectionLimit:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or answer 503."""
         if not scope.get("state", {}).get(_OVERFLOW):
             await self._app(scope, receive, send)
             return

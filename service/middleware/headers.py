@@ -1,4 +1,4 @@
-"""Headers of every response, and orderly ends of connections."""
+"""Security headers, and orderly ends of connections."""
 
 from __future__ import annotations
 
@@ -29,20 +29,18 @@ _DRAIN_BYTES = 16 << 20
 
 
 def add_safe_headers(headers: MutableHeaders) -> None:
-    """Add the security headers that are missing."""
+    """Add missing security headers."""
     for name, value in _DEFAULTS.items():
         headers.setdefault(name, value)
 
 
 class SafeHeaders:
-    """Middleware: add the security headers that a response does not set itself."""
+    """Middleware: add missing security headers to each response."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, and complete the headers of its answer."""
-
         async def send_safely(message: Message) -> None:
             if message["type"] == "http.response.start":
                 add_safe_headers(MutableHeaders(scope=message))
@@ -54,7 +52,7 @@ class SafeHeaders:
 class CloseOnShutdown:
     """Middleware: send `Connection: close` while the service drains.
 
-    A client that is not told sends its next request on the connection, and loses it.
+    Otherwise a client sends its next request on the connection, and loses it.
 
     Args:
         app: The application behind it.
@@ -66,8 +64,6 @@ class CloseOnShutdown:
         self._draining = draining
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, and mark its answer while draining."""
-
         async def closing_send(message: Message) -> None:
             if message["type"] == "http.response.start" and self._draining():
                 MutableHeaders(scope=message)["Connection"] = "close"
@@ -77,18 +73,17 @@ class CloseOnShutdown:
 
 
 class DrainBody:
-    """Middleware: discard the rest of a body that was answered before its end.
+    """Middleware: discard the rest of a body after an early answer.
 
-    Closing a connection on which data is still arriving resets it, and the client may lose an
-    answer (such as 413 or 429) that it has not read yet. So the answer is sent at once, and up to
-    16 MiB or two seconds of the body are discarded before the connection is closed.
+    Closing a connection with data still arriving resets it, and the client may lose an unread
+    answer (such as 413 or 429). So the answer is sent at once, and up to 16 MiB or two seconds of
+    the body are discarded before the connection is closed.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, and discard what is left of its body after the answer."""
         headers = Headers(scope=scope) if scope["type"] == "http" else {}
         unread = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
 

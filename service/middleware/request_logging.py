@@ -1,4 +1,4 @@
-"""For each request an id, a line in the log and its metrics; for unexpected errors, an answer."""
+"""Request ids, access log, metrics, and the answer to unexpected errors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class RequestLogging:
 
     Args:
         app: The application behind it.
-        metrics: Where requests are counted.
+        metrics: The counters.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
@@ -28,7 +28,6 @@ class RequestLogging:
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on; log and count it when it is done."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return

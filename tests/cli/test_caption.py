@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
+from invoking import command, done, invoke, problem, process
 
-from annotator.cli import cli
 from annotator.phantoms import write_sample
-
-ROOT = Path(__file__).parents[2]
-
-
-def invoke(*arguments: object) -> Result:
-    return CliRunner().invoke(cli, [str(a) for a in arguments])
 
 
 def rows(text: str) -> dict[str, str]:
@@ -35,12 +26,12 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a sample collection and an index of its training side with captions."""
     folder = tmp_path_factory.mktemp("built")
     write_sample(folder / "sample", n=40)
-    done = invoke(
+    built = invoke(
         "build-index", folder / "sample/images", folder / "sample/concepts.csv",
         "--captions", folder / "sample/captions.csv", "--split", folder / "sample/split.csv",
         "--only", "train", "--index", folder / "index",
     )  # fmt: skip
-    assert done.exit_code == 0, done.output
+    done(built)
     return folder
 
 
@@ -51,10 +42,10 @@ def caption(built: Path, *options: object) -> Result:
 
 @pytest.mark.slow
 def test_caption_and_score(built: Path, tmp_path: Path) -> None:
-    done = caption(built)
-    assert done.exit_code == 0, done.stderr
-    assert "Next: annotator evaluate captions.csv" in done.stderr
-    found = rows(done.stdout)
+    result = caption(built)
+    assert result.exit_code == 0, result.stderr
+    assert "Next: annotator evaluate captions.csv" in result.stderr
+    found = rows(result.stdout)
     with (built / "sample/captions.csv").open() as file:
         true = rows(file.read())
     with (built / "sample/split.csv").open() as file:
@@ -62,14 +53,13 @@ def test_caption_and_score(built: Path, tmp_path: Path) -> None:
     assert list(found) == sorted(id_ for id_, side in sides.items() if side == "test")
     known = {true[id_] for id_, side in sides.items() if side == "train"}
     assert set(found.values()) <= known  # what somebody wrote
-    assert caption(built).stdout_bytes == done.stdout_bytes
+    assert caption(built).stdout_bytes == result.stdout_bytes
 
-    nearest = caption(built, "--method", "nearest", "--output", tmp_path / "nearest.csv")
-    assert (nearest.exit_code, nearest.stdout) == (0, "")
+    done(caption(built, "--method", "nearest", "--output", tmp_path / "nearest.csv"))
     # One neighbour has nobody to agree with.
     assert rows(caption(built, "--k", 1).stdout) == rows((tmp_path / "nearest.csv").read_text())
 
-    (tmp_path / "captions.csv").write_bytes(done.stdout_bytes)
+    (tmp_path / "captions.csv").write_bytes(result.stdout_bytes)
     scored = invoke(
         "evaluate", tmp_path / "captions.csv", built / "sample/captions.csv", "--captions",
         "--split", built / "sample/split.csv", "--only", "test", "--json",
@@ -98,17 +88,13 @@ def test_images_that_cannot_be_used_have_an_empty_caption(built: Path, tmp_path:
     (images / "broken.png").write_bytes(b"no picture")
     good = min((built / "sample/images").glob("*.png"))
     (images / "good.png").write_bytes(good.read_bytes())
-    command = [
-        sys.executable, "-m", "annotator", "caption", str(images), "--index", str(built / "index"),
-    ]  # fmt: skip
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
-    assert done.returncode == 3, done.stderr
-    found = rows(done.stdout)
+    partly = process(command("caption", images, "--index", built / "index"), tmp_path)
+    assert partly.returncode == 3, partly.stderr
+    found = rows(partly.stdout)
     assert found["broken"] == "" and found["good"].startswith("Phantom")
-    assert "broken: not a JPEG" in done.stderr and "1 images could not be used." in done.stderr
+    assert "broken: not a JPEG" in partly.stderr and "1 images could not be used." in partly.stderr
     strict = invoke("caption", images, "--index", built / "index", "--on-error", "fail")
-    assert (strict.exit_code, strict.stdout) == (1, "") and "broken: not a JPEG" in strict.stderr
+    assert "broken: not a JPEG" in problem(strict)
 
     (tmp_path / "ids.csv").write_text("ID\nnowhere\ngood\n")
     zipped = invoke(
@@ -131,19 +117,18 @@ def test_an_index_with_few_captions_or_none(built: Path, tmp_path: Path) -> None
         "--only", "train", "--index", index,
     )  # fmt: skip
     assert invoke(*build).exit_code == 0
-    without = invoke("caption", sample / "images", "--index", index)
-    assert (without.exit_code, without.stdout) == (1, "")
-    assert "has no captions" in without.stderr and "--captions captions.csv" in without.stderr
+    without = problem(invoke("caption", sample / "images", "--index", index))
+    assert "has no captions" in without and "--captions captions.csv" in without
 
     with (sample / "captions.csv").open() as file:
         first = next(iter(rows(file.read()).items()))
     (tmp_path / "few.csv").write_text(f'ID,Caption\n{first[0]},"{first[1]}"\n')
     assert invoke(*build, "--captions", tmp_path / "few.csv").exit_code == 0
-    done = invoke("caption", sample / "images", "--index", index, "--k", 3)
-    assert done.exit_code == 0
-    empty = [id_ for id_, text in rows(done.stdout).items() if not text]
-    assert empty and set(rows(done.stdout).values()) == {"", first[1]}
-    assert f"Warning: {len(empty)} images have an empty caption" in done.stderr
+    result = invoke("caption", sample / "images", "--index", index, "--k", 3)
+    assert result.exit_code == 0
+    empty = [id_ for id_, text in rows(result.stdout).items() if not text]
+    assert empty and set(rows(result.stdout).values()) == {"", first[1]}
+    assert f"Warning: {len(empty)} images have an empty caption" in result.stderr
 
 
 @pytest.fixture
@@ -168,9 +153,9 @@ def tables(tmp_path: Path) -> Path:
 
 def test_evaluate_captions(tables: Path) -> None:
     arguments = ("evaluate", tables / "run.csv", tables / "truth.csv", "--captions")
-    done = invoke(*arguments)
-    assert done.exit_code == 0 and done.stdout.startswith("ROUGE-1 0.5000 ")
-    assert "Next: " in done.stderr and "--against OTHER" in done.stderr
+    plain = invoke(*arguments)
+    assert plain.exit_code == 0 and plain.stdout.startswith("ROUGE-1 0.5000 ")
+    assert "Next: " in plain.stderr and "--against OTHER" in plain.stderr
     paired = invoke(*arguments, "--against", tables / "other.csv")
     assert "this one higher by +0.1667 (paired 95% interval" in paired.stdout
     as_json = invoke(*arguments, "--json")
@@ -179,8 +164,8 @@ def test_evaluate_captions(tables: Path) -> None:
 
 def test_evaluate_a_ranking(tables: Path) -> None:
     pytest.importorskip("pytrec_eval")
-    done = invoke("evaluate", tables / "run.txt", tables / "qrels.txt", "--ranking", "--k", 5)
-    assert done.exit_code == 0 and done.stdout.startswith("nDCG@5 0.5000 ")
+    plain = invoke("evaluate", tables / "run.txt", tables / "qrels.txt", "--ranking", "--k", 5)
+    assert plain.exit_code == 0 and plain.stdout.startswith("nDCG@5 0.5000 ")
     side = ("--split", tables / "sides.csv", "--only", "test")
     one = invoke("evaluate", tables / "run.txt", tables / "qrels.txt", "--ranking", *side)
     assert one.stdout.startswith("nDCG@10 1.0000 ") and "1 queries" in one.stdout
@@ -193,10 +178,8 @@ def test_evaluate_a_ranking(tables: Path) -> None:
 
 def test_evaluate_concepts_against_another_run(tables: Path) -> None:
     arguments = ("evaluate", tables / "concepts_run.csv", tables / "concepts.csv")
-    plain, paired = (
-        invoke(*arguments),
-        invoke(*arguments, "--against", tables / "concepts_other.csv"),
-    )
+    plain = invoke(*arguments)
+    paired = invoke(*arguments, "--against", tables / "concepts_other.csv")
     assert paired.stdout.startswith(plain.stdout.rstrip("\n"))
     assert "higher by +0.1111" in paired.stdout and "better on 2, worse on 1" in paired.stdout
     facts = json.loads(invoke(*arguments, "--against", tables / "concepts.csv", "--json").stdout)
@@ -219,12 +202,12 @@ def test_evaluate_concepts_against_another_run(tables: Path) -> None:
     ],
 )
 def test_options_that_do_not_go_together(tables: Path, options: tuple[str, ...]) -> None:
-    done = invoke("evaluate", tables / "run.csv", tables / "truth.csv", *options)
-    assert done.exit_code == 2 and done.stdout == "" and "Usage:" in done.stderr
+    result = invoke("evaluate", tables / "run.csv", tables / "truth.csv", *options)
+    assert "Usage:" in problem(result, code=2)
 
 
 def test_problems_name_the_file(tables: Path) -> None:
     wrong = invoke("evaluate", tables / "run.csv", tables / "concepts.csv", "--captions")
-    assert wrong.exit_code == 1 and "lacks 1 of 3 images, such as 'c'" in wrong.stderr
+    assert "lacks 1 of 3 images, such as 'c'" in problem(wrong)
     foreign = invoke("evaluate", tables / "run.txt", tables / "concepts.csv", "--ranking")
-    assert foreign.exit_code == 1 and "None of the 1 queries of" in foreign.stderr
+    assert "None of the 1 queries of" in problem(foreign)

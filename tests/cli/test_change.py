@@ -2,54 +2,32 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from invoking import check_sound, done, info, invoke, problem
 
-from annotator.cli import cli
 from index import open_index
 from index.folder.publish import only_writer
 
 EMBEDS = pytest.mark.slow  # what loads the packaged encoder
 
 
-def invoke(*arguments: object) -> Result:
-    return CliRunner().invoke(cli, [str(a) for a in arguments])
+def changed(index: Path, *arguments: object) -> str:
+    return done(invoke(*arguments, "--index", index))
 
 
-def problem(result: Result) -> str:
-    """What a command that failed said; it never shows a traceback and prints no results."""
-    assert result.exit_code == 1, result.output
-    assert result.exception is None or isinstance(result.exception, SystemExit)
-    assert result.stdout == ""
-    assert "Error: " in result.stderr and "Traceback" not in result.stderr
-    return result.stderr
-
-
-def done(result: Result) -> str:
-    """What a command that succeeded said."""
-    assert (result.exit_code, result.stdout) == (0, ""), result.output
-    return result.stderr
-
-
-def info(index: Path) -> dict[str, Any]:
-    return json.loads(invoke("info", "--index", index, "--json").stdout)
-
-
-def check_sound(index: Path) -> None:
-    assert "is sound" in done(invoke("verify", "--index", index))
+def refused(index: Path, *arguments: object) -> str:
+    return problem(invoke(*arguments, "--index", index))
 
 
 # remove and compact, on an index whose encoder cannot be made
 
 
 def test_remove(tuned_index: Path) -> None:
-    said = done(invoke("remove", "i003", "i100", "i003", "--index", tuned_index))
+    said = changed(tuned_index, "remove", "i003", "i100", "i003")
     assert said.endswith(
         f"{tuned_index}: version v000002, 2 images removed, 118 left. "
         "They stay on the disk until: annotator compact\n"
@@ -63,56 +41,54 @@ def test_remove(tuned_index: Path) -> None:
 
 def test_remove_ids_of_a_file(tuned_index: Path, tmp_path: Path) -> None:
     (tmp_path / "plain.txt").write_text("i000\ni001\n")
-    assert "2 images removed, 118 left" in done(
-        invoke("remove", "--ids", tmp_path / "plain.txt", "--index", tuned_index)
+    assert "2 images removed, 118 left" in changed(
+        tuned_index, "remove", "--ids", tmp_path / "plain.txt"
     )
     (tmp_path / "table.csv").write_text("ID,CUIs\ni002,C1\ni004,C1\n")
-    said = done(invoke("remove", "i005", "--ids", tmp_path / "table.csv", "--index", tuned_index))
+    said = changed(tuned_index, "remove", "i005", "--ids", tmp_path / "table.csv")
     assert "3 images removed, 115 left" in said
     check_sound(tuned_index)
 
 
 def test_ids_that_are_not_there(tuned_index: Path, tmp_path: Path) -> None:
-    message = problem(invoke("remove", "i000", "nobody", "--index", tuned_index))
+    message = refused(tuned_index, "remove", "i000", "nobody")
     assert "1 of the 2 images are not in the index, such as nobody" in message
     assert "--missing-ok" in message
     assert info(tuned_index)["version"] == "v000001"
-    said = done(invoke("remove", "i000", "nobody", "--missing-ok", "--index", tuned_index))
+    said = changed(tuned_index, "remove", "i000", "nobody", "--missing-ok")
     assert "version v000002, 1 images removed, 119 left" in said
-    said = done(invoke("remove", "nobody", "--missing-ok", "--index", tuned_index))
+    said = changed(tuned_index, "remove", "nobody", "--missing-ok")
     assert "version v000002, 0 images removed, 119 left" in said
-    assert "not in the index" in problem(invoke("remove", "i000", "--index", tuned_index))
+    assert "not in the index" in refused(tuned_index, "remove", "i000")
 
 
 def test_mistakes_of_remove(tuned_index: Path, tmp_path: Path) -> None:
-    assert "No ids given" in problem(invoke("remove", "--index", tuned_index))
+    assert "No ids given" in refused(tuned_index, "remove")
     empty = tmp_path / "empty.txt"
     empty.write_text("")
-    assert "empty.txt is empty" in problem(invoke("remove", "--ids", empty, "--index", tuned_index))
+    assert "empty.txt is empty" in refused(tuned_index, "remove", "--ids", empty)
     nowhere = tmp_path / "nowhere"
-    assert f"{nowhere}.txt" in problem(
-        invoke("remove", "--ids", f"{nowhere}.txt", "--index", tuned_index)
-    )
+    assert f"{nowhere}.txt" in refused(tuned_index, "remove", "--ids", f"{nowhere}.txt")
     everyone = [f"i{i:03d}" for i in range(120)]
-    assert "No image would be left" in problem(invoke("remove", *everyone, "--index", tuned_index))
+    assert "No image would be left" in refused(tuned_index, "remove", *everyone)
     for arguments in (("remove", "a"), ("compact",), ("compact", "--index-type", "ivf")):
-        message = problem(invoke(*arguments, "--index", nowhere))
+        message = refused(nowhere, *arguments)
         assert "does not exist" in message and "annotator build-index" in message
-        assert "is no index" in problem(invoke(*arguments, "--index", tmp_path))
+        assert "is no index" in refused(tmp_path, *arguments)
     assert info(tuned_index)["version"] == "v000001" and not nowhere.exists()
 
 
 def test_while_another_writes(tuned_index: Path) -> None:
     with only_writer(tuned_index):
         for arguments in (("remove", "i000"), ("compact",)):
-            message = problem(invoke(*arguments, "--index", tuned_index))
+            message = refused(tuned_index, *arguments)
             assert "Another process is writing" in message
     check_sound(tuned_index)
 
 
 def test_compact(tuned_index: Path) -> None:
     invoke("remove", "i003", "i100", "--index", tuned_index)
-    said = done(invoke("compact", "--index", tuned_index))
+    said = changed(tuned_index, "compact")
     assert "Index type flat: 120 rows are few enough" in said  # the reason it was built so
     assert said.endswith(
         f"{tuned_index}: version v000003, 118 images; 2 removed ones are gone from the disk.\n"
@@ -121,17 +97,15 @@ def test_compact(tuned_index: Path) -> None:
     assert (facts["images"], facts["added"], facts["removed"]) == (118, 0, 0)
     assert [path.name for path in tuned_index.glob("v*")] == ["v000003"]
     check_sound(tuned_index)
-    assert "0 removed ones are gone" in done(invoke("compact", "--index", tuned_index))
+    assert "0 removed ones are gone" in changed(tuned_index, "compact")
     assert info(tuned_index)["version"] == "v000003"
-    done(invoke("tune", "--index", tuned_index))
+    changed(tuned_index, "tune")
 
 
 @pytest.mark.parametrize("kind", ["scan", "ivf", "auto"])
 def test_compact_to_another_kind(tuned_index: Path, kind: str) -> None:
     invoke("remove", "i003", "--index", tuned_index)
-    said = done(
-        invoke("compact", "--index-type", kind, "--target-recall", 0.9, "--index", tuned_index)
-    )
+    said = changed(tuned_index, "compact", "--index-type", kind, "--target-recall", 0.9)
     facts = info(tuned_index)
     assert facts["index_type"] == ("flat" if kind == "auto" else kind)
     assert f"Index type {facts['index_type']}: " in said
@@ -139,9 +113,9 @@ def test_compact_to_another_kind(tuned_index: Path, kind: str) -> None:
         assert facts["search"]["target_recall"] == 0.9 <= facts["search"]["recall"]
         assert "; recall " in said
     check_sound(tuned_index)
-    done(invoke("remove", "i004", "--index", tuned_index))
+    changed(tuned_index, "remove", "i004")
     check_sound(tuned_index)
-    done(invoke("compact", "--index", tuned_index))
+    changed(tuned_index, "compact")
     again = info(tuned_index)
     assert (again["images"], again["index_type"]) == (118, facts["index_type"])
     assert again["search"].get("target_recall") == facts["search"].get("target_recall")
@@ -185,10 +159,7 @@ def concepts_of(place: Path, index: Path) -> list[set[str]]:
 @EMBEDS
 def test_add(place: Path, index: Path) -> None:
     assert not any("C2" in cuis for cuis in concepts_of(place, index))
-    said = done(
-        invoke("add", place / "new", place / "new.csv", "--names", place / "names.csv",
-               "--index", index)
-    )  # fmt: skip
+    said = changed(index, "add", place / "new", place / "new.csv", "--names", place / "names.csv")
     assert said.endswith(f"{index}: version v000002, 8 images added; 24 in all.\n")
     facts = info(index)
     assert (facts["images"], facts["added"], facts["removed"]) == (24, 8, 0)
@@ -196,7 +167,7 @@ def test_add(place: Path, index: Path) -> None:
     assert {"cui": "C2", "name": "the third", "images": 8} in facts["most_frequent"]
     assert concepts_of(place, index) == [{"C2", "C9"}] * 2
     check_sound(index)
-    done(invoke("compact", "--index", index))
+    changed(index, "compact")
     assert concepts_of(place, index) == [{"C2", "C9"}] * 2
     assert info(index)["added"] == 0
     check_sound(index)
@@ -217,7 +188,7 @@ def test_add_what_is_there_already(place: Path, index: Path) -> None:
     check_sound(index)
     corrected = index.parent / "corrected.csv"
     corrected.write_text("ID,CUIs\n" + "".join(f"new{i:02d},C5\n" for i in range(8)))
-    done(invoke("add", place / "new", corrected, "--replace", "--index", index))
+    changed(index, "add", place / "new", corrected, "--replace")
     assert concepts_of(place, index) == [{"C5"}] * 2
     old = ("add", place / "old", place / "old.csv", "--replace", "--index", index)
     assert "16 of them in place of others; 24 in all." in done(invoke(*old))
@@ -241,7 +212,7 @@ def test_a_broken_image_costs_no_other(place: Path, index: Path, tmp_path: Path)
 
 @EMBEDS
 def test_add_to_an_index_of_another_encoder(place: Path, tuned_index: Path) -> None:
-    message = problem(invoke("add", place / "new", place / "new.csv", "--index", tuned_index))
+    message = refused(tuned_index, "add", place / "new", place / "new.csv")
     assert "Unknown encoder 'tiny'" in message
     named = problem(
         invoke("add", place / "new", place / "new.csv", "--index", tuned_index,
@@ -265,7 +236,7 @@ def test_mistakes_of_add(
         ((images,), "Give the concepts file"),
         ((images, tmp_path / "other.csv"), "None of the 1 images matches one of the 1 ids"),
     ):
-        assert message in problem(invoke("add", *arguments, "--index", tuned_index))
+        assert message in refused(tuned_index, "add", *arguments)
     for place, message in ((nowhere, "does not exist"), (images, "is no index")):
-        assert message in problem(invoke("add", images, tmp_path / "right.csv", "--index", place))
+        assert message in refused(place, "add", images, tmp_path / "right.csv")
     assert not nowhere.exists() and info(tuned_index)["version"] == "v000001"

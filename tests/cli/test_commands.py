@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import click
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from invoking import check_sound, command, done, info, invoke, problem, process
 
 from annotator import __version__
 from annotator.cli import cli
@@ -20,21 +19,6 @@ from annotator.encoders.fingerprint import Fingerprint
 from annotator.indexing.metadata import IndexMetadata
 from annotator.knn.voting import Voting
 from index import VersionWriter
-
-ROOT = Path(__file__).parents[2]
-
-
-def invoke(*arguments: object, **environment: str | None) -> Result:
-    return CliRunner(env=environment).invoke(cli, [str(a) for a in arguments])
-
-
-def problem(result: Result) -> str:
-    """What a command that failed said; it never shows a traceback and prints no results."""
-    assert result.exit_code == 1, result.output
-    assert result.exception is None or isinstance(result.exception, SystemExit)
-    assert result.stdout == ""
-    assert result.stderr.startswith("Error: ")
-    return result.stderr
 
 
 @pytest.fixture(scope="module")
@@ -85,12 +69,12 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_help_shows_an_example_and_explains_each_option() -> None:
     context = click.Context(cli)
     for name in cli.list_commands(context):
-        command = cli.get_command(context, name)
-        assert command is not None and command.name == name
+        described = cli.get_command(context, name)
+        assert described is not None and described.name == name
         result = invoke(name, "--help")
         assert (result.exit_code, result.stderr) == (0, "")
         assert f"  annotator {name} " in result.stdout
-        for parameter in command.params:
+        for parameter in described.params:
             if isinstance(parameter, click.Option):
                 assert parameter.help, f"{name} {parameter.name}"
 
@@ -132,20 +116,13 @@ def test_version() -> None:
 )
 def test_wrong_usage_is_exit_code_2(arguments: tuple[str, ...]) -> None:
     result = invoke(*arguments, RAY_ADDRESS=None)
-    assert result.exit_code == 2
-    assert result.stdout == "" and "Usage:" in result.stderr
+    assert (result.exit_code, result.stdout) == (2, "") and "Usage:" in result.stderr
 
 
 def test_completion_prints_a_script() -> None:
     if shutil.which("bash") is None:
         pytest.skip("completion for bash asks bash for its version")
-    result = subprocess.run(
-        [sys.executable, "-m", "annotator"],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=os.environ | {"_ANNOTATOR_COMPLETE": "bash_source"},
-    )
+    result = process(command(), env=os.environ | {"_ANNOTATOR_COMPLETE": "bash_source"})
     assert result.returncode == 0 and "complete" in result.stdout and "annotator" in result.stdout
 
 
@@ -161,9 +138,7 @@ def loaded(*arguments: object) -> set[str]:
         "from annotator.cli import main\n"
         "main()"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT
-    )
+    result = process([sys.executable, "-c", script])
     last = result.stderr.splitlines()[-1].split()
     assert last[0] == "loaded", result.stderr
     return {name.split(".")[0] for name in last}
@@ -182,47 +157,46 @@ def test_commands_on_files_never_load_torch(tables: Path, index: Path) -> None:
         ("stats", truth),
     ):
         assert not loaded(*arguments) & {"torch", "faiss", "pandas", "matplotlib"}
-    for command in ("info", "verify"):
-        assert "torch" not in loaded(command, "--index", index)
+    for name in ("info", "verify"):
+        assert "torch" not in loaded(name, "--index", index)
 
 
 # evaluate, validate, stats
 
 
 def test_evaluate(tables: Path) -> None:
-    result = invoke("evaluate", tables / "run.csv", tables / "truth.csv")
-    assert result.exit_code == 0 and result.stderr == ""
-    assert result.stdout.startswith("F1 0.5000 ")
-
-
-def test_evaluate_one_side_by_group_with_names(tables: Path) -> None:
+    whole = invoke("evaluate", tables / "run.csv", tables / "truth.csv")
+    assert whole.exit_code == 0 and whole.stderr == ""
+    assert whole.stdout.startswith("F1 0.5000 ")
     split = f"{tables / 'split.csv'}:side"
-    result = invoke(
+    one_side = invoke(
         "evaluate", tables / "run.csv", tables / "truth.csv", "--split", split, "--only", "test",
         "--by", f"{tables / 'split.csv'}:source", "--names", tables / "names.csv", "--json",
     )  # fmt: skip
-    facts = json.loads(result.stdout)
+    facts = json.loads(one_side.stdout)
     assert facts["n_images"] == 3 and facts["f1"] == pytest.approx(1 / 3)
     assert {group: facts["per_group"][group]["f1"] for group in "xy"} == {"x": 0.0, "y": 0.5}
     assert {c["cui"]: c["name"] for c in facts["per_concept"]}["C1"] == "first concept"
 
 
-def test_what_cannot_be_evaluated_names_the_file(tables: Path) -> None:
-    assert "nowhere.csv does not exist" in problem(
-        invoke("evaluate", tables / "nowhere.csv", tables / "truth.csv")
-    )
-    assert "is a folder" in problem(invoke("evaluate", tables, tables / "truth.csv"))
-    assert "broken.csv, line 2" in problem(
-        invoke("evaluate", tables / "broken.csv", tables / "truth.csv")
-    )
-    only = ("evaluate", tables / "run.csv", tables / "truth.csv", "--only", "test")
-    assert "--split and --only belong together" in problem(invoke(*only))
+@pytest.mark.parametrize(
+    ("run", "options", "said"),
+    [
+        ("nowhere.csv", (), "nowhere.csv does not exist"),
+        ("", (), "is a folder"),
+        ("broken.csv", (), "broken.csv, line 2"),
+        ("run.csv", ("--only", "test"), "--split and --only belong together"),
+    ],
+)
+def test_what_cannot_be_evaluated(
+    tables: Path, run: str, options: tuple[str, ...], said: str
+) -> None:
+    assert said in problem(invoke("evaluate", tables / run, tables / "truth.csv", *options))
 
 
 def test_validate(tables: Path) -> None:
-    good = invoke("validate", tables / "run.csv", "--ids", tables / "truth.csv")
-    assert (good.exit_code, good.stdout) == (0, "")
-    assert "is a valid run for 4 images" in good.stderr
+    good = done(invoke("validate", tables / "run.csv", "--ids", tables / "truth.csv"))
+    assert "is a valid run for 4 images" in good
     bad = invoke("validate", tables / "bad.csv", "--ids", tables / "truth.csv")
     assert bad.exit_code == 1
     lines = bad.stdout.splitlines()
@@ -250,15 +224,10 @@ def test_info_and_verify(index: Path) -> None:
     assert (result.exit_code, result.stderr) == (0, "")
     assert "images: 3\n" in result.stdout and "embedder: unknown-net\n" in result.stdout
     assert "        2  C1  first concept\n" in result.stdout
-    facts = json.loads(invoke("info", "--index", index, "--json").stdout)
+    facts = json.loads(invoke("info", "--json", ANNOTATOR_INDEX=str(index)).stdout)
+    assert facts["index"] == str(index)
     assert facts["version"] == "v000001" and facts["voting"]["k"] == 50
-    sound = invoke("verify", "--index", index)
-    assert (sound.exit_code, sound.stdout) == (0, "") and "is sound" in sound.stderr
-
-
-def test_the_index_may_be_named_by_the_environment(index: Path) -> None:
-    result = invoke("info", "--json", ANNOTATOR_INDEX=str(index))
-    assert json.loads(result.stdout)["index"] == str(index)
+    check_sound(index)
 
 
 def test_a_truncated_index(index: Path, images: Path) -> None:
@@ -280,27 +249,22 @@ def test_places_without_an_index(tmp_path: Path, images: Path) -> None:
     ):
         message = problem(invoke(*arguments, "--index", nowhere))
         assert "does not exist" in message and "annotator build-index" in message
-    assert "is no index" in problem(invoke("info", "--index", images))
+    for name in ("info", "tune"):
+        assert "is no index" in problem(invoke(name, "--index", images))
     assert invoke("verify", "--index", nowhere).exit_code == 1
-
-
-def test_an_index_of_an_unknown_encoder(index: Path, images: Path) -> None:
-    assert "Unknown encoder 'unknown-net'" in problem(invoke("annotate", images, "--index", index))
 
 
 # tune
 
 
 def test_tune(tuned_index: Path) -> None:
-    result = invoke("tune", "--index", tuned_index, "--k", 7, "--decider", "threshold")
-    assert (result.exit_code, result.stdout) == (0, "")
-    assert "Voting tuned across patients: k 7, " in result.stderr
-    assert "on 120 images." in result.stderr
-    assert result.stderr.endswith(f"{tuned_index}: version v000002.\n")
-    facts = json.loads(invoke("info", "--index", tuned_index, "--json").stdout)
+    said = done(invoke("tune", "--index", tuned_index, "--k", 7, "--decider", "threshold"))
+    assert "Voting tuned across patients: k 7, " in said and "on 120 images." in said
+    assert said.endswith(f"{tuned_index}: version v000002.\n")
+    facts = info(tuned_index)
     assert facts["version"] == "v000002" and facts["voting"]["k"] == 7
     assert facts["voting"]["decider"] == "threshold"
-    assert invoke("verify", "--index", tuned_index).exit_code == 0
+    check_sound(tuned_index)
 
 
 def test_tune_as_json(tuned_index: Path) -> None:
@@ -326,9 +290,7 @@ def test_everything_that_is_given_to_tune_stays(tuned_index: Path) -> None:
     assert facts["grid"] == []
 
 
-def test_what_cannot_be_tuned(tmp_path: Path, index: Path, images: Path, tuned_index: Path) -> None:
-    assert "does not exist" in problem(invoke("tune", "--index", tmp_path / "nowhere"))
-    assert "is no index" in problem(invoke("tune", "--index", images))
+def test_what_cannot_be_tuned(index: Path, tuned_index: Path) -> None:
     without_lists = problem(invoke("tune", "--index", index, "--json"))
     assert "has no neighbour lists to tune on" in without_lists
     assert "build it again" in without_lists
@@ -340,46 +302,30 @@ def test_what_cannot_be_tuned(tmp_path: Path, index: Path, images: Path, tuned_i
     assert "tuning.rows.npy has" in problem(invoke("tune", "--index", tuned_index))
 
 
-def test_tune_through_the_real_command(tuned_index: Path) -> None:
-    result = subprocess.run(
-        [sys.executable, "-m", "annotator", "tune", "--k", "7"],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=os.environ | {"ANNOTATOR_INDEX": str(tuned_index)},
-    )
-    assert (result.returncode, result.stdout) == (0, ""), result.stderr
-    assert "k 7, " in result.stderr and "version v000002" in result.stderr
-
-
 # Inputs and outputs that are not there
 
 
-def test_images_that_are_not_there(tmp_path: Path, index: Path, tables: Path) -> None:
-    nowhere = tmp_path / "nowhere"
-    for arguments in (("annotate", nowhere, "--index", index), ("build-index", nowhere, "x.csv")):
-        assert str(nowhere) in problem(invoke(*arguments))
-    message = problem(invoke("annotate", tables, "--index", index))
-    assert "no image found" in message
+def test_inputs_of_a_build_that_do_not_fit(images: Path, tables: Path, tmp_path: Path) -> None:
+    for arguments, said in (
+        ((tmp_path / "nowhere", "x.csv"), f"{tmp_path / 'nowhere'}"),
+        ((images,), "Give the concepts file"),
+        ((images, tables / "truth.csv"), "None of the 3 images matches one of the 4 ids"),
+    ):
+        assert said in problem(invoke("build-index", *arguments, "--index", tmp_path / "index"))
+        assert not (tmp_path / "index").exists()
 
 
-def test_images_without_concepts(images: Path, tmp_path: Path) -> None:
-    message = problem(invoke("build-index", images, "--index", tmp_path / "index"))
-    assert "Give the concepts file" in message
-    assert not (tmp_path / "index").exists()
-
-
-def test_concepts_that_match_nothing(images: Path, tables: Path) -> None:
-    message = problem(invoke("build-index", images, tables / "truth.csv"))
-    assert "None of the 3 images matches one of the 4 ids" in message
-
-
-def test_ids_that_no_run_may_hold_are_refused_before_the_work(tmp_path: Path, index: Path) -> None:
-    from PIL import Image
-
-    Image.new("L", (8, 8)).save(tmp_path / "a,b.png")
-    message = problem(invoke("annotate", tmp_path / "a,b.png", "--index", index))
-    assert "'a,b'" in message and "Rename the image" in message
+def test_images_that_cannot_be_annotated(
+    tmp_path: Path, index: Path, images: Path, tables: Path
+) -> None:
+    awkward = Path(shutil.copy(images / "i0.png", tmp_path / "a,b.png"))
+    for given, said in (
+        (tmp_path / "nowhere", f"{tmp_path / 'nowhere'}"),
+        (tables, "no image found"),
+        (awkward, "Rename the image"),
+        (images, "Unknown encoder 'unknown-net'"),
+    ):
+        assert said in problem(invoke("annotate", given, "--index", index))
 
 
 def test_outputs_that_cannot_be_written(tables: Path, tmp_path: Path) -> None:
@@ -394,27 +340,17 @@ def test_outputs_that_cannot_be_written(tables: Path, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 def test_a_full_disk_is_no_traceback(tables: Path) -> None:
-    truth = tables / "truth.csv"
     with Path("/dev/full").open("w") as full:
-        result = subprocess.run(
-            [sys.executable, "-m", "annotator", "evaluate", tables / "run.csv", truth],
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=ROOT,
-        )
-    assert result.returncode == 1
-    assert result.stderr == "Error: No space left on device\n"
+        arguments = command("evaluate", tables / "run.csv", tables / "truth.csv")
+        result = process(arguments, stdout=full)
+    assert (result.returncode, result.stderr) == (1, "Error: No space left on device\n")
 
 
 def test_a_reader_that_leaves_is_no_traceback(tmp_path: Path) -> None:
     rows = "".join(f"image{i},C1\n" for i in range(20_000))
     (tmp_path / "run.csv").write_text(f"ID,CUIs\n{rows}")
-    command = f"{sys.executable} -m annotator evaluate run.csv run.csv --json | head -1"
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    result = subprocess.run(
-        ["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path, env=environment
-    )
+    line = " ".join(command("evaluate", "run.csv", "run.csv", "--json")) + " | head -1"
+    result = process(["bash", "-c", line], tmp_path)
     assert (result.stdout, result.stderr) == ("{\n", "")
 
 
@@ -422,8 +358,7 @@ def test_a_reader_that_leaves_is_no_traceback(tmp_path: Path) -> None:
 
 
 def test_sample(tmp_path: Path) -> None:
-    result = invoke("sample", tmp_path / "sample", "--n", 20)
-    assert (result.exit_code, result.stdout) == (0, "")
+    done(invoke("sample", tmp_path / "sample", "--n", 20))
     assert len(list((tmp_path / "sample" / "images").iterdir())) == 20
     stats = invoke("stats", tmp_path / "sample" / "concepts.csv")
     assert stats.stdout.startswith("20 images")

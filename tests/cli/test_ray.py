@@ -7,24 +7,15 @@ import hashlib
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
-
-from annotator.cli import cli
+from invoking import PYTHONPATH, command, invoke
 
 pytestmark = pytest.mark.slow
-
-ROOT = Path(__file__).parents[2]
-
-
-def invoke(*arguments: object) -> Result:
-    return CliRunner().invoke(cli, [str(a) for a in arguments])
 
 
 @pytest.fixture(scope="module")
@@ -88,10 +79,9 @@ def test_a_cluster_of_its_own_and_nothing_else_on_stdout(place: Path) -> None:
     outputs: list[Any] = []
     for runner in ("local", "ray"):
         running = subprocess.Popen(
-            [sys.executable, "-m", "annotator", "annotate", "second", "--index", "local",
-             "--no-cache", "--runner", runner],
+            command("annotate", "second", "--index", "local", "--no-cache", "--runner", runner),
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=place,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            env=os.environ | PYTHONPATH,
         )  # fmt: skip
         if runner == "ray":  # which would say on stdout that a worker is lost
             while (worker := worker_of(running.pid)) is None:

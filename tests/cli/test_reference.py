@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import get_args
 
 import click
 import pytest
-from click.testing import CliRunner
+from invoking import ROOT, invoke
 
-from annotator.cli import SECTIONS, cli
+from annotator.cli import SECTIONS
 from annotator.cli.options import options_as
 from annotator.cli.reference import render_reference
 from annotator.cli.sections import Command, Heading, option
-
-ROOT = Path(__file__).parents[2]
 
 
 def test_the_reference_is_up_to_date() -> None:
@@ -25,14 +22,14 @@ def test_the_reference_is_up_to_date() -> None:
 
 
 def test_commands_are_listed_by_section() -> None:
-    text = CliRunner().invoke(cli, ["--help"]).stdout
+    text = invoke("--help").stdout
     places = [text.index(f"\n{heading}:\n") for heading in SECTIONS]
     assert places == sorted(places)
 
 
 @pytest.mark.parametrize("name", ["build-index", "add", "annotate", "caption", "search", "audit"])
 def test_long_help_is_in_sections(name: str) -> None:
-    text = CliRunner().invoke(cli, [name, "--help"]).stdout
+    text = invoke(name, "--help").stdout
     headings = re.findall(r"^(\w+):$", text, re.MULTILINE)
     assert headings == [heading for heading in get_args(Heading) if heading in headings]
     assert {"Input", "Index", "Encoder", "Running", "Options"} <= set(headings)
@@ -41,7 +38,7 @@ def test_long_help_is_in_sections(name: str) -> None:
 
 
 def test_few_options_are_one_list() -> None:
-    text = CliRunner().invoke(cli, ["info", "--help"]).stdout
+    text = invoke("info", "--help").stdout
     assert "\nOptions:\n  --index" in text and "\nIndex:" not in text
 
 

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from click.testing import CliRunner, Result
-
-from annotator.cli import cli
+from click.testing import Result
+from invoking import invoke, problem
 
 if TYPE_CHECKING:
     from annotator.collection import Collection
@@ -19,14 +18,7 @@ if TYPE_CHECKING:
 
 
 def search(*arguments: object) -> Result:
-    return CliRunner().invoke(cli, ["search", *(str(a) for a in arguments)])
-
-
-def refused(result: Result, code: int = 1) -> str:
-    """What a command that failed said; it never shows a traceback and prints no results."""
-    assert (result.exit_code, result.stdout) == (code, ""), result.output
-    assert "Error: " in result.stderr and "Traceback" not in result.stderr
-    return result.stderr
+    return invoke("search", *arguments)
 
 
 # By concept and by id, which need no encoder
@@ -86,7 +78,7 @@ def test_an_image_of_the_index(tuned_index: Path, tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_found(tuned_index: Path, arguments: list[str], said: str) -> None:
-    assert said in refused(search(*arguments, "--index", tuned_index))
+    assert said in problem(search(*arguments, "--index", tuned_index))
 
 
 @pytest.mark.parametrize(
@@ -103,7 +95,7 @@ def test_what_cannot_be_found(tuned_index: Path, arguments: list[str], said: str
     ],
 )
 def test_wrong_usage(tuned_index: Path, arguments: list[str], said: str) -> None:
-    assert said in refused(search(*arguments, "--index", tuned_index), code=2)
+    assert said in problem(search(*arguments, "--index", tuned_index), code=2)
 
 
 # By images and words, with a small random model that the command loads itself
@@ -140,7 +132,7 @@ def test_images_and_words(clip_index: Path, patterns: Collection, tmp_path: Path
     assert partly.stdout.count("1.000  i00") == 3 and "bad: " in partly.stdout
     assert page.read_text().count("data:image/jpeg;base64,") == 3 * (1 + 2)
     stopped = search(folder, "--index", clip_index, "--on-error", "fail")
-    assert "bad: " in refused(stopped) and "--on-error skip" in stopped.stderr
+    assert "bad: " in problem(stopped) and "--on-error skip" in stopped.stderr
     text = search("--text", "stripes, and a comma", "--index", clip_index, "--format", "csv")
     (_, (query, similar)) = csv.reader(io.StringIO(text.stdout))
     assert query == "stripes, and a comma" and len(set(similar.split(";"))) == 10

@@ -83,7 +83,6 @@ def multipart() -> Iterator[BadRequest]:
     inner = b"--inner\r\nContent-Disposition: file\r\n\r\n" + png + b"\r\n--inner--\r\n"
     kinds: dict[str, tuple[bytes, int | tuple[int, ...]]] = {
         "no boundary": (post(good, b"multipart/form-data"), 400),
-        "empty boundary": (post(good, b"multipart/form-data; boundary="), 400),
         "another boundary": (post(good, b"multipart/form-data; boundary=other"), 400),
         "boundary of 5000": (post(good, b"multipart/form-data; boundary=" + b"x" * 5000), 400),
         "boundary of odd bytes": (post(good, b"multipart/form-data; boundary=\xff\xfe"), 400),
@@ -93,11 +92,7 @@ def multipart() -> Iterator[BadRequest]:
         "empty body": (post(b"", b"multipart/form-data; boundary=x"), 400),
         "text before the first boundary": (form(b"junk", good), 400),
         "line feeds alone": (form(good.replace(b"\r\n", b"\n")), 400),
-        "no part headers": (form(part(png, disposition=b"")), 400),
-        "not form-data": (form(part(png, disposition=b"attachment; filename=a")), 400),
-        "a field among the files": (form(good, part(b"5", disposition=b"form-data; name=k")), 400),
         "thousands of parts": (form(good * 5000), 413),
-        "more files than allowed": (form(good * 33), 413),
         "a huge part header": (form(part(png, b"X: " + b"y" * 100_000)), 400),
         "a thousand part headers": (form(part(png, *[b"X: y"] * 1000)), 400),
         "part header without a colon": (form(part(png, b"nonsense")), 400),
@@ -109,10 +104,7 @@ def multipart() -> Iterator[BadRequest]:
         "base64": (form(part(b"iVBORw0KGgo=", b"Content-Transfer-Encoding: base64")), 415),
         "mixed instead of form-data": (post(good, b"multipart/mixed; boundary=" + BOUNDARY), 415),
         "json": (post(b'{"image": "AAAA"}', b"application/json"), 415),
-        "no content type": (post(png, b""), 415),
         "content type of rubbish": (post(png, b";;;=\xff\"'\\"), 415),
-        "compressed": (post(png, b"image/png", b"Content-Encoding: gzip"), 415),
-        "an empty image": (post(b"", b"image/png"), 400),
     }  # fmt: skip
     return _requests(kinds)
 
@@ -173,12 +165,9 @@ def framing() -> Iterator[BadRequest]:
     get = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n"
     refused = (400, CLOSED)  # closed where so much was still being sent that the answer is lost
     kinds: dict[str, tuple[bytes, int | tuple[int, ...]]] = {
-        "tls": (b"\x16\x03\x01\x02\0\x01\0\x01\xfc\x03\x03" + bytes(508), refused),
         "http/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", (421, *refused)),
         "http/0.9": (b"GET /\r\n\r\n", refused),
-        "no host": (b"GET /livez HTTP/1.1\r\n\r\n", 400),
         "two hosts": (get + b"Host: example.org\r\n\r\n", 400),
-        "another host": (b"GET /livez HTTP/1.1\r\nHost: evil.example\r\n\r\n", 421),
         "half a bracket for a host": (
             redirected.replace(b"localhost", b"[::1"), (307, 400, 404, 421),
         ),
@@ -203,7 +192,6 @@ def framing() -> Iterator[BadRequest]:
             plain.replace(b"Length: ", b"Length: " + b"9" * 5000), (400, 413),
         ),
         "more than its length": (post(png, length=100), 422),
-        "chunk size of letters": (chunked(b"xyz\r\nabc\r\n0\r\n\r\n"), refused),
         "negative chunk": (chunked(b"-5\r\nabcde\r\n0\r\n\r\n"), refused),
         "chunk of 2^64": (chunked(b"ffffffffffffffffff\r\nabc"), (400, 408)),
         "chunk longer than it says": (chunked(b"3\r\nabcdef\r\n0\r\n\r\n"), refused),
@@ -234,6 +222,7 @@ def cut_off() -> Iterator[BadRequest]:
     yield BadRequest("a form that stops", partial(_whole, form(part(png))[:-9]), late)
     yield BadRequest("a body drop by drop", partial(_slowly, plain, len(plain) - 60), late)
     # Without a request there is nobody to answer.
+    yield BadRequest("silence", partial(_whole, b""), gone)
     yield BadRequest("headers drop by drop", partial(_slowly, plain, 0), gone)
     yield BadRequest("half a request line", partial(_whole, b"POST /v1/anno"), gone)
 

@@ -23,6 +23,7 @@ import bad_files
 import bad_requests
 import pytest
 import schemathesis
+from asking import ROOT, serving
 from bad_files import ANY, BadFile, good_files
 from bad_requests import CLOSED, BadRequest, Pieces, form, part, post
 from hypothesis import given, settings
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs" / "service.md"
 # The network and its libraries, one image of 64 megapixels in colour with transparency, and the
 # copies of it that conversions make.
@@ -160,9 +160,7 @@ class Target:
 
 
 @pytest.fixture(scope="module")
-def target(
-    tmp_path_factory: pytest.TempPathFactory, encoder: Embedder, serving: Callable[..., Any]
-) -> Iterator[Target]:
+def target(tmp_path_factory: pytest.TempPathFactory, encoder: Embedder) -> Iterator[Target]:
     from annotator.collection import read_collection
     from annotator.indexing.build import build_index
     from annotator.phantoms import write_sample

@@ -1,15 +1,14 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from asking import build, cpu_settings, drawing
 
 from annotator.encoders.combined import CombinedEmbedder
 from service.engine import Concept, Engine, open_engine
-from service.settings import Settings
 
 if TYPE_CHECKING:
     from annotator.encoders.embedder import TorchEmbedder
@@ -25,9 +24,7 @@ def test_what_is_prepared_when_an_engine_opens(engine: Engine) -> None:
     ]
 
 
-def test_one_search_serves_requests_with_different_options(
-    engine: Engine, drawing: Callable[..., bytes]
-) -> None:
+def test_one_search_serves_requests_with_different_options(engine: Engine) -> None:
     pixels = [engine.decode(drawing(100 + i)) for i in range(4)]
     own = engine.annotator.voting
     votings = [own, replace(own, k=1), replace(own, k=12, decider="threshold"), own]
@@ -41,12 +38,7 @@ def test_one_search_serves_requests_with_different_options(
     assert seconds.keys() == {"encode", "search", "vote"} and min(seconds.values()) > 0
 
 
-def test_several_encoders_are_served(
-    tmp_path: Path,
-    tiny_embedder: TorchEmbedder,
-    build: Callable[..., None],
-    settings: Callable[..., Settings],
-) -> None:
+def test_several_encoders_are_served(tmp_path: Path, tiny_embedder: TorchEmbedder) -> None:
     both = CombinedEmbedder([tiny_embedder, tiny_embedder])
     build(tmp_path / "index", both)
-    assert open_engine(settings(tmp_path / "index"), both).annotator.embedder is both
+    assert open_engine(cpu_settings(tmp_path / "index"), both).annotator.embedder is both

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from asking import drawing
 from starlette.testclient import TestClient
 
 from service.observability import JsonFormatter, describe, log
@@ -68,9 +69,7 @@ def test_other_libraries_do_not_get_their_words_in(
 
 
 def test_requests_leave_nothing_of_themselves(
-    client: TestClient,
-    drawing: Callable[..., bytes],
-    written: Callable[[], list[dict[str, Any]]],
+    client: TestClient, written: Callable[[], list[dict[str, Any]]]
 ) -> None:
     secret = "Anybody"
     client.post(

@@ -11,13 +11,14 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
+from asking import serving
 from click.testing import CliRunner
 from PIL import Image
 
@@ -93,15 +94,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Served:
 
 
 @pytest.fixture(scope="module")
-def server(place: Served, serving: Callable[..., Any]) -> Iterator[str]:
+def server(place: Served) -> Iterator[str]:
     with serving(place.index, "--device", "cpu") as running:
         yield running.url
 
 
 @pytest.fixture(scope="module")
-def small_server(
-    place: Served, serving: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
+def small_server(place: Served, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """One that asks for a key and takes one image at a time, of 1 MiB at most."""
     keys = tmp_path_factory.mktemp("small-server") / "keys"
     keys.touch(mode=0o600)
@@ -122,6 +121,15 @@ class Tab:
 
     def upload(self, *files: Path) -> None:
         self.page.set_input_files("#files", files)
+
+    def annotate(self, *files: Path, failed: int = 0) -> None:
+        """Upload the first files of a page, and wait until all are done."""
+        self.upload(*files)
+        self.finished(len(files) - failed, failed)
+
+    def sign_in(self) -> None:
+        self.page.get_by_label("Key", exact=True).fill(KEY)
+        self.button("Use this key").click()
 
     def finished(self, done: int, failed: int = 0) -> None:
         noun = "image" if done + failed == 1 else "images"
@@ -182,19 +190,18 @@ def open_page(browser: Browser, server: str) -> Iterator[Opener]:
         assert foreign == []
 
 
-def concepts(tab: Tab) -> list[tuple[str, str]]:
-    """CUI and score of each concept shown."""
-    rows = tab.page.locator(".concept")
-    return [
-        (row.locator("code").inner_text(), row.locator(".score").inner_text()) for row in rows.all()
+def shows_concepts(tab: Tab, wanted: dict[str, Any]) -> bool:
+    """Whether it shows the CUI and score of each concept of an answer."""
+    shown = [
+        (row.locator("code").inner_text(), row.locator(".score").inner_text())
+        for row in tab.page.locator(".concept").all()
     ]
+    return shown == [(c["cui"], f"{c['score']:.2f}") for c in wanted["concepts"]]
 
 
 def full_answer(server: str, image: Path, **query: str | float) -> dict[str, Any]:
-    with image.open("rb") as file:
-        response = httpx.post(
-            f"{server}/v1/annotate", params=query, files={"image": (image.name, file)}
-        )
+    files = {"image": (image.name, image.read_bytes())}
+    response = httpx.post(f"{server}/v1/annotate", params=query, files=files)
     return dict(response.raise_for_status().json())
 
 
@@ -207,10 +214,9 @@ def test_one_image(open_page: Opener, server: str, place: Served) -> None:
     tab = open_page()
     expect(tab.page.locator("#info")).to_contain_text("Index v000001")
     expect(tab.page.get_by_text("Not for clinical use.")).to_be_visible()
-    tab.upload(place.images[0])
-    tab.finished(1)
+    tab.annotate(place.images[0])
     wanted = answer(server, place.images[0])
-    assert concepts(tab) == [(c["cui"], f"{c['score']:.2f}") for c in wanted["concepts"]]
+    assert shows_concepts(tab, wanted)
     first = wanted["concepts"][0]
     expect(tab.page.locator(".concept").first).to_contain_text(first["name"])
     expect(tab.page.locator(".facts .value").first).to_have_text(f"{wanted['expected_f1']:.2f}")
@@ -231,8 +237,7 @@ def test_one_image(open_page: Opener, server: str, place: Served) -> None:
 
 def test_several_images_one_broken_one_dicom(open_page: Opener, place: Served) -> None:
     tab = open_page()
-    tab.upload(*place.images[:6], place.broken, place.dicom)
-    tab.finished(7, failed=1)
+    tab.annotate(*place.images[:6], place.broken, place.dicom, failed=1)
     expect(tab.page.locator("#status")).to_have_text("Finished: 7 of 8 images annotated, 1 failed.")
     expect(tab.tabs()).to_have_count(8)
     tab.tabs().nth(6).click()
@@ -263,8 +268,7 @@ def test_at_most_four_requests_are_in_flight(open_page: Opener, place: Served) -
 
     tab.page.on("request", change(1))
     tab.page.on("requestfinished", change(-1))
-    tab.upload(*place.images[:9])
-    tab.finished(9)
+    tab.annotate(*place.images[:9])
     assert 2 <= most <= 4
 
 
@@ -310,8 +314,7 @@ def test_names_are_text_and_never_markup(open_page: Opener, place: Served, tmp_p
     hostile = tmp_path / '<img src=x onerror="document.title=1">.png'
     shutil.copy(place.noise, hostile)
     tab = open_page()
-    tab.upload(hostile)
-    tab.finished(1)
+    tab.annotate(hostile)
     expect(tab.page.locator(".subject-line h2")).to_have_text(hostile.name)
     assert tab.page.title() == "annotator"
 
@@ -362,8 +365,7 @@ def test_all_of_it_by_keyboard(open_page: Opener, place: Served) -> None:
 
 def test_a_concept_and_its_cases_light_up(open_page: Opener, server: str, place: Served) -> None:
     tab = open_page()
-    tab.upload(place.images[0])
-    tab.finished(1)
+    tab.annotate(place.images[0])
     wanted = answer(server, place.images[0])
     lit = tab.page.locator(".neighbor.lit")
     for concept, row in zip(wanted["concepts"], tab.page.locator(".concept").all(), strict=True):
@@ -423,8 +425,7 @@ def test_what_is_not_found_and_what_means_several(open_page: Opener, server: str
 
 def test_cases_like_one_that_is_shown(open_page: Opener, server: str, place: Served) -> None:
     tab = open_page()
-    tab.upload(place.images[0])
-    tab.finished(1)
+    tab.annotate(place.images[0])
     nearest = answer(server, place.images[0])["neighbors"][0]["id"]
     tab.page.get_by_role("button", name=f"Similar cases to {nearest}").click()
     found = tab.page.locator("#found")
@@ -444,8 +445,7 @@ def test_a_search_asks_for_the_key(open_page: Opener, small_server: str) -> None
     tab.page.get_by_label("Find cases of the index").fill("Brain")
     tab.page.keyboard.press("Enter")
     expect(tab.page.locator("#found")).to_be_hidden()
-    tab.page.get_by_label("Key", exact=True).fill(KEY)
-    tab.button("Use this key").click()
+    tab.sign_in()
     expect(tab.find("Brain").locator(".neighbor").first).to_be_visible()
 
 
@@ -481,8 +481,7 @@ def test_the_key_is_asked_for_and_forgotten(
 
 def test_a_busy_server_is_waited_for(open_page: Opener, small_server: str, place: Served) -> None:
     tab = open_page(small_server)
-    tab.page.get_by_label("Key", exact=True).fill(KEY)
-    tab.button("Use this key").click()
+    tab.sign_in()
     statuses: list[int] = []
     tab.page.on("response", lambda response: statuses.append(response.status))
     tab.upload(*place.images[:3])
@@ -495,13 +494,11 @@ def test_a_file_that_is_too_large(
     open_page: Opener, small_server: str, place: Served, tmp_path: Path
 ) -> None:
     tab = open_page(small_server)
-    tab.page.get_by_label("Key", exact=True).fill(KEY)
-    tab.button("Use this key").click()
+    tab.sign_in()
     expect(tab.page.locator("#info")).to_contain_text("Index v000001")
     large = tmp_path / "large.png"
     large.write_bytes(bytes(1_500_000))
-    tab.upload(large, place.images[0])
-    tab.finished(1, failed=1)
+    tab.annotate(large, place.images[0], failed=1)
     expect(tab.page.locator(".notice.error")).to_contain_text("1.4 MiB; the server takes 1.0 MiB")
     assert sum("/v1/annotate" in url for url in tab.requests) == 1
 
@@ -519,9 +516,9 @@ def test_without_a_server(open_page: Opener, place: Served) -> None:
 
 def test_options_change_the_answer(open_page: Opener, server: str, place: Served) -> None:
     tab = open_page()
-    tab.upload(*place.images[:2])
-    tab.finished(2)
-    before = concepts(tab)
+    tab.annotate(*place.images[:2])
+    before = answer(server, place.images[0])
+    assert shows_concepts(tab, before)
     tab.page.get_by_text("Options").click()
     tab.page.get_by_label("Neighbours that vote (k)").fill("3")
     tab.page.get_by_label("Decider").select_option("top-r")
@@ -530,11 +527,10 @@ def test_options_change_the_answer(open_page: Opener, server: str, place: Served
     tab.button("Apply to all images").click()
     expect(tab.page.locator(".neighbor")).to_have_count(2)
     wanted = answer(server, place.images[0], k=3, decider="top-r", min_score=0.6, neighbors=2)
-    assert concepts(tab) == [(c["cui"], f"{c['score']:.2f}") for c in wanted["concepts"]]
-    assert concepts(tab) != before
+    assert shows_concepts(tab, wanted) and not shows_concepts(tab, before)
     tab.button("Back to the defaults").click()
     expect(tab.page.locator(".neighbor")).to_have_count(10)
-    assert concepts(tab) == before
+    assert shows_concepts(tab, before)
     tab.page.get_by_label("Least score (0 to 1)").fill("7")
     tab.page.get_by_text("Options").click()
     tab.upload(place.images[2])  # annotated as before; the form says what is wrong with it
@@ -549,8 +545,7 @@ def test_the_run_is_valid(open_page: Opener, server: str, place: Served, tmp_pat
     awkward = tmp_path / " a,b|c d.png "
     shutil.copy(place.noise, awkward)
     tab = open_page(permissions=["clipboard-read", "clipboard-write"])
-    tab.upload(*place.images[:2], place.broken, twin, awkward)
-    tab.finished(4, failed=1)
+    tab.annotate(*place.images[:2], place.broken, twin, awkward, failed=1)
     with tab.page.expect_download() as download:
         tab.button("Download run.csv").click()
     assert download.value.suggested_filename == "run.csv"
@@ -564,27 +559,25 @@ def test_the_run_is_valid(open_page: Opener, server: str, place: Served, tmp_pat
     assert validate_run(run, ids) == []
     for row, image in zip(rows[1:], (*place.images[:2], twin, awkward), strict=True):
         assert row[1] == ";".join(c["cui"] for c in answer(server, image)["concepts"])
-    tab.page.get_by_role("button", name="Copy run.csv").click()
+    tab.button("Copy run.csv").click()
     expect(tab.button("Copied")).to_be_visible()
     assert tab.page.evaluate("() => navigator.clipboard.readText()") == run.read_text()
 
 
-@pytest.mark.parametrize("familiarity", [None, 0.0, 0.0199, 0.02])
-def test_an_unfamiliar_image_is_called_so(
-    open_page: Opener, server: str, place: Served, familiarity: float | None
-) -> None:
+def test_an_unfamiliar_image_is_called_so(open_page: Opener, server: str, place: Served) -> None:
     tab = open_page()
     body = full_answer(server, place.images[0])
-    body["results"][0]["familiarity"] = familiarity  # at the threshold, which no image meets
     tab.page.route("**/v1/annotate?*", lambda route: route.fulfill(json=body))
-    tab.upload(place.images[0])
-    tab.finished(1)
-    unfamiliar = familiarity is not None and familiarity < 0.02
-    expect(tab.page.locator(".notice.warning")).to_have_count(int(unfamiliar))
-    expect(tab.tabs().filter(has_text="resembles nothing")).to_have_count(int(unfamiliar))
-    expect(tab.page.locator("dt", has_text="Familiarity")).to_have_count(
-        int(familiarity is not None)
-    )
+    for familiarity in (None, 0.0, 0.0199, 0.02):  # at the threshold, which no image meets
+        body["results"][0]["familiarity"] = familiarity
+        tab.annotate(place.images[0])
+        unfamiliar = familiarity is not None and familiarity < 0.02
+        fact = tab.page.locator("dt", has_text="Familiarity")
+        expect(fact).to_have_count(int(familiarity is not None))
+        expect(tab.page.locator(".notice.warning")).to_have_count(int(unfamiliar))
+        expect(tab.tabs().filter(has_text="resembles nothing")).to_have_count(int(unfamiliar))
+        tab.button("Remove all").click()
+        expect(tab.tabs()).to_have_count(0)
 
 
 # For each visible text, the contrast with what is behind it (WCAG 2, success criterion 1.4.3).
@@ -615,16 +608,15 @@ CONTRASTS = r"""() => {
 }"""
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_text_can_be_read(open_page: Opener, place: Served, scheme: str) -> None:
-    tab = open_page(color_scheme=scheme, reduced_motion="reduce")
-    ground = tab.page.evaluate("() => getComputedStyle(document.body).backgroundColor")
-    assert (sum(map(int, re.findall(r"\d+", ground))) > 380) == (scheme == "light")
-    tab.upload(place.images[0], place.broken, place.noise, place.dicom)
-    tab.finished(3, failed=1)
+def test_every_text_can_be_read(open_page: Opener, place: Served) -> None:
+    tab = open_page(reduced_motion="reduce")
+    tab.annotate(place.images[0], place.broken, place.noise, place.dicom, failed=1)
     tab.page.get_by_text("Options").click()
     tab.find("Brain")
-    for i in range(4):
+    for scheme, i in product(("light", "dark"), range(4)):
+        tab.page.emulate_media(color_scheme=scheme)
+        ground = tab.page.evaluate("() => getComputedStyle(document.body).backgroundColor")
+        assert (sum(map(int, re.findall(r"\d+", ground))) > 380) == (scheme == "light")
         tab.tabs().nth(i).click()
         if tab.page.locator(".concept").count():
             tab.page.locator(".concept").first.hover()
@@ -635,10 +627,8 @@ def test_every_text_can_be_read(open_page: Opener, place: Served, scheme: str) -
 
 def test_every_control_has_a_name(open_page: Opener, small_server: str, place: Served) -> None:
     tab = open_page(small_server)
-    tab.page.get_by_label("Key", exact=True).fill(KEY)
-    tab.button("Use this key").click()
-    tab.upload(place.images[0], place.dicom)
-    tab.finished(2)
+    tab.sign_in()
+    tab.annotate(place.images[0], place.dicom)
     tab.page.get_by_text("Options").click()
     tab.page.evaluate("() => { document.querySelector('#key-form').hidden = false; }")
     session = tab.page.context.new_cdp_session(tab.page)
@@ -669,15 +659,12 @@ def test_small_windows(
     open_page: Opener, place: Served, width: int, height: int, scale: int
 ) -> None:
     tab = open_page(viewport={"width": width, "height": height}, device_scale_factor=scale)
-    tab.upload(*place.images[:5], place.broken)
-    tab.finished(5, failed=1)
+    tab.annotate(*place.images[:5], place.broken, failed=1)
     tab.page.get_by_text("Options").click()
     for i in (0, 5):
         tab.tabs().nth(i).click()
-        overflow = (
-            "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
-        )
-        assert tab.page.evaluate(overflow) == 0
+        html = "document.documentElement"
+        assert tab.page.evaluate(f"() => {html}.scrollWidth - {html}.clientWidth") == 0
     tab.page.locator("#info").scroll_into_view_if_needed()
     expect(tab.page.get_by_text("Not for clinical use.")).to_be_in_viewport()
 
@@ -687,8 +674,7 @@ def test_a_picture_for_the_documentation(open_page: Opener, place: Served) -> No
     if not target:
         pytest.skip("ANNOTATOR_SCREENSHOT names no file")
     tab = open_page(reduced_motion="reduce")
-    tab.upload(*place.images[::2][:7])
-    tab.finished(7)
+    tab.annotate(*place.images[::2][:7])
     tab.neighbors_have_pictures()
     tab.page.locator(".concept").last.hover()
     tab.page.screenshot(path=target, full_page=True)

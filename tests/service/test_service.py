@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from asking import build, cpu_settings
 from starlette.requests import Request
 from starlette.types import Message
 
@@ -14,12 +15,9 @@ from index.errors import IndexProblem, IndexUnreachable
 from service.engine import Engine, open_engine
 from service.problems import Problem
 from service.service import Service
-from service.settings import Settings
 
 if TYPE_CHECKING:
     from annotator.encoders.embedder import TorchEmbedder
-
-MakeSettings = Callable[..., Settings]
 
 
 def request(*messages: Message) -> Request:
@@ -50,9 +48,9 @@ LEAVES: Message = {"type": "http.disconnect"}
     [([LEAVES], 20, 499), ([{"type": "http.request"}, LEAVES], 20, 499), ([], 0.05, 503)],
 )
 def test_work_is_dropped_when_the_client_leaves_or_the_time_is_up(
-    engine: Engine, settings: MakeSettings, messages: list[Message], timeout_s: float, status: int
+    engine: Engine, messages: list[Message], timeout_s: float, status: int
 ) -> None:
-    service = Service(settings(Path("index"), timeout_s=timeout_s), engine)
+    service = Service(cpu_settings(Path("index"), timeout_s=timeout_s), engine)
     began, may_end = threading.Event(), threading.Event()
 
     async def run() -> None:
@@ -74,8 +72,8 @@ def test_work_is_dropped_when_the_client_leaves_or_the_time_is_up(
     asyncio.run(run())
 
 
-def test_a_search_that_is_done_in_time(engine: Engine, settings: MakeSettings) -> None:
-    service = Service(settings(Path("index")), engine)
+def test_a_search_that_is_done_in_time(engine: Engine) -> None:
+    service = Service(cpu_settings(Path("index")), engine)
     assert searched(service, request(), lambda given: given is engine)
 
 
@@ -83,13 +81,9 @@ def test_a_search_that_is_done_in_time(engine: Engine, settings: MakeSettings) -
     ("error", "reloads"), [(IndexUnreachable("away"), False), (IndexProblem("dropped"), True)]
 )
 def test_a_version_that_is_gone_from_its_server_is_reloaded(
-    engine: Engine,
-    settings: MakeSettings,
-    monkeypatch: pytest.MonkeyPatch,
-    error: IndexProblem,
-    reloads: bool,
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, error: IndexProblem, reloads: bool
 ) -> None:
-    service = Service(settings(Path("index")), engine)
+    service = Service(cpu_settings(Path("index")), engine)
     asked: list[int] = []
     monkeypatch.setattr(service, "reload_soon", lambda: asked.append(1))
 
@@ -103,17 +97,15 @@ def test_a_version_that_is_gone_from_its_server_is_reloaded(
 
 
 @pytest.fixture
-def changing(
-    tmp_path: Path, tiny_embedder: TorchEmbedder, build: Callable[..., None], settings: MakeSettings
-) -> Service:
+def changing(tmp_path: Path, tiny_embedder: TorchEmbedder) -> Service:
     """A service over an index of its own."""
     build(tmp_path / "index", tiny_embedder)
-    given = settings(tmp_path / "index")
+    given = cpu_settings(tmp_path / "index")
     return Service(given, open_engine(given, tiny_embedder))
 
 
 def test_reloading_keeps_the_weights_and_swaps_the_index(
-    changing: Service, tiny_embedder: TorchEmbedder, build: Callable[..., None]
+    changing: Service, tiny_embedder: TorchEmbedder
 ) -> None:
     first = changing.engine
     assert not asyncio.run(changing.reload()) and changing.engine is first
@@ -124,9 +116,7 @@ def test_reloading_keeps_the_weights_and_swaps_the_index(
     assert len(first.stored) == 12  # requests under way go on with it
 
 
-def test_a_bad_version_leaves_the_old_one(
-    changing: Service, tiny_embedder: TorchEmbedder, build: Callable[..., None]
-) -> None:
+def test_a_bad_version_leaves_the_old_one(changing: Service, tiny_embedder: TorchEmbedder) -> None:
     first = changing.engine
     build(Path(changing.settings.index), tiny_embedder, n=9)
     vectors = Path(changing.settings.index) / "v000002" / "vectors.npy"
