@@ -11,7 +11,7 @@ from PIL import Image
 
 from annotator.errors import ImageError
 from annotator.images.decode import decode
-from annotator.images.ordered_map import in_threads
+from annotator.images.ordered_map import ordered_map
 from annotator.images.ref import ImageRef
 from index.progress import track
 
@@ -26,7 +26,7 @@ def make_glances(refs: Sequence[ImageRef], *, workers: int) -> NDArray[np.uint8]
         workers: Threads.
     """
     glances = np.zeros((len(refs), SIDE, SIDE), np.uint8)
-    with contextlib.closing(in_threads(glance_at, refs, workers=workers)) as made:
+    with contextlib.closing(ordered_map(glance_at, refs, workers=workers)) as made:
         for i, glance in enumerate(track(made, total=len(refs), label="Looking")):
             glances[i] = glance
     return glances

@@ -1,4 +1,4 @@
-"""From a string to an encoder. Weights load as tensors only, never by unpickling."""
+"""Encoders by name. Weights load as tensors only, never by unpickling."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def make_embedder(
     precision: Precision = "auto",
     frames: Frames = "middle",
 ) -> Embedder:
-    """Load the encoder that `name` says, or several of them joined by "+".
+    """Load an encoder by name, or several joined by "+".
 
     Args:
         name: One of
@@ -111,13 +111,13 @@ def _local_file(path: Path) -> Encoder:
 
 
 def has_text_tower(name: str) -> bool:
-    """Whether an encoder is of a kind that has one."""
+    """Whether an encoder of this name has a text tower."""
     kind, _, rest = name.partition(":")
     return kind in ("open_clip", "hf-hub", "local-dir") and bool(rest) and "+" not in name
 
 
 def open_clip_model(name: str) -> tuple[str, Any] | None:
-    """An open_clip model whole, with its text tower; None if the encoder is of another kind.
+    """Load an open_clip model with its text tower; None if the encoder is of another kind.
 
     Args:
         name: As for `make_embedder`.

@@ -1,4 +1,4 @@
-"""The text tower of an open_clip model: words to vectors among those of images."""
+"""The text tower of an open_clip model: texts to vectors in the space of images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from annotator.errors import AnnotatorError
 
 
 class TextTower:
-    """Texts to vectors that are compared with an encoder's vectors of images.
+    """Encoder of texts, whose vectors are compared with those of images.
 
     In fp32 on the CPU, whatever the images were encoded with: a text is encoded in milliseconds.
 
@@ -34,7 +34,7 @@ class TextTower:
         self._model.visual = None
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """float32[n, dim], each row of unit norm; what is too long for the model is cut off.
+        """Texts to float32[n, dim], each row of unit norm; long texts are truncated.
 
         Raises:
             AnnotatorError: The model returned a vector that is zero or not finite.

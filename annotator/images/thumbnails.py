@@ -1,4 +1,4 @@
-"""Small pictures of images, for people to look at."""
+"""Thumbnails: small JPEGs of images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from PIL import Image
 
 from annotator.errors import ImageError
 from annotator.images.decode import decode
-from annotator.images.ordered_map import in_threads
+from annotator.images.ordered_map import ordered_map
 from annotator.images.ref import ImageRef
 
 SIDE = 192  # pixels of the longer side
@@ -17,21 +17,16 @@ _QUALITY = 80
 
 
 def make_thumbnails(refs: Sequence[ImageRef], *, workers: int) -> Generator[bytes, None, None]:
-    """Small JPEGs of `refs`, in their order; an image that cannot be read gives b"".
-
-    Args:
-        refs: The images.
-        workers: Threads.
-    """
-    return in_threads(make_thumbnail, refs, workers=workers)
+    """Thumbnails of `refs` in their order, made in threads; see `make_thumbnail`."""
+    return ordered_map(make_thumbnail, refs, workers=workers)
 
 
 def make_thumbnail(ref: ImageRef) -> bytes:
-    """A small JPEG of an image; b"" if it cannot be read."""
+    """A JPEG of at most `SIDE` pixels a side; b"" if the image cannot be read."""
     try:
         picture = decode(ref.read(), at_least=SIDE)[0]
     except ImageError:
-        return b""  # it was readable when it was embedded, and the cases go on counting
+        return b""  # it was readable when it was embedded, and the case still counts
     picture.thumbnail((SIDE, SIDE), Image.Resampling.BICUBIC)
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=_QUALITY, optimize=True)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from annotator.encoders.embedder import Encoder, TorchEmbedder, filled_up
+from annotator.encoders.embedder import Encoder, TorchEmbedder, pad_batch
 from annotator.encoders.preprocess import Preprocess
 from annotator.encoders.registry import DEFAULT, make_embedder
 from annotator.encoders.torch_setup import Precision, make_torchvision_importable
@@ -172,7 +172,7 @@ def test_layers_were_folded_and_memory_is_channels_last() -> None:
 )
 def test_batches_of_a_few_sizes(n: int, wanted: int) -> None:
     pixels = np.random.default_rng(n).integers(1, 256, (n, 4, 4, 3), np.uint8)
-    filled = filled_up(pixels, (1, 16, 128))
+    filled = pad_batch(pixels, (1, 16, 128))
     assert filled.shape == (wanted, 4, 4, 3) and filled.dtype == np.uint8
     assert np.array_equal(filled[:n], pixels) and not filled[n:].any()
     assert filled.flags.c_contiguous

@@ -206,7 +206,7 @@ def test_closing_early_keeps_what_was_done_and_does_no_more(
         assert sorted(read) == list(range(20))
         assert all(cache.get(content_key(png(i))) is not None for i in read)
     assert torch.get_num_threads() == threads
-    assert not [t for t in threading.enumerate() if t.name.startswith("embed")]
+    assert not [t for t in threading.enumerate() if t.name.startswith("ordered_map")]
 
 
 @pytest.mark.parametrize(("workers", "batch_size"), [(1, 3), (2, 4), (4, 2)])

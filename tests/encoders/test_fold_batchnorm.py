@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from annotator.encoders.fold import fold_batchnorm
+from annotator.encoders.fold_batchnorm import fold_batchnorm
 from annotator.encoders.torch_setup import make_torchvision_importable
 
 EXAMPLE = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
