@@ -178,14 +178,8 @@ class TorchEmbedder:
                 f"not {pixels.dtype}{list(pixels.shape)}"
             )
         vectors = self._run(lambda: self._forward(pixels))
-        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-        if not np.all(np.isfinite(norms) & (norms > 0)):
-            raise AnnotatorError(
-                f"The encoder {self.name} returned a vector that is zero or not finite.",
-                "Its weights are damaged, or overflow in this precision: try --precision fp32.",
-            )
-        unit: NDArray[np.float32] = vectors / norms
-        return unit
+        hint = "Its weights are damaged, or overflow in this precision: try --precision fp32."
+        return to_unit_norm(vectors, f"The encoder {self.name}", hint)
 
     def position_contributions(self, frame: Image.Image) -> list[ContributionMap] | None:
         return self._run(lambda: self._position_contributions(frame))
@@ -240,6 +234,19 @@ class TorchEmbedder:
             output = self._model(self._batch(pixels))
             vectors: NDArray[np.float32] = output[:n].float().cpu().numpy()
         return vectors
+
+
+def to_unit_norm(vectors: NDArray[np.float32], source: str, hint: str) -> NDArray[np.float32]:
+    """Scale each row of float32[n, dim] to unit norm.
+
+    Raises:
+        AnnotatorError: A row is zero or not finite; the message names `source`.
+    """
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    if not np.all(np.isfinite(norms) & (norms > 0)):
+        raise AnnotatorError(f"{source} returned a vector that is zero or not finite.", hint)
+    unit: NDArray[np.float32] = vectors / norms
+    return unit
 
 
 def pad_batch(pixels: NDArray[np.uint8], sizes: Sequence[int]) -> NDArray[np.uint8]:

@@ -180,15 +180,9 @@ def _open_clip_encoder(model_name: str, pretrained: str | None) -> Encoder:
     # The weights alone do not tell the number of heads or the activation.
     described = {key: network.get(key) for key in ("embed_dim", "quick_gelu", "vision_cfg")}
     config = visual.preprocess_cfg
-    size = config["size"]
+    size = config["size"] if isinstance(config["size"], int) else config["size"][0]
     resize: dict[str, Resize] = {"shortest": "crop", "longest": "letterbox", "squash": "stretch"}
-    preprocess = Preprocess(
-        size=int(size if isinstance(size, int) else size[0]),
-        resize=resize[config["resize_mode"]],
-        interpolation="bilinear" if config["interpolation"] == "bilinear" else "bicubic",
-        mean=_three(config["mean"]),
-        std=_three(config["std"]),
-    )
+    preprocess = _preprocess(size, resize[config["resize_mode"]], config)
     return Encoder(visual, preprocess, f"open_clip {json.dumps(described, sort_keys=True)}")
 
 
@@ -211,15 +205,8 @@ def _timm_encoder(model: Any) -> Encoder:
     from timm.data.config import resolve_model_data_config
 
     config = resolve_model_data_config(model)  # type: ignore[no-untyped-call]
-    interpolation = "bilinear" if config["interpolation"] == "bilinear" else "bicubic"
     # timm's own evaluation crops the centre; findings at the border of a radiograph count here.
-    preprocess = Preprocess(
-        size=int(config["input_size"][-1]),
-        resize="letterbox",
-        interpolation=interpolation,  # type: ignore[arg-type]
-        mean=_three(config["mean"]),
-        std=_three(config["std"]),
-    )
+    preprocess = _preprocess(config["input_size"][-1], "letterbox", config)
     return Encoder(model, preprocess, f"timm {model.pretrained_cfg['architecture']}")
 
 
@@ -236,6 +223,17 @@ def explained(name: str) -> Iterator[None]:
             "Check the name and the files; weights that are not on disk come from a hub, "
             "over the network.",
         ) from error
+
+
+def _preprocess(size: Any, resize: Resize, config: Any) -> Preprocess:
+    """Preprocessing with interpolation, mean and std from timm or open_clip."""
+    return Preprocess(
+        size=int(size),
+        resize=resize,
+        interpolation="bilinear" if config["interpolation"] == "bilinear" else "bicubic",
+        mean=_three(config["mean"]),
+        std=_three(config["std"]),
+    )
 
 
 def _three(values: Any) -> tuple[float, float, float]:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from annotator.encoders.embedder import to_unit_norm
 from annotator.encoders.fingerprint import Fingerprint, weights_digest
 from annotator.encoders.registry import explained, open_clip_model
 from annotator.errors import AnnotatorError
@@ -42,14 +43,7 @@ class TextTower:
         with torch.inference_mode():
             tokens = self._tokenizer(list(texts))
             vectors: NDArray[np.float32] = self._model.encode_text(tokens).float().numpy()
-        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-        if not np.all(np.isfinite(norms) & (norms > 0)):
-            raise AnnotatorError(
-                f"The text tower of {self.name} returned a vector that is zero or not finite.",
-                "Its weights are damaged.",
-            )
-        unit: NDArray[np.float32] = vectors / norms
-        return unit
+        return to_unit_norm(vectors, f"The text tower of {self.name}", "Its weights are damaged.")
 
 
 def make_text_tower(name: str, fingerprint: Fingerprint) -> TextTower:
