@@ -1,4 +1,4 @@
-"""Images to unit vectors: encoders, their preprocessing, and a cache of what they computed.
+"""Encoders of images as unit vectors, their preprocessing, runners and cache.
 
 Importing this package does not import torch; `make_embedder` does.
 """

@@ -1,4 +1,4 @@
-"""One setting of the C library that a third of the encoder's speed hangs on."""
+"""Setting of the C library's memory allocator, worth a third of the encoder's speed."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Vectors that were computed before, by content and fingerprint, in one SQLite file.
+"""Cache of image vectors by content hash and encoder fingerprint, in one SQLite file.
 
-This is what makes a killed build continue and a second one embed only what is new.
+A killed build continues from it, and the next build embeds only what is new.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import sqlite3
 import threading
 import time
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ _PATIENCE = 60.0  # seconds that another process may keep the file locked
 
 
 def content_key(data: bytes) -> bytes:
-    """sha256 of an image file's bytes: the same picture under another name is the same work."""
+    """sha256 of an image file's bytes: a renamed file is not embedded again."""
     return hashlib.sha256(data).digest()
 
 
@@ -56,7 +56,7 @@ class EmbeddingCache:
                 raise
 
     def get(self, content: bytes) -> NDArray[np.float32] | None:
-        """The float32[dim] vector of an image with this content key, if it is known."""
+        """The float32[dim] vector of this content key; None if it is absent or damaged."""
         with self._lock, self._explained():
             row = self._db.execute(
                 "SELECT checksum, vector FROM vectors WHERE fingerprint = ? AND content = ?",
@@ -70,7 +70,7 @@ class EmbeddingCache:
         return np.frombuffer(blob, dtype="<f4").astype(np.float32)
 
     def contents(self) -> list[bytes]:
-        """Content keys of the images whose vectors are known; some may turn out to be damaged."""
+        """Content keys with a vector; some vectors may turn out to be damaged."""
         with self._lock, self._explained():
             rows = self._db.execute(
                 "SELECT content FROM vectors WHERE fingerprint = ?", (self._fingerprint,)
@@ -78,7 +78,7 @@ class EmbeddingCache:
             return [content for (content,) in rows]
 
     def put(self, items: Iterable[tuple[bytes, NDArray[np.float32]]]) -> None:
-        """Keep vectors by content key; all of them or, if the process dies, none."""
+        """Store vectors by content key in one transaction."""
         rows = []
         for content, vector in items:
             blob = vector.astype("<f4").tobytes()
@@ -87,10 +87,7 @@ class EmbeddingCache:
             self._db.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?, ?)", rows)
 
     def forget(self, contents: Iterable[bytes]) -> None:
-        """Delete what is known of images with these content keys, for every encoder.
-
-        Their bytes in the file are overwritten.
-        """
+        """Delete the vectors of these content keys, of every encoder, and overwrite their bytes."""
         with self._lock, self._explained():
             self._db.execute("PRAGMA secure_delete=ON")
             with self._db:
@@ -100,7 +97,6 @@ class EmbeddingCache:
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def close(self) -> None:
-        """Release the file."""
         with self._lock:
             self._db.close()
 
@@ -110,8 +106,16 @@ class EmbeddingCache:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _explained(self) -> _Explained:
-        return _Explained(self.path)
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn SQLite's errors into one that names the file."""
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise AnnotatorError(
+                f"The embedding cache {self.path} cannot be used: {error}",
+                "Delete the file (vectors are computed again), or run with --no-cache.",
+            ) from error
 
 
 def _set_up(database: sqlite3.Connection) -> None:
@@ -132,22 +136,3 @@ def _set_up(database: sqlite3.Connection) -> None:
             if not busy or time.monotonic() > deadline:
                 raise
             time.sleep(0.01)
-
-
-class _Explained:
-    """Turns SQLite's errors into one that names the file."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(
-        self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None
-    ) -> None:
-        if isinstance(error, (sqlite3.Error, OSError)):
-            raise AnnotatorError(
-                f"The embedding cache {self._path} cannot be used: {error}",
-                "Delete the file (vectors are computed again), or run with --no-cache.",
-            ) from error

@@ -1,4 +1,4 @@
-"""Several encoders, or one at several sizes, as one."""
+"""Concatenation of several encoders, or of one at several sizes."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from annotator.encoders.contributions import ContributionMap
 from annotator.encoders.embedder import Embedder
 from annotator.encoders.fingerprint import Fingerprint
-from annotator.encoders.positions import PositionMap
 
 if TYPE_CHECKING:
     from PIL import Image
 
 
 class CombinedEmbedder:
-    """An `Embedder` whose vectors are those of its parts side by side, each counting the same.
+    """An `Embedder` that concatenates the vectors of its parts with equal weight.
 
-    An image costs what it costs in all parts together; it is decoded once.
+    An image is decoded once, at the largest size that a part needs.
 
     Args:
         parts: At least two, with the same frames.
@@ -46,12 +46,11 @@ class CombinedEmbedder:
         )
 
     def prepare(self, frames: Sequence[Image.Image]) -> NDArray[np.uint8]:
-        """Decoded frames of one image to uint8[frames, bytes], the parts' pixels in a row."""
+        """Decoded frames of one image to uint8[frames, bytes]: the pixels of each part in turn."""
         pixels = [part.prepare(frames) for part in self._parts]
         return np.hstack([p.reshape(len(p), -1) for p in pixels])
 
     def embed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """What `prepare` made of n frames to float32[n, dim], each row of unit norm."""
         vectors, start = [], 0
         for part in self._parts:
             shape = (part.image_size, part.image_size, 3)
@@ -63,18 +62,19 @@ class CombinedEmbedder:
         unit: NDArray[np.float32] = joined / np.linalg.norm(joined, axis=1, keepdims=True)
         return unit
 
-    def positions(self, frame: Image.Image) -> list[PositionMap] | None:
-        """What each position adds, if all parts can say so; as `Embedder.positions`."""
-        return self._joined([part.positions(frame) for part in self._parts])
+    def position_contributions(self, frame: Image.Image) -> list[ContributionMap] | None:
+        return self._joined([part.position_contributions(frame) for part in self._parts])
 
-    def patches(self, frame: Image.Image) -> list[PositionMap] | None:
-        """What each patch says, if all parts have patches; as `Embedder.patches`."""
-        return self._joined([part.patches(frame) for part in self._parts])
+    def patch_contributions(self, frame: Image.Image) -> list[ContributionMap] | None:
+        return self._joined([part.patch_contributions(frame) for part in self._parts])
 
-    def _joined(self, maps_of_parts: list[list[PositionMap] | None]) -> list[PositionMap] | None:
+    def _joined(
+        self, maps_of_parts: list[list[ContributionMap] | None]
+    ) -> list[ContributionMap] | None:
+        """The maps of all parts as maps of the joint vector; None if a part has none."""
         starts = np.cumsum([0, *(part.dim for part in self._parts)]).tolist()
         share = len(self._parts) ** -0.5  # each part is of unit norm
-        joined: list[PositionMap] = []
+        joined: list[ContributionMap] = []
         for start, maps in zip(starts, maps_of_parts, strict=False):
             if maps is None:
                 return None

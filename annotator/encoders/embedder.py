@@ -1,4 +1,4 @@
-"""An encoder with everything fixed that shapes its vectors."""
+"""Embedders: a network with its preprocessing, device and precision, as images to unit vectors."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from annotator.encoders.allocator import keep_freed_memory
+from annotator.encoders.contributions import ContributionMap, patch_vectors, pooled_map
 from annotator.encoders.fingerprint import Fingerprint, weights_digest
-from annotator.encoders.fold import fold_batchnorm
-from annotator.encoders.positions import PositionMap, averaged_map, patch_vectors
+from annotator.encoders.fold_batchnorm import fold_batchnorm
 from annotator.encoders.preprocess import DECODER_VERSION, Box, Preprocess
 from annotator.encoders.torch_setup import (
     Device,
@@ -35,16 +35,16 @@ _T = TypeVar("_T")
 
 
 class Embedder(Protocol):
-    """What the rest of the product knows of an encoder.
+    """Interface of encoders.
 
     Attributes:
         name: The string that chose it, such as "timm:resnet50".
         dim: Length of its vectors.
-        blocks: Lengths of the parts of a vector that count the same, in order; they add up to dim.
-        fingerprint: What its vectors depend on.
-        frames: Which frames of a multi-frame image it wants.
+        blocks: Lengths of the parts of a vector that have equal norm, in order; their sum is dim.
+        fingerprint: Everything that its vectors depend on.
+        frames: Which frames of a multi-frame image are used.
         image_size: The smallest side in pixels that an image may be decoded to.
-        batch_size: How many images it encodes fastest at once.
+        batch_size: Fastest number of images at once.
     """
 
     name: str
@@ -63,29 +63,29 @@ class Embedder(Protocol):
         """uint8[n, size, size, 3] to float32[n, dim], each row of unit norm. Thread-safe."""
         ...
 
-    def positions(self, frame: Image.Image) -> list[PositionMap] | None:
-        """What each position of a picture adds to its vector, which is their sum; None where the
-        vector is no sum over positions. Not while other threads embed.
+    def position_contributions(self, frame: Image.Image) -> list[ContributionMap] | None:
+        """Exact contributions of the positions of a picture, whose sum is its vector; None where
+        the vector is no sum over positions. Not thread-safe.
         """
         ...
 
-    def patches(self, frame: Image.Image) -> list[PositionMap] | None:
-        """Each patch's share of the mean of the unit vectors that the encoder would give for each
-        patch alone, which is near the picture's vector; None where the encoder has no patches. Not
-        while other threads embed.
+    def patch_contributions(self, frame: Image.Image) -> list[ContributionMap] | None:
+        """Contributions of the patches of a picture: the unit vectors that the encoder gives for
+        each patch alone, divided by their number. Their sum is close to the picture's vector; None
+        where the encoder has no patches. Not thread-safe.
         """
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Encoder:
-    """A network as a maker hands it over: fp32, on the CPU, in evaluation mode.
+    """A loaded network and its preprocessing: fp32, on the CPU, in evaluation mode.
 
     Attributes:
         model: float32[n, 3, size, size] to float32[n, dim].
-        preprocess: How it wants its input.
+        preprocess: Of its input.
         architecture: For the fingerprint.
-        blocks: Lengths of the parts of a vector that count the same; None for one part.
+        blocks: As `Embedder.blocks`; None for one part.
     """
 
     model: nn.Module
@@ -102,7 +102,7 @@ class TorchEmbedder:
 
     Args:
         name: The string that chose the encoder.
-        encoder: Its model is taken over and changed in place.
+        encoder: Its model is changed in place.
         device: "auto" takes CUDA where there is one.
         precision: "auto" takes bf16 where the hardware multiplies it natively, else fp32.
         frames: Which frames of multi-frame images are used.
@@ -161,12 +161,11 @@ class TorchEmbedder:
         )
 
     def prepare(self, frames: Sequence[Image.Image]) -> NDArray[np.uint8]:
-        """Decoded frames of one image to uint8[frames, size, size, 3]."""
         pixels = [self._preprocess(frame) for frame in frames]
         return pixels[0][None] if len(pixels) == 1 else np.stack(pixels)
 
     def embed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """uint8[n, size, size, 3] to float32[n, dim], each row of unit norm.
+        """See `Embedder.embed`.
 
         Raises:
             AnnotatorError: The network returned a vector that is zero or not finite.
@@ -179,58 +178,45 @@ class TorchEmbedder:
                 f"not {pixels.dtype}{list(pixels.shape)}"
             )
         vectors = self._run(lambda: self._forward(pixels))
-        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-        if not np.all(np.isfinite(norms) & (norms > 0)):
-            raise AnnotatorError(
-                f"The encoder {self.name} returned a vector that is zero or not finite.",
-                "Its weights are damaged, or overflow in this precision: try --precision fp32.",
-            )
-        unit: NDArray[np.float32] = vectors / norms
-        return unit
+        hint = "Its weights are damaged, or overflow in this precision: try --precision fp32."
+        return to_unit_norm(vectors, f"The encoder {self.name}", hint)
 
-    def positions(self, frame: Image.Image) -> list[PositionMap] | None:
-        """What each position of a picture adds to its vector, which is their sum; None where the
-        vector is no sum over positions. Not while other threads embed.
-        """
-        return self._run(lambda: self._positions(frame))
+    def position_contributions(self, frame: Image.Image) -> list[ContributionMap] | None:
+        return self._run(lambda: self._position_contributions(frame))
 
-    def patches(self, frame: Image.Image) -> list[PositionMap] | None:
-        """Each patch's share of the mean of the unit vectors that the encoder would give for each
-        patch alone, which is near the picture's vector; None where the encoder has no patches. Not
-        while other threads embed.
-        """
-        return self._run(lambda: self._patches(frame))
+    def patch_contributions(self, frame: Image.Image) -> list[ContributionMap] | None:
+        return self._run(lambda: self._patch_contributions(frame))
 
     def _run(self, work: Callable[[], _T]) -> _T:
-        """Do `work` where the network runs."""
+        """Do `work` in the thread of the network."""
         return work() if self._thread is None else self._thread.submit(work).result()
 
-    def _positions(self, frame: Image.Image) -> list[PositionMap] | None:
+    def _position_contributions(self, frame: Image.Image) -> list[ContributionMap] | None:
         with torch.inference_mode():
             batch = self._batch(self.prepare([frame]))
             raw = float(torch.linalg.norm(self._model(batch).float()))
-            own = getattr(self._model, "positions", None)
+            own = getattr(self._model, "position_contributions", None)
             if own is not None:
                 parts = [part[0].movedim(0, 2) for part in own(batch)]
             else:
-                map_ = averaged_map(self._model, batch)
+                map_ = pooled_map(self._model, batch)
                 if map_ is None:
                     return None
                 parts = [map_ / map_[..., 0].numel()]
         starts = np.cumsum([0, *(part.shape[2] for part in parts)]).tolist()
         return [
-            PositionMap(start, part.cpu().numpy(), self._box(frame)).within(0, 1 / raw)
+            ContributionMap(start, part.cpu().numpy(), self._box(frame)).within(0, 1 / raw)
             for start, part in zip(starts, parts, strict=False)
         ]
 
-    def _patches(self, frame: Image.Image) -> list[PositionMap] | None:
+    def _patch_contributions(self, frame: Image.Image) -> list[ContributionMap] | None:
         with torch.inference_mode():
             vectors = patch_vectors(self._model, self._batch(self.prepare([frame])))
             if vectors is None:
                 return None
             unit = nn.functional.normalize(vectors, dim=2)
             shares = (unit / unit[..., 0].numel()).cpu().numpy()
-        return [PositionMap(0, shares, self._box(frame))]
+        return [ContributionMap(0, shares, self._box(frame))]
 
     def _box(self, frame: Image.Image) -> Box:
         return self._preprocess.box(frame.width, frame.height)
@@ -243,18 +229,30 @@ class TorchEmbedder:
     def _forward(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         n = len(pixels)
         if self._thread is not None:
-            pixels = filled_up(pixels, (1, 16, self.batch_size))
+            pixels = pad_batch(pixels, (1, 16, self.batch_size))
         with torch.inference_mode():
             output = self._model(self._batch(pixels))
             vectors: NDArray[np.float32] = output[:n].float().cpu().numpy()
         return vectors
 
 
-def filled_up(pixels: NDArray[np.uint8], sizes: Sequence[int]) -> NDArray[np.uint8]:
-    """With black images at its end, so that there are as many as the next of `sizes`.
+def to_unit_norm(vectors: NDArray[np.float32], source: str, hint: str) -> NDArray[np.float32]:
+    """Scale each row of float32[n, dim] to unit norm.
 
-    cuDNN makes a plan for each number of images that it meets, which takes some seconds; encoding
-    images for nothing takes milliseconds.
+    Raises:
+        AnnotatorError: A row is zero or not finite; the message names `source`.
+    """
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    if not np.all(np.isfinite(norms) & (norms > 0)):
+        raise AnnotatorError(f"{source} returned a vector that is zero or not finite.", hint)
+    unit: NDArray[np.float32] = vectors / norms
+    return unit
+
+
+def pad_batch(pixels: NDArray[np.uint8], sizes: Sequence[int]) -> NDArray[np.uint8]:
+    """Pad a batch with black images to the next of `sizes`.
+
+    cuDNN plans each new batch size for seconds; encoding the padding takes milliseconds.
 
     Args:
         pixels: uint8[n, size, size, 3].

@@ -1,4 +1,4 @@
-"""What makes two vectors comparable: the same weights, preprocessing and precision."""
+"""Fingerprints of encoders: vectors of equal fingerprints are comparable."""
 
 from __future__ import annotations
 
@@ -44,12 +44,11 @@ class Fingerprint:
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON types."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Fingerprint:
-        """The reverse of to_dict; other fields are passed over.
+        """The reverse of `to_dict`; unknown fields are ignored.
 
         Raises:
             AnnotatorError: A field is missing.

@@ -1,7 +1,4 @@
-"""Many images to vectors: reading, decoding and encoding overlap, in bounded memory, in order.
-
-This is the local runner; `annotator.encoders.runners` has the others.
-"""
+"""The local runner: reads, decodes and encodes images in threads, in order, in bounded memory."""
 
 from __future__ import annotations
 
@@ -21,23 +18,23 @@ from annotator.encoders.embedder import Embedder
 from annotator.encoders.torch_setup import threads_per_operation
 from annotator.errors import ImageError
 from annotator.images.decode import decode
-from annotator.images.ordered_map import in_threads
+from annotator.images.ordered_map import ordered_map
 from annotator.images.ref import ImageRef
 from annotator.images.remote import is_url
 
 _MOST_WORKERS = 16
-_WAITERS = 4  # for one core, where reading waits for an object store
+_REMOTE_THREADS_PER_CORE = 4  # reading mostly waits for the object store
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """What became of one image: a vector, or the reason why there is none.
+    """Result of embedding one image: a vector, or the reason why there is none.
 
     Attributes:
         ref: The image.
         vector: float32[dim] of unit norm, or None.
         error: Why there is no vector, or None.
-        cached: Whether the vector was known before.
+        cached: Whether the vector comes from the cache.
         content: sha256 of the image file; empty if it could not be read.
     """
 
@@ -48,38 +45,29 @@ class Embedded:
     content: bytes = b""
 
 
-class Known(Protocol):
-    """Where vectors are looked up by content and kept: an `EmbeddingCache`, or a stand-in."""
+class VectorCache(Protocol):
+    """Interface of caches of vectors by content key."""
 
-    def get(self, content: bytes) -> NDArray[np.float32] | None:
-        """The vector of an image with this content key, if it is known."""
-        ...
+    def get(self, content: bytes) -> NDArray[np.float32] | None: ...
 
-    def put(self, items: Iterable[tuple[bytes, NDArray[np.float32]]]) -> None:
-        """Keep vectors by content key."""
-        ...
+    def put(self, items: Iterable[tuple[bytes, NDArray[np.float32]]]) -> None: ...
 
 
-class AsFound:
-    """A cache as it is when a run begins: what the run itself adds is not looked up.
+class CacheSnapshot:
+    """A view of a cache as it was when a run began: what the run adds is stored but not found.
 
-    Otherwise the second of two equal images would sometimes be known and sometimes not, and with it
-    the size of its batch, on which the last bits of the batch's vectors may depend in fp32.
-
-    Args:
-        cache: Where vectors are looked up and kept.
+    Otherwise it would be a matter of timing whether the second of two equal images is found, and
+    with it the size of its batch, on which the last bits of a vector may depend in fp32.
     """
 
-    def __init__(self, cache: Known) -> None:
+    def __init__(self, cache: VectorCache) -> None:
         self._cache = cache
         self._added: set[bytes] = set()
 
     def get(self, content: bytes) -> NDArray[np.float32] | None:
-        """The vector of an image with this content key, if it was known before."""
         return None if content in self._added else self._cache.get(content)
 
     def put(self, items: Iterable[tuple[bytes, NDArray[np.float32]]]) -> None:
-        """Keep vectors by content key."""
         kept = list(items)
         self._added.update(content for content, _ in kept)
         self._cache.put(kept)
@@ -91,16 +79,13 @@ def cpu_count() -> int:
 
 
 def default_workers(refs: Sequence[ImageRef] = ()) -> int:
-    """Threads where none are asked for: one a core, 16 at most.
-
-    Four times as many where `refs` lie in an object store, whose answers they mostly wait for.
-    """
-    return min(cpu_count(), _MOST_WORKERS) * waiters(refs)
+    """Default number of threads: one per core, at most 16; four times that for object stores."""
+    return min(cpu_count(), _MOST_WORKERS) * threads_per_core(refs)
 
 
-def waiters(refs: Sequence[ImageRef]) -> int:
-    """How many threads keep a core busy that reads and encodes `refs`."""
-    return _WAITERS if any(is_url(ref.where) for ref in refs) else 1
+def threads_per_core(refs: Sequence[ImageRef]) -> int:
+    """Number of threads that keep a core busy with reading and encoding `refs`."""
+    return _REMOTE_THREADS_PER_CORE if any(is_url(ref.where) for ref in refs) else 1
 
 
 def embed_images(
@@ -111,7 +96,7 @@ def embed_images(
     batch_size: int | None = None,
     workers: int | None = None,
 ) -> Generator[Embedded, None, None]:
-    """Embed `refs`, yielding in their order.
+    """Embed images in threads, yielding results in order.
 
     Each worker thread takes a batch all the way: read, hash, look up, decode, encode. On a CPU the
     workers share the cores evenly (every torch operation runs on cores / workers threads), which
@@ -122,28 +107,28 @@ def embed_images(
     generator (Ctrl-C included) waits for the batches under way, so that the cache has them.
 
     Args:
-        refs: What to embed.
+        refs: The images.
         embedder: Used from several threads.
-        cache: Where vectors are looked up and kept, or None.
-        batch_size: Images that the encoder takes at once; None for what suits it.
+        cache: Vectors by content, read and written; or None.
+        batch_size: Images that are encoded at once; None for the embedder's own.
         workers: Threads; None for `default_workers`.
 
     Raises:
-        AnnotatorError: The encoder or the cache failed, which no other image would survive.
+        AnnotatorError: The encoder or the cache failed.
     """
     workers = workers or default_workers(refs)
     batch_size = batch_size or embedder.batch_size
-    found = AsFound(cache) if cache is not None else None
+    found = CacheSnapshot(cache) if cache is not None else None
     work = partial(embed_batch, embedder=embedder, cache=found, batch_size=batch_size)
     batches = in_batches(refs, batch_size, workers)
-    done = in_threads(work, batches, workers=workers, waiting=2 * workers)
+    done = ordered_map(work, batches, workers=workers, waiting=2 * workers)
     with threads_per_operation(max(1, cpu_count() // workers)), contextlib.closing(done):
         for results in done:
             yield from results
 
 
 def in_batches(refs: Sequence[ImageRef], batch_size: int, workers: int) -> list[Sequence[ImageRef]]:
-    """`refs` in the batches that workers take; a short list is spread over all of them.
+    """Split `refs` into the batches that workers take; a short list is spread over all workers.
 
     In fp32 the last bits of a vector may depend on how many images are encoded at once, so every
     runner makes the same batches.
@@ -153,18 +138,18 @@ def in_batches(refs: Sequence[ImageRef], batch_size: int, workers: int) -> list[
 
 
 def embed_batch(
-    refs: Sequence[ImageRef], embedder: Embedder, cache: Known | None, batch_size: int
+    refs: Sequence[ImageRef], embedder: Embedder, cache: VectorCache | None, batch_size: int
 ) -> list[Embedded]:
-    """One batch all the way: read, hash, look up, decode, encode, keep.
+    """Read, hash, look up, decode, encode and store one batch.
 
     Args:
         refs: The images.
         embedder: Encodes them.
-        cache: Where vectors are looked up and kept, or None.
-        batch_size: Frames that the encoder takes at once.
+        cache: Vectors by content, read and written; or None.
+        batch_size: Frames that are encoded at once.
 
     Returns:
-        What became of each image, in their order.
+        One result per image, in their order.
 
     Raises:
         AnnotatorError: The encoder or the cache failed.
@@ -197,7 +182,7 @@ def embed_batch(
 
 
 def blank_pixels(embedder: Embedder) -> NDArray[np.uint8]:
-    """What `embedder.prepare` makes of a grey image, to try the encoder on."""
+    """Prepared pixels of a grey image, to warm the encoder up."""
     side = embedder.image_size
     return embedder.prepare([Image.new("L", (side, side), 128)])
 
@@ -205,12 +190,12 @@ def blank_pixels(embedder: Embedder) -> NDArray[np.uint8]:
 def embed_frames(
     pixels: Sequence[NDArray[np.uint8]], embedder: Embedder, batch_size: int
 ) -> NDArray[np.float32]:
-    """One unit vector an image: that of its frame, or the normalised mean of its frames.
+    """One unit vector per image: the normalised mean of the vectors of its frames.
 
     Args:
-        pixels: What `embedder.prepare` made of each image; at least one.
+        pixels: Of each image, as `embedder.prepare` returns them; at least one.
         embedder: Encodes them.
-        batch_size: Frames that the encoder takes at once.
+        batch_size: Frames that are encoded at once.
 
     Returns:
         float32[len(pixels), dim].

@@ -1,4 +1,4 @@
-"""From a decoded image to the square of pixels that an encoder takes."""
+"""Preprocessing: resizes a decoded image to the square of pixels that an encoder takes."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-# Raised whenever decoding or preprocessing changes what pixels an image gives. It is part of each
-# encoder's fingerprint, so vectors of other pixels are never mixed with new ones.
+# Raised with each change of decoding or preprocessing that changes pixels. It is part of each
+# encoder's fingerprint, so that vectors of other pixels are never mixed with new ones.
 DECODER_VERSION = 1
 
 Resize = Literal["letterbox", "stretch", "crop"]
@@ -21,7 +21,7 @@ _FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BI
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How an encoder wants its input. Part of the encoder's fingerprint.
+    """The preprocessing of an encoder; part of its fingerprint.
 
     Attributes:
         size: Side of the square in pixels.
@@ -47,7 +47,7 @@ class Preprocess:
         return np.array(self._fit(image).convert("RGB"))
 
     def box(self, width: int, height: int) -> Box:
-        """Which part of a picture of this size the square shows."""
+        """The part of a picture of this size that the square shows."""
         if self.resize == "stretch":
             return (0.0, 0.0, 1.0, 1.0)
         if self.resize == "letterbox":

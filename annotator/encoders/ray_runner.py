@@ -1,4 +1,4 @@
-"""Embedding in the workers of a Ray cluster, through Ray Data."""
+"""The Ray runner: embeds images in the workers of a Ray cluster, through Ray Data."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from annotator.encoders.local_runner import (
     default_workers,
     embed_batch,
     in_batches,
-    waiters,
+    threads_per_core,
 )
-from annotator.encoders.ray_worker import EncodingWorker, Recipe, batch_row
+from annotator.encoders.ray_worker import EncoderSpec, EncodingWorker, batch_row
 from annotator.encoders.torch_setup import Device
 from annotator.errors import AnnotatorError, first_line
 from annotator.images.ref import ImageRef
@@ -42,11 +42,11 @@ _ANSWERS_WITHIN_S = 20
 
 
 class RayRunner:
-    """A `Runner` whose workers are actors of a Ray cluster: one a GPU, or else one a core.
+    """A `Runner` whose workers are actors of a Ray cluster: one per GPU, or else one per core.
 
-    The batches are those that `embed_images` makes here, and come back in order, so the vectors are
-    the same. The cache is read and written here alone: workers get to know which images are known,
-    and do no more than read those.
+    Batches are those of `embed_images` on this machine and come back in order, so the vectors are
+    the same. Only the driver reads and writes the cache: workers are told the keys of cached
+    images, which they read and hash but do not encode.
 
     Args:
         address: Of a running cluster ("auto" or HOST:PORT); None starts one on this machine, for
@@ -67,13 +67,13 @@ class RayRunner:
         batch_size: int | None = None,
         workers: int | None = None,
     ) -> Generator[Embedded, None, None]:
-        """Embed `refs`, yielding in their order, as `embed_images` does.
+        """Embed `refs` as `embed_images` does.
 
         Args:
-            refs: What to embed; every worker has to find it at the same place.
-            embedder: The workers make it from its name, and must get the same fingerprint.
-            cache: Where vectors are looked up and kept, or None.
-            batch_size: Images that the encoder takes at once; None for what suits it.
+            refs: The images; each worker has to find them at the same place.
+            embedder: Workers load it by name, and must get the same fingerprint.
+            cache: As for `embed_images`.
+            batch_size: As for `embed_images`.
             workers: Actors (on GPUs: threads of each); None for all that the cluster has room for.
 
         Raises:
@@ -90,9 +90,9 @@ class RayRunner:
 
             nodes = ray.nodes()  # type: ignore[no-untyped-call]
             pool = _pool_of(
-                nodes, self._device, workers, cpu_count() // workers_here, waiters(refs)
+                nodes, self._device, workers, cpu_count() // workers_here, threads_per_core(refs)
             )
-            recipe = Recipe(
+            spec = EncoderSpec(
                 name=embedder.name,
                 fingerprint=embedder.fingerprint,
                 device="cuda" if pool.gpus else "cpu",
@@ -103,7 +103,7 @@ class RayRunner:
             known = ray.put(b"".join(cache.contents()) if cache is not None else b"")
             attempts = _attempts()
             waiting = iter(refs)
-            with contextlib.closing(_stream(batches, recipe, known, attempts, pool)) as found:
+            with contextlib.closing(_stream(batches, spec, known, attempts, pool)) as found:
                 try:
                     for rows in found:
                         yield from _results(rows, waiting, embedder, cache, batch_size)
@@ -118,11 +118,11 @@ class RayRunner:
 
 
 def _attempts() -> Any:
-    """Start the actor that counts how often each batch was begun, and outlives the workers.
+    """Start the actor that counts the attempts at each batch, and outlives the workers.
 
-    Ray gives a lost worker's work to another one as often as it takes; images that end every worker
-    would keep it busy for ever. The class is defined here so that it travels by value: its process
-    imports no torch.
+    Ray retries the work of a lost worker without limit, so images that kill every worker would
+    keep it busy for ever. The class is defined here so that it is pickled by value: its process
+    does not import torch.
     """
     import ray
 
@@ -142,7 +142,7 @@ def _attempts() -> Any:
 
 @dataclass(frozen=True)
 class _Pool:
-    """The actors: how many, and what each of them takes."""
+    """Number of actors, and the resources of each."""
 
     actors: int
     cpus: int
@@ -157,7 +157,7 @@ def _pool_of(
     threads: int,
     calls: int = 1,
 ) -> _Pool:
-    """The actors that the nodes of a cluster have room for.
+    """The pool of actors that the nodes of a cluster have room for.
 
     Args:
         nodes: As `ray.nodes` gives them.
@@ -186,9 +186,9 @@ def _pool_of(
 
 
 def _stream(
-    batches: Sequence[Sequence[ImageRef]], recipe: Recipe, known: Any, attempts: Any, pool: _Pool
+    batches: Sequence[Sequence[ImageRef]], spec: EncoderSpec, known: Any, attempts: Any, pool: _Pool
 ) -> Generator[list[dict[str, Any]], None, None]:
-    """Rows of results in the order of the batches; what is not taken yet waits, bounded, in Ray."""
+    """Rows of results in the order of the batches; Ray bounds those that wait to be taken."""
     import ray.data
 
     starts = accumulate([0, *map(len, batches)])
@@ -202,7 +202,7 @@ def _stream(
     context.max_consecutive_actor_init_deaths = _INIT_DEATHS
     vectors = images.map_batches(
         EncodingWorker,
-        fn_constructor_args=(recipe, known, attempts),
+        fn_constructor_args=(spec, known, attempts),
         batch_size=None,
         batch_format="pyarrow",
         compute=ray.data.ActorPoolStrategy(
@@ -225,7 +225,7 @@ def _results(
     cache: EmbeddingCache | None,
     batch_size: int,
 ) -> Iterator[Embedded]:
-    """What workers found out of the next of `refs`; new vectors go into the cache first."""
+    """Results of the next of `refs` from the workers' rows; new vectors are cached first."""
     fatal = next((row["fatal"] for row in rows if row["fatal"] is not None), None)
     if fatal is not None:
         raise AnnotatorError(*fatal.split("\n", 1))
@@ -249,7 +249,7 @@ def _results(
 
 @contextlib.contextmanager
 def _connected(address: str | None) -> Iterator[None]:
-    """A connection to a cluster, for as long as it is used; quiet, since stdout is for results.
+    """Connect to a cluster within the context, without Ray's own output.
 
     Raises:
         AnnotatorError: There is no cluster at this address.

@@ -1,4 +1,4 @@
-"""What a worker of a Ray cluster does: descriptions of images in, vectors out."""
+"""The worker of the Ray runner: references to images in, vectors out."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from annotator.images.ref import ImageRef
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """What a worker needs to make the encoder that the driver has.
+class EncoderSpec:
+    """Specification from which a worker loads the driver's encoder.
 
     Attributes:
-        name: The string that chooses it.
-        fingerprint: What its vectors depend on; a worker's must be the same.
-        device: Where it runs.
-        batch_size: Images that it takes at once.
+        name: As for `make_embedder`.
+        fingerprint: The driver's; a worker's must be the same.
+        device: Of the worker.
+        batch_size: Images that are encoded at once.
         threads: Of one torch operation.
-        folder: The driver's working folder, from which relative paths go.
-        attempts: How often a batch is begun before its images are held to be what ends workers.
+        folder: The driver's working folder, to which paths are relative.
+        attempts: At a batch, before its images are taken to kill workers.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Recipe:
     attempts: int = 4
 
     def make(self) -> Embedder:
-        """The encoder.
+        """Load the encoder.
 
         Raises:
             AnnotatorError: It cannot be loaded here, or is not the driver's.
@@ -69,8 +69,8 @@ class Recipe:
         return made
 
 
-class KnownKeys:
-    """Stands for the cache, which only the driver opens: a known image gets no work done.
+class CachedKeys:
+    """Stand-in for the cache, which only the driver opens: cached images are not encoded.
 
     Args:
         joined: Content keys of 32 bytes each, one after another.
@@ -80,45 +80,45 @@ class KnownKeys:
         self._keys = frozenset(joined[i : i + 32] for i in range(0, len(joined), 32))
 
     def get(self, content: bytes) -> NDArray[np.float32] | None:
-        """An empty vector where the driver knows the vector."""
+        """An empty vector where the driver has the vector."""
         return np.zeros(0, np.float32) if content in self._keys else None
 
     def put(self, items: Iterable[tuple[bytes, NDArray[np.float32]]]) -> None:
-        """The driver keeps them."""
+        """Does nothing: the driver stores the vectors."""
 
 
 class EncodingWorker:
-    """An actor of Ray Data's pool. What no other image would survive is a row, not an exception.
+    """An actor of Ray Data's pool. Errors that end the run are returned as a row, not raised.
 
     Args:
-        recipe: Of the encoder.
-        known: Reference to the content keys that `KnownKeys` takes.
+        spec: Of the encoder.
+        known: Reference to the content keys that `CachedKeys` takes.
         attempts: Handle of the actor that counts how often each batch was begun.
     """
 
-    def __init__(self, recipe: Recipe, known: Any, attempts: Any) -> None:
+    def __init__(self, spec: EncoderSpec, known: Any, attempts: Any) -> None:
         import ray
 
-        self._recipe = recipe
+        self._spec = spec
         self._attempts = attempts
-        self._known = KnownKeys(ray.get(known))
+        self._known = CachedKeys(ray.get(known))
         self._failed: AnnotatorError | None = None
         try:
-            self._embedder = recipe.make()
+            self._embedder = spec.make()
         except AnnotatorError as error:
             self._failed = error
 
     def __call__(self, batches: Any) -> Any:
-        """Batches in a pyarrow table (`batch_row`) to a table of one row an image (`result_rows`).
+        """A pyarrow table of batches (`batch_row`) to one of a row per image (`result_rows`).
 
         A row has the image's ``content`` key; its ``vector``, empty where there is none or the
-        driver knows it; the ``error`` why it cannot be used; or what was ``fatal`` to the batch.
+        driver has it; the ``error`` of an unusable image; or the ``fatal`` error of the batch.
         """
         rows: list[dict[str, Any]] = []
         try:
             if self._failed is not None:
                 raise self._failed
-            with threads_per_operation(self._recipe.threads):
+            with threads_per_operation(self._spec.threads):
                 for batch in batches.to_pylist():
                     rows += self._encode(**batch)
         except AnnotatorError as error:
@@ -128,7 +128,7 @@ class EncodingWorker:
     def _encode(self, place: int, where: str, reads: bytes) -> list[dict[str, Any]]:
         import ray
 
-        most = self._recipe.attempts
+        most = self._spec.attempts
         if ray.get(self._attempts.begin.remote(place)) > most:
             raise AnnotatorError(
                 f"{most} of Ray's workers died, each with the same images: {where}.",
@@ -137,7 +137,7 @@ class EncodingWorker:
             )
         # From the driver, over Ray, which moves everything this way; never from a file.
         refs = [ImageRef("", "", read) for read in pickle.loads(reads)]
-        results = embed_batch(refs, self._embedder, self._known, self._recipe.batch_size)
+        results = embed_batch(refs, self._embedder, self._known, self._spec.batch_size)
         self._attempts.done.remote(place)
         return [
             _row(
@@ -150,11 +150,11 @@ class EncodingWorker:
 
 
 def batch_row(place: int, refs: Sequence[ImageRef]) -> dict[str, Any]:
-    """What a worker gets of one batch.
+    """One batch as a row for a worker.
 
     Args:
         place: Of its first image among all.
-        refs: Its images; how to read each goes to the worker, not what it reads.
+        refs: Its images, of which the readers are sent, not the bytes.
     """
     from ray import cloudpickle
 
@@ -164,7 +164,7 @@ def batch_row(place: int, refs: Sequence[ImageRef]) -> dict[str, Any]:
 
 
 def result_rows(rows: Sequence[dict[str, Any]]) -> Any:
-    """What comes back, as a pyarrow table."""
+    """Results as a pyarrow table."""
     import pyarrow as pa
 
     columns = {"content": pa.binary(), "vector": pa.binary()}

@@ -1,4 +1,4 @@
-"""From a string to an encoder. Weights load as tensors only, never by unpickling."""
+"""Encoders by name. Weights load as tensors only, never by unpickling."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def make_embedder(
     precision: Precision = "auto",
     frames: Frames = "middle",
 ) -> Embedder:
-    """Load the encoder that `name` says, or several of them joined by "+".
+    """Load an encoder by name, or several joined by "+".
 
     Args:
         name: One of
@@ -111,13 +111,13 @@ def _local_file(path: Path) -> Encoder:
 
 
 def has_text_tower(name: str) -> bool:
-    """Whether an encoder is of a kind that has one."""
+    """Whether an encoder of this name has a text tower."""
     kind, _, rest = name.partition(":")
     return kind in ("open_clip", "hf-hub", "local-dir") and bool(rest) and "+" not in name
 
 
 def open_clip_model(name: str) -> tuple[str, Any] | None:
-    """An open_clip model whole, with its text tower; None if the encoder is of another kind.
+    """Load an open_clip model with its text tower; None if the encoder is of another kind.
 
     Args:
         name: As for `make_embedder`.
@@ -180,15 +180,9 @@ def _open_clip_encoder(model_name: str, pretrained: str | None) -> Encoder:
     # The weights alone do not tell the number of heads or the activation.
     described = {key: network.get(key) for key in ("embed_dim", "quick_gelu", "vision_cfg")}
     config = visual.preprocess_cfg
-    size = config["size"]
+    size = config["size"] if isinstance(config["size"], int) else config["size"][0]
     resize: dict[str, Resize] = {"shortest": "crop", "longest": "letterbox", "squash": "stretch"}
-    preprocess = Preprocess(
-        size=int(size if isinstance(size, int) else size[0]),
-        resize=resize[config["resize_mode"]],
-        interpolation="bilinear" if config["interpolation"] == "bilinear" else "bicubic",
-        mean=_three(config["mean"]),
-        std=_three(config["std"]),
-    )
+    preprocess = _preprocess(size, resize[config["resize_mode"]], config)
     return Encoder(visual, preprocess, f"open_clip {json.dumps(described, sort_keys=True)}")
 
 
@@ -211,15 +205,8 @@ def _timm_encoder(model: Any) -> Encoder:
     from timm.data.config import resolve_model_data_config
 
     config = resolve_model_data_config(model)  # type: ignore[no-untyped-call]
-    interpolation = "bilinear" if config["interpolation"] == "bilinear" else "bicubic"
     # timm's own evaluation crops the centre; findings at the border of a radiograph count here.
-    preprocess = Preprocess(
-        size=int(config["input_size"][-1]),
-        resize="letterbox",
-        interpolation=interpolation,  # type: ignore[arg-type]
-        mean=_three(config["mean"]),
-        std=_three(config["std"]),
-    )
+    preprocess = _preprocess(config["input_size"][-1], "letterbox", config)
     return Encoder(model, preprocess, f"timm {model.pretrained_cfg['architecture']}")
 
 
@@ -236,6 +223,17 @@ def explained(name: str) -> Iterator[None]:
             "Check the name and the files; weights that are not on disk come from a hub, "
             "over the network.",
         ) from error
+
+
+def _preprocess(size: Any, resize: Resize, config: Any) -> Preprocess:
+    """Preprocessing with interpolation, mean and std from timm or open_clip."""
+    return Preprocess(
+        size=int(size),
+        resize=resize,
+        interpolation="bilinear" if config["interpolation"] == "bilinear" else "bicubic",
+        mean=_three(config["mean"]),
+        std=_three(config["std"]),
+    )
 
 
 def _three(values: Any) -> tuple[float, float, float]:

@@ -1,4 +1,4 @@
-"""Who embeds many images: this process, or the workers of a Ray cluster."""
+"""Runners, which embed many images: in this process, or in the workers of a Ray cluster."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Runner(Protocol):
-    """What embeds images in their order, as `embed_images` does and says."""
+    """Interface of runners; see `annotator.encoders.local_runner.embed_images`."""
 
     def __call__(
         self,
@@ -28,14 +28,14 @@ class Runner(Protocol):
         batch_size: int | None = None,
         workers: int | None = None,
     ) -> Generator[Embedded, None, None]:
-        """Embed `refs`, yielding in their order; closing it early gives up what is left."""
+        """Embed `refs`, yielding results in their order; closing the generator ends the run."""
         ...
 
 
 def make_runner(
     name: str = "local", *, address: str | None = None, device: Device = "auto"
 ) -> Runner:
-    """The runner of that name.
+    """Make a runner by name.
 
     Args:
         name: "local" or "ray".

@@ -1,4 +1,4 @@
-"""The text tower of an open_clip model: words to vectors among those of images."""
+"""The text tower of an open_clip model: texts to vectors in the space of images."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from annotator.encoders.embedder import to_unit_norm
 from annotator.encoders.fingerprint import Fingerprint, weights_digest
 from annotator.encoders.registry import explained, open_clip_model
 from annotator.errors import AnnotatorError
 
 
 class TextTower:
-    """Texts to vectors that are compared with an encoder's vectors of images.
+    """Encoder of texts, whose vectors are compared with those of images.
 
     In fp32 on the CPU, whatever the images were encoded with: a text is encoded in milliseconds.
 
@@ -34,7 +35,7 @@ class TextTower:
         self._model.visual = None
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """float32[n, dim], each row of unit norm; what is too long for the model is cut off.
+        """Texts to float32[n, dim], each row of unit norm; long texts are truncated.
 
         Raises:
             AnnotatorError: The model returned a vector that is zero or not finite.
@@ -42,14 +43,7 @@ class TextTower:
         with torch.inference_mode():
             tokens = self._tokenizer(list(texts))
             vectors: NDArray[np.float32] = self._model.encode_text(tokens).float().numpy()
-        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-        if not np.all(np.isfinite(norms) & (norms > 0)):
-            raise AnnotatorError(
-                f"The text tower of {self.name} returned a vector that is zero or not finite.",
-                "Its weights are damaged.",
-            )
-        unit: NDArray[np.float32] = vectors / norms
-        return unit
+        return to_unit_norm(vectors, f"The text tower of {self.name}", "Its weights are damaged.")
 
 
 def make_text_tower(name: str, fingerprint: Fingerprint) -> TextTower:

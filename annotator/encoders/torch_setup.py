@@ -1,4 +1,4 @@
-"""Choices about torch that depend on the machine: device, precision, threads, a known mismatch."""
+"""Settings of torch for this machine: device, precision, threads, a mismatched torchvision."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def load_backbone(model: nn.Module, path: Path) -> None:
-    """Load what the headless network needs; a classifier in the file is left over."""
+    """Load the weights of a network without classifier; one in the file is ignored."""
     tensors, slots = read_weights(path), model.state_dict()
     # Some files leave out this counter, which only training reads.
     slots = {n: t for n, t in slots.items() if n in tensors or "num_batches_tracked" not in n}

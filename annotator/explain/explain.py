@@ -28,8 +28,8 @@ from annotator.pipeline import Annotation, Annotator
 if TYPE_CHECKING:
     from PIL import Image
 
+    from annotator.encoders.contributions import ContributionMap
     from annotator.encoders.embedder import Embedder
-    from annotator.encoders.positions import PositionMap
 
 Method = Literal["exact", "patches", "occlusion"]
 
@@ -136,14 +136,14 @@ def explain(
 
 def _choose_method(
     embedder: Embedder, frame: Image.Image, method: Method | Literal["auto"]
-) -> tuple[Method, list[PositionMap] | None]:
-    """Choose the method; returns it with its position maps, None for occlusion."""
+) -> tuple[Method, list[ContributionMap] | None]:
+    """Choose the method; returns it with its contribution maps, None for occlusion."""
     if method in ("auto", "exact"):
-        maps = embedder.positions(frame)
+        maps = embedder.position_contributions(frame)
         if maps is not None:
             return "exact", maps
     if method in ("auto", "patches"):
-        maps = embedder.patches(frame)
+        maps = embedder.patch_contributions(frame)
         if maps is not None:
             return "patches", maps
     if method in ("auto", "occlusion"):
@@ -160,7 +160,7 @@ def _position_maps(
     vector: NDArray[np.float32],
     others: NDArray[np.float64],
     targets: NDArray[np.float64],
-    positions: Sequence[PositionMap],
+    positions: Sequence[ContributionMap],
     size: tuple[int, int],
 ) -> list[AttributionMap]:
     """Attribute the products of a vector with targets to positions.
@@ -176,8 +176,8 @@ def _position_maps(
     weights, constants = linear_forms(annotator.projection, vector, targets)
     contributions = []
     for map_ in positions:
-        stretch = weights[:, map_.start : map_.start + map_.parts.shape[2]]
-        contributions.append(Contributions(map_.parts.astype(np.float64) @ stretch.T, map_.box))
+        stretch = weights[:, map_.start : map_.start + map_.values.shape[2]]
+        contributions.append(Contributions(map_.values.astype(np.float64) @ stretch.T, map_.box))
     return attribution_maps(
         contributions,
         totals=targets @ annotator.project(vector[None])[0].astype(np.float64),

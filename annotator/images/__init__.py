@@ -1,1 +1,1 @@
-"""Images: finding them, and decoding them in bounds; the only place that opens one."""
+"""Finding, reading and decoding of images, within limits; nothing else opens one."""

@@ -1,6 +1,7 @@
-"""DICOM files to 8-bit pictures: what is read, what is refused, and which decoder is trusted.
+"""Decoding of DICOM files: parsing, limits and refusals, and the choice of pixel decoder.
 
-Follows the Image Pixel module of DICOM PS3.3 (C.7.6.3); `dicom_render` shows what was stored.
+Follows the Image Pixel module of DICOM PS3.3 (C.7.6.3). `dicom_windowing` brings stored values to
+8 bits.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from annotator.errors import ImageError
-from annotator.images.dicom_render import EXPORT_HINT, render
+from annotator.images.dicom_windowing import EXPORT_HINT, render
 from annotator.images.pixels import Frames, check_size, frame_indices
 from index.distribution import pip_install
 

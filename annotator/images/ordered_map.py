@@ -1,4 +1,4 @@
-"""Work on many things in threads, in their order and in bounded memory."""
+"""A map in threads that keeps the order and bounds memory."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ S = TypeVar("S")
 T = TypeVar("T")
 
 
-def in_threads(
+def ordered_map(
     work: Callable[[S], T], items: Iterable[S], *, workers: int, waiting: int = 64
 ) -> Generator[T, None, None]:
-    """What `work` makes of each of `items`, in their order.
+    """Apply `work` to each item in threads, yielding results in the order of the items.
 
     Closing the generator (Ctrl-C included) waits for the items under way.
 
     Args:
         work: Called in threads.
-        items: What it is called with, one at a time.
-        workers: Threads.
-        waiting: How many items may be under way or done and not yet taken.
+        items: Its arguments.
+        workers: Number of threads.
+        waiting: Most items that are under way or done and not yet taken.
     """
     begun: deque[Future[T]] = deque()
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="in_threads")
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="ordered_map")
     try:
         for item in items:
             begun.append(pool.submit(work, item))

@@ -17,7 +17,7 @@ from typing import Any
 
 from annotator.errors import AnnotatorError, FormatError, ImageError
 from annotator.images import remote
-from annotator.images.ref import MAX_BYTES, ImageRef, image_id, printable
+from annotator.images.ref import ImageRef, check_file_size, image_id, printable
 
 _SLICE = 64
 _KEPT_ROWS = 256
@@ -79,7 +79,7 @@ class _ImageReader:
         self._batches: Iterator[Any] = iter(())
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # To another process go the paths alone: it reads the files itself.
+        # Only the paths are sent to another process, which reads the files itself.
         return _reader_of_thread, (self._paths,)
 
     def read(self, number: int, row: int) -> bytes:
@@ -100,9 +100,7 @@ class _ImageReader:
         content = value.get("bytes") if isinstance(value, dict) else value
         if not content:
             raise ImageError("no image in this row", "Leave the row out.", "empty")
-        if len(content) > MAX_BYTES:
-            message = f"{len(content)} bytes are over the limit of {MAX_BYTES}"
-            raise ImageError(message, "Scale the image down or leave it out.", "too_large")
+        check_file_size(len(content))
         return bytes(content)
 
     def _cell(self, number: int, row: int) -> Any:
@@ -142,7 +140,7 @@ _of_thread = threading.local()
 
 
 def _reader_of_thread(paths: tuple[str, ...]) -> _ImageReader:
-    """This thread's reader of these files: what it has read and where it is, it keeps."""
+    """This thread's reader of these files, with its slices and position."""
     if getattr(_of_thread, "paths", None) != paths:
         _of_thread.paths, _of_thread.reader = paths, _ImageReader(paths)
     reader: _ImageReader = _of_thread.reader

@@ -1,4 +1,4 @@
-"""What every image format shares: the limits, the choice of frames, and scaling to 8 bits."""
+"""Limits, choice of frames and scaling to 8 bits, common to all image formats."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
 
 
 def frame_indices(n_frames: int, pixels: int, frames: Frames, max_frames: int) -> list[int]:
-    """Which frames to use: the middle one, or evenly spaced ones.
+    """Indices of the frames to use: the middle one, or evenly spaced ones.
 
     Args:
         n_frames: Frames in the image, at least 1.

@@ -1,4 +1,4 @@
-"""References to images that have not been read yet, and their ids."""
+"""References to images, which are read on demand, and image ids."""
 
 # os.path rather than pathlib: Path objects of 80,000 names take a second.
 # ruff: noqa: PTH119, PTH122
@@ -23,7 +23,7 @@ IMAGE_EXTENSIONS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class ImageRef:
-    """One image that has not been read yet.
+    """Reference to an image, which is read on demand.
 
     Attributes:
         id: The file name without its image extension, or a table's image id.
@@ -57,6 +57,17 @@ def in_order_of(ids: Sequence[str], images: Sequence[ImageRef]) -> list[ImageRef
     """One image for each id, in that order; an id without an image fails when it is read."""
     by_id = {ref.id: ref for ref in images}
     return [by_id.get(id_) or ImageRef(id_, id_, partial(_no_image, id_)) for id_ in ids]
+
+
+def check_file_size(size: int) -> None:
+    """Refuse an image file of more than `MAX_BYTES`.
+
+    Raises:
+        ImageError: It is larger.
+    """
+    if size > MAX_BYTES:
+        message = f"{size} bytes are over the limit of {MAX_BYTES}"
+        raise ImageError(message, "Scale the image down or leave it out.", "too_large")
 
 
 def _no_image(image_id: str) -> bytes:

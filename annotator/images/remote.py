@@ -1,6 +1,6 @@
-"""Images in object stores: anything that fsspec has a file system for, by its URL.
+"""Images in object stores: anything that fsspec has a file system for, by URL.
 
-A request costs tens of milliseconds, so a name says what it can and as little as possible is asked.
+A request costs tens of milliseconds, so as few as possible are made.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from annotator.errors import AnnotatorError, ImageError, first_line
-from annotator.images.ref import MAX_BYTES
+from annotator.images.ref import check_file_size
 from index.distribution import pip_install
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -66,9 +66,7 @@ def read_file(url: str) -> bytes:
         info = system.info(path)
         if info["type"] != "file":
             raise ImageError("a folder, not an image", "Name the image file itself.")
-        if (info.get("size") or 0) > MAX_BYTES:
-            message = f"{info['size']} bytes are over the limit of {MAX_BYTES}"
-            raise ImageError(message, "Scale the image down or leave it out.", "too_large")
+        check_file_size(info.get("size") or 0)
         return bytes(system.cat_file(path))
     except ImageError:
         raise
@@ -147,7 +145,7 @@ def _hidden(name: str) -> bool:
 
 @contextmanager
 def _explained(url: str) -> Iterator[None]:
-    """Turns what file systems raise into one error that names the URL."""
+    """Turn the exceptions of file systems into one error that names the URL."""
     try:
         yield
     except AnnotatorError:

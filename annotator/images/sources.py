@@ -1,7 +1,7 @@
-"""Where images come from: folders, files, globs, list files and Parquet tables, here or elsewhere.
+"""Finding images in folders, files, globs, list files and Parquet tables, local or remote.
 
-Finding images opens none of them; each is read when its `ImageRef` is asked to, so that one that
-cannot be read never costs the others.
+Images are not opened but read on demand by their `ImageRef`, so that an unreadable one never
+affects the others.
 """
 
 # os.path rather than pathlib: Path objects of 80,000 names take a second, and Path.exists raises
@@ -22,7 +22,14 @@ from typing import Literal
 
 from annotator.errors import AnnotatorError, ImageError
 from annotator.images import remote
-from annotator.images.ref import IMAGE_EXTENSIONS, MAX_BYTES, ImageRef, image_id, printable
+from annotator.images.ref import (
+    IMAGE_EXTENSIONS,
+    MAX_BYTES,
+    ImageRef,
+    check_file_size,
+    image_id,
+    printable,
+)
 
 _LIST_EXTENSIONS = frozenset({".txt", ".lst"})
 
@@ -31,7 +38,7 @@ Spec = str | Path | Sequence[str | Path]
 
 @dataclass(frozen=True, slots=True)
 class FoundImages:
-    """What `find_images` found.
+    """Result of `find_images`.
 
     Attributes:
         images: Sorted by id; ids are unique.
@@ -46,7 +53,7 @@ class FoundImages:
 
 
 def find_images(spec: Spec, *, on_duplicate: Literal["fail", "first"] = "fail") -> FoundImages:
-    """Find images by name; the files are not opened, and need not even be readable.
+    """Find images by name, without opening them.
 
     Args:
         spec: One of the following, or a sequence of them:
@@ -132,9 +139,7 @@ def _read_file(path: str) -> bytes:
             raise ImageError("a folder, not an image", "Name the image file itself.")
         if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
             raise ImageError("not a regular file", "Leave it out.")
-        if status.st_size > MAX_BYTES:
-            message = f"{status.st_size} bytes are over the limit of {MAX_BYTES}"
-            raise ImageError(message, "Scale the image down or leave it out.", "too_large")
+        check_file_size(status.st_size)
         with open(path, "rb") as file:
             return file.read(MAX_BYTES)
     except FileNotFoundError:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from annotator.errors import ImageError
 from annotator.images.decode import decode
-from annotator.images.ordered_map import in_threads
+from annotator.images.ordered_map import ordered_map
 from annotator.images.ref import ImageRef
 from index.progress import track
 
@@ -22,21 +22,16 @@ _QUALITY = 80
 
 
 def make_thumbnails(refs: Sequence[ImageRef], *, workers: int) -> Generator[bytes, None, None]:
-    """Small JPEGs of `refs`, in their order; an image that cannot be read gives b"".
-
-    Args:
-        refs: The images.
-        workers: Threads.
-    """
-    return in_threads(make_thumbnail, refs, workers=workers)
+    """Thumbnails of `refs` in their order, made in threads; see `make_thumbnail`."""
+    return ordered_map(make_thumbnail, refs, workers=workers)
 
 
 def make_thumbnail(ref: ImageRef) -> bytes:
-    """A small JPEG of an image; b"" if it cannot be read."""
+    """A JPEG of at most `SIDE` pixels a side; b"" if the image cannot be read."""
     try:
         picture = decode(ref.read(), at_least=SIDE)[0]
     except ImageError:
-        return b""  # it was readable when it was embedded, and the cases go on counting
+        return b""  # it was readable when it was embedded, and the case still counts
     picture.thumbnail((SIDE, SIDE), Image.Resampling.BICUBIC)
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=_QUALITY, optimize=True)
@@ -52,7 +47,7 @@ def grey_thumbnails(refs: Sequence[ImageRef], side: int, *, workers: int) -> NDA
         workers: Threads.
     """
     thumbnails = np.zeros((len(refs), side, side), np.uint8)
-    made = in_threads(partial(grey_thumbnail_of, side=side), refs, workers=workers)
+    made = ordered_map(partial(grey_thumbnail_of, side=side), refs, workers=workers)
     with contextlib.closing(made):
         for i, thumbnail in enumerate(track(made, total=len(refs), label="Thumbnails")):
             thumbnails[i] = thumbnail

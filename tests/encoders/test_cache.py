@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import sqlite3
 import subprocess
@@ -50,11 +51,6 @@ def run(code: str, *arguments: object) -> subprocess.Popen[str]:
     )
 
 
-def test_content_key_is_sha256() -> None:
-    expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    assert content_key(b"abc").hex() == expected
-
-
 @given(arrays(np.uint32, st.integers(1, 40)))
 @settings(deadline=None, max_examples=40)
 def test_round_trip_is_bit_exact(bits: NDArray[np.uint32]) -> None:
@@ -74,6 +70,7 @@ def test_round_trip_is_bit_exact(bits: NDArray[np.uint32]) -> None:
 def test_other_content_and_other_fingerprints_are_apart(path: Path) -> None:
     with EmbeddingCache(path, ONE) as one, EmbeddingCache(path, TWO) as two:
         one.put([(key(1), vector(1))])
+        assert key(1) == hashlib.sha256(b"1").digest()
         assert one.get(key(2)) is None
         assert two.get(key(1)) is None
         two.put([(key(1), vector(2))])
@@ -81,8 +78,15 @@ def test_other_content_and_other_fingerprints_are_apart(path: Path) -> None:
         np.testing.assert_array_equal(two.get(key(1)), vector(2))
 
 
-def test_the_last_put_counts(path: Path) -> None:
+def test_put_is_all_or_nothing_and_the_last_one_counts(path: Path) -> None:
+    def items() -> Iterator[tuple[bytes, NDArray[np.float32]]]:
+        yield key(1), vector(1)
+        raise KeyError("by design")
+
     with EmbeddingCache(path, ONE) as cache:
+        with pytest.raises(KeyError):
+            cache.put(items())
+        assert cache.get(key(1)) is None
         cache.put([(key(1), vector(1))])
         cache.put([(key(1), vector(2)), (key(2), vector(3))])
         cache.put([])
@@ -115,17 +119,6 @@ def test_a_damaged_row_is_a_miss_and_can_be_replaced(path: Path, damage: str) ->
         np.testing.assert_array_equal(cache.get(key(2)), vector(2))
         cache.put([(key(1), vector(1))])
         np.testing.assert_array_equal(cache.get(key(1)), vector(1))
-
-
-def test_put_is_all_or_nothing(path: Path) -> None:
-    def items() -> Iterator[tuple[bytes, NDArray[np.float32]]]:
-        yield key(1), vector(1)
-        raise KeyError("by design")
-
-    with EmbeddingCache(path, ONE) as cache:
-        with pytest.raises(KeyError):
-            cache.put(items())
-        assert cache.get(key(1)) is None
 
 
 def test_many_threads(path: Path) -> None:
@@ -237,18 +230,12 @@ def test_a_file_that_is_not_sqlite(path: Path, content: bytes) -> None:
     assert path.read_bytes() == content
 
 
-def test_a_folder_that_is_a_file(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(AnnotatorError, match="cannot be used"):
-        EmbeddingCache(tmp_path / "file" / "cache.sqlite", ONE)
-
-
-def test_another_database_with_such_a_table(path: Path) -> None:
-    database = sqlite3.connect(path)
-    database.execute("CREATE TABLE vectors (name TEXT)")
-    database.close()
+def test_a_folder_that_is_a_file_and_another_database(path: Path) -> None:
+    sqlite3.connect(path).execute("CREATE TABLE vectors (name TEXT)").connection.close()
     with EmbeddingCache(path, ONE) as cache, pytest.raises(AnnotatorError, match="cannot be used"):
         cache.get(key(1))
+    with pytest.raises(AnnotatorError, match="cannot be used"):
+        EmbeddingCache(path / "cache.sqlite", ONE)
 
 
 READER = """

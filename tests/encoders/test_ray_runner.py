@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import os
 import signal
 import sqlite3
@@ -18,17 +17,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
 
 from annotator.encoders import ray_runner
 from annotator.encoders.cache import EmbeddingCache, content_key
 from annotator.encoders.embedder import Embedder
 from annotator.encoders.local_runner import Embedded, embed_images
 from annotator.encoders.ray_runner import RayRunner, _pool_of
-from annotator.encoders.ray_worker import EncodingWorker, KnownKeys, Recipe
+from annotator.encoders.ray_worker import CachedKeys, EncoderSpec, EncodingWorker
 from annotator.encoders.registry import make_embedder
 from annotator.encoders.torch_setup import make_torchvision_importable
-from annotator.errors import AnnotatorError, ImageError
+from annotator.errors import AnnotatorError
 from annotator.images.ref import ImageRef
 from annotator.images.sources import find_images
 
@@ -198,7 +196,7 @@ def test_images_that_end_every_worker_end_the_run(
     def crash() -> bytes:
         os._exit(1)
 
-    monkeypatch.setattr(ray_runner, "Recipe", partial(Recipe, attempts=2))
+    monkeypatch.setattr(ray_runner, "EncoderSpec", partial(EncoderSpec, attempts=2))
     poisoned = [*images[:9], dataclasses.replace(images[9], read=crash), *images[10:]]
     with pytest.raises(AnnotatorError, match="2 of Ray's workers died") as caught:
         list(RayRunner()(poisoned, encoder, batch_size=4, workers=1))
@@ -209,8 +207,8 @@ def test_an_encoder_that_a_worker_cannot_load(ray_cluster: None, encoder: Embedd
     """It is a row, so that the error comes to the user as it is, and no worker is restarted."""
     import ray
 
-    recipe = Recipe("timm:gone@/x.safetensors", encoder.fingerprint, "cpu", 4, 1, "/")
-    worker = EncodingWorker(recipe, ray.put(b""), None)
+    spec = EncoderSpec("timm:gone@/x.safetensors", encoder.fingerprint, "cpu", 4, 1, "/")
+    worker = EncodingWorker(spec, ray.put(b""), None)
     (row,) = worker(pa.table({})).to_pylist()
     assert row["fatal"].startswith("timm has no model 'gone'")
     with pytest.raises(AnnotatorError, match="timm has no model 'gone'"):
@@ -241,37 +239,17 @@ def test_the_actors_that_a_cluster_has_room_for() -> None:
 
 
 def test_another_encoder_in_the_workers_is_refused(encoder: Embedder, tmp_path: Path) -> None:
-    recipe = Recipe(encoder.name, encoder.fingerprint, "cpu", 4, 1, str(tmp_path / "not there"))
-    assert recipe.make().fingerprint == encoder.fingerprint
+    spec = EncoderSpec(encoder.name, encoder.fingerprint, "cpu", 4, 1, str(tmp_path / "not there"))
+    assert spec.make().fingerprint == encoder.fingerprint
     other = dataclasses.replace(encoder.fingerprint, weights="sha256:other")
     with pytest.raises(AnnotatorError, match=r"is another one on .*: weights: sha256:") as caught:
-        dataclasses.replace(recipe, fingerprint=other).make()
+        dataclasses.replace(spec, fingerprint=other).make()
     assert "on every node" in caught.value.hint
 
 
 def test_known_keys_stand_for_the_cache() -> None:
     keys = [content_key(bytes([i])) for i in range(5)]
-    known = KnownKeys(b"".join(keys[:3]))
+    known = CachedKeys(b"".join(keys[:3]))
     assert [known.get(key) is not None for key in keys] == [True] * 3 + [False] * 2
     assert known.get(keys[0]).shape == (0,)  # type: ignore[union-attr]
-    assert KnownKeys(b"").get(keys[0]) is None
-
-
-def test_what_a_parquet_reader_takes_along(tmp_path: Path) -> None:
-    """To another process goes how to read a row, not what was read; a thread has one reader."""
-    import pickle
-
-    buffer = io.BytesIO()
-    Image.new("L", (8, 8)).save(buffer, "PNG")
-    rows = [{"bytes": buffer.getvalue() * 1000, "path": f"i{i}"} for i in range(6)]
-    pq.write_table(pa.table({"image": rows}), tmp_path / "t.parquet")
-    refs = find_images(tmp_path / "t.parquet").images
-    refs[3].read()
-    packed = pickle.dumps([ref.read for ref in refs])
-    assert len(packed) < 2000
-    first, second = pickle.loads(packed), pickle.loads(packed)
-    assert first[0].func.__self__ is second[5].func.__self__
-    assert [read() for read in first] == [row["bytes"] for row in rows]
-    with pytest.raises(ImageError):
-        (tmp_path / "t.parquet").write_bytes(b"")
-        pickle.loads(pickle.dumps([partial(refs[0].read.func, 0, 9)]))[0]()  # type: ignore[attr-defined]
+    assert CachedKeys(b"").get(keys[0]) is None

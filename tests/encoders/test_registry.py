@@ -7,7 +7,6 @@ import json
 import pickle
 import shutil
 import socket
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from annotator.encoders.embedder import Embedder, TorchEmbedder
@@ -59,39 +57,38 @@ def save(tensors: dict[str, Tensor], path: Path) -> Path:
     return path
 
 
-def noise(n: int, size: int) -> NDArray[np.uint8]:
-    return np.random.default_rng(0).integers(0, 256, (n, size, size, 3), np.uint8)
-
-
-def vectors_of(model: nn.Module, embedder: Embedder, pixels: NDArray[np.uint8]) -> Any:
-    """What `model` gives for the pixels, in plain torch, by the recorded mean and std."""
-    mean, std = (
-        torch.tensor(embedder.fingerprint.preprocess[k]).view(3, 1, 1) for k in ("mean", "std")
-    )
+def check_vectors(embedder: Embedder, model: nn.Module) -> None:
+    """The vectors are those of `model` in plain torch, by the recorded mean and std."""
+    size = embedder.image_size
+    pixels = np.random.default_rng(0).integers(0, 256, (3, size, size, 3), np.uint8)
+    recorded = embedder.fingerprint.preprocess
+    mean, std = (torch.tensor(recorded[key]).view(3, 1, 1) for key in ("mean", "std"))
     with torch.inference_mode():
         x = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
-        return nn.functional.normalize(model((x - mean) / std)).numpy()
+        expected = nn.functional.normalize(model((x - mean) / std)).numpy()
+    np.testing.assert_allclose(embedder.embed(pixels), expected, atol=1e-5)
+
+
+# Settings that are no network's own, as they are given and as they are recorded.
+OWN = {"interpolation": "bilinear", "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
+RECORDED = {**OWN, "resize": "letterbox", "decoder": DECODER_VERSION}
 
 
 # --- timm -----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    ("file", "change"),
+    ("file", "num_classes", "change"),
     [
-        ("w.safetensors", lambda tensors: tensors),
-        ("w.pth", lambda tensors: tensors),
-        ("w.pt", lambda tensors: {"state_dict": {f"module.{n}": t for n, t in tensors.items()}}),
-        ("w.bin", lambda tensors: {"epoch": 3, "model": tensors}),
-        (
-            "w.pth",
-            lambda tensors: {n: t for n, t in tensors.items() if "num_batches_tracked" not in n},
-        ),
+        ("w.safetensors", 0, lambda tensors: tensors),
+        ("w.pth", 7, lambda tensors: tensors),
+        ("w.pt", 7, lambda tensors: {"state_dict": {f"module.{n}": t for n, t in tensors.items()}}),
+        ("w.bin", 0, lambda tensors: {"epoch": 3, "model": tensors}),
+        ("w.pth", 0, lambda ts: {n: t for n, t in ts.items() if "num_batches_tracked" not in n}),
     ],
 )
-@pytest.mark.parametrize("num_classes", [0, 7])
 def test_timm_model_at_file(
-    tmp_path: Path, file: str, change: Callable[[dict[str, Tensor]], Any], num_classes: int
+    tmp_path: Path, file: str, num_classes: int, change: Callable[[dict[str, Tensor]], Any]
 ) -> None:
     model = timm_model("resnet10t", num_classes=num_classes)
     path = save(change(model.state_dict()), tmp_path / file)
@@ -101,10 +98,7 @@ def test_timm_model_at_file(
     assert embedder.fingerprint.architecture == "timm resnet10t"
     assert embedder.fingerprint.preprocess["mean"] == list(model.pretrained_cfg["mean"])
     model.reset_classifier(0)
-    pixels = noise(2, embedder.image_size)
-    np.testing.assert_allclose(
-        embedder.embed(pixels), vectors_of(model, embedder, pixels), atol=1e-5
-    )
+    check_vectors(embedder, model)
     assert embedder.fingerprint.weights == weights_digest(model)
 
 
@@ -116,29 +110,15 @@ def test_a_file_with_its_config_beside_it(tmp_path: Path) -> None:
         "architecture": "vit_tiny_patch16_224",
         "num_classes": 3,
         "model_args": {"img_size": 64},
-        "pretrained_cfg": {
-            "input_size": [3, 64, 64],
-            "interpolation": "bilinear",
-            "mean": [0.1, 0.2, 0.3],
-            "std": [0.4, 0.5, 0.6],
-        },
+        "pretrained_cfg": {"input_size": [3, 64, 64], **OWN},
     }
     (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
     embedder = make(str(path))
     assert embedder.dim == 192
     assert embedder.fingerprint.architecture == "timm vit_tiny_patch16_224"
-    assert embedder.fingerprint.preprocess == {
-        "size": 64,
-        "resize": "letterbox",
-        "interpolation": "bilinear",
-        "mean": [0.1, 0.2, 0.3],
-        "std": [0.4, 0.5, 0.6],
-        "decoder": DECODER_VERSION,
-    }
+    assert embedder.fingerprint.preprocess == {"size": 64, **RECORDED}
     model.reset_classifier(0)
-    pixels = noise(2, 64)
-    expected = vectors_of(model, embedder, pixels)
-    np.testing.assert_allclose(embedder.embed(pixels), expected, atol=1e-5)
+    check_vectors(embedder, model)
 
 
 @pytest.mark.parametrize(
@@ -176,29 +156,29 @@ def test_a_checkpoint_is_never_unpickled(tmp_path: Path) -> None:
     ran, path = tmp_path / "ran", tmp_path / "w.pth"
     names = [f"timm:resnet10t@{path}"]
     make_torchvision_importable()
-    try:
-        import open_clip  # noqa: F401
-
+    if importlib.util.find_spec("open_clip"):
         names.append(f"open_clip:RN50@{path}")
-    except ImportError:
-        pass
     content = {"state_dict": timm_model("resnet10t").state_dict(), "args": Runs(ran)}
-    torch.save(content, path)
-    for name in names:
-        with pytest.raises(AnnotatorError, match=r"could not be (read|loaded)"):
-            make(name)
-    path.write_bytes(pickle.dumps(content, protocol=2))
-    for name in names:
-        with pytest.raises(AnnotatorError, match=r"could not be (read|loaded)"):
-            make(name)
+    for write in (torch.save, lambda c, p: p.write_bytes(pickle.dumps(c, protocol=2))):
+        write(content, path)
+        for name in names:
+            with pytest.raises(AnnotatorError, match=r"could not be (read|loaded)"):
+                make(name)
     assert not ran.exists()
-    with path.open("rb") as file:
-        pickle.load(file)
+    pickle.loads(path.read_bytes())
     assert ran.exists()  # so it would have run
 
 
-@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
-@pytest.mark.parametrize("content", [b"", b"not weights at all", b"\x80\x02}q\x00."])
+@pytest.mark.parametrize(
+    ("suffix", "content"),
+    [
+        (".safetensors", b""),
+        (".safetensors", b"not weights at all"),
+        (".pth", b""),
+        (".pth", b"not weights at all"),
+        (".pth", b"\x80\x02}q\x00."),
+    ],
+)
 def test_files_that_are_no_weights(tmp_path: Path, suffix: str, content: bytes) -> None:
     path = tmp_path / f"w{suffix}"
     path.write_bytes(content)
@@ -214,49 +194,40 @@ def test_tensors_of_another_kind(tmp_path: Path) -> None:
             read_weights(tmp_path / "w.pth")
 
 
-def test_weights_of_another_network(tmp_path: Path) -> None:
-    other = save(timm_model("resnet14t").state_dict(), tmp_path / "other.safetensors")
+def test_weights_that_do_not_fit(tmp_path: Path) -> None:
+    """No tensor is left as it was drawn at random."""
+    path = save(timm_model("resnet14t").state_dict(), tmp_path / "other.safetensors")
     with pytest.raises(AnnotatorError, match=r"does not fit .* tensors are missing") as error:
-        make(f"timm:vit_tiny_patch16_224@{other}")
-    assert str(other) in error.value.message
+        make(f"timm:vit_tiny_patch16_224@{path}")
+    assert str(path) in error.value.message
     tensors = timm_model("resnet10t").state_dict()
-    tensors["conv1.0.weight"] = torch.zeros(1, 2, 3)
-    wrong = save(tensors, tmp_path / "wrong.pth")
+    path = save({**tensors, "conv1.0.weight": torch.zeros(1, 2, 3)}, tmp_path / "wrong.pth")
     with pytest.raises(AnnotatorError, match=r"0 tensors are missing and 1 have.*conv1\.0\.weight"):
-        make(f"timm:resnet10t@{wrong}")
-
-
-def test_one_missing_tensor_is_not_left_random(tmp_path: Path) -> None:
-    tensors = timm_model("resnet10t").state_dict()
+        make(f"timm:resnet10t@{path}")
     del tensors["layer4.0.conv1.weight"]
-    path = save(tensors, tmp_path / "w.safetensors")
+    path = save(tensors, tmp_path / "less.safetensors")
     with pytest.raises(AnnotatorError, match=r"1 tensors are missing.*layer4\.0\.conv1\.weight"):
         make(f"timm:resnet10t@{path}")
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "said", "hint"),
     [
-        ("", "Unknown encoder ''"),
-        ("resnet18", "Unknown encoder 'resnet18'"),
-        ("timm:", "Unknown encoder 'timm:'"),
-        ("keras:resnet18", "Unknown encoder"),
-        ("timm:resnet_of_mine", "timm has no model 'resnet_of_mine'"),
-        ("timm:resnet18@nowhere.pth", "There is no weights file nowhere.pth"),
-        ("nowhere.safetensors", "There is no weights file nowhere.safetensors"),
-        ("open_clip:ViT-B-32", "does not say which weights"),
+        ("", "Unknown encoder ''", "timm:MODEL"),
+        ("resnet18", "Unknown encoder 'resnet18'", "timm:MODEL"),
+        ("timm:", "Unknown encoder 'timm:'", "timm:MODEL"),
+        ("keras:resnet18", "Unknown encoder", "timm:MODEL"),
+        ("timm:resnet_of_mine", "timm has no model 'resnet_of_mine'", "timm.list_models"),
+        ("timm:efficientnet_lite", "timm has no model", "efficientnet_lite0"),
+        ("timm:resnet18@nowhere.pth", "There is no weights file nowhere.pth", ""),
+        ("nowhere.safetensors", "There is no weights file nowhere.safetensors", ""),
+        ("open_clip:ViT-B-32", "does not say which weights", "@TAG"),
     ],
 )
-def test_names_that_lead_nowhere(name: str, said: str) -> None:
+def test_names_that_lead_nowhere(name: str, said: str, hint: str) -> None:
     with pytest.raises(AnnotatorError, match=said) as error:
         make(name)
-    assert error.value.hint or "nowhere" in name
-
-
-def test_a_misspelt_network_gets_suggestions() -> None:
-    with pytest.raises(AnnotatorError) as error:
-        make("timm:efficientnet_lite")
-    assert "efficientnet_lite0" in error.value.hint
+    assert hint in error.value.hint
 
 
 @pytest.fixture
@@ -276,15 +247,13 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
 @pytest.mark.parametrize(
     "name", ["timm:resnet10t", "hf-hub:nobody/nothing", "open_clip:ViT-B-32@laion2b_s34b_b79k"]
 )
-def test_without_network_the_error_is_clear_and_quick(offline: None, name: str) -> None:
+def test_without_network_the_error_is_clear(offline: None, name: str) -> None:
     if not name.startswith("timm"):
         pytest.importorskip("open_clip", reason=NEEDS_OPEN_CLIP)
-    started = time.monotonic()
     with pytest.raises(AnnotatorError, match="could not be loaded") as error:
         make(name)
     assert name in error.value.message
     assert "network" in error.value.hint
-    assert time.monotonic() - started < 20
 
 
 # --- open_clip ------------------------------------------------------------------------------------
@@ -292,13 +261,7 @@ def test_without_network_the_error_is_clear_and_quick(offline: None, name: str) 
 TEXT = {"context_length": 8, "vocab_size": 32, "width": 16, "heads": 2, "layers": 1}
 VIT = {
     "embed_dim": 24,
-    "vision_cfg": {
-        "image_size": 32,
-        "layers": 2,
-        "width": 32,
-        "head_width": 16,
-        "patch_size": 8,
-    },
+    "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 8},
     "text_cfg": TEXT,
 }
 RESNET = {
@@ -334,6 +297,7 @@ COCA = {
 
 def clip_model(config: dict[str, Any], folder: Path) -> Any:
     """A random open_clip network of this configuration, saved in the layout of a repository."""
+    pytest.importorskip("open_clip", reason=NEEDS_OPEN_CLIP)
     make_torchvision_importable()
     import open_clip
 
@@ -355,31 +319,14 @@ def clip_model(config: dict[str, Any], folder: Path) -> Any:
 def test_open_clip_repository_on_disk(
     tmp_path: Path, offline: None, config: dict[str, Any], size: int
 ) -> None:
-    pytest.importorskip("open_clip", reason=NEEDS_OPEN_CLIP)
     folder = tmp_path / f"tiny-repository-{len(json.dumps(config))}"
     model = clip_model(config, folder)
-    preprocess = {
-        "mean": [0.1, 0.2, 0.3],
-        "std": [0.4, 0.5, 0.6],
-        "interpolation": "bilinear",
-        "resize_mode": "longest",
-    }
-    (folder / "open_clip_config.json").write_text(
-        json.dumps({"model_cfg": config, "preprocess_cfg": preprocess}), encoding="utf-8"
-    )
+    described = {"model_cfg": config, "preprocess_cfg": {**OWN, "resize_mode": "longest"}}
+    (folder / "open_clip_config.json").write_text(json.dumps(described), encoding="utf-8")
     embedder = make(f"local-dir:{folder}")
     assert embedder.dim == 24
-    assert embedder.fingerprint.preprocess == {
-        "size": size,
-        "resize": "letterbox",
-        "interpolation": "bilinear",
-        "mean": [0.1, 0.2, 0.3],
-        "std": [0.4, 0.5, 0.6],
-        "decoder": DECODER_VERSION,
-    }
-    pixels = noise(3, size)
-    expected = vectors_of(_Image(model), embedder, pixels)
-    np.testing.assert_allclose(embedder.embed(pixels), expected, atol=1e-5)
+    assert embedder.fingerprint.preprocess == {"size": size, **RECORDED}
+    check_vectors(embedder, _Image(model))
     elsewhere = shutil.copytree(folder, tmp_path / "elsewhere")
     assert make(f"local-dir:{elsewhere}").fingerprint == embedder.fingerprint
 
@@ -395,34 +342,28 @@ class _Image(nn.Module):
 
 
 def test_open_clip_model_at_checkpoint(tmp_path: Path, offline: None) -> None:
-    pytest.importorskip("open_clip", reason=NEEDS_OPEN_CLIP)
     model = clip_model(VIT, tmp_path / "tiny-checkpoint")
-    path = save(
-        {"epoch": 1, "state_dict": {f"module.{n}": t for n, t in model.state_dict().items()}},  # type: ignore[dict-item]
-        tmp_path / "epoch_1.pt",
-    )
+    tensors = {f"module.{n}": t for n, t in model.state_dict().items()}
+    path = save({"epoch": 1, "state_dict": tensors}, tmp_path / "epoch_1.pt")  # type: ignore[dict-item]
     embedder = make(f"open_clip:tiny-checkpoint@{path}")
     assert embedder.name == f"open_clip:tiny-checkpoint@{path}"
     assert embedder.fingerprint.preprocess["resize"] == "crop"
     assert embedder.fingerprint.preprocess["mean"] == [0.48145466, 0.4578275, 0.40821073]
-    pixels = noise(3, 32)
-    expected = vectors_of(_Image(model), embedder, pixels)
-    np.testing.assert_allclose(embedder.embed(pixels), expected, atol=1e-5)
+    check_vectors(embedder, _Image(model))
 
 
 def test_the_activation_is_part_of_the_fingerprint(tmp_path: Path, offline: None) -> None:
     """The same weights with another activation or number of heads give other vectors."""
-    pytest.importorskip("open_clip", reason=NEEDS_OPEN_CLIP)
-    clip_model(VIT, tmp_path / "tiny-gelu")
-    clip_model({**VIT, "quick_gelu": True}, tmp_path / "tiny-quickgelu")
+    model = clip_model(VIT, tmp_path / "tiny-gelu")
+    other = clip_model({**VIT, "quick_gelu": True}, tmp_path / "tiny-quickgelu")
+    other.load_state_dict(model.state_dict())
     path = tmp_path / "tiny-gelu" / "open_clip_model.safetensors"
     plain, quick = (make(f"open_clip:tiny-{kind}@{path}") for kind in ("gelu", "quickgelu"))
-    pixels = noise(2, 32)
-    assert not np.allclose(plain.embed(pixels), quick.embed(pixels), atol=1e-5)
+    check_vectors(plain, _Image(model))
+    check_vectors(quick, _Image(other))
     assert plain.fingerprint.weights == quick.fingerprint.weights
-    assert [line.split(":")[0] for line in plain.fingerprint.differences(quick.fingerprint)] == [
-        "architecture"
-    ]
+    (difference,) = plain.fingerprint.differences(quick.fingerprint)
+    assert difference.startswith("architecture:")
 
 
 def test_weights_of_another_activation_are_refused(
@@ -448,19 +389,16 @@ def test_weights_of_another_activation_are_refused(
         ("open_clip:ViT-of-mine@tag", "ViT-of-mine"),
         ("open_clip:ViT-B-32@no-such-tag", "no-such-tag"),
         ("local-dir:/no/such/folder", "not found: /no/such/folder"),
+        ("local-dir:{without_weights}", "could not be loaded"),
     ],
 )
-def test_open_clip_names_that_lead_nowhere(offline: None, name: str, said: str) -> None:
-    pytest.importorskip("open_clip", reason=NEEDS_OPEN_CLIP)
-    with pytest.raises(AnnotatorError, match=said):
-        make(name)
-
-
-def test_open_clip_repository_without_weights(tmp_path: Path, offline: None) -> None:
+def test_open_clip_names_that_lead_nowhere(
+    tmp_path: Path, offline: None, name: str, said: str
+) -> None:
     pytest.importorskip("open_clip", reason=NEEDS_OPEN_CLIP)
     (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": VIT}))
-    with pytest.raises(AnnotatorError, match="could not be loaded"):
-        make(f"local-dir:{tmp_path}")
+    with pytest.raises(AnnotatorError, match=said):
+        make(name.format(without_weights=tmp_path))
 
 
 def test_the_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

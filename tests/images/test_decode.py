@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from skimage.color import lab2rgb
 
-from annotator.errors import ImageError
+from annotator.errors import ImageError, ImageFault
+from annotator.images import decode as decode_module
 from annotator.images.decode import MAX_PIXELS, decode
 from annotator.images.pixels import MAX_TOTAL_PIXELS, frame_indices, stretch
 
@@ -75,21 +76,19 @@ def tiff_directory(data: bytes | bytearray) -> dict[int, int]:
     [
         ("PNG", {}),
         ("BMP", {}),
-        ("TIFF", {}),
         ("TIFF", {"compression": "tiff_lzw"}),
         ("TIFF", {"compression": "tiff_adobe_deflate"}),
         ("TIFF", {"big_tiff": True}),
+        ("WebP", {"lossless": True}),
     ],
 )
 def test_lossless_formats_keep_each_pixel(
     pixels: np.ndarray, format: str, options: dict[str, Any]
 ) -> None:
     decoded = decode_one(encode(pixels, format, **options))
+    if format == "WebP" and pixels.ndim == 2:  # which has no grey
+        pixels = np.repeat(pixels[..., None], 3, axis=2)
     np.testing.assert_array_equal(decoded, pixels)  # the shape tells "L" from "RGB"
-
-
-def test_lossless_webp_keeps_each_pixel() -> None:
-    np.testing.assert_array_equal(decode_one(encode(COLOUR, "WebP", lossless=True)), COLOUR)
 
 
 @pytest.mark.parametrize("pixels", [GREY, COLOUR], ids=["grey", "colour"])
@@ -112,59 +111,54 @@ def test_bilevel_becomes_black_and_white() -> None:
         np.testing.assert_array_equal(decode_one(encode(bits, format)), bits * np.uint8(255))
 
 
-def test_palette_is_resolved() -> None:
+@pytest.mark.parametrize("format", ["PNG", "GIF", "BMP", "TIFF"])
+def test_palette_is_resolved(format: str) -> None:
     image = Image.fromarray(np.array([[0, 1], [2, 1]], np.uint8), "P")
     image.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
-    expected = [[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [0, 255, 0]]]
-    for format in ("PNG", "GIF", "BMP", "TIFF"):
-        np.testing.assert_array_equal(decode_one(encode(image, format)), expected)
+    expected = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [0, 255, 0]]])
+    np.testing.assert_array_equal(decode_one(encode(image, format)), expected)
+    if format in ("PNG", "GIF"):
+        expected[0, 0] = 0
+        transparent = encode(image, format, transparency=0)
+        np.testing.assert_array_equal(decode_one(transparent), expected)
 
 
-def test_transparent_palette_entry_becomes_black() -> None:
-    image = Image.fromarray(np.array([[0, 1]], np.uint8), "P")
-    image.putpalette([255, 255, 255, 0, 255, 0])
-    for format in ("PNG", "GIF"):
-        decoded = decode_one(encode(image, format, transparency=0))
-        np.testing.assert_array_equal(decoded, [[[0, 0, 0], [0, 255, 0]]])
+RGBA = [[[200, 100, 50, 255], [200, 100, 50, 0], [200, 100, 50, 128]]]
+RGBA_ON_BLACK = [[[200, 100, 50], [0, 0, 0], [100, 50, 25]]]
+LA, LA_ON_BLACK = [[[200, 255], [200, 0], [200, 128]]], [[200, 0, 100]]
 
 
-@pytest.mark.parametrize("format", ["PNG", "TIFF", "WebP"])
-def test_colour_with_alpha_is_composited_on_black(format: str) -> None:
-    pixels = [[[200, 100, 50, 255], [200, 100, 50, 0], [200, 100, 50, 128]]]
-    options = {"lossless": True, "exact": True} if format == "WebP" else {}
+@pytest.mark.parametrize(
+    ("format", "pixels", "options", "expected"),
+    [
+        ("PNG", RGBA, {}, RGBA_ON_BLACK),
+        ("TIFF", RGBA, {}, RGBA_ON_BLACK),
+        ("WebP", RGBA, {"lossless": True, "exact": True}, RGBA_ON_BLACK),
+        ("PNG", LA, {}, LA_ON_BLACK),
+        ("TIFF", LA, {}, LA_ON_BLACK),
+        ("PNG", [[7, 9]], {"transparency": 7}, [[0, 9]]),
+        ("PNG", [[[7, 8, 9], [1, 2, 3]]], {"transparency": (7, 8, 9)}, [[[0, 0, 0], [1, 2, 3]]]),
+    ],
+)
+def test_transparency_is_composited_on_black(
+    format: str, pixels: list[Any], options: dict[str, Any], expected: list[Any]
+) -> None:
     decoded = decode_one(encode(np.array(pixels, np.uint8), format, **options))
-    np.testing.assert_allclose(decoded, [[[200, 100, 50], [0, 0, 0], [100, 50, 25]]], atol=1)
+    np.testing.assert_allclose(decoded, expected, atol=1)
 
 
-@pytest.mark.parametrize("format", ["PNG", "TIFF"])
-def test_grey_with_alpha_is_composited_on_black(format: str) -> None:
-    pixels = np.array([[[200, 255], [200, 0], [200, 128]]], np.uint8)
-    np.testing.assert_allclose(decode_one(encode(pixels, format)), [[200, 0, 100]], atol=1)
-
-
-def test_transparent_grey_and_colour_of_a_png_become_black() -> None:
-    grey = decode_one(encode(np.array([[7, 9]], np.uint8), "PNG", transparency=7))
-    np.testing.assert_array_equal(grey, [[0, 9]])
-    pixels = np.array([[[7, 8, 9], [1, 2, 3]]], np.uint8)
-    colour = decode_one(encode(pixels, "PNG", transparency=(7, 8, 9)))
-    np.testing.assert_array_equal(colour, [[[0, 0, 0], [1, 2, 3]]])
-
-
-@pytest.mark.parametrize("mode", ["CMYK", "YCbCr", "LAB"])
-def test_other_colour_spaces_become_rgb(mode: str) -> None:
+@pytest.mark.parametrize(
+    ("mode", "format"), [("CMYK", "TIFF"), ("CMYK", "JPEG"), ("YCbCr", "TIFF"), ("LAB", "TIFF")]
+)
+def test_other_colour_spaces_become_rgb(mode: str, format: str) -> None:
     if mode == "LAB":
         image = Image.new("LAB", (16, 16), (120, 180, 170))
         expected = lab2rgb([120 / 2.55, 180 - 128, 170 - 128]) * 255
     else:
         image, expected = Image.new("RGB", (16, 16), (200, 40, 40)).convert(mode), [200, 40, 40]
-    decoded = decode_one(encode(image, "TIFF"))
+    decoded = decode_one(encode(image, format))
     assert decoded.shape == (16, 16, 3)
-    np.testing.assert_allclose(decoded[8, 8], expected, atol=4)
-
-
-def test_cmyk_jpeg_comes_out_right_side_up() -> None:
-    image = Image.new("RGB", (16, 16), (200, 40, 40)).convert("CMYK")
-    np.testing.assert_allclose(decode_one(encode(image, "JPEG"))[8, 8], [200, 40, 40], atol=6)
+    np.testing.assert_allclose(decoded[8, 8], expected, atol=6)
 
 
 # Greys of more than 8 bits
@@ -237,18 +231,16 @@ def test_stretch_of_special_cases() -> None:
         (8, np.rot90(GREY, -1)),
     ],
 )
-@pytest.mark.parametrize("format", ["PNG", "TIFF", "JPEG", "WebP"])
-def test_exif_orientation_is_applied(orientation: int, stored: np.ndarray, format: str) -> None:
+def test_exif_orientation_is_applied(orientation: int, stored: np.ndarray) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    options: dict[str, Any] = {"PNG": {}, "TIFF": {}, "JPEG": {"quality": 100}}.get(
-        format, {"lossless": True}
-    )
-    data = encode(np.ascontiguousarray(stored), format, exif=exif, **options)
-    decoded = decode_one(data)
-    if decoded.ndim == 3:
-        decoded = decoded[..., 0]
-    np.testing.assert_allclose(decoded, GREY, atol=3)
+    formats: dict[str, dict[str, Any]] = {"JPEG": {"quality": 100}}
+    if orientation == 6:
+        formats |= {"PNG": {}, "TIFF": {}, "WebP": {"lossless": True}}
+    for format, options in formats.items():
+        data = encode(np.ascontiguousarray(stored), format, exif=exif, **options)
+        decoded = decode_one(data).reshape(*GREY.shape, -1)[..., 0]
+        np.testing.assert_allclose(decoded, GREY, atol=3)
 
 
 def test_broken_exif_does_not_cost_the_picture() -> None:
@@ -279,16 +271,10 @@ def test_frames_middle_and_all(format: str) -> None:
 
 def test_frames_of_a_grey_gif() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (4, 40, 40), np.uint8)
-    data = encode(
-        Image.fromarray(noise[0]),
-        "GIF",
-        save_all=True,
-        append_images=[Image.fromarray(frame) for frame in noise[1:]],
-    )
-    found = decode(data, frames="all")
-    assert len(found) == 4
-    for picture, frame in zip(found, noise, strict=True):
-        assert np.abs(np.asarray(picture.convert("L")).astype(int) - frame).max() <= 2
+    pictures = [Image.fromarray(frame) for frame in noise]
+    data = encode(pictures[0], "GIF", save_all=True, append_images=pictures[1:])
+    found = [np.asarray(picture.convert("L"), int) for picture in decode(data, frames="all")]
+    np.testing.assert_allclose(found, noise, atol=2)
 
 
 def test_tiff_pages_may_differ_in_size_and_mode() -> None:
@@ -353,85 +339,23 @@ def test_reduced_jpeg_is_never_below_what_is_asked(width: int, height: int, at_l
 # Refusals
 
 
-def refusal(data: bytes, **options: Any) -> ImageError:
+def refusal(data: bytes, code: ImageFault, **options: Any) -> str:
+    """The message with which a file is refused, for the kind of fault that `code` names."""
     with pytest.raises(ImageError) as caught:
         decode(data, **options)
     assert caught.value.hint
-    return caught.value
+    assert caught.value.code == code
+    return caught.value.message
 
 
-def test_reasons() -> None:
-    assert refusal(b"").message == "empty file"
-    unknown = "not a JPEG, PNG, TIFF, BMP, WebP, GIF or DICOM image"
-    assert refusal(b"<svg xmlns='http://www.w3.org/2000/svg'/>").message == unknown
-    assert refusal(b"P5 1 1 255 \0").message == unknown  # Pillow could, but never may, read it
-    assert refusal(encode(COLOUR, "JPEG")[:-400]).message == "truncated JPEG"
-    noise = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
-    assert refusal(encode(noise, "PNG")[:2000]).message == "truncated PNG"
-    assert refusal(b"\x89PNG\r\n\x1a\n" + b"\0" * 50).message == "corrupt or unsupported PNG"
+def gif(side: int, n_frames: int) -> bytes:
+    header = struct.pack("<HHBBB", side, side, 0, 0, 0)
+    return b"GIF89a" + header + GIF_FRAME * n_frames + b";"
 
 
-@pytest.mark.parametrize(
-    ("data", "size"),
-    [
-        (
-            png(png_header(17000, 17000), (b"IDAT", b"")),
-            "17000 x 17000",
-        ),
-        (png(png_header(10000, 8001), (b"IDAT", b"")), "10000 x 8001"),
-        (b"GIF89a" + struct.pack("<HHBBB", 50000, 50000, 0, 0, 0) + GIF_FRAME, "50000 x 50000"),
-        (b"BM" + struct.pack("<IIIIiiHHIIIIII", 54, 0, 54, 40, 60000, 60000, 1, 24, *[0] * 6), ""),
-    ],
-    ids=["PNG", "PNG just over", "GIF", "BMP"],
-)
-def test_a_header_that_claims_too_much_is_refused(data: bytes, size: str) -> None:
-    message = refusal(data).message
-    assert message.startswith(size)
-    assert message.endswith("pixels is over the limit of 80000000")
-
-
-def test_a_picture_of_a_few_endless_rows_is_refused() -> None:
-    data = png(png_header(65_536, 1), (b"IDAT", b""))
-    assert refusal(data).message == "65536 x 1 pixels is over the limit of 65535 for one side"
-
-
-def test_limits_are_the_callers() -> None:
-    data = encode(GREY, "PNG")
-    assert decode_one(data, max_pixels=GREY.size).shape == GREY.shape
-    expected = f"32 x 24 pixels is over the limit of {GREY.size - 1}"
-    assert refusal(data, max_pixels=GREY.size - 1).message == expected
-    assert refusal(encode(GREY, "JPEG"), at_least=4, max_pixels=767).message.startswith("32 x 24")
-
-
-@pytest.mark.parametrize(
-    "options", [{"frames": "first"}, {"at_least": 0}, {"max_pixels": 0}, {"max_frames": 0}]
-)
-def test_options_out_of_range(options: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="must be"):
-        decode(encode(GREY, "PNG"), **options)
-
-
-def test_bombs_in_metadata_are_refused() -> None:
-    bomb = zlib.compress(bytes(1 << 26))
-    header = png_header(1, 1)
-    pixel = (b"IDAT", zlib.compress(b"\0\x05"))
-    for kind, body in (b"zTXt", b"a\0\0" + bomb), (b"iTXt", b"a\0\1\0\0\0" + bomb):
-        refusal(png(header, (kind, body), pixel))
-        refusal(png(header, pixel, (kind, body)))
-    assert decode_one(png(header, pixel)).tolist() == [[5]]
-
-
-def test_endless_animations_and_scans_are_refused() -> None:
-    gif = b"GIF89a" + struct.pack("<HHBBB", 8000, 8000, 0, 0, 0) + GIF_FRAME * 1000 + b";"
-    assert refusal(gif).message == "GIF animation of too many frames"
-    tiny = b"GIF89a" + struct.pack("<HHBBB", 1, 1, 0, 0, 0) + GIF_FRAME * 100_000 + b";"
-    assert refusal(tiny).message == "GIF animation of too many frames"
-    control = (b"acTL", struct.pack(">II", 1 << 30, 0))
-    apng = png(png_header(1, 1), control, (b"IDAT", zlib.compress(b"\0\x05")))
-    assert refusal(apng).message == "PNG animation of too many frames"
-    jpeg = encode(GREY, "JPEG", progressive=True)
-    scans = refusal(jpeg[:-2] + b"\xff\xda\0\x08\x01\x01\0\0\x3f\0" * 101 + jpeg[-2:])
-    assert scans.message == "JPEG of more than 100 scans"
+def progressive_jpeg(more_scans: int) -> bytes:
+    data = encode(GREY, "JPEG", progressive=True)
+    return data[:-2] + b"\xff\xda\0\x08\x01\x01\0\0\x3f\0" * more_scans + data[-2:]
 
 
 def tiff(n_pages: int, **changes: int) -> bytes:
@@ -449,12 +373,87 @@ def tiff(n_pages: int, **changes: int) -> bytes:
     return b"II*\0" + struct.pack("<I", 8) + b"".join(pages) + bytes(100)
 
 
-def test_tiff_of_endless_pages_or_huge_tiles() -> None:
+def apng(n_frames: int) -> bytes:
+    control = (b"acTL", struct.pack(">II", n_frames, 0))
+    return png(png_header(1, 1), control, (b"IDAT", zlib.compress(b"\0\x05")))
+
+
+NOISE = np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)
+UNKNOWN = "not a JPEG, PNG, TIFF, BMP, WebP, GIF or DICOM image"
+OVER = "pixels is over the limit of"
+BMP = struct.pack("<IIIIiiHHIIIIII", 54, 0, 54, 40, 60000, 60000, 1, 24, *[0] * 6)
+REFUSALS: dict[str, tuple[bytes, ImageFault, str]] = {
+    "nothing": (b"", "empty", "empty file"),
+    "SVG": (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "unknown_format", UNKNOWN),
+    "PGM": (b"P5 1 1 255 \0", "unknown_format", UNKNOWN),  # Pillow could, but never may, read it
+    "short JPEG": (encode(COLOUR, "JPEG")[:-400], "broken", "truncated JPEG"),
+    "short PNG": (encode(NOISE, "PNG")[:2000], "broken", "truncated PNG"),
+    "PNG": (b"\x89PNG\r\n\x1a\n" + bytes(50), "broken", "corrupt or unsupported PNG"),
+    "JPEG": (b"\xff\xd8\xff" + bytes(50), "broken", "corrupt or unsupported JPEG"),
+    "large PNG": (
+        png(png_header(17000, 17000), (b"IDAT", b"")), "too_large",
+        f"17000 x 17000 {OVER} 80000000",
+    ),
+    "large PNG, by a little": (
+        png(png_header(10000, 8001), (b"IDAT", b"")), "too_large", f"10000 x 8001 {OVER} 80000000"
+    ),
+    "large GIF": (gif(50000, 1), "too_large", f"50000 x 50000 {OVER} 80000000"),
+    "large BMP": (b"BM" + BMP, "too_large", f"60000 x 60000 {OVER} 80000000"),
+    "long PNG": (
+        png(png_header(65_536, 1), (b"IDAT", b"")), "too_large",
+        f"65536 x 1 {OVER} 65535 for one side",
+    ),
+    "TIFF of huge tiles": (
+        tiff(1, tile_width=1 << 15, tile_length=1 << 15), "too_large",
+        f"32768 x 32768 {OVER} 80000000",
+    ),
+    "GIF animation": (gif(8000, 1000), "too_many_frames", "GIF animation of too many frames"),
+    "tiny frames": (gif(1, 100_000), "too_many_frames", "GIF animation of too many frames"),
+    "PNG animation": (apng(1 << 30), "too_many_frames", "PNG animation of too many frames"),
+    "scans": (progressive_jpeg(101), "too_many_frames", "JPEG of more than 100 scans"),
+    "pages": (tiff(10_001), "too_many_frames", "TIFF of more than 10000 pages"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_refusals(name: str) -> None:
+    data, code, message = REFUSALS[name]
+    assert refusal(data, code) == message
+
+
+def test_frames_that_are_too_large_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As if the later pages were larger than the first, by which they are counted.
+    monkeypatch.setattr(decode_module, "MAX_TOTAL_PIXELS", 3 * 96 - 1)
+    message = "5 frames are over the limit of 287 pixels"
+    assert refusal(animation("TIFF"), "too_large", frames="all") == message
+
+
+def test_limits_are_the_callers() -> None:
+    data = encode(GREY, "PNG")
+    assert decode_one(data, max_pixels=GREY.size).shape == GREY.shape
+    expected = f"32 x 24 pixels is over the limit of {GREY.size - 1}"
+    assert refusal(data, "too_large", max_pixels=GREY.size - 1) == expected
+    reduced = refusal(encode(GREY, "JPEG"), "too_large", at_least=4, max_pixels=767)
+    assert reduced.startswith("32 x 24")
+
+
+@pytest.mark.parametrize(
+    "options", [{"frames": "first"}, {"at_least": 0}, {"max_pixels": 0}, {"max_frames": 0}]
+)
+def test_options_out_of_range(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        decode(encode(GREY, "PNG"), **options)
+
+
+def test_bombs_in_metadata_are_refused() -> None:
+    bomb = zlib.compress(bytes(1 << 26))
+    header = png_header(1, 1)
+    pixel = (b"IDAT", zlib.compress(b"\0\x05"))
+    for kind, body in (b"zTXt", b"a\0\0" + bomb), (b"iTXt", b"a\0\1\0\0\0" + bomb):
+        refusal(png(header, (kind, body), pixel), "broken")
+        refusal(png(header, pixel, (kind, body)), "broken")
+    assert decode_one(png(header, pixel)).tolist() == [[5]]
     assert decode_one(tiff(1)).shape == (1, 1)
-    assert refusal(tiff(10_001)).message == "TIFF of more than 10000 pages"
-    tile = {"tile_width": 1 << 15, "tile_length": 1 << 15}
-    message = "32768 x 32768 pixels is over the limit of 80000000"
-    assert refusal(tiff(1, **tile)).message == message
 
 
 # Hostile input
@@ -512,12 +511,12 @@ def test_truncation_and_changed_bytes(name: str, data: st.DataObject) -> None:
     check_image_or_refusal(bytes(changed))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", samples())
-def test_each_byte_of_the_headers_changed(name: str) -> None:
+def test_changed_bytes_of_the_headers(name: str) -> None:
     good = samples()[name]
-    for position in [*range(min(300, len(good))), *range(max(0, len(good) - 300), len(good))]:
-        for value in (0x00, 0x01, 0x7F, 0x80, 0xFF, good[position] ^ 1):
+    ends = {*range(min(300, len(good))), *range(max(0, len(good) - 300), len(good))}
+    for position in [p for p in sorted(ends) if p < 48 or p % 7 == 0]:
+        for value in (0x00, 0x7F, 0xFF, good[position] ^ 1):
             changed = bytearray(good)
             changed[position] = value
             check_image_or_refusal(bytes(changed))

@@ -15,6 +15,7 @@ from click.testing import CliRunner
 
 from annotator.cli import cli
 from annotator.errors import AnnotatorError, FormatError, ImageError
+from annotator.images import ref as ref_module
 from annotator.images import remote
 from annotator.images.sources import find_images, parquet_concepts
 
@@ -167,7 +168,7 @@ def test_a_bucket_and_a_file_that_are_not_there(s3: str) -> None:
 
 def test_too_large_is_refused_before_it_is_read(root: str, monkeypatch: pytest.MonkeyPatch) -> None:
     (ref,) = find_images(f"{root}/set/deep/IM1").images
-    monkeypatch.setattr(remote, "MAX_BYTES", 100)
+    monkeypatch.setattr(ref_module, "MAX_BYTES", 100)
     with pytest.raises(ImageError, match="132 bytes are over the limit of 100") as caught:
         ref.read()
     assert caught.value.code == "too_large"

@@ -44,15 +44,17 @@ def test_pictures_come_in_order_and_keep_their_proportions() -> None:
             assert abs(int(np.asarray(picture)[5, 5]) - i * 3) <= 2
 
 
-def test_small_images_are_not_enlarged() -> None:
-    (data,) = make_thumbnails([ref("a", 30, 20, 9)], workers=1)
-    assert Image.open(io.BytesIO(data)).size == (30, 20)
+def test_closing_early_stops_the_work_and_small_images_are_not_enlarged() -> None:
+    read: list[int] = []
 
+    def counted(i: int) -> ImageRef:
+        small = ref(str(i), 30, 20, 0)
+        return ImageRef(small.id, small.where, lambda: (read.append(i), small.read())[1])
 
-def test_closing_early_stops_the_work() -> None:
-    pictures = make_thumbnails([ref(str(i), 50, 50, 0) for i in range(200)], workers=2)
-    next(pictures)
+    pictures = make_thumbnails([counted(i) for i in range(200)], workers=2)
+    assert Image.open(io.BytesIO(next(pictures))).size == (30, 20)
     pictures.close()
+    assert len(read) <= 64  # that many are begun ahead
 
 
 def test_grey_thumbnails_fill_a_square_and_are_black_where_there_is_no_image() -> None:

@@ -1,9 +1,12 @@
-"""What each position of a picture adds to its vector, where an encoder's pooling is a sum."""
+"""Contributions of the positions or patches of an image to its vector.
+
+Exact where the encoder ends in average pooling; an approximation for transformers.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,45 +18,36 @@ from torch import Tensor, nn
 
 from annotator.encoders.preprocess import Box
 
-# By how much of its norm the average of a map may differ from the answer: rounding alone.
+# Largest relative difference between the average of a map and the output: rounding alone.
 _ROUNDING = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
-_MOST_PREFIXES = 8  # tokens that are no patches: class, distillation, registers
+_MAX_PREFIX_TOKENS = 8  # class, distillation and register tokens
 _TRIES = 8
 
 
 @dataclass(frozen=True)
-class PositionMap:
-    """What each position of one of an encoder's maps says of the vector.
+class ContributionMap:
+    """Contributions of the positions of one feature map to a slice of the vector.
 
     Attributes:
-        start: The first number of the vector that it is about.
-        parts: float32[h, w, c]: of each position, the numbers of the vector from `start` on.
-        box: The part of the picture that the map lies over.
+        start: First component of the slice.
+        values: float32[h, w, c]: contribution of each position to components start to start + c.
+        box: The part of the picture that the map covers.
     """
 
     start: int
-    parts: NDArray[np.float32]
+    values: NDArray[np.float32]
     box: Box
 
-    def within(self, start: int, share: float) -> PositionMap:
-        """The same for a longer vector, in which this one begins at `start` and is scaled."""
-        return replace(self, start=self.start + start, parts=self.parts * np.float32(share))
+    def within(self, start: int, scale: float) -> ContributionMap:
+        """The same for a longer vector, which holds this one from `start` on, times `scale`."""
+        return replace(self, start=self.start + start, values=self.values * np.float32(scale))
 
 
-def total(maps: Sequence[PositionMap], dim: int) -> NDArray[np.float64]:
-    """float64[dim]: what all positions of all maps add up to."""
-    vector = np.zeros(dim)
-    for map_ in maps:
-        end = map_.start + map_.parts.shape[2]
-        vector[map_.start : end] += map_.parts.sum(axis=(0, 1), dtype=np.float64)
-    return vector
+def pooled_map(model: nn.Module, batch: Tensor) -> Tensor | None:
+    """The feature map whose global average is the network's output; None if there is none.
 
-
-def averaged_map(model: nn.Module, batch: Tensor) -> Tensor | None:
-    """The map whose average over positions is the network's answer; None if there is none.
-
-    Which layer gives it is observed in a forward pass instead of guessed from names, so it works
-    for any architecture that ends in global average pooling.
+    The layer is found by observing a forward pass instead of by name, so this works for any
+    architecture that ends in global average pooling.
 
     Args:
         model: float[1, 3, size, size] to float[1, dim].
@@ -80,11 +74,11 @@ def averaged_map(model: nn.Module, batch: Tensor) -> Tensor | None:
 
 
 def patch_vectors(model: nn.Module, batch: Tensor) -> Tensor | None:
-    """What a transformer would answer if each patch's token stood for all; None if it has none.
+    """The output of a transformer for each patch token alone; None if there are no patches.
 
-    The last layer that gives a square of tokens is observed; the rest of the network (norm,
-    pooling, projection) then runs with each token in the place of every other. An approximation:
-    a class token gathers from the patches by attention, of which this knows nothing.
+    The last layer whose output is a square of tokens is observed; the rest of the network (norm,
+    pooling, projection) then runs with all tokens replaced by one of them, for each in turn. An
+    approximation: it disregards the attention by which a class token gathers from the patches.
 
     Args:
         model: float[1, 3, size, size] to float[1, dim].
@@ -115,18 +109,18 @@ def patch_vectors(model: nn.Module, batch: Tensor) -> Tensor | None:
 def _side(tokens: int) -> int | None:
     """Side of the square of patches among so many tokens."""
     side = math.isqrt(tokens)
-    return side if side > 1 and tokens - side * side <= _MOST_PREFIXES else None
+    return side if side > 1 and tokens - side * side <= _MAX_PREFIX_TOKENS else None
 
 
 def _each_for_all(tokens: Tensor, side: int) -> Tensor:
-    """[1, t, c] to [side * side, t, c]: of each patch, a picture that has only its token."""
+    """[1, t, c] to [side * side, t, c]: for each patch, a sequence of copies of its token."""
     patches = tokens[0, tokens.shape[1] - side * side :]
     return patches[:, None].expand(-1, tokens.shape[1], -1)
 
 
 @contextmanager
 def _watched(model: nn.Module, tell: Callable[[Tensor], None]) -> Iterator[None]:
-    """While in it, `tell` is given every tensor that a module of `model` returns, in order."""
+    """Within the context, call `tell` with each tensor that a module of `model` returns."""
 
     def hook(_module: nn.Module, _args: Any, output: Any) -> None:
         if isinstance(output, Tensor):
@@ -138,7 +132,7 @@ def _watched(model: nn.Module, tell: Callable[[Tensor], None]) -> Iterator[None]
 
 @contextmanager
 def _replaced(model: nn.Module, call: int, change: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """While in it, the tensor that `_watched` would tell as number `call` is changed."""
+    """Within the context, change the tensor that `_watched` would tell as number `call`."""
     calls = iter(range(call + 1))
 
     def hook(_module: nn.Module, _args: Any, output: Any) -> Tensor | None:

@@ -1,4 +1,4 @@
-"""Fold batch normalisation into the convolutions before it."""
+"""Folding of batch normalisation into the preceding convolutions."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-# Of the answer's norm, by rounding: 1e-6 is usual; a mistake changes all of it.
-LARGEST_CHANGE = 1e-3
+# Relative change of the output: 1e-6 is usual, by rounding; a mistake changes all of it.
+_MAX_CHANGE = 1e-3
 
 
 def fold_batchnorm(model: nn.Module, example: Tensor) -> int:
@@ -18,20 +18,20 @@ def fold_batchnorm(model: nn.Module, example: Tensor) -> int:
 
     In evaluation mode batch normalisation is an affine map with fixed numbers, so the convolution's
     weights can carry it (Jacob et al. 2018, "Quantization and Training of Neural Networks for
-    Efficient Integer-Arithmetic-Only Inference", section 3.2). The answers stay the same up to
-    rounding, and the passes over memory that it saves are a good part of a small CNN's time.
+    Efficient Integer-Arithmetic-Only Inference", section 3.2). The output stays the same up to
+    rounding, and the passes over memory that this saves are a good part of a small CNN's time.
 
-    Which layer feeds which is observed in one forward pass instead of guessed from names, so it
-    works for any architecture; a convolution that is used more than once is left alone. What cannot
-    be observed (a convolution's output that something else reads too, or weights that are computed
-    anew in each pass) shows in the answer: if that changes, everything is put back.
+    The pairs of layers are found by observing a forward pass instead of by name, so this works for
+    any architecture; a convolution that is used more than once is left alone. What cannot be
+    observed (a second reader of the convolution's output, or weights that are recomputed in each
+    pass) changes the output: then everything is restored.
 
     Args:
         model: In evaluation mode, fp32, with one tensor as its output; changed in place.
         example: float32[1, 3, size, size], not constant.
 
     Returns:
-        How many were folded.
+        Number of folded normalisations.
     """
     # Outputs are kept alive during the pass: an id is unique only among living objects.
     outputs: dict[int, tuple[str, Tensor]] = {}
@@ -70,15 +70,15 @@ def fold_batchnorm(model: nn.Module, example: Tensor) -> int:
     undo = [_fold_one(model, conv_name, norm_name) for norm_name, conv_name in once.items()]
     with torch.inference_mode():
         change = torch.linalg.norm(model(example) - before) / torch.linalg.norm(before)
-    if not change <= LARGEST_CHANGE:
-        for put_back in reversed(undo):
-            put_back()
+    if not change <= _MAX_CHANGE:
+        for restore in reversed(undo):
+            restore()
         return 0
     return len(once)
 
 
 def _fold_one(model: nn.Module, conv_name: str, norm_name: str) -> Callable[[], None]:
-    """Fold one pair; returns what puts it back."""
+    """Fold one pair; returns the function that undoes it."""
     conv, norm = model.get_submodule(conv_name), model.get_submodule(norm_name)
     assert isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d)
     assert norm.running_mean is not None and norm.running_var is not None
@@ -103,8 +103,8 @@ def _fold_one(model: nn.Module, conv_name: str, norm_name: str) -> Callable[[], 
     parent = model.get_submodule(parent_name)
     setattr(parent, leaf, nn.Sequential(*rest) if rest else nn.Identity())
 
-    def put_back() -> None:
+    def restore() -> None:
         conv.weight, conv.bias = weight, bias
         setattr(parent, leaf, norm)
 
-    return put_back
+    return restore

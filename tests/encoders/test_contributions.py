@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,22 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
+from annotator.encoders.contributions import ContributionMap, patch_vectors, pooled_map
 from annotator.encoders.embedder import Embedder, Encoder, TorchEmbedder
-from annotator.encoders.positions import averaged_map, patch_vectors, total
 from annotator.encoders.preprocess import Preprocess
 from annotator.encoders.registry import make_embedder
 from annotator.encoders.torch_setup import Precision, make_torchvision_importable
 
 HALF = (0.5, 0.5, 0.5)
+
+
+def total(maps: Sequence[ContributionMap], dim: int) -> NDArray[np.float64]:
+    """float64[dim]: the sum of all contributions."""
+    vector = np.zeros(dim)
+    for map_ in maps:
+        end = map_.start + map_.values.shape[2]
+        vector[map_.start : end] += map_.values.sum(axis=(0, 1), dtype=np.float64)
+    return vector
 
 
 def picture(seed: int = 0, size: tuple[int, int] = (150, 90)) -> Image.Image:
@@ -54,66 +64,59 @@ def of_timm(name: str, precision: Precision = "fp32", **options: Any) -> TorchEm
 @pytest.mark.parametrize("name", ["efficientnet-lite0@64", "efficientnet-lite0@96"])
 def test_positions_of_the_packaged_network_add_up(name: str, precision: Precision) -> None:
     encoder = make_embedder(name, device="cpu", precision=precision)
-    maps = encoder.positions(picture())
-    assert maps is not None
-    sides = [map_.parts.shape[:2] for map_ in maps]
-    eighth = encoder.image_size // 8  # stage 2 has a position for each eight pixels
-    assert sides[0] == sides[1] == (eighth, eighth) and sides[-1] == (eighth // 4, eighth // 4)
-    assert total(maps, encoder.dim) == pytest.approx(vector_of(encoder, picture()), abs=1e-6)
-
-
-def test_a_picture_without_texture_has_positions() -> None:
-    encoder = make_embedder("efficientnet-lite0@64", device="cpu", precision="fp32")
-    black = Image.new("L", (64, 64))
-    maps = encoder.positions(black)
-    assert maps is not None
-    assert total(maps, encoder.dim) == pytest.approx(vector_of(encoder, black), abs=1e-6)
+    for image in (picture(), Image.new("L", (64, 64))):  # the second one without texture
+        maps = encoder.position_contributions(image)
+        assert maps is not None
+        sides = [map_.values.shape[:2] for map_ in maps]
+        eighth = encoder.image_size // 8  # stage 2 has a position for each eight pixels
+        assert sides[0] == sides[1] == (eighth, eighth) and sides[-1] == (eighth // 4, eighth // 4)
+        assert total(maps, encoder.dim) == pytest.approx(vector_of(encoder, image), abs=1e-6)
 
 
 def test_positions_of_several_encoders_side_by_side() -> None:
-    encoder = make_embedder(
-        "efficientnet-lite0@64+efficientnet-lite0@96", device="cpu", precision="fp32"
-    )
-    maps = encoder.positions(picture())
+    name = "efficientnet-lite0@64+efficientnet-lite0@96"
+    encoder = make_embedder(name, device="cpu", precision="fp32")
+    maps = encoder.position_contributions(picture())
     assert maps is not None
     assert total(maps, encoder.dim) == pytest.approx(vector_of(encoder, picture()), abs=1e-6)
-    assert encoder.patches(picture()) is None
+    assert encoder.patch_contributions(picture()) is None
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_efficientnet", "test_byobnet"])
 def test_positions_of_any_network_that_averages_at_the_end(name: str) -> None:
     encoder = of_timm(name)
-    maps = encoder.positions(picture())
+    maps = encoder.position_contributions(picture())
     assert maps is not None and len(maps) == 1
     assert total(maps, encoder.dim) == pytest.approx(vector_of(encoder, picture()), abs=1e-6)
     half = of_timm(name, "bf16")
-    maps = half.positions(picture())
+    maps = half.position_contributions(picture())
     assert maps is not None  # though its answer is rounded to three digits
     assert total(maps, half.dim) == pytest.approx(vector_of(half, picture()), abs=0.02)
 
 
 def test_no_positions_where_something_follows_the_average(tiny_embedder: TorchEmbedder) -> None:
-    assert tiny_embedder.positions(picture()) is None
-    assert tiny_embedder.patches(picture()) is None
-    assert of_timm("test_convnext").positions(picture()) is None  # a norm over channels
+    assert tiny_embedder.position_contributions(picture()) is None
+    assert tiny_embedder.patch_contributions(picture()) is None
+    convnext = of_timm("test_convnext")  # which has a norm over channels at its end
+    assert convnext.position_contributions(picture()) is None
 
 
 @pytest.mark.parametrize("pool", ["token", "avg"])
 def test_a_transformer_has_patches(pool: str) -> None:
     encoder = of_timm("test_vit", global_pool=pool)
-    assert encoder.positions(picture()) is None
-    (patches,) = encoder.patches(picture()) or [None]
+    assert encoder.position_contributions(picture()) is None
+    (patches,) = encoder.patch_contributions(picture()) or [None]
     assert patches is not None
-    side = patches.parts.shape[0]
-    assert patches.parts.shape == (side, side, encoder.dim) and side == 160 // 16
-    norms = np.linalg.norm(patches.parts, axis=2) * side * side
+    side = patches.values.shape[0]
+    assert patches.values.shape == (side, side, encoder.dim) and side == 160 // 16
+    norms = np.linalg.norm(patches.values, axis=2) * side * side
     assert norms == pytest.approx(1, abs=1e-5)
     # Another bottom right corner changes that corner's patch most.
     changed = picture()
     changed.paste(255, (120, 60, 150, 90))
-    (others,) = encoder.patches(changed) or [None]
+    (others,) = encoder.patch_contributions(changed) or [None]
     assert others is not None
-    difference = np.linalg.norm(others.parts - patches.parts, axis=2)
+    difference = np.linalg.norm(others.values - patches.values, axis=2)
     row, column = np.unravel_index(difference.argmax(), difference.shape)
     assert row in (6, 7) and column in (8, 9)  # the picture is letterboxed
 
@@ -124,8 +127,8 @@ def test_a_transformer_of_open_clip_has_patches() -> None:
     tower = transformer.VisionTransformer(
         image_size=64, patch_size=16, width=32, layers=2, heads=2, mlp_ratio=2, output_dim=24
     )
-    (patches,) = embedder(tower.eval(), 64).patches(picture()) or [None]
-    assert patches is not None and patches.parts.shape == (4, 4, 24)
+    (patches,) = embedder(tower.eval(), 64).patch_contributions(picture()) or [None]
+    assert patches is not None and patches.values.shape == (4, 4, 24)
 
 
 class Tokens(nn.Module):
@@ -149,7 +152,7 @@ def test_each_patch_stands_for_all() -> None:
         vectors = patch_vectors(model, batch)
         assert vectors is not None
         expected = model.projection(model.patchify(batch)[0].movedim(0, 2))
-        assert averaged_map(model, batch) is None
+        assert pooled_map(model, batch) is None
         answer = model(batch)
     assert vectors.numpy() == pytest.approx(expected.numpy(), abs=1e-6)
     # Nothing but averages and an affine map follows: here even their mean is the answer.
@@ -159,7 +162,7 @@ def test_each_patch_stands_for_all() -> None:
 def test_nothing_stays_hooked() -> None:
     encoder = of_timm("test_vit")
     before = vector_of(encoder, picture())
-    encoder.patches(picture(1))
-    encoder.positions(picture(1))
+    encoder.patch_contributions(picture(1))
+    encoder.position_contributions(picture(1))
     assert np.array_equal(vector_of(encoder, picture()), before)
     assert not any(module._forward_hooks for module in encoder._model.modules())

@@ -1,4 +1,4 @@
-"""The stored values of a DICOM frame to an 8-bit picture, as a viewer would show them.
+"""Windowing of DICOM frames: stored values to an 8-bit picture, as a viewer would show it.
 
 Follows DICOM PS3.3: modality LUT (C.11.1) and VOI LUT (C.11.2), also where an enhanced object keeps
 them in its functional groups (C.7.6.16).
@@ -25,7 +25,7 @@ def render(ds: Any, index: int, stored: NDArray[Any]) -> Image.Image:
 
     Args:
         ds: The data set (`pydicom.Dataset`).
-        index: Which frame it is, for what an enhanced object says of each.
+        index: Of the frame, for the functional groups of an enhanced object.
         stored: The frame's values, [rows, columns] or [rows, columns, 3].
 
     Raises:
@@ -154,7 +154,7 @@ def _padding(ds: Any, stored: NDArray[Any]) -> NDArray[np.bool_] | None:
 
 
 def _group(ds: Any, index: int, sequence: str, keyword: str) -> Any:
-    """Where a frame's attribute is kept: the data set, the frame's groups or the shared ones."""
+    """The item that holds a frame's attribute: data set, the frame's groups or the shared ones."""
     if keyword in ds:
         return ds
     per_frame = ds.get("PerFrameFunctionalGroupsSequence") or []
