@@ -196,10 +196,9 @@ def test_it_finds_the_concepts_of_new_images(tuned: Annotator, others: Path) -> 
 def test_queries_that_cannot_be_searched_for_are_refused(
     annotator: Annotator, tuned: Annotator
 ) -> None:
-    with pytest.raises(IndexProblem, match="3 dimensions, the index has 16"):
-        annotator.search(np.array([[1, 0, 0]], np.float32))
-    with pytest.raises(IndexProblem, match="queries have 3 dimensions, the index has 16"):
-        tuned.search(np.array([[1, 0, 0]], np.float32))
+    for some in (annotator, tuned):
+        with pytest.raises(IndexProblem, match="3 dimensions, the index has 16"):
+            some.search(np.array([[1, 0, 0]], np.float32))
     with pytest.raises(IndexProblem, match="unit norm"):
         tuned.search(np.full((1, 16), 0.5, np.float32))
     held = tuned.stored.manifest.dim

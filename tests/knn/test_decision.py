@@ -39,7 +39,7 @@ label_sets = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(sets=label_sets, data=st.data())
 def test_expected_f1_is_the_best_of_all_sets(sets: list[list[str]], data: st.DataObject) -> None:
     row = st.lists(st.integers(1, 50).map(float), min_size=len(sets), max_size=len(sets))
@@ -53,7 +53,7 @@ def test_expected_f1_is_the_best_of_all_sets(sets: list[list[str]], data: st.Dat
         assert decision.expected_f1 == pytest.approx(best, abs=1e-9)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(sets=label_sets, data=st.data())
 def test_images_do_not_influence_each_other(sets: list[list[str]], data: st.DataObject) -> None:
     row = st.lists(st.integers(1, 9).map(float), min_size=len(sets), max_size=len(sets))
