@@ -106,6 +106,13 @@ class Index(Protocol):
         """
         ...
 
+    def contents_of_removed(self) -> set[bytes] | None:
+        """The sha256 of the files of removed rows that are still stored, less those in use.
+
+        None where the index does not record its images' files.
+        """
+        ...
+
     def renumber(self, stored: NDArray[np.int64]) -> NDArray[np.int64]:
         """Rows as they were numbered when they were written, int64 of any shape, by today's number;
         -1 for those that were removed since.

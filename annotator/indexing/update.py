@@ -18,7 +18,7 @@ from annotator.indexing.metadata import IndexMetadata
 from annotator.knn.cross_validation import ARRAYS as TUNING
 from annotator.knn.cross_validation import stored_lists
 from annotator.knn.projection import Projection
-from index import LabelTable, StoredIndex
+from index import LabelTable
 from index.locations import locate
 from index.milvus.kinds import MilvusKind
 from index.protocols import Changed, Index, IndexLocation
@@ -165,8 +165,7 @@ def compact_index(
     if index_type is not None:
         place.check_index_type(index_type)
     stored = place.open()
-    if isinstance(stored, StoredIndex):
-        _forget_removed(place, stored)
+    _forget(place, stored, stored.contents_of_removed())
     lists = stored_lists(stored)
     others = {name: a for name, a in stored.arrays.items() if not name.startswith(TUNING)}
     return place.compact(
@@ -175,20 +174,6 @@ def compact_index(
         target_recall=target_recall,
         arrays=others | (lists.to_arrays() if lists is not None else {}),
     )
-
-
-def _forget_removed(place: IndexLocation, stored: StoredIndex) -> None:
-    """Delete the vectors of removed images from the cache."""
-    if not stored.manifest.removed:
-        return
-    known = [segment.arrays.get(CONTENT) for segment in stored.segments]
-    if any(keys is None for keys in known):
-        _forget(place, stored, None)
-        return
-    rows = range(len(stored))
-    live = {stored.content(row) for row in rows}
-    stored_keys = {key.tobytes() for keys in known if keys is not None for key in keys}
-    _forget(place, stored, stored_keys - live)
 
 
 def _forget_replaced(place: IndexLocation, stored: Index, by: Segment) -> None:

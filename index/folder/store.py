@@ -125,6 +125,18 @@ class StoredIndex:
             (theirs if id_ in ids else others).add(self.content(row) or b"")
         return theirs - others
 
+    def contents_of_removed(self) -> set[bytes] | None:
+        """The sha256 of the files of removed rows that are still stored, less those in use.
+
+        None where the index does not record its images' files.
+        """
+        if not self.manifest.removed:
+            return set()
+        if any(CONTENT not in segment.arrays for segment in self.segments):
+            return None
+        known = {key.tobytes() for segment in self.segments for key in segment.arrays[CONTENT]}
+        return known - {self.content(row) for row in range(len(self))}
+
     def content(self, row: int) -> bytes | None:
         """The sha256 of the file of a row's image; None where it is not recorded."""
         segment, within = self._place(row)

@@ -144,6 +144,9 @@ class MilvusIndex:
         others = {entity[CONTENT] for entity in sharing if entity["id"] not in ids}
         return {bytes.fromhex(key) for key in theirs - others}
 
+    def contents_of_removed(self) -> set[bytes] | None:
+        return set()  # a removal deletes the rows themselves
+
     def renumber(self, stored: NDArray[np.int64]) -> NDArray[np.int64]:
         return self.current_rows[stored]
 

@@ -24,13 +24,6 @@ def test_what_goes_in_comes_out(sets: list[list[str]]) -> None:
     assert table.frequencies.tolist() == [sum(cui in s for s in sets) for cui in table.cuis]
 
 
-@given(cui_sets)
-def test_its_parts_make_it_again(sets: list[list[str]]) -> None:
-    table = LabelTable.from_sets(sets)
-    again = LabelTable(table.indptr, table.indices, table.cuis)
-    assert [again.row(i) for i in range(len(again))] == [table.row(i) for i in range(len(table))]
-
-
 def table(
     indptr: Sequence[int] = (0, 2, 2, 3),
     indices: Sequence[int] = (0, 2, 1),
@@ -47,7 +40,6 @@ def test_the_table_that_the_damaged_ones_derive_from_is_sound() -> None:
     ("change", "message"),
     [
         ({"indptr": []}, "do not span"),
-        ({"indptr": [1, 2, 2, 3]}, "do not span"),
         ({"indptr": [0, 2, 2, 2]}, "do not span"),
         ({"indptr": [0, 2, 2, 4]}, "do not span"),
         ({"indptr": [0, 3, 2, 3]}, "decrease"),
@@ -57,7 +49,6 @@ def test_the_table_that_the_damaged_ones_derive_from_is_sound() -> None:
         ({"cuis": ("C1", "C2", "C2")}, "vocabulary is not ascending"),
         ({"cuis": ("C2", "C1", "C3")}, "vocabulary is not ascending"),
         ({"indices": [2, 0, 1]}, "concepts are not ascending"),
-        ({"indices": [1, 1, 1]}, "concepts are not ascending"),
     ],
 )
 def test_damage_is_refused(change: dict[str, Sequence[int]], message: str) -> None:

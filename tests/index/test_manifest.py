@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,33 +12,24 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from index import IndexProblem, LabelTable, VersionWriter, open_index
+from index import LabelTable, open_index
 from index.folder.location import FolderLocation
 from index.segments import Segment
+from tests.index.indexes import facts, problem, publish, replace_file, rewrite, unit
 
 N, DIM = 7, 5
 
 
 def build(directory: Path, seed: int = 0) -> None:
-    vectors = np.random.default_rng(seed).standard_normal((N, DIM))
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    with VersionWriter(directory) as writer:
-        writer.add(vectors.astype(np.float32))
-        writer.publish(
-            [f"image-{i}" for i in range(N)],
-            [["C2", "C1"], [], ["C3"], ["C1"], ["C10", "C3"], ["C2"], []],
-            names={"C1": "Röntgen"},
-            columns={"captions": [f"caption {i}" for i in range(N)]},
-            about={"voting": {"k": 3}},
-            arrays={"map": np.arange(6, dtype=np.float32).reshape(2, 3)},
-        )
-
-
-def problem(directory: Path) -> str:
-    """What opening says; any other exception than IndexProblem fails the test."""
-    with pytest.raises(IndexProblem) as caught:
-        open_index(directory)
-    return str(caught.value)
+    publish(
+        directory,
+        unit(N, DIM, seed),
+        concepts=[["C2", "C1"], [], ["C3"], ["C1"], ["C10", "C3"], ["C2"], []],
+        names={"C1": "Röntgen"},
+        columns={"captions": [f"caption {i}" for i in range(N)]},
+        about={"voting": {"k": 3}},
+        arrays={"map": np.arange(6, dtype=np.float32).reshape(2, 3)},
+    )
 
 
 @pytest.fixture
@@ -125,15 +114,6 @@ def test_a_garbled_pointer_is_found(built: Path, text: bytes) -> None:
     assert str(built / "current") in problem(built)
 
 
-def rewrite(directory: Path, change: Callable[[Any], Any]) -> None:
-    """Change the manifest and the digest that vouches for it, as somebody with ill intent would."""
-    path = directory / "v000001" / "manifest.json"
-    text = json.dumps(change(json.loads(path.read_text())))
-    path.write_text(text)
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    (directory / "current").write_text(f"v000001 {digest}\n")
-
-
 def test_an_edited_manifest_is_found(built: Path) -> None:
     path = built / "v000001" / "manifest.json"
     path.write_text(path.read_text().replace('"k": 3', '"k": 4'))
@@ -159,7 +139,7 @@ def with_other(key: str, name: str, suffix: str) -> Callable[[Any], Any]:
     return change
 
 
-FACTS = {"bytes": 3, "sha256": hashlib.sha256(b"abc").hexdigest()}
+FACTS = facts(b"abc")
 
 
 @pytest.mark.parametrize(
@@ -167,8 +147,6 @@ FACTS = {"bytes": 3, "sha256": hashlib.sha256(b"abc").hexdigest()}
     [
         (lambda m: [], "not a JSON object"),
         (lambda m: {}, "no format number"),
-        (lambda m: m | {"format": True}, "no format number"),
-        (lambda m: m | {"n": 7.0}, "its n is not a positive whole number"),
         (lambda m: m | {"n": 6}, "rows do not add up"),
         (lambda m: m | {"dim": -1}, "its dim is not a positive whole number"),
         (lambda m: m | {"dim": 4}, "7 rows of 4 dimensions were expected"),
@@ -176,14 +154,9 @@ FACTS = {"bytes": 3, "sha256": hashlib.sha256(b"abc").hexdigest()}
         (lambda m: m | {"index_type": ["flat"]}, "does not know"),
         (lambda m: m | {"index_type": "ivf"}, "lists files other"),
         (lambda m: m | {"about": []}, "its about is not a JSON object"),
-        (lambda m: m | {"libraries": None}, "its libraries is not a JSON object"),
-        (lambda m: m | {"search": None}, "its search is not a JSON object"),
-        (lambda m: m | {"columns": "captions"}, "columns are not a list"),
         (lambda m: m | {"columns": [["captions"]]}, "columns are not a list"),
         (lambda m: m | {"arrays": ["map", "map2"]}, "lists files other"),
-        (lambda m: m | {"files": {}}, "lists files other"),
         (with_file("../secret", FACTS), "lists files other"),
-        (with_file("ids.txt", []), "size and sha256 of ids.txt"),
         (with_file("ids.txt", {"bytes": -1, "sha256": ""}), "size and sha256 of ids.txt"),
         (with_file("ids.txt", {"bytes": 3, "sha256": 3}), "size and sha256 of ids.txt"),
         (with_other("columns", "../secret", "jsonl"), "not a plain file name"),
@@ -198,28 +171,16 @@ def test_a_manifest_with_wrong_entries_is_refused(
     assert message in problem(built)
 
 
-def replace_file(directory: Path, name: str, data: bytes) -> None:
-    """Replace a file together with what the manifest says of it."""
-    (directory / "v000001" / name).write_bytes(data)
-    facts = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    rewrite(directory, with_file(name, facts))
-
-
 @pytest.mark.parametrize(
     ("name", "data"),
     [
         ("vectors.npy", b"not a numpy file"),
-        ("vectors.npy", b""),
         ("labels.indptr.npy", b"\x80\x04\x95pickle"),
         ("cuis.tsv", b"C1\t\nC1\t\nC2\t\nC3\t\n"),
-        ("cuis.tsv", b"C1\n"),
         ("cuis.tsv", b"\xff\t\n"),
         ("ids.txt", b"a\nb\n"),
         ("ids.txt", b"a\n" * N),
         ("captions.jsonl", b"{\n" * N),
-        ("captions.jsonl", b'"x"\n'),
-        ("map.npy", b"not a numpy file"),
-        ("map.npy", b""),
         ("map.npy", b"\x80\x04\x95pickle"),
     ],
 )
@@ -248,7 +209,7 @@ def test_arrays_of_objects_are_never_unpickled(built: Path, tmp_path: Path) -> N
 
 @pytest.fixture
 def changed(built: Path) -> Path:
-    """The index with two rows in a segment and two of nine removed, as version 1."""
+    """The index with two rows in a segment and two of nine removed."""
     rows = Segment(
         vectors=np.eye(2, DIM, dtype=np.float32),
         ids=["new-0", "new-1"],
@@ -259,9 +220,6 @@ def changed(built: Path) -> Path:
     )
     FolderLocation(built).add_rows(rows, of="v000001")
     FolderLocation(built).remove_rows(["image-2", "new-0"])
-    (built / "v000003").rename(built / "v000001")
-    shutil.rmtree(built / "v000002")
-    rewrite(built, lambda m: m | {"version": "v000001"})
     assert open_index(built).ids == ("image-0", "image-1", *(f"image-{i}" for i in (3, 4, 5, 6)),
                                      "new-1")  # fmt: skip
     return built
@@ -276,7 +234,7 @@ ADDED = [
 
 @pytest.mark.parametrize("name", [*ADDED, "removed.npy"])
 def test_damaged_files_of_changes_are_named(changed: Path, name: str) -> None:
-    path = changed / "v000001" / name
+    path = changed / "v000003" / name
     whole = path.read_bytes()
     for data in (None, whole[:-1], whole + b"\n", whole[:-1] + bytes([whole[-1] ^ 1])):
         path.unlink() if data is None else path.write_bytes(data)
@@ -294,17 +252,12 @@ def segment(**entries: Any) -> Callable[[Any], Any]:
     [
         (lambda m: m | {"segments": []}, "rows do not add up"),
         (lambda m: m | {"segments": None}, "segments"),
-        (lambda m: m | {"segments": [None]}, "segment"),
-        (lambda m: m | {"segments": m["segments"] * 2}, "rows do not add up"),
         (segment(prefix="../added-000001."), "no prefix"),
-        (segment(prefix=None), "no prefix"),
-        (segment(rows=0), "rows are not positive whole numbers"),
         (segment(rows=True), "rows are not positive whole numbers"),
         (segment(rows=3), "rows do not add up"),
         (segment(arrays=None), "arrays are not a list"),
         (segment(arrays=["../content"]), "lists files other"),
         (lambda m: m | {"rows": 6, "n": 6}, "7 ids"),
-        (lambda m: m | {"rows": None}, "rows are not positive whole numbers"),
         (lambda m: m | {"removed": 0, "n": 9}, "lists files other"),
         (lambda m: m | {"removed": 1, "n": 8}, "removed rows is damaged"),
         (lambda m: m | {"removed": -2}, "rows are not positive whole numbers"),
@@ -323,10 +276,8 @@ def test_a_manifest_with_wrong_entries_of_changes_is_refused(
     [
         np.array([2, 2]),
         np.array([7, 2]),
-        np.array([-1, 2]),
         np.array([2, 9]),
         np.array([2]),
-        np.array([2, 3, 7]),
         np.array([2, 7], np.int32),
         np.array([2.0, 7.0]),
         np.array([[2, 7]]),
@@ -346,7 +297,6 @@ def test_a_list_of_removed_rows_that_does_not_fit_is_refused(changed: Path, rows
     [
         ("ids.txt", b"new-0\n"),
         ("ids.txt", b"new-0\nimage-0\n"),
-        ("ids.txt", b"same\nsame\n"),
         ("cuis.tsv", b"C7\t\nC1\t\n"),
         ("captions.jsonl", b'"a"\n'),
         ("captions.jsonl", b"{\n{\n"),

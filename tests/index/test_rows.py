@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from index import LabelTable, StoredIndex, VersionWriter, open_index
+from index import LabelTable, StoredIndex, open_index
 from index.folder.location import FolderLocation
 from index.rows import sample_rows
+from tests.index.indexes import publish
 
 N = 9
 IDS = [f"i{n}" for n in range(N)]
@@ -20,11 +21,9 @@ CONCEPTS = [["C1"] if n % 3 else ["C2", "C3"] for n in range(N)]
 
 @pytest.fixture(params=["whole", "with removed rows"])
 def stored(tmp_path: Path, request: pytest.FixtureRequest) -> StoredIndex:
-    vectors = np.eye(N, dtype=np.float32)
-    with VersionWriter(tmp_path) as writer:
-        writer.add(vectors)
-        columns = {"captions": [f"Case {n}." for n in range(N)]}
-        writer.publish(IDS, CONCEPTS, names={}, columns=columns, about={}, index_type="flat")
+    parts = {"ids": IDS, "concepts": CONCEPTS}
+    columns = {"captions": [f"Case {n}." for n in range(N)]}
+    publish(tmp_path, np.eye(N, dtype=np.float32), columns=columns, **parts)
     if request.param != "whole":
         FolderLocation(tmp_path).remove_rows(["i0", "i4"])
     return open_index(tmp_path)

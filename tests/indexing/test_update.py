@@ -100,9 +100,11 @@ def test_an_added_image_is_found_and_votes(
     new = collect(stripes)
     some = dataclasses.replace(new, images=new.images[:10])
     others = new.images[10:]
+    cached = known(tuned_index)
     before = Annotator.open(tuned_index, embedder=tiny_embedder).annotate(others)
     assert not any({"C7", "C8"} & set(a.cuis) for a in before)
-    added = add_images(some, tuned_index, tiny_embedder)
+    added = add_images(some, tuned_index, tiny_embedder, use_cache=False)
+    assert known(tuned_index) == cached and len(cached) == 120
     assert (added.change.version, added.change.rows, added.failed) == ("v000002", 130, {})
     stored = open_index(tuned_index)
     assert stored.ids[120:] == tuple(ref.id for ref in some.images)
@@ -169,14 +171,6 @@ def test_an_image_may_take_the_place_of_another(
     assert stored.labels.row(row) == ("C7", "C8") and stored.content(row) == digest(new, "i007")
     assert stored.ids.count("i007") == 1
     check_lists(stored)
-
-
-def test_without_the_cache_nothing_is_kept(
-    stripes: Path, tuned_index: Path, tiny_embedder: TorchEmbedder
-) -> None:
-    before = known(tuned_index)
-    add_images(collect(stripes), tuned_index, tiny_embedder, use_cache=False)
-    assert known(tuned_index) == before and len(before) == 120
 
 
 def test_another_encoder_is_refused(
@@ -411,17 +405,3 @@ def test_an_index_of_format_2_loses_its_cache_with_the_first_removed_image(
     compact_index(tuned_index)
     assert FolderLocation(tuned_index).problems() == [] and len(open_index(tuned_index).ids) == 131
     tune_index(tuned_index)
-
-
-def test_places_without_an_index(
-    tmp_path: Path, stripes: Path, tiny_embedder: TorchEmbedder
-) -> None:
-    nowhere = tmp_path / "nowhere"
-    for change in (
-        lambda: add_images(collect(stripes), nowhere, tiny_embedder),
-        lambda: remove_images(nowhere, ["a"]),
-        lambda: compact_index(nowhere),
-    ):
-        with pytest.raises(IndexProblem, match="does not exist"):
-            change()
-    assert not nowhere.exists()

@@ -34,10 +34,8 @@ def test_the_consensus_has_the_highest_expected_rouge(given_: list[tuple[str, fl
 @given(voters, st.floats(0.1, 100))
 def test_only_the_ratios_of_weights_count(given_: list[tuple[str, float]], factor: float) -> None:
     captions, weights = [text for text, _ in given_], [weight for _, weight in given_]
-    choice, scaled = (
-        choose_caption(captions, weights),
-        choose_caption(captions, [factor * w for w in weights]),
-    )
+    choice = choose_caption(captions, weights)
+    scaled = choose_caption(captions, [factor * weight for weight in weights])
     assert choice is not None and scaled is not None
     assert scaled.expected == pytest.approx(choice.expected, abs=1e-8)
 
@@ -50,10 +48,8 @@ def test_what_most_agree_on_wins_over_the_nearest() -> None:
         "chest radiograph normal",
     ]
     weights = [0.3, 0.25, 0.25, 0.2]
-    choice, nearest = (
-        choose_caption(captions, weights),
-        choose_caption(captions, weights, "nearest"),
-    )
+    choice = choose_caption(captions, weights)
+    nearest = choose_caption(captions, weights, "nearest")
     assert choice is not None and nearest is not None
     assert choice.position == 1  # as good as its equal at 3, and nearer
     assert nearest.position == 0 and nearest.expected == pytest.approx(0.3)

@@ -53,11 +53,6 @@ def test_folds_keep_groups_whole_and_are_balanced(groups: list[int], folds: int,
     assert np.array_equal(found, group_folds(numbers, folds, seed))
 
 
-def test_folds_of_single_rows_are_equal_but_for_one_row() -> None:
-    rows = np.bincount(group_folds(group_numbers([""] * 103)))
-    assert sorted(rows.tolist()) == [20, 20, 21, 21, 21]
-
-
 def test_rows_are_drawn_from_many() -> None:
     assert np.array_equal(rows_for_tuning(5000), np.arange(5000))
     some = rows_for_tuning(20_000)
@@ -174,15 +169,10 @@ def test_lists_come_back(lists: NeighborLists) -> None:
         {"queries": np.arange(239)},
         {"queries": np.arange(240) + 1},
         {"rows": None},
-        {"similarities": None},
-        {"queries": np.array(["a"] * 240)},
         {"queries": np.zeros(0, np.int64)},
         {"rows": np.full((240, 100), 240)},
-        {"rows": np.full((240, 100), -1)},
         {"rows": np.zeros((240, 99), np.int32)},
-        {"rows": np.zeros(240, np.int32), "similarities": np.zeros(240, np.float32)},
         {"rows": np.zeros((240, 0), np.int32), "similarities": np.zeros((240, 0), np.float32)},
-        {"similarities": np.zeros((239, 100), np.float32)},
         {"similarities": np.full((240, 100), np.nan, np.float32)},
         {"similarities": np.full((240, 100), -np.inf, np.float32)},
     ],

@@ -46,16 +46,6 @@ def test_weights_sum_to_one_and_follow_similarity(
     assert np.all(np.diff(posterior.weights, axis=1) <= 0)
 
 
-@given(similarity_rows)
-def test_beta_zero_weighs_all_alike(rows: list[list[float]]) -> None:
-    weights = weighed(rows, k=5, beta=0.0).weights
-    assert np.array_equal(weights, np.full((len(rows), 5), 0.2))
-
-
-def test_a_large_beta_is_the_nearest_neighbour_alone() -> None:
-    assert np.array_equal(weighed([[0.9, 0.8, 0.1]], k=3, beta=1e6).weights, [[1, 0, 0]])
-
-
 # Kernels
 
 

@@ -30,31 +30,20 @@ def random_vectors(n: int = N, seed: int = 1) -> NDArray[np.float32]:
     return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), np.float32)
 
 
-def test_a_plain_loop_gives_the_same() -> None:
-    projection, vectors = random_projection(), random_vectors()
+@pytest.mark.parametrize("first", [1, FIRST, OUT])
+def test_a_plain_loop_gives_the_same(first: int) -> None:
+    """Both parts of a result are of one norm, and the whole of norm 1."""
+    projection, vectors = random_projection(first), random_vectors()
     found = projection.apply(vectors)
     assert found.shape == (N, OUT) and found.dtype == np.float32
     for vector, row in zip(vectors.astype(np.float64), found, strict=True):
         z = (vector - projection.mean) * projection.scale
         z /= np.linalg.norm(z)
         projected = z @ projection.matrix.astype(np.float64) - projection.shift
-        sides = [projected[:FIRST], projected[FIRST:]]
-        expected = np.concatenate([side / np.linalg.norm(side) for side in sides]) / np.sqrt(2)
+        parts = [part for part in (projected[:first], projected[first:]) if len(part)]
+        expected = np.concatenate([part / np.linalg.norm(part) for part in parts])
+        expected /= np.sqrt(len(parts))
         assert row == pytest.approx(expected, abs=1e-6)
-
-
-def test_both_parts_count_the_same() -> None:
-    found = random_projection().apply(random_vectors()).astype(np.float64)
-    parts = [2 * part @ part.T for part in (found[:, :FIRST], found[:, FIRST:])]
-    for part in parts:
-        assert np.diag(part) == pytest.approx(1, abs=1e-6)
-    assert found @ found.T == pytest.approx(sum(parts) / 2)
-
-
-@pytest.mark.parametrize("unsupervised", [1, FIRST, OUT])
-def test_results_are_of_unit_norm(unsupervised: int) -> None:
-    found = random_projection(unsupervised).apply(random_vectors())
-    assert np.linalg.norm(found, axis=1) == pytest.approx(1, abs=1e-6)
 
 
 @settings(max_examples=50, deadline=None)
@@ -108,19 +97,14 @@ def test_arrays_come_back() -> None:
     [
         *((name, None) for name in ("mean", "scale", "matrix", "shift", "looks")),  # missing
         ("mean", np.zeros(DIM + 1, np.float32)),
-        ("mean", np.zeros((DIM, 1), np.float32)),
         ("mean", np.zeros(DIM)),  # float64
-        ("mean", np.float32(0)),
         ("scale", np.full(DIM, np.nan, np.float32)),
-        ("scale", np.zeros((DIM, DIM), np.float32)),
         ("matrix", np.zeros((OUT, DIM), np.float32)),
         ("matrix", np.full((DIM, OUT), np.inf, np.float32)),
         ("shift", np.zeros(OUT - 1, np.float32)),
-        ("shift", np.zeros((OUT, 2), np.float32)),
         ("looks", np.array([0])),
         ("looks", np.array([OUT + 1])),
         ("looks", np.array([], np.int64)),
-        ("looks", np.array(["five"])),
         ("looks", np.array([np.inf])),
         ("an extra one", np.zeros(3, np.float32)),
     ],

@@ -11,10 +11,11 @@ import pytest
 from annotator.encoders.fingerprint import Fingerprint
 from annotator.indexing.metadata import IndexMetadata
 from annotator.knn.voting import Voting
-from index import LabelTable, VersionWriter, open_index
+from index import LabelTable, open_index
 from index.folder.location import FolderLocation
 from index.search.build import KINDS
 from index.segments import Segment
+from tests.index.indexes import publish, unit
 
 N, DIM = 150, 8
 FINGERPRINT = Fingerprint("net", "sha256:0", {"size": 32}, "fp32", "middle", DIM)
@@ -22,23 +23,16 @@ FINGERPRINT = Fingerprint("net", "sha256:0", {"size": 32}, "fp32", "middle", DIM
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    vectors = np.random.default_rng(0).standard_normal((N, DIM))
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors = unit(N, DIM)
     vectors[7] = vectors[3]  # a copy finds its original, which is no problem
-    with VersionWriter(tmp_path / "index") as writer:
-        writer.add(vectors.astype(np.float32))
-        writer.publish(
-            [f"i{n}" for n in range(N)],
-            [["C1", "C2"] if n % 2 else ["C2"] for n in range(N)],
-            names={"C2": "two"},
-            columns={"captions": [""] * N},
-            about=IndexMetadata("net", FINGERPRINT, Voting(k=9)).to_dict(),
-        )
+    publish(
+        tmp_path / "index",
+        vectors,
+        concepts=[["C1", "C2"] if n % 2 else ["C2"] for n in range(N)],
+        columns={"captions": [""] * N},
+        about=IndexMetadata("net", FINGERPRINT, Voting(k=9)).to_dict(),
+    )
     return tmp_path / "index"
-
-
-def test_a_sound_index(directory: Path) -> None:
-    assert FolderLocation(directory).problems() == []
 
 
 def test_all_damaged_files_are_named(directory: Path) -> None:
@@ -60,14 +54,11 @@ def test_all_damaged_files_are_named(directory: Path) -> None:
         assert problem.startswith(f"v000001/{name}")
 
 
-def test_places_without_an_index(tmp_path: Path) -> None:
+def test_places_without_a_sound_manifest(directory: Path, tmp_path: Path) -> None:
     (problem,) = FolderLocation(tmp_path / "nowhere").problems()
     assert "nowhere does not exist" in problem
     (problem,) = FolderLocation(tmp_path).problems()
     assert "is no index" in problem
-
-
-def test_a_damaged_manifest_is_named(directory: Path) -> None:
     (directory / "v000001" / "manifest.json").write_text("{}")
     (problem,) = FolderLocation(directory).problems()
     assert "manifest.json is not the manifest that was published" in problem
@@ -79,9 +70,7 @@ def test_vectors_that_were_published_wrong_are_found(
     # As a faulty writer would: everything fits together, but one vector is not of unit norm.
     with monkeypatch.context() as patch:
         patch.setattr("index.folder.writer.check_unit", lambda *_: None)
-        with VersionWriter(directory) as writer:
-            writer.add(np.array([[1, 0], [3, 4]], np.float32))
-            writer.publish(["a", "b"], [[], []], names={}, columns={}, about={})
+        publish(directory, np.array([[1, 0], [3, 4]], np.float32))
     (problem,) = FolderLocation(directory).problems()
     assert "row 1 has norm 5" in problem
 
@@ -90,10 +79,8 @@ def test_vectors_that_were_published_wrong_are_found(
 
 
 def add(directory: Path, n: int = 20) -> None:
-    vectors = np.random.default_rng(1).standard_normal((n, DIM))
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     rows = Segment(
-        vectors=vectors.astype(np.float32),
+        vectors=unit(n, DIM, seed=1),
         ids=[f"new{i}" for i in range(n)],
         labels=LabelTable.from_sets([["C3"]] * n),
         names={"C3": "three"},
@@ -109,7 +96,7 @@ def test_an_index_is_sound_after_every_change(directory: Path, kind: str) -> Non
     assert FolderLocation(directory).problems() == []
     add(directory)
     assert FolderLocation(directory).problems() == []
-    FolderLocation(directory).remove_rows(["i7", "i149", "new0"])
+    FolderLocation(directory).remove_rows(["image-7", "image-149", "new0"])
     assert FolderLocation(directory).problems() == []
     FolderLocation(directory).compact()
     assert FolderLocation(directory).problems() == []
@@ -117,7 +104,7 @@ def test_an_index_is_sound_after_every_change(directory: Path, kind: str) -> Non
 
 def test_damage_to_added_rows_is_named(directory: Path) -> None:
     add(directory)
-    FolderLocation(directory).remove_rows(["i5"])
+    FolderLocation(directory).remove_rows(["image-5"])
     for name in ("added-000001.vectors.npy", "removed.npy"):
         path = directory / "v000003" / name
         whole = path.read_bytes()

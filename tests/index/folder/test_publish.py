@@ -11,34 +11,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from index import IndexProblem, VersionWriter, open_index
+from index import IndexProblem, open_index
 from index.folder.location import FolderLocation
+from tests.index.indexes import files, publish
 
 ROOT = Path(__file__).parents[3]
 N = 6
 
 
-def build(directory: Path, k: int = 3) -> str:
-    with VersionWriter(directory) as writer:
-        writer.add(np.eye(N, dtype=np.float32))
-        return writer.publish(
-            [f"image-{i}" for i in range(N)],
-            [[f"C{i}"] for i in range(N)],
-            names={"C1": "one"},
-            columns={"captions": ["a caption"] * N},
-            about={"voting": {"k": k}, "embedder": "e"},
-            arrays={"rows": np.arange(N)},
-        )
-
-
 @pytest.fixture
 def built(tmp_path: Path) -> Path:
-    build(tmp_path / "index")
+    publish(
+        tmp_path / "index",
+        np.eye(N, dtype=np.float32),
+        names={"C1": "one"},
+        columns={"captions": ["a caption"] * N},
+        about={"voting": {"k": 3}, "embedder": "e"},
+        arrays={"rows": np.arange(N)},
+    )
     return tmp_path / "index"
-
-
-def contents(directory: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(directory)): p.read_bytes() for p in directory.rglob("*.*")}
 
 
 def test_files_are_shared_and_the_rest_is_as_before(built: Path) -> None:
@@ -57,23 +48,11 @@ def test_files_are_shared_and_the_rest_is_as_before(built: Path) -> None:
         assert one.st_nlink == 2
 
 
-def test_readers_keep_their_version(built: Path) -> None:
-    stored = open_index(built)
-    for k in range(3):  # the version that they opened is removed on the way
-        FolderLocation(built).change_about({"k": k}, of=f"v00000{k + 1}")
-    assert sorted(path.name for path in built.glob("v*")) == ["v000003", "v000004"]
-    found = stored.index.search(np.eye(N, dtype=np.float32), 1)
-    assert found.rows[:, 0].tolist() == list(range(N))
-    assert stored.arrays["rows"].tolist() == list(range(N))
-    assert stored.manifest.about["voting"] == {"k": 3}
-    assert open_index(built).manifest.about == {"k": 2}
-
-
 def test_what_says_the_same_is_not_published_again(built: Path) -> None:
-    before = contents(built)
+    before = files(built)
     about = open_index(built).manifest.about
     assert FolderLocation(built).change_about(about, of="v000001") == "v000001"
-    assert contents(built) == before
+    assert files(built) == before
     assert not list(built.glob(".writing-*"))
 
 

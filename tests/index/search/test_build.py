@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +11,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from index import FlatIndex, IndexProblem, VersionWriter, open_index
-from index.manifest import SEARCH_FILES, describe_file, read_manifest
+from index import FlatIndex, IndexProblem, open_index
+from index.manifest import SEARCH_FILES
 from index.progress import reported_by
 from index.search.base import VectorIndex
 from index.search.build import KINDS, Kind, build_files, choose_kind, machine_memory, open_files
 from index.search.ivf import lists_for
+from tests.index.indexes import problem, publish, replace_file, rewrite
 
 Floats = NDArray[np.float32]
 APPROXIMATE: tuple[Kind, ...] = ("ivf", "compressed")
@@ -53,16 +52,13 @@ def vectors() -> Floats:
     ("n", "dim", "target", "memory", "kind", "reason"),
     [
         (1, 1280, None, GIB, "flat", "1 rows are few enough to compare them all"),
-        (5_000, 1280, None, GIB, "flat", "5,000 rows are few enough"),
         (5_000, 1280, 0.9, 1, "flat", "5,000 rows are few enough"),
         (5_001, 1280, None, GIB, "scan", "5,001 rows can be searched exactly"),
-        (200_000, 1280, None, 1, "scan", "200,000 rows can be searched exactly"),
         (200_000, 64, None, GIB, "flat", "200,000 rows can be searched exactly"),
         (200_000, 65, None, GIB, "scan", "200,000 rows can be searched exactly"),
         (200_001, 512, None, GIB, "ivf", "too many to compare them all.*target recall 0.98"),
         (50_000, 512, 0.9, GIB, "ivf", r"their vectors \(0.1 GiB\) fit in 1.0 GiB.*recall 0.9$"),
         (1_000_000, 512, None, GIB, "compressed", r"\(1.9 GiB\) do not fit in 1.0 GiB.*0.98$"),
-        (1_000_000, 512, 0.95, GIB, "compressed", "target recall 0.95$"),
         (1_000_000, 512, 1.0, 1, "scan", r"all true neighbours are wanted \(target recall 1\)"),
         (1_000_000, 16, 1.0, GIB, "flat", "all true neighbours are wanted"),
     ],
@@ -73,12 +69,6 @@ def test_the_kind_follows_from_rows_length_recall_and_memory(
     chosen, why = choose_kind(n, dim, target_recall=target, memory=memory)
     assert chosen == kind
     assert re.search(reason, why), why
-
-
-def test_vectors_that_just_fit_in_memory() -> None:
-    n, dim = 300_000, 512
-    assert choose_kind(n, dim, memory=4 * n * dim)[0] == "ivf"
-    assert choose_kind(n, dim, memory=4 * n * dim - 1)[0] == "compressed"
 
 
 def test_half_of_the_memory_of_the_machine_counts() -> None:
@@ -200,66 +190,36 @@ def test_lists_grow_with_the_root_of_the_rows(n: int, lists: int) -> None:
 
 
 def build(directory: Path, kind: Kind, n: int = 120) -> Path:
-    with VersionWriter(directory) as writer:
-        writer.add(clustered(n))
-        writer.publish(
-            [str(i) for i in range(n)],
-            [[] for _ in range(n)],
-            names={},
-            columns={},
-            about={},
-            index_type=kind,
-        )
+    publish(directory, clustered(n), index_type=kind)
     return directory
 
 
-def rewrite(directory: Path, search: dict[str, Any] | None = None) -> None:
-    """Make the manifest say what is there now, as somebody with ill intent would."""
-    before = read_manifest(directory)
-    folder = directory / before.version
-    changed = replace(
-        before,
-        files={name: describe_file(folder / name) for name in before.files},
-        search=before.search if search is None else search,
-    )
-    text = changed.to_json()
-    (folder / "manifest.json").write_text(text)
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    (directory / "current").write_text(f"{before.version} {digest}\n")
-
-
-def problem(directory: Path) -> str:
-    """What opening says; any other exception than IndexProblem fails the test."""
-    with pytest.raises(IndexProblem) as caught:
-        open_index(directory)
-    return str(caught.value)
-
-
-@pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.999])
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.999])
 def test_a_faiss_index_that_ends_early_is_refused(share: float, tmp_path: Path) -> None:
     path = build(tmp_path, "ivf") / "v000001" / "structure.faiss"
     whole = path.read_bytes()
-    path.write_bytes(whole[: int(share * len(whole))])
+    part = whole[: int(share * len(whole))]
+    path.write_bytes(part)
     assert "structure.faiss has" in problem(tmp_path)  # it is not even parsed
-    rewrite(tmp_path)
+    replace_file(tmp_path, path.name, part)
     assert "cannot read structure.faiss" in problem(tmp_path)
 
 
 @pytest.mark.parametrize("data", [b"not from FAISS", b"IxMp" + bytes(200), b"\x80\x04pickle"])
 def test_what_is_no_faiss_index_is_refused(data: bytes, tmp_path: Path) -> None:
-    (build(tmp_path, "ivf") / "v000001" / "structure.faiss").write_bytes(data)
-    rewrite(tmp_path)
+    replace_file(build(tmp_path, "ivf"), "structure.faiss", data)
     assert "cannot read structure.faiss" in problem(tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["ivf", "scan"])
 @pytest.mark.parametrize(("n", "dim"), [(119, DIM), (120, DIM + 8)])
 def test_files_of_other_vectors_are_refused(kind: Kind, n: int, dim: int, tmp_path: Path) -> None:
-    folder = build(tmp_path, kind) / "v000001"
-    build_files(kind, clustered(n, dim), folder)
-    rewrite(tmp_path)
+    directory = build(tmp_path / "index", kind)
+    build_files(kind, clustered(n, dim), tmp_path)
+    for name in SEARCH_FILES[kind]:
+        replace_file(directory, name, (tmp_path / name).read_bytes())
     expected = "table for scanning" if kind == "scan" else f"holds {n} rows of {dim} dimensions"
-    assert expected in problem(tmp_path)
+    assert expected in problem(directory)
 
 
 @pytest.mark.parametrize("name", SEARCH_FILES["scan"])
@@ -269,30 +229,28 @@ def test_files_of_other_vectors_are_refused(kind: Kind, n: int, dim: int, tmp_pa
     ids=["no array", "one dimension", "float64", "another shape"],
 )
 def test_a_damaged_table_is_refused(name: str, array: Any, tmp_path: Path) -> None:
-    path = build(tmp_path, "scan") / "v000001" / name
+    path = tmp_path / "array.npy"
     if array is None:
         path.write_bytes(b"\x93NUMPY\x01\x00")
     else:
         np.save(path, array)
-    rewrite(tmp_path)
-    assert str(tmp_path) in problem(tmp_path)
+    replace_file(build(tmp_path / "index", "scan"), name, path.read_bytes())
+    assert str(tmp_path) in problem(tmp_path / "index")
 
 
 @pytest.mark.parametrize("name", ["effort", "width"])
-@pytest.mark.parametrize(
-    "value", [0, -(2**40), 2**31, 2**80, float("inf"), float("nan"), "many", None, []], ids=repr
-)
+@pytest.mark.parametrize("value", [0, 2**31, float("inf"), float("nan"), "many", None], ids=repr)
 def test_damaged_parameters_are_refused(name: str, value: object, tmp_path: Path) -> None:
-    search = dict(read_manifest(build(tmp_path, "ivf")).search)
-    rewrite(tmp_path, search | {name: value})
+    build(tmp_path, "ivf")
+    rewrite(tmp_path, lambda m: m | {"search": m["search"] | {name: value}})
     assert "search parameters are damaged" in problem(tmp_path)
-    rewrite(tmp_path, {})
+    rewrite(tmp_path, lambda m: m | {"search": {}})
     assert "search parameters are damaged" in problem(tmp_path)
 
 
 @pytest.mark.parametrize("kind", APPROXIMATE)
 def test_the_largest_parameters_find_everything(kind: Kind, tmp_path: Path) -> None:
-    search = dict(read_manifest(build(tmp_path, kind)).search)
-    rewrite(tmp_path, search | {"effort": 2**31 - 1, "width": 2**31 - 1})
+    largest = {"effort": 2**31 - 1, "width": 2**31 - 1}
+    rewrite(build(tmp_path, kind), lambda m: m | {"search": m["search"] | largest})
     found = open_index(tmp_path).index.search(clustered(120), 5)
     assert np.array_equal(found.rows[:, 0], np.arange(120))

@@ -11,13 +11,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from index import FlatIndex, IndexProblem, VersionWriter, open_index
+from index import FlatIndex, IndexProblem, open_index
 from index.rows import Neighbors
 from index.search import build, gpu
 from index.search.gpu import GpuIndex, compare, empty_ann, gpu_index
 from index.search.ivf import lists_for
-
-Vectors = NDArray[np.float32]
+from tests.index.indexes import Vectors, publish, unit
 
 
 def missing() -> str:
@@ -30,11 +29,6 @@ def missing() -> str:
 
 
 on_gpu = pytest.mark.skipif(bool(missing()), reason=missing())
-
-
-def unit(n: int, dim: int = 24, seed: int = 0) -> Vectors:
-    vectors = np.random.default_rng(seed).standard_normal((n, dim))
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
 
 
 def on_cpu(vectors: Vectors, nprobe: int | None = None) -> GpuIndex:
@@ -132,11 +126,7 @@ def test_the_index_type_decides_between_exact_and_approximate(
     kind: build.Kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(build, "gpu_index", lambda vectors, nprobe=None: on_cpu(vectors, nprobe))
-    with VersionWriter(tmp_path) as writer:
-        writer.add(unit(200))
-        ids = [str(i) for i in range(200)]
-        concepts: list[list[str]] = [[] for _ in ids]
-        writer.publish(ids, concepts, names={}, columns={}, about={}, index_type=kind)
+    publish(tmp_path, unit(200), index_type=kind)
     index = open_index(tmp_path, device="cuda").index
     assert isinstance(index, GpuIndex) and index.is_exact == (kind in build.EXACT)
 
