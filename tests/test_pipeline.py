@@ -282,7 +282,7 @@ def test_the_prior_is_no_neighbour(tuned: Annotator, others: Path) -> None:
 
 def test_a_damaged_projection_is_refused(tuned: Annotator, tiny_embedder: TorchEmbedder) -> None:
     arrays = {name: a for name, a in tuned.stored.arrays.items() if name != f"{ARRAYS}matrix"}
-    with pytest.raises(AnnotatorError, match="projection is damaged"):
+    with pytest.raises(AnnotatorError, match="projection of the index is damaged"):
         Annotator(dataclasses.replace(in_folder(tuned), arrays=arrays), tiny_embedder)
 
 
