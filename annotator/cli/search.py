@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -259,26 +258,13 @@ def _by_text(wanted: str, stored: Index, k: int, embedder: str | None) -> list[R
 def _pictures(stored: Index, images: str | None) -> Callable[[str], bytes]:
     """Lookup of thumbnails by id: stored in the index, or made from `images`."""
     from annotator.images.sources import find_images
+    from annotator.render.thumbnails import index_thumbnails, thumbnails_of
 
     if images is not None:
-        return _pictures_of(find_images(images, on_duplicate="first").images)
+        return thumbnails_of(find_images(images, on_duplicate="first").images)
     if not stored.has_thumbnails:
         say(NO_THUMBNAILS)
-    return lambda image_id: stored.thumbnail_of(image_id) or b""
-
-
-def _pictures_of(refs: Sequence[ImageRef]) -> Callable[[str], bytes]:
-    from annotator.images.thumbnails import make_thumbnails
-
-    by_id = {ref.id: ref for ref in refs}
-
-    def picture(image_id: str) -> bytes:
-        if image_id not in by_id:
-            return b""
-        with contextlib.closing(make_thumbnails([by_id[image_id]], workers=1)) as made:
-            return next(made)
-
-    return picture
+    return index_thumbnails(stored)
 
 
 def _say_next(
