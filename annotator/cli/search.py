@@ -138,9 +138,10 @@ def search_command(
     write_result(render_rankings(rankings, format_, stored.names), output)
     if page is not None:
         from annotator.explore.search_page import rankings_page
+        from annotator.render.thumbnails import thumbnails_of
 
         pictures = _pictures(stored, cases)
-        queries = _pictures_of(refs) if kind == "image" else pictures if kind == "id" else None
+        queries = thumbnails_of(refs) if kind == "image" else pictures if kind == "id" else None
         write_result(rankings_page(rankings, stored.names, pictures, queries), page)
     failed = [(r.query, r.error) for r in rankings if r.error is not None]
     say_failed(failed)
