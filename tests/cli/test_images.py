@@ -256,7 +256,7 @@ def test_a_build_that_is_not_tuned(patterns: Collection, tmp_path: Path) -> None
     assert "Voting tuned" not in said
     assert facts["voting"]["beta"] == 9
     failed = problem(invoke("tune", "--index", tmp_path / "index"))
-    assert "keeps no neighbour lists" in failed
+    assert "has no neighbour lists" in failed
 
 
 def test_other_adaptations(patterns: Collection, tmp_path: Path) -> None:
