@@ -24,6 +24,7 @@ ImageFault = Literal[
     "broken",  # truncated or corrupt
     "no_pixels",  # valid file without an image
     "too_large",  # more pixels or bytes than allowed
+    "blank",  # (nearly) the same value everywhere
     "too_many_frames",  # more frames, pages or scans than allowed
 ]
 
@@ -40,6 +41,11 @@ class ImageError(AnnotatorError):
     def __init__(self, message: str, hint: str = "", code: ImageFault = "unreadable") -> None:
         super().__init__(message, hint)
         self.code: ImageFault = code
+
+    @property
+    def is_no_image(self) -> bool:
+        """Whether the file is sound but of a kind without an image, which is no failure."""
+        return self.code == "no_pixels"
 
 
 class FormatError(AnnotatorError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from annotator.encoders.embedder import Embedder
 from annotator.encoders.local_runner import embed_images
 from annotator.encoders.runners import Runner
 from annotator.encoders.torch_setup import Device
+from annotator.errors import ImageError
+from annotator.images.frames import Note
 from annotator.images.ref import ImageRef
 from annotator.indexing.metadata import IndexMetadata
 from annotator.knn.decision import choose_concepts
@@ -46,7 +48,8 @@ class Annotation:
             images that are less similar to their own nearest case of another patient. Near 0, the
             image is out of distribution. None if the index was not tuned.
         neighbors: Neighbours that voted, most similar first.
-        error: Reason why the image could not be used (then the rest is empty), or None.
+        error: Why the image could not be used (then the rest is empty), or None.
+        notes: What was done to the picture that its file did not ask for, as stable codes.
     """
 
     image_id: str
@@ -55,7 +58,8 @@ class Annotation:
     expected_f1: float
     neighbors: tuple[Case, ...]
     familiarity: float | None = None
-    error: str | None = None
+    error: ImageError | None = None
+    notes: tuple[Note, ...] = ()
 
     def to_dict(self, names: Mapping[str, str], *, explain: bool = False) -> dict[str, Any]:
         """Plain JSON types, with concept names; includes the neighbours if `explain`."""
@@ -79,8 +83,10 @@ class Annotation:
                 }
                 for n in self.neighbors
             ]
+        if self.notes:
+            fields["notes"] = list(self.notes)
         if self.error is not None:
-            fields["error"] = self.error
+            fields["error"] = self.error.message
         return fields
 
 
@@ -160,7 +166,10 @@ class Annotator:
                 )
                 for result in block:
                     if result.vector is not None:
-                        yield next(annotations)
+                        annotation = next(annotations)
+                        yield (
+                            replace(annotation, notes=result.notes) if result.notes else annotation
+                        )
                     else:
                         yield Annotation(result.ref.id, (), (), 0.0, (), error=result.error)
 

@@ -94,7 +94,7 @@ class Engine:
             max_pixels=self.max_pixels,
             max_frames=self.max_frames,
         )
-        return embedder.prepare(frames)
+        return embedder.prepare(frames.frames)
 
     def annotate(
         self, pixels: Sequence[NDArray[np.uint8]], votings: Sequence[Voting], batch_size: int

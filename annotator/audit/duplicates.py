@@ -102,7 +102,9 @@ def near_duplicates(
 def same_pixels(refs: Sequence[ImageRef], others: Sequence[ImageRef], row: int, other: int) -> bool:
     """Whether image `row` of the first and image `other` of the second decode to the same."""
     try:
-        a, b = decode(refs[row].read())[0], decode(others[other].read())[0]
+        a, b = (
+            decode(ref.read(), allow_blank=True).frames[0] for ref in (refs[row], others[other])
+        )
     except (ImageError, MemoryError):
         return False
     return (a.mode, a.size) == (b.mode, b.size) and a.tobytes() == b.tobytes()

@@ -25,7 +25,7 @@ from annotator.cli.tune import say_tuned
 if TYPE_CHECKING:
     from annotator.collection import OnMismatch
     from annotator.encoders.torch_setup import Precision
-    from annotator.images.pixels import Frames
+    from annotator.images.frames import Frames
     from annotator.knn.model import Adaptation
     from index.milvus.kinds import MilvusKind
     from index.protocols import IndexLocation

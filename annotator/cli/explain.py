@@ -144,7 +144,7 @@ def _write_figure(
         return EXIT_PARTIAL
     figure = draw(
         annotation,
-        decode(ref.read())[0],
+        decode(ref.read()).frames[0],
         thumbnails,
         annotator.stored.names,
         neighbors=neighbors,

@@ -10,7 +10,7 @@ import sqlite3
 import threading
 import time
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from annotator.errors import AnnotatorError
+from annotator.images.frames import NOTES, Note
 
 CACHE_FILE = "embeddings.sqlite"  # beside the versions of an index
 _PATIENCE = 60.0  # seconds that another process may keep the file locked
@@ -77,23 +78,42 @@ class EmbeddingCache:
             )
             return [content for (content,) in rows]
 
-    def put(self, items: Iterable[tuple[bytes, NDArray[np.float32]]]) -> None:
-        """Store vectors by content key in one transaction."""
+    def notes(self, content: bytes) -> tuple[Note, ...]:
+        """What was done to the picture of this content key that its file did not ask for."""
+        with self._lock, self._explained():
+            row = self._db.execute(
+                "SELECT notes FROM notes WHERE fingerprint = ? AND content = ?",
+                (self._fingerprint, content),
+            ).fetchone()
+        given = str(row[0]).split() if row is not None else []
+        return tuple(note for note in NOTES if note in given)
+
+    def put(
+        self,
+        items: Iterable[tuple[bytes, NDArray[np.float32]]],
+        notes: Mapping[bytes, tuple[Note, ...]] | None = None,
+    ) -> None:
+        """Store vectors, and notes on their pictures, by content key in one transaction."""
+        noted = [
+            (self._fingerprint, content, " ".join(codes))
+            for content, codes in (notes or {}).items()
+        ]
         rows = []
         for content, vector in items:
             blob = vector.astype("<f4").tobytes()
             rows.append((self._fingerprint, content, zlib.crc32(blob), blob))
         with self._lock, self._explained(), self._db:
             self._db.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?, ?)", rows)
+            self._db.executemany("INSERT OR REPLACE INTO notes VALUES (?, ?, ?)", noted)
 
     def forget(self, contents: Iterable[bytes]) -> None:
         """Delete the vectors of these content keys, of every encoder, and overwrite their bytes."""
         with self._lock, self._explained():
             self._db.execute("PRAGMA secure_delete=ON")
+            keys = [(content,) for content in contents]
             with self._db:
-                self._db.executemany(
-                    "DELETE FROM vectors WHERE content = ?", ((content,) for content in contents)
-                )
+                self._db.executemany("DELETE FROM vectors WHERE content = ?", keys)
+                self._db.executemany("DELETE FROM notes WHERE content = ?", keys)
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def close(self) -> None:
@@ -127,6 +147,10 @@ def _set_up(database: sqlite3.Connection) -> None:
             database.execute(
                 "CREATE TABLE IF NOT EXISTS vectors (fingerprint BLOB, content BLOB, "
                 "checksum INTEGER, vector BLOB, PRIMARY KEY (fingerprint, content)) WITHOUT ROWID"
+            )
+            database.execute(
+                "CREATE TABLE IF NOT EXISTS notes (fingerprint BLOB, content BLOB, notes TEXT, "
+                "PRIMARY KEY (fingerprint, content)) WITHOUT ROWID"
             )
             return
         except sqlite3.OperationalError as error:

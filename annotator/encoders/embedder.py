@@ -28,7 +28,7 @@ from annotator.errors import AnnotatorError
 if TYPE_CHECKING:
     from PIL import Image
 
-    from annotator.images.decode import Frames
+    from annotator.images.frames import Frames
 
 
 _T = TypeVar("_T")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -18,6 +18,7 @@ from annotator.encoders.embedder import Embedder
 from annotator.encoders.torch_setup import threads_per_operation
 from annotator.errors import ImageError
 from annotator.images.decode import decode
+from annotator.images.frames import Note
 from annotator.images.ordered_map import ordered_map
 from annotator.images.ref import ImageRef
 from annotator.images.remote import is_url
@@ -36,21 +37,29 @@ class Embedded:
         error: Why there is no vector, or None.
         cached: Whether the vector comes from the cache.
         content: sha256 of the image file; empty if it could not be read.
+        notes: What was done to the picture that its file did not ask for.
     """
 
     ref: ImageRef
     vector: NDArray[np.float32] | None
-    error: str | None = None
+    error: ImageError | None = None
     cached: bool = False
     content: bytes = b""
+    notes: tuple[Note, ...] = ()
 
 
 class VectorCache(Protocol):
-    """Interface of caches of vectors by content key."""
+    """Interface of caches of vectors, with notes on their pictures, by content key."""
 
     def get(self, content: bytes) -> NDArray[np.float32] | None: ...
 
-    def put(self, items: Iterable[tuple[bytes, NDArray[np.float32]]]) -> None: ...
+    def notes(self, content: bytes) -> tuple[Note, ...]: ...
+
+    def put(
+        self,
+        items: Iterable[tuple[bytes, NDArray[np.float32]]],
+        notes: Mapping[bytes, tuple[Note, ...]],
+    ) -> None: ...
 
 
 class CacheSnapshot:
@@ -67,10 +76,17 @@ class CacheSnapshot:
     def get(self, content: bytes) -> NDArray[np.float32] | None:
         return None if content in self._added else self._cache.get(content)
 
-    def put(self, items: Iterable[tuple[bytes, NDArray[np.float32]]]) -> None:
+    def notes(self, content: bytes) -> tuple[Note, ...]:
+        return self._cache.notes(content)
+
+    def put(
+        self,
+        items: Iterable[tuple[bytes, NDArray[np.float32]]],
+        notes: Mapping[bytes, tuple[Note, ...]],
+    ) -> None:
         kept = list(items)
         self._added.update(content for content, _ in kept)
-        self._cache.put(kept)
+        self._cache.put(kept, notes)
 
 
 def cpu_count() -> int:
@@ -95,6 +111,7 @@ def embed_images(
     cache: EmbeddingCache | None = None,
     batch_size: int | None = None,
     workers: int | None = None,
+    allow_blank: bool = False,
 ) -> Generator[Embedded, None, None]:
     """Embed images in threads, yielding results in order.
 
@@ -112,6 +129,7 @@ def embed_images(
         cache: Vectors by content, read and written; or None.
         batch_size: Images that are encoded at once; None for the embedder's own.
         workers: Threads; None for `default_workers`.
+        allow_blank: Embed images that are (nearly) constant, too, instead of refusing them.
 
     Raises:
         AnnotatorError: The encoder or the cache failed.
@@ -119,7 +137,13 @@ def embed_images(
     workers = workers or default_workers(refs)
     batch_size = batch_size or embedder.batch_size
     found = CacheSnapshot(cache) if cache is not None else None
-    work = partial(embed_batch, embedder=embedder, cache=found, batch_size=batch_size)
+    work = partial(
+        embed_batch,
+        embedder=embedder,
+        cache=found,
+        batch_size=batch_size,
+        allow_blank=allow_blank,
+    )
     batches = in_batches(refs, batch_size, workers)
     done = ordered_map(work, batches, workers=workers, waiting=2 * workers)
     with threads_per_operation(max(1, cpu_count() // workers)), contextlib.closing(done):
@@ -138,7 +162,12 @@ def in_batches(refs: Sequence[ImageRef], batch_size: int, workers: int) -> list[
 
 
 def embed_batch(
-    refs: Sequence[ImageRef], embedder: Embedder, cache: VectorCache | None, batch_size: int
+    refs: Sequence[ImageRef],
+    embedder: Embedder,
+    cache: VectorCache | None,
+    batch_size: int,
+    *,
+    allow_blank: bool = False,
 ) -> list[Embedded]:
     """Read, hash, look up, decode, encode and store one batch.
 
@@ -147,6 +176,7 @@ def embed_batch(
         embedder: Encodes them.
         cache: Vectors by content, read and written; or None.
         batch_size: Frames that are encoded at once.
+        allow_blank: As for `embed_images`.
 
     Returns:
         One result per image, in their order.
@@ -156,28 +186,45 @@ def embed_batch(
     """
     results: dict[int, Embedded] = {}
     pixels: list[NDArray[np.uint8]] = []
-    fresh: list[tuple[int, bytes]] = []
+    fresh: list[tuple[int, bytes, tuple[Note, ...]]] = []
     for position, ref in enumerate(refs):
         try:
             data = ref.read()
             key = content_key(data)
             known = cache.get(key) if cache is not None else None
             if known is not None:
-                results[position] = Embedded(ref, known, cached=True, content=key)
+                notes = cache.notes(key) if cache is not None else ()
+                results[position] = Embedded(ref, known, cached=True, content=key, notes=notes)
                 continue
-            frames = decode(data, frames=embedder.frames, at_least=embedder.image_size)
-            pixels.append(embedder.prepare(frames))
-            fresh.append((position, key))
+            decoded = decode(
+                data,
+                frames=embedder.frames,
+                at_least=embedder.image_size,
+                allow_blank=allow_blank,
+            )
+            pixels.append(embedder.prepare(decoded.frames))
+            fresh.append((position, key, decoded.notes))
         except ImageError as error:
-            results[position] = Embedded(ref, None, error=error.message)
+            results[position] = Embedded(ref, None, error=error)
         except MemoryError:
-            results[position] = Embedded(ref, None, error="not enough memory to decode it")
+            hint = "Scale it down, or use fewer --workers."
+            error = ImageError("not enough memory to decode it", hint, "too_large")
+            results[position] = Embedded(ref, None, error=error)
     if fresh:
         vectors = embed_frames(pixels, embedder, batch_size)
         if cache is not None:
-            cache.put([(key, v) for (_, key), v in zip(fresh, vectors, strict=True)])
-        for (position, key), vector in zip(fresh, vectors, strict=True):
-            results[position] = Embedded(refs[position], vector, content=key)
+            # Not those of blank images, which the next run may not allow.
+            kept = [
+                (key, vector, notes)
+                for (_, key, notes), vector in zip(fresh, vectors, strict=True)
+                if "blank" not in notes
+            ]
+            cache.put(
+                [(key, vector) for key, vector, _ in kept],
+                {key: notes for key, _, notes in kept if notes},
+            )
+        for (position, key, notes), vector in zip(fresh, vectors, strict=True):
+            results[position] = Embedded(refs[position], vector, content=key, notes=notes)
     return [results[position] for position in range(len(refs))]
 
 

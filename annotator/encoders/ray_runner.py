@@ -27,7 +27,8 @@ from annotator.encoders.local_runner import (
 )
 from annotator.encoders.ray_worker import EncoderSpec, EncodingWorker, batch_row
 from annotator.encoders.torch_setup import Device
-from annotator.errors import AnnotatorError, first_line
+from annotator.errors import AnnotatorError, ImageError, first_line
+from annotator.images.frames import Note
 from annotator.images.ref import ImageRef
 
 if TYPE_CHECKING:
@@ -52,11 +53,15 @@ class RayRunner:
         address: Of a running cluster ("auto" or HOST:PORT); None starts one on this machine, for
             the length of a run. Where Ray is connected already, that cluster is used.
         device: "auto" takes the GPUs of the cluster where it has any.
+        allow_blank: As for `embed_images`.
     """
 
-    def __init__(self, address: str | None = None, device: Device = "auto") -> None:
+    def __init__(
+        self, address: str | None = None, device: Device = "auto", *, allow_blank: bool = False
+    ) -> None:
         self._address = address
         self._device = device
+        self._allow_blank = allow_blank
 
     def __call__(
         self,
@@ -98,6 +103,7 @@ class RayRunner:
                 device="cuda" if pool.gpus else "cpu",
                 batch_size=batch_size,
                 threads=pool.cpus,
+                allow_blank=self._allow_blank,
                 folder=str(Path.cwd()),
             )
             known = ray.put(b"".join(cache.contents()) if cache is not None else b"")
@@ -106,7 +112,9 @@ class RayRunner:
             with contextlib.closing(_stream(batches, spec, known, attempts, pool)) as found:
                 try:
                     for rows in found:
-                        yield from _results(rows, waiting, embedder, cache, batch_size)
+                        yield from _results(
+                            rows, waiting, embedder, cache, batch_size, self._allow_blank
+                        )
                 finally:
                     ray.kill(attempts)
             missing = next(waiting, None)
@@ -224,27 +232,37 @@ def _results(
     embedder: Embedder,
     cache: EmbeddingCache | None,
     batch_size: int,
+    allow_blank: bool,
 ) -> Iterator[Embedded]:
     """Results of the next of `refs` from the workers' rows; new vectors are cached first."""
     fatal = next((row["fatal"] for row in rows if row["fatal"] is not None), None)
     if fatal is not None:
         raise AnnotatorError(*fatal.split("\n", 1))
     if cache is not None:
-        new = (row for row in rows if row["vector"])
-        cache.put([(row["content"], np.frombuffer(row["vector"], "<f4")) for row in new])
+        new = [row for row in rows if row["vector"] and "blank" not in _notes(row)]
+        cache.put(
+            [(row["content"], np.frombuffer(row["vector"], "<f4")) for row in new],
+            {row["content"]: _notes(row) for row in new if row["notes"]},
+        )
     for row in rows:
-        ref = next(refs)
+        ref, content = next(refs), row["content"]
         if row["error"] is not None:
-            yield Embedded(ref, None, error=row["error"])
+            error = ImageError(row["error"], row["hint"], row["code"])
+            yield Embedded(ref, None, error=error)
         elif row["vector"]:
             vector = np.frombuffer(row["vector"], "<f4").astype(np.float32)
-            yield Embedded(ref, vector, content=row["content"])
+            yield Embedded(ref, vector, content=content, notes=_notes(row))
         else:
-            known = cache.get(row["content"]) if cache is not None else None
-            if known is not None:
-                yield Embedded(ref, known, cached=True, content=row["content"])
+            known = cache.get(content) if cache is not None else None
+            if cache is not None and known is not None:
+                notes = cache.notes(content)
+                yield Embedded(ref, known, cached=True, content=content, notes=notes)
             else:  # damaged in the cache, or deleted meanwhile
-                yield from embed_batch([ref], embedder, cache, batch_size)
+                yield from embed_batch([ref], embedder, cache, batch_size, allow_blank=allow_blank)
+
+
+def _notes(row: Mapping[str, Any]) -> tuple[Note, ...]:
+    return cast("tuple[Note, ...]", tuple(row["notes"].split()))
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import contextlib
 import os
 import pickle
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -18,8 +18,8 @@ from annotator.encoders.fingerprint import Fingerprint
 from annotator.encoders.local_runner import embed_batch
 from annotator.encoders.registry import make_embedder
 from annotator.encoders.torch_setup import Device, Precision, threads_per_operation
-from annotator.errors import AnnotatorError
-from annotator.images.pixels import Frames
+from annotator.errors import AnnotatorError, ImageError
+from annotator.images.frames import Frames, Note
 from annotator.images.ref import ImageRef
 
 
@@ -33,6 +33,7 @@ class EncoderSpec:
         device: Of the worker.
         batch_size: Images that are encoded at once.
         threads: Of one torch operation.
+        allow_blank: As for `embed_images`.
         folder: The driver's working folder, to which paths are relative.
         attempts: At a batch, before its images are taken to kill workers.
     """
@@ -42,6 +43,7 @@ class EncoderSpec:
     device: Device
     batch_size: int
     threads: int
+    allow_blank: bool
     folder: str
     attempts: int = 4
 
@@ -83,8 +85,16 @@ class CachedKeys:
         """An empty vector where the driver has the vector."""
         return np.zeros(0, np.float32) if content in self._keys else None
 
-    def put(self, items: Iterable[tuple[bytes, NDArray[np.float32]]]) -> None:
-        """Does nothing: the driver stores the vectors."""
+    def notes(self, content: bytes) -> tuple[Note, ...]:
+        """None: the driver has them."""
+        return ()
+
+    def put(
+        self,
+        items: Iterable[tuple[bytes, NDArray[np.float32]]],
+        notes: Mapping[bytes, tuple[Note, ...]],
+    ) -> None:
+        """Does nothing: the driver stores the vectors and notes."""
 
 
 class EncodingWorker:
@@ -112,7 +122,8 @@ class EncodingWorker:
         """A pyarrow table of batches (`batch_row`) to one of a row per image (`result_rows`).
 
         A row has the image's ``content`` key; its ``vector``, empty where there is none or the
-        driver has it; the ``error`` of an unusable image; or the ``fatal`` error of the batch.
+        driver has it; ``notes`` on its picture; the ``error`` of an unusable image, with its
+        ``hint`` and ``code``; or the ``fatal`` error of the batch.
         """
         rows: list[dict[str, Any]] = []
         try:
@@ -137,12 +148,19 @@ class EncodingWorker:
             )
         # From the driver, over Ray, which moves everything this way; never from a file.
         refs = [ImageRef("", "", read) for read in pickle.loads(reads)]
-        results = embed_batch(refs, self._embedder, self._known, self._spec.batch_size)
+        results = embed_batch(
+            refs,
+            self._embedder,
+            self._known,
+            self._spec.batch_size,
+            allow_blank=self._spec.allow_blank,
+        )
         self._attempts.done.remote(place)
         return [
             _row(
                 content=result.content,
                 vector=b"" if result.vector is None else result.vector.astype("<f4").tobytes(),
+                notes=" ".join(result.notes),
                 error=result.error,
             )
             for result in results
@@ -168,7 +186,8 @@ def result_rows(rows: Sequence[dict[str, Any]]) -> Any:
     import pyarrow as pa
 
     columns = {"content": pa.binary(), "vector": pa.binary()}
-    columns |= {"error": pa.string(), "fatal": pa.string()}
+    texts = ("notes", "error", "hint", "code", "fatal")
+    columns |= dict.fromkeys(texts, pa.string())
     return pa.Table.from_pylist(list(rows), schema=pa.schema(list(columns.items())))
 
 
@@ -176,7 +195,10 @@ def _row(
     *,
     content: bytes = b"",
     vector: bytes = b"",
-    error: str | None = None,
+    notes: str = "",
+    error: ImageError | None = None,
     fatal: str | None = None,
 ) -> dict[str, Any]:
-    return {"content": content, "vector": vector, "error": error, "fatal": fatal}
+    row: dict[str, Any] = {"content": content, "vector": vector, "notes": notes, "fatal": fatal}
+    given = (None, None, None) if error is None else (error.message, error.hint, error.code)
+    return row | dict(zip(("error", "hint", "code"), given, strict=True))

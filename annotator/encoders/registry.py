@@ -20,7 +20,7 @@ from annotator.errors import AnnotatorError, first_line
 from index.distribution import pip_install
 
 if TYPE_CHECKING:
-    from annotator.images.decode import Frames
+    from annotator.images.frames import Frames
 
 DEFAULT = "efficientnet-lite0"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from annotator.errors import AnnotatorError
@@ -33,7 +34,11 @@ class Runner(Protocol):
 
 
 def make_runner(
-    name: str = "local", *, address: str | None = None, device: Device = "auto"
+    name: str = "local",
+    *,
+    address: str | None = None,
+    device: Device = "auto",
+    allow_blank: bool = False,
 ) -> Runner:
     """Make a runner by name.
 
@@ -41,6 +46,7 @@ def make_runner(
         name: "local" or "ray".
         address: Of a running Ray cluster ("auto" or HOST:PORT); None starts one on this machine.
         device: Where Ray's workers encode: "auto" takes the cluster's GPUs where it has any.
+        allow_blank: Embed images that are (nearly) constant, too, instead of refusing them.
 
     Raises:
         AnnotatorError: There is no such runner, or its packages are not installed.
@@ -48,7 +54,7 @@ def make_runner(
     if name == "local":
         from annotator.encoders.local_runner import embed_images
 
-        return embed_images
+        return partial(embed_images, allow_blank=allow_blank)
     if name != "ray":
         raise AnnotatorError(f"Unknown runner {name!r}.", "Use local or ray.")
     try:
@@ -60,4 +66,4 @@ def make_runner(
         ) from error
     from annotator.encoders.ray_runner import RayRunner
 
-    return RayRunner(address, device)
+    return RayRunner(address, device, allow_blank=allow_blank)

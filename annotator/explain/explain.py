@@ -95,7 +95,7 @@ def explain(
     """
     embedder = annotator.embedder
     data = ref.read()
-    frames = decode(data, frames=embedder.frames, at_least=embedder.image_size)
+    frames = decode(data, frames=embedder.frames, at_least=embedder.image_size).frames
     middle = len(frames) // 2
     vectors = embed_frames([embedder.prepare([f]) for f in frames], embedder, embedder.batch_size)
     # The vector of an image is the normalised mean of its frames' vectors.
@@ -117,7 +117,7 @@ def explain(
         size = frames[middle].size
         maps = _position_maps(annotator, vector, others, targets, positions, size)
 
-    picture = decode(data, frames=embedder.frames, at_least=_SHOWN_SIDE)[middle]
+    picture = decode(data, frames=embedder.frames, at_least=_SHOWN_SIDE).frames[middle]
     picture.thumbnail((_SHOWN_SIDE, _SHOWN_SIDE))
     concepts = tuple(
         ConceptExplanation(

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from annotator.errors import ImageError
 from annotator.images.dicom_windowing import EXPORT_HINT, render
-from annotator.images.pixels import Frames, check_size, frame_indices
+from annotator.images.frames import Frame
+from annotator.images.pixels import check_size
 from index.distribution import pip_install
 
 # pydicom reports odd attributes with their values, which may identify a patient: here as warnings,
@@ -64,33 +64,40 @@ def looks_like_dicom(head: bytes) -> bool:
     return vr_is_known or (length <= 1024 and length % 2 == 0)
 
 
-def decode(data: bytes, *, frames: Frames, max_pixels: int, max_frames: int) -> list[Image.Image]:
-    """Decode a DICOM file to pictures; see `annotator.images.decode`, its only caller.
+class DicomReader:
+    """A DICOM file, opened; see `annotator.images.frames.FrameReader`.
 
     Stored values go through the modality LUT or rescale, then the VOI LUT or the first window.
     Where there is neither, 8-bit values are shown as they are and deeper ones between their 0.5th
     and 99.5th percentiles, padding left out. MONOCHROME1 is inverted; padding becomes black.
 
-    Returns:
-        One picture per used frame, mode "L" or "RGB".
+    Args:
+        data: The whole file.
+        max_pixels: Largest width x height of one frame.
 
     Raises:
         ImageError: No image, too large, truncated, or compressed in a way that cannot be read.
         Exception: pydicom's own, on corrupt input; the caller turns them into ImageError.
     """
-    from pydicom.pixels.utils import get_nr_frames
 
-    ds = _read(data)
-    _check_has_pixels(ds)
-    rows, columns = int(ds.Rows), int(ds.Columns)
-    check_size(columns, rows, max_pixels)
-    n_frames = get_nr_frames(ds, warn=False)
-    if n_frames < 1:
-        raise ImageError("DICOM with a number of frames below 1", EXPORT_HINT, "broken")
-    _check_decodable(ds)
-    indices = frame_indices(n_frames, rows * columns, frames, max_frames)
-    stored = _stored_values(ds, data, indices)
-    return [render(ds, index, values) for index, values in zip(indices, stored, strict=True)]
+    def __init__(self, data: bytes, max_pixels: int) -> None:
+        from pydicom.pixels.utils import get_nr_frames
+
+        self._data = data
+        self._ds = ds = _read(data)
+        _check_has_pixels(ds)
+        rows, columns = int(ds.Rows), int(ds.Columns)
+        check_size(columns, rows, max_pixels)
+        self.pixels = rows * columns
+        self.n_frames = get_nr_frames(ds, warn=False)
+        if self.n_frames < 1:
+            raise ImageError("DICOM with a number of frames below 1", EXPORT_HINT, "broken")
+        _check_decodable(ds)
+
+    def read(self, indices: Sequence[int]) -> Iterator[Frame]:
+        stored = _stored_values(self._ds, self._data, indices)
+        for index, values in zip(indices, stored, strict=True):
+            yield Frame(render(self._ds, index, values))
 
 
 @cache
@@ -173,7 +180,7 @@ def _check_decodable(ds: Any) -> None:
             raise ImageError(message, EXPORT_HINT, "broken")
 
 
-def _stored_values(ds: Any, data: bytes, indices: list[int]) -> Iterator[NDArray[Any]]:
+def _stored_values(ds: Any, data: bytes, indices: Sequence[int]) -> Iterator[NDArray[Any]]:
     """The stored values of these frames, each [rows, columns] or [rows, columns, samples]."""
     from pydicom.pixels.decoders.base import get_decoder
     from pydicom.pixels.utils import pixel_array
@@ -242,7 +249,7 @@ def _fits_rle(frame: bytes, limit: int) -> bool:
     return size <= limit
 
 
-def _decoded_apart(data: bytes, indices: list[int], syntax: str) -> NDArray[Any]:
+def _decoded_apart(data: bytes, indices: Sequence[int], syntax: str) -> NDArray[Any]:
     """Decode in a process of its own, which a corrupt file may then take down.
 
     A single changed byte makes GDCM abort the process. Starting one takes about half a second.

@@ -1,30 +1,38 @@
-"""Limits, choice of frames and scaling to 8 bits, common to all image formats."""
+"""Limits, scaling to 8 bits and tests of what is left, common to all image formats."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from annotator.errors import ImageError
-
-Frames = Literal["middle", "all"]
 
 #: Largest width x height of one frame; below the size at which Pillow itself warns.
 MAX_PIXELS = 80_000_000
 #: Largest width or height: what JPEG and GIF can hold. Pictures of a few rows that are longer occur
 #: in hostile files alone, and take decoders up to a hundred times longer per pixel.
 MAX_SIDE = 65_535
-#: Most frames that one image gives with ``frames="all"``.
-MAX_FRAMES = 64
 #: Most pixels of all the frames of one image together.
 MAX_TOTAL_PIXELS = 5 * MAX_PIXELS
+#: Even the smallest frame costs about as much to read as one of this many pixels.
+MIN_FRAME_PIXELS = 50_000
 
 SMALLER_HINT = "Scale the image down, or raise the limit if you trust the file."
 
+#: A picture whose pixels lie within this many grey levels is blank: noise of compression at most.
+BLANK_LEVELS = 4
+#: A window that leaves fewer grey levels than this has lost the picture: a tenth of the range.
+SHOWN_LEVELS = 25
+
 # Percentiles are taken over about this many evenly spaced pixels: exact enough, and quick.
-_SAMPLE = 1 << 20
+_SAMPLE = 1 << 18
+# Values that are brought to 8 bits at a time, so that intermediate floats stay small.
+_STRIPE = 1 << 18
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:
@@ -36,7 +44,7 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
     """
     if width < 1 or height < 1:
         message = f"{width} x {height} pixels is not an image"
-        raise ImageError(message, "Leave it out.", "no_pixels")
+        raise ImageError(message, "Leave it out.", "broken")
     if max(width, height) > MAX_SIDE:
         message = f"{width} x {height} pixels is over the limit of {MAX_SIDE} for one side"
         raise ImageError(message, SMALLER_HINT, "too_large")
@@ -45,56 +53,105 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
         raise ImageError(message, SMALLER_HINT, "too_large")
 
 
-def frame_indices(n_frames: int, pixels: int, frames: Frames, max_frames: int) -> list[int]:
-    """Indices of the frames to use: the middle one, or evenly spaced ones.
-
-    Args:
-        n_frames: Frames in the image, at least 1.
-        pixels: Width x height of one frame; "all" takes no more frames than fit in
-            :data:`MAX_TOTAL_PIXELS`, but always one.
-        frames: "middle" for index ``n_frames // 2`` alone, or "all".
-        max_frames: Most frames that "all" takes.
-
-    Returns:
-        Increasing indices without repeats: the midpoints of equal parts of the sequence.
-    """
-    count = 1
-    if frames == "all":
-        count = max(1, min(n_frames, max_frames, MAX_TOTAL_PIXELS // pixels))
-    return [(2 * i + 1) * n_frames // (2 * count) for i in range(count)]
-
-
 def stretch(values: NDArray[Any], ignore: NDArray[np.bool_] | None = None) -> NDArray[np.uint8]:
-    """Scale grey values of any depth to 8 bits by a robust window.
+    """Scale grey or colour values of any depth to 8 bits by a robust window.
 
     The 0.5th percentile becomes 0 and the 99.5th 255, since the file does not say which part of
     its range holds the picture (12-bit data in a 16-bit file would come out almost black). Where
     those two are equal the minimum and maximum take their place; a constant image becomes black.
 
     Args:
-        values: Integers or floats of any shape; NaN becomes 0, infinities 0 and 255.
+        values: Integers or floats, [rows, ...]; NaN becomes 0, infinities 0 and 255.
         ignore: Pixels that do not count for the percentiles, of the same shape.
 
     Returns:
         uint8, of the shape of ``values``.
     """
-    counted = values.reshape(-1) if ignore is None else values[~ignore]
-    if counted.dtype.kind == "f":
-        counted = counted[np.isfinite(counted)]
-    if counted.size == 0:
-        return np.zeros(values.shape, np.uint8)
-    low, high = np.percentile(counted[:: -(-counted.size // _SAMPLE)], (0.5, 99.5))
-    if not low < high:
-        low, high = float(counted.min()), float(counted.max())
+    low, high = _robust_range(values, ignore)
     if not low < high:
         return np.zeros(values.shape, np.uint8)
-    # float32 holds 16-bit values exactly; wider ones may need more.
-    scaled: NDArray[np.floating[Any]]
-    scaled = values.astype(np.float32 if values.dtype.itemsize <= 2 else np.float64)
-    scaled -= low
-    scaled *= 255.0 / (high - low)
-    np.nan_to_num(scaled, copy=False, nan=0.0, posinf=255.0, neginf=0.0)
-    return to_uint8(scaled)
+
+    def scale(part: NDArray[Any]) -> NDArray[np.uint8]:
+        # float32 holds 16-bit values exactly; wider ones may need more.
+        scaled: NDArray[np.floating[Any]]
+        scaled = part.astype(np.float32 if part.dtype.itemsize <= 2 else np.float64)
+        scaled -= low
+        scaled *= 255.0 / (high - low)
+        np.nan_to_num(scaled, copy=False, nan=0.0, posinf=255.0, neginf=0.0)
+        return to_uint8(scaled)
+
+    return map_values(scale, values)
+
+
+def map_values(
+    function: Callable[[NDArray[Any]], NDArray[np.uint8]], values: NDArray[Any]
+) -> NDArray[np.uint8]:
+    """Apply an elementwise function to the values of a picture, in little extra memory.
+
+    Integers of up to 16 bits go through a table of all values of their type, which is computed
+    once; others are taken a few rows at a time.
+
+    Args:
+        function: Maps an array to uint8 of the same shape, each element by itself.
+        values: [rows, ...].
+
+    Returns:
+        uint8, of the shape of ``values``.
+    """
+    table = None
+    if values.dtype.kind in "iu" and values.dtype.itemsize <= 2 and values.size > 1 << 16:
+        codes = np.dtype(f"u{values.dtype.itemsize}")
+        native = values.dtype.newbyteorder("=")
+        table = function(np.arange(1 << 8 * codes.itemsize, dtype=codes).view(native))
+    result = np.empty(values.shape, np.uint8)
+    for rows in _stripes(values):
+        if table is None:
+            result[rows] = function(values[rows])
+        else:  # a stripe at a time: numpy makes 8 bytes of each index
+            part = np.ascontiguousarray(values[rows], native)
+            np.take(table, part.view(codes), out=result[rows], mode="clip")
+    return result
+
+
+def is_blank(picture: Image.Image) -> bool:
+    """Whether a picture in mode "L" or "RGB" is (nearly) constant.
+
+    All but 0.1 % of its pixels lie within `BLANK_LEVELS` grey levels in each band.
+    """
+    # A few pixels settle it for nearly all pictures.
+    sample = picture.resize((64, 64), Image.Resampling.NEAREST)
+    if _level_range(sample, outside=0.02) > BLANK_LEVELS:
+        return False
+    return _level_range(picture, outside=0.001) <= BLANK_LEVELS
+
+
+def is_washed_out(
+    grey: NDArray[np.uint8], values: NDArray[Any], ignore: NDArray[np.bool_] | None = None
+) -> bool:
+    """Whether a window or look-up table lost the picture that the values hold.
+
+    It did if it left fewer than `SHOWN_LEVELS` grey levels between the darkest and the brightest
+    pixel, or one level but for a few pixels (0.5 % at either end) where the values themselves
+    spread over a tenth of their range or more.
+
+    Args:
+        grey: uint8[rows, columns], after the transformation.
+        values: [rows, columns], before it.
+        ignore: Pixels that do not count, of the same shape.
+    """
+    counted = grey if ignore is None else grey[~ignore]
+    few = _sample(counted)
+    if few.size and np.ptp(few) >= SHOWN_LEVELS and _spread(few) > 2:
+        return False
+    if not counted.size:
+        return False
+    kept = values if ignore is None else values[~ignore]
+    low, high = _extremes(kept)
+    if not low < high:
+        return False
+    if np.ptp(counted) < SHOWN_LEVELS:
+        return True
+    return _spread(_sample(counted)) <= 2 and _spread(_sample(kept)) >= (high - low) / 10
 
 
 def to_uint8(values: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
@@ -102,3 +159,65 @@ def to_uint8(values: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
     np.clip(values, 0, 255, out=values)
     np.rint(values, out=values)
     return values.astype(np.uint8)
+
+
+def _robust_range(
+    values: NDArray[Any], ignore: NDArray[np.bool_] | None = None
+) -> tuple[float, float]:
+    """The 0.5th and 99.5th percentiles; the finite extremes where those are equal."""
+    sample = _sample(values) if ignore is None else _sample(values[~ignore])
+    if sample.dtype.kind == "f":
+        sample = sample[np.isfinite(sample)]
+    if sample.size:
+        low, high = np.percentile(sample, (0.5, 99.5))
+        if low < high:
+            return float(low), float(high)
+    return _extremes(values if ignore is None else values[~ignore])
+
+
+def _extremes(values: NDArray[Any]) -> tuple[float, float]:
+    """The least and the greatest finite value; 0, 0 where there is none."""
+    low, high = np.inf, -np.inf
+    for rows in _stripes(values):
+        part = values[rows]
+        if part.dtype.kind == "f":
+            part = part[np.isfinite(part)]
+        if part.size:
+            low, high = min(low, float(part.min())), max(high, float(part.max()))
+    return (low, high) if low <= high else (0.0, 0.0)
+
+
+def _spread(sample: NDArray[Any]) -> float:
+    """Difference of the 99.5th and the 0.5th percentile of the finite values of a sample."""
+    if sample.dtype.kind == "f":
+        sample = sample[np.isfinite(sample)]
+    if not sample.size:
+        return 0.0
+    low, high = np.percentile(sample, (0.5, 99.5))
+    return float(high - low)
+
+
+def _sample(values: NDArray[Any]) -> NDArray[Any]:
+    """About `_SAMPLE` evenly spaced values in one dimension, all of them where there are fewer."""
+    step = -(-values.size // _SAMPLE) or 1
+    if step == 1 or not values.flags.c_contiguous:
+        return values.reshape(-1)[::step]
+    while math.gcd(step, values[0].size) > 1:  # otherwise a few columns stand for all
+        step += 1
+    return values.reshape(-1)[::step]
+
+
+def _stripes(values: NDArray[Any]) -> Iterator[slice]:
+    """Slices of the rows that hold about `_STRIPE` values each."""
+    rows = max(1, _STRIPE * len(values) // max(1, values.size))
+    for start in range(0, len(values), rows):
+        yield slice(start, start + rows)
+
+
+def _level_range(picture: Image.Image, *, outside: float) -> int:
+    """Grey levels that all pixels but this share (half at either end) lie within; widest band."""
+    counts = np.array(picture.histogram(), np.int64).reshape(-1, 256).cumsum(axis=1)
+    n = counts[0, -1]
+    low = (counts > n * outside / 2).argmax(axis=1)
+    high = (counts >= n * (1 - outside / 2)).argmax(axis=1)
+    return int((high - low).max())

@@ -29,7 +29,7 @@ def make_thumbnails(refs: Sequence[ImageRef], *, workers: int) -> Generator[byte
 def make_thumbnail(ref: ImageRef) -> bytes:
     """A JPEG of at most `SIDE` pixels a side; b"" if the image cannot be read."""
     try:
-        picture = decode(ref.read(), at_least=SIDE)[0]
+        picture = decode(ref.read(), at_least=SIDE, allow_blank=True).frames[0]
     except ImageError:
         return b""  # it was readable when it was embedded, and the case still counts
     picture.thumbnail((SIDE, SIDE), Image.Resampling.BICUBIC)
@@ -60,7 +60,8 @@ def grey_thumbnail(data: bytes, side: int) -> NDArray[np.uint8]:
     Raises:
         ImageError: It cannot be decoded.
     """
-    picture = decode(data, at_least=2 * side)[0].convert("L")
+    decoded = decode(data, at_least=2 * side, allow_blank=True)
+    picture = decoded.frames[0].convert("L")
     return np.asarray(picture.resize((side, side), Image.Resampling.BILINEAR))
 
 

@@ -14,7 +14,8 @@ from annotator.collection import Collection
 from annotator.encoders.cache import CACHE_FILE
 from annotator.encoders.embedder import Embedder
 from annotator.encoders.runners import Runner
-from annotator.errors import AnnotatorError
+from annotator.errors import AnnotatorError, ImageError
+from annotator.images.frames import Note
 from annotator.indexing.embedding import (
     OnError,
     Spool,
@@ -45,7 +46,8 @@ class Built:
         concepts: Number of distinct CUIs in the index.
         embedded: Number of images encoded.
         cached: Number of images with cached vectors.
-        failed: Reason by location of each image that could not be used.
+        failed: Error by location of each image that could not be used.
+        notes: By location, what was done to pictures that their files did not ask for.
         model: Fitted model and its estimated quality.
         index_type: Type of the search index.
         search: Parameters of the search, and the reason for the type.
@@ -56,7 +58,8 @@ class Built:
     concepts: int
     embedded: int
     cached: int
-    failed: Mapping[str, str]
+    failed: Mapping[str, ImageError]
+    notes: Mapping[str, tuple[Note, ...]]
     model: FittedModel
     index_type: str
     search: Mapping[str, Any]
@@ -171,6 +174,7 @@ def build_index(
         embedded=len(ids) - embedded.cached,
         cached=embedded.cached,
         failed=embedded.failed,
+        notes=embedded.notes,
         model=model,
         index_type=manifest.index_type,
         search=manifest.search,

@@ -17,7 +17,8 @@ from annotator.encoders.cache import EmbeddingCache
 from annotator.encoders.embedder import Embedder
 from annotator.encoders.local_runner import default_workers, embed_images
 from annotator.encoders.runners import Runner
-from annotator.errors import AnnotatorError
+from annotator.errors import AnnotatorError, ImageError
+from annotator.images.frames import Note
 from annotator.images.ref import ImageRef
 from annotator.images.thumbnails import make_thumbnails
 from annotator.knn.projection import Projection
@@ -37,14 +38,16 @@ class EmbeddedImages:
         vectors: float32[n, dim], from the encoder, memory-mapped.
         contents: uint8[n, 32], sha256 of each image file.
         cached: Number of cached vectors.
-        failed: Reason by location of each image that could not be used.
+        failed: Error by location of each image that could not be used.
+        notes: By location, what was done to pictures that their files did not ask for.
     """
 
     images: Sequence[ImageRef]
     vectors: NDArray[np.float32]
     contents: NDArray[np.uint8]
     cached: int
-    failed: Mapping[str, str]
+    failed: Mapping[str, ImageError]
+    notes: Mapping[str, tuple[Note, ...]]
 
     @property
     def ids(self) -> list[str]:
@@ -104,7 +107,8 @@ def embed_to_disk(
     """
     usable: list[ImageRef] = []
     contents: list[bytes] = []
-    failed: dict[str, str] = {}
+    failed: dict[str, ImageError] = {}
+    notes: dict[str, tuple[Note, ...]] = {}
     cached = 0
     with contextlib.ExitStack() as stack:
         opened = None
@@ -114,27 +118,29 @@ def embed_to_disk(
         results = embed(images, embedder, cache=opened, batch_size=batch_size, workers=workers)
         stack.enter_context(contextlib.closing(results))
         for result in track(results, total=len(images), label="Embedding"):
-            if result.vector is None:
-                if on_error == "fail":
+            if result.error is not None:
+                if on_error == "fail" and not result.error.is_no_image:
                     raise AnnotatorError(
-                        f"{result.ref.where}: {result.error}.",
-                        "Fix the image, or skip such images with --on-error skip.",
+                        f"{result.ref.where}: {result.error.message}.",
+                        result.error.hint or "Fix the image, or use --on-error skip.",
                     )
-                failed[result.ref.where] = result.error or ""
+                failed[result.ref.where] = result.error
                 continue
+            if result.notes:
+                notes[result.ref.where] = result.notes
             cached += result.cached
             usable.append(result.ref)
             contents.append(result.content)
             spool.add(np.ascontiguousarray(result.vector, "<f4").tobytes())
     if not usable:
-        where, reason = next(iter(failed.items()), ("there are none", ""))
+        where, error = next(iter(failed.items()), ("there are none", ImageError("no image")))
         raise AnnotatorError(
-            f"None of the {len(failed)} images could be used; the first: {where}: {reason}.",
-            "Check the images with an image viewer.",
+            f"None of the {len(failed)} images could be used; the first: {where}: {error.message}.",
+            error.hint or "Check the images with an image viewer.",
         )
     keys = np.frombuffer(b"".join(contents), np.uint8).reshape(len(usable), 32)
     vectors = spool.array("<f4").reshape(len(usable), embedder.dim)
-    return EmbeddedImages(usable, vectors, keys, cached, failed)
+    return EmbeddedImages(usable, vectors, keys, cached, failed, notes)
 
 
 def columns_of(collection: Collection, ids: Sequence[str]) -> dict[str, list[str]]:

@@ -17,7 +17,7 @@ from index.protocols import Index, IndexLocation
 if TYPE_CHECKING:
     from annotator.encoders.embedder import Embedder
     from annotator.encoders.torch_setup import Device, Precision
-    from annotator.images.pixels import Frames
+    from annotator.images.frames import Frames
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,8 @@ from index.segments import CONTENT, Segment
 if TYPE_CHECKING:
     from annotator.encoders.embedder import Embedder
     from annotator.encoders.runners import Runner
+    from annotator.errors import ImageError
+    from annotator.images.frames import Note
     from annotator.indexing.embedding import OnError
 
 
@@ -37,11 +39,13 @@ class Added:
 
     Attributes:
         change: Change of the index.
-        failed: Reason by location of each image that could not be used.
+        failed: Error by location of each image that could not be used.
+        notes: By location, what was done to pictures that their files did not ask for.
     """
 
     change: Changed
-    failed: Mapping[str, str]
+    failed: Mapping[str, ImageError]
+    notes: Mapping[str, tuple[Note, ...]]
 
 
 def add_images(
@@ -116,7 +120,7 @@ def add_images(
         if replace:
             _forget_replaced(place, stored, rows)
         change = place.add_rows(rows, of=stored.version, over=replace)
-    return Added(change, embedded.failed)
+    return Added(change, embedded.failed, embedded.notes)
 
 
 def remove_images(

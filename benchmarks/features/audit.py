@@ -102,7 +102,8 @@ def duplicates(images: Sequence[ImageRef], seed: int, folder: Path, audit: Audit
         change = CHANGES[n % len(CHANGES)]
         id_ = f"planted_{n:03d}"
         of[id_] = (images[i].id, change)
-        (folder / f"{id_}.jpg").write_bytes(changed(decode(images[i].read())[0], change, rng))
+        (picture,) = decode(images[i].read()).frames
+        (folder / f"{id_}.jpg").write_bytes(changed(picture, change, rng))
     start = time.perf_counter()
     findings = audit([*images, *find_images(folder).images])
     pairs = [f for f in findings if f["kind"] in PAIR_KINDS]

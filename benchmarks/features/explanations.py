@@ -85,7 +85,7 @@ def measure(annotator: Annotator, case: Case, folder: Path) -> Iterator[dict[str
     folder.mkdir()
     write_image(folder, case, render(case))
     (ref,) = find_images(folder).images
-    (frame,) = decode(ref.read(), at_least=annotator.embedder.image_size)
+    (frame,) = decode(ref.read(), at_least=annotator.embedder.image_size).frames
     lesions = {name: drawn_by(case, name) for name in case.findings if name in LESIONS}
     rng = np.random.default_rng(0)
     explained = explain(annotator, ref)

@@ -112,7 +112,7 @@ class Pictures:
         table = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
 
         def put(row: int) -> None:
-            picture = decode(self.refs[row].read(), at_least=size)[0].convert("RGB")
+            picture = decode(self.refs[row].read(), at_least=size).frames[0].convert("RGB")
             table[row] = np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC))
 
         with ThreadPoolExecutor(cpu_count()) as pool:

@@ -91,7 +91,7 @@ def _lone(annotator: Annotator, refs: list[ImageRef]) -> list[float]:
     for ref in refs:
         data = ref.read()  # from the page cache: the service gets it over a socket
         started = time.perf_counter()
-        frames = decode(data, frames=embedder.frames, at_least=embedder.image_size)
+        frames = decode(data, frames=embedder.frames, at_least=embedder.image_size).frames
         vectors = embed_frames([embedder.prepare(frames)], embedder, 1)
         annotator.decide([ref.id], annotator.search(vectors))
         seconds.append(time.perf_counter() - started)

@@ -73,7 +73,7 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     run("build-index", str(few), str(concepts), *index, "--embedder", options.embedder)
     embedder = make_embedder(options.embedder, device=options.device)
     files = [path.read_bytes() for path in images[: embedder.batch_size]]
-    batch = np.concatenate([embedder.prepare(decode(data)) for data in files])
+    batch = np.concatenate([embedder.prepare(decode(data).frames) for data in files])
     timed: dict[str, list[float]] = {"plain": [], "bare": [], "annotate": [], "annotate_warm": []}
     for _ in range(options.rounds):
         if options.embedder == DEFAULT:

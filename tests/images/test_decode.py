@@ -18,9 +18,11 @@ from PIL import Image
 from skimage.color import lab2rgb
 
 from annotator.errors import ImageError, ImageFault
-from annotator.images import decode as decode_module
-from annotator.images.decode import MAX_PIXELS, decode
-from annotator.images.pixels import MAX_TOTAL_PIXELS, frame_indices, stretch
+from annotator.images import raster
+from annotator.images.decode import MAX_PIXELS
+from annotator.images.decode import decode as decode_file
+from annotator.images.frames import frame_indices
+from annotator.images.pixels import MAX_TOTAL_PIXELS, stretch
 
 # A picture without symmetry: every orientation differs from every other.
 GREY = np.add.outer(np.arange(24) * 3, np.arange(32) * 5).astype(np.uint8)
@@ -29,6 +31,10 @@ GIF_FRAME = b",\0\0\0\0\x01\0\x01\0\0\x02\x02\x44\x01\0"  # 1 x 1 pixel
 
 # pytest puts its own filters in the place of the module's; the last test here is about those.
 pytestmark = pytest.mark.filterwarnings(r"ignore:::PIL\.")
+
+
+def decode(data: bytes, **options: Any) -> list[Image.Image]:
+    return decode_file(data, **{"allow_blank": True} | options).frames
 
 
 def encode(image: Image.Image | np.ndarray, format: str, **options: Any) -> bytes:
@@ -423,7 +429,7 @@ def test_refusals(name: str) -> None:
 
 def test_frames_that_are_too_large_together(monkeypatch: pytest.MonkeyPatch) -> None:
     # As if the later pages were larger than the first, by which they are counted.
-    monkeypatch.setattr(decode_module, "MAX_TOTAL_PIXELS", 3 * 96 - 1)
+    monkeypatch.setattr(raster, "MAX_TOTAL_PIXELS", 3 * 96 - 1)
     message = "5 frames are over the limit of 287 pixels"
     assert refusal(animation("TIFF"), "too_large", frames="all") == message
 
