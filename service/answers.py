@@ -75,13 +75,14 @@ class Answer:
                 "expected_f1": None,
                 "familiarity": None,
                 "neighbors": [],
+                "notes": [],
                 "error": outcome.to_dict(),
             }
         annotation = replace(outcome[0], image_id=id_, neighbors=outcome[0].neighbors[:listed])
         fields = annotation.to_dict(self.engine.stored.names, explain=True)
         for neighbor in fields["neighbors"]:
             neighbor["thumbnail"] = picture_path(self.engine, neighbor["id"])
-        return {**fields, "error": None}
+        return {"notes": [], **fields, "error": None}
 
     def _timings(self, total_seconds: float) -> dict[str, float]:
         seconds = [outcome[1] for outcome in self.outcomes if not isinstance(outcome, Problem)]

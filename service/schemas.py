@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from annotator.images.frames import Note
+
 MOST_NEIGHBORS = 1000
 MOST_CASES = 100
 
@@ -112,6 +114,9 @@ class Result(BaseModel):
         "another patient; near 0 for an image that resembles nothing in the index."
     )
     neighbors: list[NeighborOut] = Field(description="Most similar first.")
+    notes: list[Note] = Field(
+        description="What was done to the picture that its file did not ask for."
+    )
     error: ProblemOut | None
 
 

@@ -208,8 +208,8 @@ def embed_batch(
             results[position] = Embedded(ref, None, error=error)
         except MemoryError:
             hint = "Scale it down, or use fewer --workers."
-            error = ImageError("not enough memory to decode it", hint, "too_large")
-            results[position] = Embedded(ref, None, error=error)
+            no_memory = ImageError("not enough memory to decode it", hint, "too_large")
+            results[position] = Embedded(ref, None, error=no_memory)
     if fresh:
         vectors = embed_frames(pixels, embedder, batch_size)
         if cache is not None:
