@@ -18,7 +18,7 @@ from service.engine import Engine
 from service.observability import Metrics
 
 if TYPE_CHECKING:
-    from annotator.images.frames import Note
+    from annotator.images.notes import Note
     from annotator.knn.voting import Voting
     from annotator.pipeline import Annotation
 

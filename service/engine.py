@@ -16,7 +16,7 @@ from service.settings import Settings
 if TYPE_CHECKING:
     from annotator.encoders.embedder import Embedder
     from annotator.explore.text_search import TextSearch
-    from annotator.images.frames import Note
+    from annotator.images.notes import Note
     from annotator.knn.neighbors import Case
     from annotator.knn.voting import Voting
     from annotator.pipeline import Annotation, Annotator

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from annotator.images.frames import Note
+from annotator.images.notes import Note
 
 MOST_NEIGHBORS = 1000
 MOST_CASES = 100

@@ -102,7 +102,7 @@ def test_unusable_images_stay_in_their_place(place: Path, annotator: Annotator) 
     annotations = list(annotator.annotate(refs))
     assert [a.image_id for a in annotations] == ids
     missing = annotations[1].error
-    assert missing is not None and missing.message == "no image has the id nowhere"
+    assert missing is not None and missing.message == "no image has this id"
     assert annotations[1] == Annotation("nowhere", (), (), 0.0, (), error=missing)
     good = list(annotator.annotate([ref for ref in refs if ref.id != "nowhere"]))
     assert [(a.image_id, a.cuis) for a in annotations if a.error is None] == [

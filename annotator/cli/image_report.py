@@ -12,7 +12,7 @@ from annotator.cli.console import EXIT_OK, EXIT_PARTIAL, say, write_result
 
 if TYPE_CHECKING:
     from annotator.errors import ImageError
-    from annotator.images.frames import Note
+    from annotator.images.notes import Note
 
 _PATHS_SHOWN = 10
 
@@ -55,7 +55,7 @@ class ImageReport:
 
     def say(self, file: Path | None = None) -> None:
         """Print the report on stderr, grouped by reason, and write all of it to a CSV file."""
-        from annotator.images.frames import NOTES
+        from annotator.images.notes import NOTES
 
         by_note: dict[Note, list[str]] = {}
         for where, notes in self.noted.items():
@@ -76,7 +76,7 @@ class ImageReport:
             write_result(self._to_csv(), file)
 
     def _to_csv(self) -> str:
-        from annotator.images.frames import NOTES
+        from annotator.images.notes import NOTES
 
         rows: list[tuple[str, ...]] = [
             (where, e.code, e.message, e.hint) for where, e in self.failed.items()

@@ -18,7 +18,7 @@ from annotator.encoders.embedder import Embedder
 from annotator.encoders.torch_setup import threads_per_operation
 from annotator.errors import ImageError
 from annotator.images.decode import decode
-from annotator.images.frames import Note
+from annotator.images.notes import Note
 from annotator.images.ordered_map import ordered_map
 from annotator.images.ref import ImageRef
 from annotator.images.remote import is_url

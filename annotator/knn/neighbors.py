@@ -18,7 +18,7 @@ from index.search.base import VectorIndex
 
 if TYPE_CHECKING:
     from annotator.errors import ImageError
-    from annotator.images.frames import Note
+    from annotator.images.notes import Note
 
 Find = Callable[[NDArray[np.float32], int], SearchResult]
 
