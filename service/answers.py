@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from annotator.errors import FormatError
+from annotator.images.notes import NOTES
 from annotator.images.ref import image_id
 from annotator.tables.run import render_run
 from service.engine import Engine
@@ -82,7 +83,8 @@ class Answer:
         fields = annotation.to_dict(self.engine.stored.names, explain=True)
         for neighbor in fields["neighbors"]:
             neighbor["thumbnail"] = picture_path(self.engine, neighbor["id"])
-        return {"notes": [], **fields, "error": None}
+        fields["notes"] = [{"code": note, "detail": NOTES[note]} for note in outcome[0].notes]
+        return {**fields, "error": None}
 
     def _timings(self, total_seconds: float) -> dict[str, float]:
         seconds = [outcome[1] for outcome in self.outcomes if not isinstance(outcome, Problem)]

@@ -103,6 +103,13 @@ class NeighborOut(BaseModel):
     thumbnail: Thumbnail
 
 
+class NoteOut(BaseModel):
+    """A note on a picture."""
+
+    code: Note
+    detail: str
+
+
 class Result(BaseModel):
     """The annotation of one image, or why there is none."""
 
@@ -114,7 +121,7 @@ class Result(BaseModel):
         "another patient; near 0 for an image that resembles nothing in the index."
     )
     neighbors: list[NeighborOut] = Field(description="Most similar first.")
-    notes: list[Note] = Field(
+    notes: list[NoteOut] = Field(
         description="What was done to the picture that its file did not ask for."
     )
     error: ProblemOut | None

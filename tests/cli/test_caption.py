@@ -101,7 +101,7 @@ def test_images_that_cannot_be_used_have_an_empty_caption(built: Path, tmp_path:
         "caption", images, "--index", built / "index", "--ids", tmp_path / "ids.csv", "--zip",
         "--output", tmp_path / "submission.zip",
     )  # fmt: skip
-    assert zipped.exit_code == 3 and "no image has the id nowhere" in zipped.stderr
+    assert zipped.exit_code == 3 and "no image has this id" in zipped.stderr
     with zipfile.ZipFile(tmp_path / "submission.zip") as archive:
         assert archive.namelist() == ["submission.csv"]
         text = archive.read("submission.csv").decode()
