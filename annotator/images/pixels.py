@@ -31,6 +31,7 @@ SHOWN_LEVELS = 25
 
 # Percentiles are taken over about this many evenly spaced pixels: exact enough, and quick.
 _SAMPLE = 1 << 18
+_GLANCE = 1 << 14
 # Values that are brought to 8 bits at a time, so that intermediate floats stay small.
 _STRIPE = 1 << 18
 
@@ -139,10 +140,11 @@ def is_washed_out(
         values: [rows, columns], before it.
         ignore: Pixels that do not count, of the same shape.
     """
-    counted = grey if ignore is None else grey[~ignore]
-    few = _sample(counted)
-    if few.size and np.ptp(few) >= SHOWN_LEVELS and _spread(few) > 2:
+    few = _sample(grey, ignore)
+    fewer = few[:: -(-few.size // _GLANCE) or 1]  # which settles it for nearly all pictures
+    if fewer.size and np.ptp(fewer) >= SHOWN_LEVELS and _spread(fewer) > 2:
         return False
+    counted = grey if ignore is None else grey[~ignore]
     if not counted.size:
         return False
     kept = values if ignore is None else values[~ignore]
@@ -151,7 +153,7 @@ def is_washed_out(
         return False
     if np.ptp(counted) < SHOWN_LEVELS:
         return True
-    return _spread(_sample(counted)) <= 2 and _spread(_sample(kept)) >= (high - low) / 10
+    return _spread(few) <= 2 and _spread(_sample(values, ignore)) >= (high - low) / 10
 
 
 def to_uint8(values: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
@@ -165,7 +167,7 @@ def _robust_range(
     values: NDArray[Any], ignore: NDArray[np.bool_] | None = None
 ) -> tuple[float, float]:
     """The 0.5th and 99.5th percentiles; the finite extremes where those are equal."""
-    sample = _sample(values) if ignore is None else _sample(values[~ignore])
+    sample = _sample(values, ignore)
     if sample.dtype.kind == "f":
         sample = sample[np.isfinite(sample)]
     if sample.size:
@@ -197,8 +199,14 @@ def _spread(sample: NDArray[Any]) -> float:
     return float(high - low)
 
 
-def _sample(values: NDArray[Any]) -> NDArray[Any]:
-    """About `_SAMPLE` evenly spaced values in one dimension, all of them where there are fewer."""
+def _sample(values: NDArray[Any], ignore: NDArray[np.bool_] | None = None) -> NDArray[Any]:
+    """About `_SAMPLE` evenly spaced values in one dimension, all of them where there are fewer.
+
+    Those that are to be ignored are left out of them.
+    """
+    if ignore is not None:
+        sample: NDArray[Any] = _sample(values)[~_sample(ignore)]
+        return sample
     step = -(-values.size // _SAMPLE) or 1
     if step == 1 or not values.flags.c_contiguous:
         return values.reshape(-1)[::step]

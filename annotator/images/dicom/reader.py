@@ -1,0 +1,184 @@
+"""Reading of DICOM files: parsing, and the refusal of those that hold no image."""
+
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+import zlib
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import Any
+
+from annotator.errors import ImageError
+from annotator.images.dicom.attributes import EXPORT_HINT, uid_name
+from annotator.images.dicom.colour import colour_picture, palette_picture
+from annotator.images.dicom.grey import grey_frame
+from annotator.images.dicom.header import read_header
+from annotator.images.dicom.stored import EncapsulatedFrames, NativeFrames
+from annotator.images.frames import Frame
+
+# pydicom reports odd attributes with their values, which may identify a patient: here as warnings,
+# in `_silence_log` to its log. Both are set once, since a change for the length of a call would not
+# be safe with threads.
+warnings.filterwarnings("ignore", module=r"pydicom\.")
+
+# A megabyte can inflate to a gigabyte, of which pydicom makes two copies.
+_MAX_INFLATED = 1 << 28
+# Larger elements are not copied when the file is parsed.
+_LARGE = 1 << 20
+_UNDEFINED_LENGTH = 0xFFFFFFFF
+_PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+_VRS = frozenset(
+    b"AE AS AT CS DA DS DT FD FL IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL UN "
+    b"UR US UT UV".split()
+)
+
+
+def looks_like_dicom(head: bytes) -> bool:
+    """Whether a file is DICOM, by its first 132 bytes (PS3.10, section 7.1).
+
+    Without "DICM" after the preamble the first data element must be plausible: group 0002 or
+    0008, one of its first elements, with a known VR or (implicit VR) a short even length.
+    """
+    if head[128:132] == b"DICM":
+        return True
+    if len(head) < 8:
+        return False
+    vr_is_known = head[4:6] in _VRS
+    if head[:2] == b"\0\x08" and vr_is_known:  # explicit VR big endian
+        return head[2] == 0 and head[3] <= 0x18
+    if head[:2] not in (b"\x02\0", b"\x08\0") or head[3] != 0 or head[2] > 0x18:
+        return False
+    length = int.from_bytes(head[4:8], "little")
+    return vr_is_known or (length <= 1024 and length % 2 == 0)
+
+
+class DicomReader:
+    """A DICOM file, opened; see `annotator.images.frames.FrameReader`.
+
+    Stored values go through the modality LUT or rescale, then the VOI LUT or the first window that
+    shows something. Where there is none, 8-bit values are shown as they are and deeper ones between
+    their 0.5th and 99.5th percentiles, padding left out. MONOCHROME1 is inverted; padding becomes
+    black.
+
+    Args:
+        data: The whole file.
+        max_pixels: Largest width x height of one frame.
+
+    Raises:
+        ImageError: No image, too large, truncated, or compressed in a way that cannot be read.
+        Exception: pydicom's own, on corrupt input; the caller turns them into ImageError.
+    """
+
+    def __init__(self, data: bytes, max_pixels: int) -> None:
+        from pydicom.pixels.decoders.base import get_decoder
+
+        self._ds = ds = _read(data)
+        keyword = next((keyword for keyword in _PIXEL_KEYWORDS if keyword in ds), None)
+        if keyword is None:
+            raise _without_pixels(ds)
+        syntax = ds.file_meta.TransferSyntaxUID
+        try:
+            get_decoder(syntax)
+        except NotImplementedError:
+            message = f"unsupported DICOM transfer syntax {uid_name(syntax)}".rstrip()
+            hint = "Convert it to Explicit VR Little Endian."
+            raise ImageError(message, hint, "unsupported") from None
+        element = ds.get_item(keyword, keep_deferred=True)
+        is_encapsulated = element.length == _UNDEFINED_LENGTH
+        length = None if is_encapsulated else element.length
+        header = read_header(ds, keyword, length, max_pixels)
+        self.pixels = header.rows * header.columns
+        content = _content(element, data)
+        self._frames: NativeFrames | EncapsulatedFrames
+        if length is None:
+            self._frames = EncapsulatedFrames(header, content, syntax)
+        else:
+            self._frames = NativeFrames(
+                header,
+                content,
+                length,
+                is_little_endian=ds.original_encoding[1],
+                in_words=element.VR == "OW",
+            )
+        self.n_frames = self._frames.n_frames
+
+    def read(self, indices: Sequence[int]) -> Iterator[Frame]:
+        for index, stored in zip(indices, self._frames.read(indices), strict=True):
+            if stored.photometric == "PALETTE_COLOR":
+                yield Frame(palette_picture(self._ds, stored))
+            elif stored.values.ndim == 3:
+                yield Frame(colour_picture(stored))
+            else:
+                yield grey_frame(self._ds, index, stored)
+
+
+@cache
+def _silence_log() -> None:
+    import pydicom.config  # noqa: F401 - which sets the level itself
+
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
+
+
+def _read(data: bytes) -> Any:
+    """Parse the data set; a missing transfer syntax is filled in from how it was read."""
+    from pydicom import dcmread
+    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+
+    _silence_log()
+    defer_size = None if _is_deflated(data) else _LARGE
+    ds = dcmread(io.BytesIO(data), force=True, defer_size=defer_size)
+    if "TransferSyntaxUID" not in ds.file_meta:
+        implicit, little = ds.original_encoding
+        explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+        ds.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
+    return ds
+
+
+def _is_deflated(data: bytes) -> bool:
+    """Whether the data set is deflated (PS3.5, A.5).
+
+    Raises:
+        ImageError: It would fill the memory once inflated.
+    """
+    from pydicom.filereader import read_dataset
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+    if len(data) < _LARGE and DeflatedExplicitVRLittleEndian.encode() not in data:
+        return False  # quicker for small files, in which it counts
+    file = io.BytesIO(data)
+    file.seek(132 if data[128:132] == b"DICM" else 0)
+    meta = read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
+    if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+        return False
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    size = 0
+    while chunk := file.read(1 << 16):
+        size += len(inflater.decompress(chunk))
+        if size > _MAX_INFLATED:
+            message = f"deflated DICOM of more than {_MAX_INFLATED} bytes"
+            raise ImageError(message, EXPORT_HINT, "too_large")
+    return True
+
+
+def _content(element: Any, data: bytes) -> memoryview:
+    """The pixel data: a view of the file, where it was left there.
+
+    Args:
+        element: The element as it was read (`pydicom.dataelem.RawDataElement`).
+        data: The whole file.
+    """
+    if element.value is not None:
+        return memoryview(element.value)
+    end = len(data) if element.length == _UNDEFINED_LENGTH else element.value_tell + element.length
+    return memoryview(data)[element.value_tell : end]
+
+
+def _without_pixels(ds: Any) -> ImageError:
+    if "Rows" in ds and "SpectroscopyData" not in ds:
+        message = "DICOM whose pixel data is missing or truncated"
+        return ImageError(message, EXPORT_HINT, "broken")
+    sop_class = ds.get("SOPClassUID") or ds.file_meta.get("MediaStorageSOPClassUID")
+    what = f" ({uid_name(sop_class)})" if uid_name(sop_class) else ""
+    return ImageError(f"DICOM without an image{what}", "Leave it out.", "no_pixels")
