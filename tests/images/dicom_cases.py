@@ -8,10 +8,12 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pydicom
+import pytest
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
 from pydicom.uid import (
@@ -88,6 +90,25 @@ def save_big_endian(ds: Dataset) -> bytes:
         size = ds.BitsAllocated // 8
         ds.PixelData = np.frombuffer(ds.PixelData, f"<u{size}").astype(f">u{size}").tobytes()
     return save(ds, ExplicitVRBigEndian)
+
+
+def save_lossless_jpeg(ds: Dataset, folder: Path) -> bytes:
+    """Write a file with frames in lossless JPEG, by GDCM."""
+    gdcm = pytest.importorskip("gdcm")
+    (folder / "native.dcm").write_bytes(save(ds))
+    reader = gdcm.ImageReader()
+    reader.SetFileName(str(folder / "native.dcm"))
+    assert reader.Read()
+    change = gdcm.ImageChangeTransferSyntax()
+    change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGLosslessProcess14_1))
+    change.SetInput(reader.GetImage())
+    assert change.Change()
+    writer = gdcm.ImageWriter()
+    writer.SetFileName(str(folder / "lossless.dcm"))
+    writer.SetFile(reader.GetFile())
+    writer.SetImage(change.GetOutput())
+    assert writer.Write()
+    return (folder / "lossless.dcm").read_bytes()
 
 
 def lut_item(entries: np.ndarray, bits: int, first: int = 0, vr: str = "OW") -> Sequence:
@@ -501,6 +522,7 @@ def _colours(p: Pictures) -> Cases:
     yield "RGB, RLE", Case(save(new(), RLELossless), rgb)
     deep = p.rgb.astype(np.uint16) << 4
     yield "RGB of 12 bits", Case(save(new(deep, BitsStored=12)), rgb)
+    yield "RGB of 4 bits", Case(save(new(p.rgb >> 4, BitsStored=4)), (p.rgb >> 4) * 17.0)
     yield "RGB of 16 bits, 12 used", Case(save(new(deep)), stretched(deep))
     yield (
         "RGB of 16 bits, big endian",

@@ -38,7 +38,7 @@ from annotator.errors import ImageError, ImageFault
 from annotator.images.decode import decode as decode_file
 from annotator.images.dicom import looks_like_dicom, reader, stored
 from tests.images.dicom_cases import new_dataset as dataset
-from tests.images.dicom_cases import save
+from tests.images.dicom_cases import save, save_lossless_jpeg
 
 GREY = np.add.outer(np.arange(24) * 3, np.arange(32) * 5).astype(np.uint8)
 COLOUR = np.stack([GREY, GREY[::-1], GREY[:, ::-1]], axis=-1)
@@ -229,29 +229,11 @@ def test_jpeg_and_jpeg_2000_frames() -> None:
     np.testing.assert_array_equal(decode_one(save(ds, JPEG2000Lossless)), GREY)
 
 
-def lossless_jpeg(ds: Dataset, folder: Path) -> bytes:
-    gdcm = pytest.importorskip("gdcm")
-    (folder / "native.dcm").write_bytes(save(ds))
-    reader = gdcm.ImageReader()
-    reader.SetFileName(str(folder / "native.dcm"))
-    assert reader.Read()
-    change = gdcm.ImageChangeTransferSyntax()
-    change.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGLosslessProcess14_1))
-    change.SetInput(reader.GetImage())
-    assert change.Change()
-    writer = gdcm.ImageWriter()
-    writer.SetFileName(str(folder / "lossless.dcm"))
-    writer.SetFile(reader.GetFile())
-    writer.SetImage(change.GetOutput())
-    assert writer.Write()
-    return (folder / "lossless.dcm").read_bytes()
-
-
 def test_frames_that_a_plug_in_reads(tmp_path: Path) -> None:
     frames = np.stack([DEEP, DEEP[::-1], DEEP[:, ::-1]])
     ds = dataset(frames, NumberOfFrames=3, WindowCenter=0, WindowWidth=800)
     expected = [np.asarray(image) for image in decode(save(ds), frames="all")]
-    data = lossless_jpeg(ds, tmp_path)
+    data = save_lossless_jpeg(ds, tmp_path)
     assert pydicom.dcmread(io.BytesIO(data)).file_meta.TransferSyntaxUID == JPEGLosslessSV1
     decoded = [np.asarray(image) for image in decode(data, frames="all")]
     np.testing.assert_array_equal(decoded, expected)
@@ -261,7 +243,7 @@ def test_frames_that_a_plug_in_reads(tmp_path: Path) -> None:
 def test_a_plug_in_that_fails_or_crashes_gives_way_to_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    data = lossless_jpeg(dataset(DEEP), tmp_path)
+    data = save_lossless_jpeg(dataset(DEEP), tmp_path)
     expected = decode_one(save(dataset(DEEP)))
     monkeypatch.setattr(stored, "available_plugins", lambda _: ["missing", "gdcm"])
     np.testing.assert_array_equal(decode_one(data), expected)

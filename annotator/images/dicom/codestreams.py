@@ -63,10 +63,10 @@ class Codestream:
 
     @property
     def for_pillow(self) -> bool:
-        """Whether Pillow can read it: 8-bit JPEG, and JPEG 2000 without subsampled colours."""
-        return self.syntax == "JPEGBaseline8Bit" or (
-            self.syntax == "JPEG2000" and self.precision <= 16 and not self.is_subsampled
-        )
+        """Whether Pillow reads it: not JPEG 2000 in colour that is deep or subsampled."""
+        if self.syntax != "JPEG2000":
+            return self.syntax == "JPEGBaseline8Bit"
+        return self.precision <= (16 if self.components == 1 else 8) and not self.is_subsampled
 
 
 def without_boxes(frame: bytes) -> bytes:
@@ -156,8 +156,8 @@ def decode_with_pillow(frame: bytes, stream: Codestream, *, is_ycc: bool) -> NDA
         is_ycc: Whether a JPEG in colour holds YCbCr.
 
     Returns:
-        Unsigned integers [rows, columns] or, as RGB, [rows, columns, 3]. Of JPEG 2000 in grey
-        these are the words of `stream.precision` bits; in colour they always have 8 bits.
+        Unsigned integers of `stream.precision` bits, [rows, columns] or [rows, columns, 3]; the
+        latter as RGB if it is JPEG.
     """
     from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
     from PIL.JpegImagePlugin import JpegImageFile
@@ -169,8 +169,6 @@ def decode_with_pillow(frame: bytes, stream: Codestream, *, is_ycc: bool) -> NDA
             return _as_array(image)
     with Jpeg2KImageFile(io.BytesIO(frame)) as image:
         values = _as_array(image)
-    if stream.components == 3:
-        return values
     # Pillow scales samples up to 8 or 16 bits, and shifts signed ones to begin at 0.
     values >>= 8 * values.dtype.itemsize - stream.precision
     if stream.is_signed:

@@ -31,15 +31,17 @@ def colour_picture(stored: Stored) -> Image.Image:
     Returns:
         A picture in mode "RGB".
     """
-    values, shift = stored.values, max(0, stored.bits - 8)
-    if shift and int(values.max()) >> shift < SHOWN_LEVELS:
-        values, shift = stretch(values), 0
-    if not shift and stored.photometric == "RGB" and values.flags.c_contiguous:
+    values, bits = stored.values, stored.bits
+    if bits > 8 and int(values.max()) >> (bits - 8) < SHOWN_LEVELS:
+        values, bits = stretch(values), 8
+    if bits == 8 and stored.photometric == "RGB" and values.flags.c_contiguous:
         return Image.fromarray(values.astype(np.uint8, copy=False))
     is_422 = stored.photometric == "YBR_FULL_422"
 
     def samples(rows: slice) -> NDArray[np.uint8]:
-        part = (values[rows] >> shift).astype(np.uint8)
+        part = values[rows]
+        part = part >> (bits - 8) if bits > 8 else part * (255 // ((1 << bits) - 1))
+        part = part.astype(np.uint8)
         return _without_subsampling(part) if is_422 else part
 
     columns = values.shape[1] * (2 if is_422 else 1)

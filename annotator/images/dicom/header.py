@@ -80,6 +80,8 @@ def read_header(ds: Any, keyword: str, length: int | None, max_pixels: int) -> P
         high_bit = stored - 1
     holds_three = length is not None and 8 * length >= 3 * count * allocated
     samples, photometric = _colour_model(ds, holds_three, encapsulated=length is None)
+    if samples == 3 and kind == "i":
+        kind = "u"  # colours have no signs
     if holds_three and photometric == "YBR_FULL_422":
         photometric = "YBR_FULL"  # whatever it says, no sample is left out
     return PixelHeader(

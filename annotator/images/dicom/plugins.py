@@ -25,7 +25,7 @@ from index.distribution import pip_install
 if TYPE_CHECKING:
     from io import BufferedReader
 
-_SECONDS_PER_FRAME = 120
+_SECONDS_PER_FRAME = 60
 # The plug-ins that are tried, in this order. pylibjpeg-libjpeg fills up what it cannot decode, so
 # it comes last and is not asked for JPEG-LS; GDCM knows no JPEG of 12 bits.
 _PLUGINS = {

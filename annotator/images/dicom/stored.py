@@ -212,12 +212,12 @@ class EncapsulatedFrames:
     def _significant(self, words: NDArray[Any], stream: Codestream) -> tuple[NDArray[Any], int]:
         """The grey values in the words that a decoder gave, and how many bits they have."""
         header, precision = self._header, stream.precision
-        if not stream.is_jpeg:  # its own precision counts, as for pydicom
-            return significant(words, header.kind, precision, precision - 1), precision
-        # JPEG may hold whole words with unused bits, and does not know of signs.
         bits = min(header.bits_stored, precision)
+        if stream.syntax in ("JPEG2000", "HTJ2K"):  # which know their depth and signs
+            return significant(words, header.kind, precision, precision - 1), bits
+        # The others may hold whole words with unused bits.
         high_bit = header.high_bit if header.high_bit < precision else bits - 1
-        kind = header.kind if header.bits_stored <= precision else "u"
+        kind = "u" if stream.is_jpeg and precision < header.bits_stored else header.kind
         return significant(words, kind, bits, high_bit), bits
 
     def _decode_apart(
