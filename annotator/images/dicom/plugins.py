@@ -134,7 +134,7 @@ class _Worker:
         timer.start()
         try:
             return self._decode(request)
-        except (OSError, ValueError):
+        except (EOFError, OSError, ValueError):
             self._process.kill()
             self._process.wait()
             return None
@@ -156,5 +156,5 @@ class _Worker:
             return None
         values: NDArray[Any] = np.empty(request.shape, answer["dtype"])
         if cast("BufferedReader", source).readinto(values.data.cast("B")) < values.nbytes:
-            return None
+            raise EOFError
         return values

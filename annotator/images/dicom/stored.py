@@ -84,15 +84,15 @@ class NativeFrames:
         if header.bits_allocated == 1:
             return self._bits(index)
         size = header.bits_allocated // 8
-        words: NDArray[Any]
         count, start = header.frame_bits // header.bits_allocated, index * header.frame_bits // 8
+        words: NDArray[Any]
         if self._swaps_bytes:
             words = self._swapped(start, count)
-        elif header.kind == "f":
-            words = np.frombuffer(self._data, f"{self._order}f{size}", count, start)
         else:
-            words = np.frombuffer(self._data, f"{self._order}u{size}", count, start)
+            kind = "f" if header.kind == "f" else "u"
+            words = np.frombuffer(self._data, f"{self._order}{kind}{size}", count, start)
             words = words.astype(words.dtype.newbyteorder("="), copy=False)
+        if header.kind != "f":
             words = significant(words, header.kind, header.bits_stored, header.high_bit)
         rows, columns = header.rows, header.columns
         if header.photometric == "YBR_FULL_422":
@@ -212,12 +212,12 @@ class EncapsulatedFrames:
     def _significant(self, words: NDArray[Any], stream: Codestream) -> tuple[NDArray[Any], int]:
         """The grey values in the words that a decoder gave, and how many bits they have."""
         header, precision = self._header, stream.precision
-        bits = min(header.bits_stored, precision)
-        if stream.syntax in ("JPEG2000", "HTJ2K"):  # which know their depth and signs
-            return significant(words, header.kind, precision, precision - 1), bits
-        # The others may hold whole words with unused bits.
-        high_bit = header.high_bit if header.high_bit < precision else bits - 1
         kind = "u" if stream.is_jpeg and precision < header.bits_stored else header.kind
+        bits = min(header.bits_stored, precision)
+        if stream.syntax not in ("JPEGLossless", "JPEGLSLossless"):
+            return significant(words, kind, precision, precision - 1), bits
+        # These may hold whole words with unused bits.
+        high_bit = header.high_bit if header.high_bit < precision else bits - 1
         return significant(words, kind, bits, high_bit), bits
 
     def _decode_apart(
@@ -274,9 +274,10 @@ def significant(words: NDArray[Any], kind: str, bits: int, high_bit: int) -> NDA
     values: NDArray[Any] = words.view(f"{kind}{words.dtype.itemsize}")
     if bits == size:
         return values
-    if int(words.max(initial=0)) >> bits == 0:
+    top = int(words.max(initial=0))
+    if top >> bits == 0:
         high_bit = bits - 1
-        if kind == "u":
+        if kind == "u" or top >> high_bit == 0:
             return values
     elif kind == "i" and high_bit == bits - 1:
         half = 1 << (bits - 1)
