@@ -69,6 +69,7 @@ def read_headers(
         openers: Open each of the files; they may raise OSError.
         keywords: Attributes to read.
     """
+    silence_log()  # loads pydicom, of which threads that did so at once might get a part
     work = partial(_read_header, keywords=keywords)
     with closing(ordered_map(work, openers, workers=_THREADS)) as headers:
         return list(track(headers, total=len(openers), label="Reading headers"))
@@ -95,7 +96,6 @@ def _parse(file: BinaryIO, keywords: Sequence[str], *, deflated: bool) -> Header
     from pydicom.datadict import keyword_dict
     from pydicom.filereader import read_dataset, read_partial
 
-    silence_log()
     has_pixels = False
 
     def at_pixels(tag: Any, _vr: str | None, _length: int) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import logging
 import struct
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -109,6 +111,23 @@ def test_a_deflated_header_is_inflated_no_further_than_needed(
     monkeypatch.setattr(dicom_headers, "_inflated", measured)
     assert read(data[:meta_end] + bomb).values["PatientID"] == ("7",)
     assert sizes == [1 << 24]
+
+
+def test_threads_do_not_load_pydicom_at_once(
+    tmp_path: Path, write_dicom: Callable[..., str]
+) -> None:
+    write_dicom(tmp_path / "file", PatientID="7")
+    code = (
+        "from functools import partial\n"
+        "from annotator.images.dicom_headers import read_headers\n"
+        f"openers = [partial(open, {str(tmp_path / 'file')!r}, 'rb')] * 64\n"
+        "print({header.values.get('PatientID') for header in read_headers(openers, ['PatientID'])})"
+    )
+    root = Path(dicom_headers.__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "{('7',)}\n"
 
 
 def test_nothing_of_a_header_is_logged(
