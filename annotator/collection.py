@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from annotator.errors import AnnotatorError, FormatError
-from annotator.images.ref import ImageRef, natural_key
+from annotator.images.ref import ImageRef, natural_key, printable
 from annotator.images.sources import FoundImages, IdFrom, find_images, parquet_concepts
 from annotator.tables.formats import (
     read_captions,
@@ -66,7 +66,7 @@ class Collection:
         ):
             if where:
                 more = ", …" if len(where) > 3 else ""
-                lines.append(f"{len(where)} {what}: {', '.join(where[:3])}{more}")
+                lines.append(f"{len(where)} {what}: {', '.join(map(printable, where[:3]))}{more}")
         return [*lines, *self.notes]
 
 

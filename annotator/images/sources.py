@@ -184,18 +184,7 @@ def find_images(
         for keyword in keywords:
             check_keyword(keyword)
     expanded = _expand(spec)
-    candidates = [
-        _Candidate(image_id(path), printable(path), _reader(path), _below(root, path), opener)
-        for path, root in sorted(expanded.files.items())
-        for opener in [partial(_open, path)]
-    ]
-    if expanded.tables:
-        from annotator.images.parquet import parquet_images
-
-        candidates += [
-            _Candidate(ref.id, ref.where, ref.read, None, partial(_open_row, ref))
-            for ref in parquet_images(sorted(expanded.tables))
-        ]
+    candidates = _candidates(expanded)
     without_pixels = sorted(map(printable, expanded.without_pixels))
     notes: list[str] = []
     if keywords or id_from == "sop":
@@ -216,11 +205,7 @@ def find_images(
     groups = {} if group_by is None else _groups(images, group_by, notes)
     found = FoundImages(
         images=[_reference(images[key]) for key in sorted(images, key=natural_key)],
-        unreadable=[
-            unusable(f"{printable(path)}/", printable(path), f"cannot be read: {reason}", hint)
-            for path, reason in sorted(expanded.unreadable.items())
-            for hint in ["Check the link or the access rights, or leave it out."]
-        ],
+        unreadable=[_unreadable(*entry) for entry in sorted(expanded.unreadable.items())],
         duplicates=dict(sorted(duplicates.items())),
         ignored=sorted(map(printable, expanded.ignored)),
         without_pixels=without_pixels,
@@ -230,6 +215,34 @@ def find_images(
     if not images:
         raise AnnotatorError(_nothing_found(spec, found), _NOTHING_HINT)
     return found
+
+
+def _candidates(expanded: _Expanded) -> list[_Candidate]:
+    """Files in the order of their paths, and then rows; ids are their names."""
+    candidates = [
+        _Candidate(
+            image_id(path),
+            printable(path),
+            _reader(path),
+            _below(folder, path),
+            partial(_open, path),
+        )
+        for path, folder in sorted(expanded.files.items())
+    ]
+    if expanded.tables:
+        from annotator.images.parquet import parquet_images
+
+        candidates += [
+            _Candidate(ref.id, ref.where, ref.read, None, partial(_open_row, ref))
+            for ref in parquet_images(sorted(expanded.tables))
+        ]
+    return candidates
+
+
+def _unreadable(path: str, reason: str) -> ImageRef:
+    where = printable(path)
+    hint = "Check the link or the access rights, or leave it out."
+    return unusable(f"{where}/", where, f"cannot be read: {reason}", hint)
 
 
 def _reference(candidate: _Candidate) -> ImageRef:
