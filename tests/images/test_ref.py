@@ -13,5 +13,5 @@ def test_images_in_the_order_of_ids() -> None:
     refs = in_order_of(["c", "missing", "a", "c"], images)
     assert [ref.id for ref in refs] == ["c", "missing", "a", "c"]
     assert refs[0].read() == b"c"
-    with pytest.raises(ImageError, match="no image has the id missing"):
+    with pytest.raises(ImageError, match="no image has this id"):
         refs[1].read()

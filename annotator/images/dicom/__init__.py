@@ -5,6 +5,6 @@ its helpers (`codestreams`, `plugins`, `rle`) bring the stored values of a frame
 `colour` make a picture of them.
 """
 
-from annotator.images.dicom.reader import DicomReader, looks_like_dicom
+from annotator.images.dicom.reader import DicomReader, looks_like_dicom, silence_log
 
-__all__ = ["DicomReader", "looks_like_dicom"]
+__all__ = ["DicomReader", "looks_like_dicom", "silence_log"]

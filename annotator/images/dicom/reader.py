@@ -19,7 +19,7 @@ from annotator.images.dicom.stored import EncapsulatedFrames, NativeFrames
 from annotator.images.frames import Frame
 
 # pydicom reports odd attributes with their values, which may identify a patient: here as warnings,
-# in `_silence_log` to its log. Both are set once, since a change for the length of a call would not
+# in `silence_log` to its log. Both are set once, since a change for the length of a call would not
 # be safe with threads.
 warnings.filterwarnings("ignore", module=r"pydicom\.")
 
@@ -115,7 +115,8 @@ class DicomReader:
 
 
 @cache
-def _silence_log() -> None:
+def silence_log() -> None:
+    """Keep pydicom's log, which quotes values, from being shown."""
     import pydicom.config  # noqa: F401 - which sets the level itself
 
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)
@@ -126,7 +127,7 @@ def _read(data: bytes) -> Any:
     from pydicom import dcmread
     from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-    _silence_log()
+    silence_log()
     defer_size = None if _is_deflated(data) else _LARGE
     ds = dcmread(io.BytesIO(data), force=True, defer_size=defer_size)
     if "TransferSyntaxUID" not in ds.file_meta:
