@@ -534,6 +534,12 @@ def _colours(p: Pictures) -> Cases:
     ybr = np.stack([y, 128 + (b - y) / 1.772, 128 + (r - y) / 1.402], -1)
     ybr = np.clip(np.rint(ybr), 0, 255).astype(np.uint8)
     yield "YBR_FULL", Case(save(new(ybr, PhotometricInterpretation="YBR_FULL")), rgb)
+    ds = new(ybr, PhotometricInterpretation="YBR_FULL")
+    data = save(ds, RLELossless).replace(b"\x08\0YBR_FULL", b"\x0c\0YBR_FULL_422")
+    yield "YBR_FULL_422, RLE", Case(data, rgb)
+    planes = np.ascontiguousarray(np.moveaxis(ybr, -1, 0)).tobytes()
+    ds = new(ybr, PhotometricInterpretation="YBR_FULL", PlanarConfiguration=1, PixelData=planes)
+    yield "YBR_FULL by plane", Case(save(ds), rgb)
     yield (
         "YBR_FULL called YBR_FULL_422",
         Case(save(new(ybr, PhotometricInterpretation="YBR_FULL_422")), rgb),

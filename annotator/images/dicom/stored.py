@@ -200,7 +200,8 @@ class EncapsulatedFrames:
         except (IndexError, ValueError):
             raise self._undecodable(f"It may be corrupt. {EXPORT_HINT}") from None
         words = significant(words, header.kind, header.bits_stored, header.high_bit)
-        return Stored(words, header.bits_stored, header.photometric)
+        photometric = header.photometric.removesuffix("_422")  # no sample is left out
+        return Stored(words, header.bits_stored, photometric)
 
     def _is_ycc(self, stream: Codestream) -> bool:
         """Whether a frame in colour decodes to YCbCr: as it says itself, or else the header."""
