@@ -36,7 +36,7 @@ from pydicom.uid import (
 
 from annotator.errors import ImageError, ImageFault
 from annotator.images.decode import decode as decode_file
-from annotator.images.dicom import looks_like_dicom, reader, stored
+from annotator.images.dicom import looks_like_dicom, plugins, reader, stored
 from tests.images.dicom_cases import new_dataset as dataset
 from tests.images.dicom_cases import save, save_lossless_jpeg
 
@@ -379,8 +379,11 @@ def test_the_package_that_helps_is_named(
     uid = getattr(pydicom.uid, syntax)
     data = save(dataset(GREY, PixelData=encapsulate([frame])), uid)
     assert "pip install" not in hint_of(data)  # which would not help
+    hint = f'Install {package} with: pip install "cui-annotator[dicom]"'
     monkeypatch.setattr(get_decoder(uid), "_available", {})
-    assert hint_of(data) == f'Install {package} with: pip install "cui-annotator[dicom]"'
+    assert hint_of(data) == hint
+    monkeypatch.setattr(get_decoder(uid), "_available", {"other": None})  # which cannot do all
+    assert plugins.install_hint(syntax) == hint
 
 
 def hint_of(data: bytes) -> str:

@@ -54,8 +54,8 @@ def grey_frame(ds: Any, index: int, stored: Stored) -> Frame:
         if "window_ignored" not in notes:
             notes.append("window_ignored")
     if grey is None:
-        is_identity = values is stored.values and slope == 1 and intercept == 0
-        if is_identity and values.dtype == np.uint8 and stored.bits == 8:
+        is_plain = values is stored.values and slope == 1 and intercept == 0 and stored.bits == 8
+        if is_plain and values.dtype == np.uint8 and "window_ignored" not in notes:
             grey = values.copy()
         else:
             grey, padding = _stretched(values, padding)

@@ -35,7 +35,7 @@ _PLUGINS = {
     "JPEG2000": ("pylibjpeg", "gdcm"),
     "HTJ2K": ("pylibjpeg",),
 }
-# The packages that bring them.
+# The packages that bring the first of them.
 _PACKAGES = {
     "JPEGExtended12Bit": "pylibjpeg-libjpeg",
     "JPEGLossless": "python-gdcm",
@@ -69,8 +69,8 @@ def available_plugins(syntax: str) -> list[str]:
 
 
 def install_hint(syntax: str) -> str:
-    """What to install for a transfer syntax; or that the file may be at fault."""
-    if available_plugins(syntax):
+    """What to install for a transfer syntax; that the file may be corrupt if it is installed."""
+    if _PLUGINS[syntax][0] in available_plugins(syntax):
         return f"It may be corrupt. {EXPORT_HINT}"
     return f"Install {_PACKAGES[syntax]} with: {pip_install('dicom')}"
 
