@@ -34,8 +34,11 @@ def colour_picture(stored: Stored) -> Image.Image:
     values, bits = stored.values, stored.bits
     if bits > 8 and int(values.max()) >> (bits - 8) < SHOWN_LEVELS:
         values, bits = stretch(values), 8
-    if bits == 8 and stored.photometric == "RGB" and values.flags.c_contiguous:
-        return Image.fromarray(values.astype(np.uint8, copy=False))
+    if bits == 8 and stored.photometric == "RGB":
+        values = values.astype(np.uint8, copy=False)
+        if values.flags.c_contiguous:
+            return Image.fromarray(values)
+        return Image.merge("RGB", [Image.fromarray(values[..., i]) for i in range(3)])
     is_422 = stored.photometric == "YBR_FULL_422"
 
     def samples(rows: slice) -> NDArray[np.uint8]:
@@ -68,14 +71,20 @@ def palette_picture(ds: Any, stored: Stored) -> Image.Image:
         raise ImageError(message, EXPORT_HINT, "unsupported")
     codes = np.dtype(f"u{values.dtype.itemsize}")
     every = np.arange(1 << 8 * codes.itemsize, dtype=codes).view(values.dtype)
-    colours = _palette(ds, every)
+    # With a fourth byte, which is not used, the colours are words: quicker to look up.
+    table = _palette(ds, every).view(np.uint32)[:, 0]
     places = values.view(codes)
     rows, columns = values.shape
-    return _picture(lambda part: colours[places[part]], rows, columns, "RGB")
+
+    def samples(part: slice) -> NDArray[np.uint8]:
+        words: NDArray[np.uint32] = table[places[part]]
+        return words.view(np.uint8).reshape(-1, columns, 4)
+
+    return _picture(samples, rows, columns, "RGB")
 
 
 def _palette(ds: Any, values: NDArray[Any]) -> NDArray[np.uint8]:
-    """uint8[n, 3]: the colours of n values."""
+    """uint8[n, 4]: the colours of n values, and 0."""
     _, is_little_endian = ds.original_encoding
     luts = []
     for colour in ("Red", "Green", "Blue"):
@@ -92,7 +101,7 @@ def _palette(ds: Any, values: NDArray[Any]) -> NDArray[np.uint8]:
             raise ImageError("DICOM without a usable palette", EXPORT_HINT, "broken")
         luts.append(lut)
     used_bits = max(lut.used_bits for lut in luts)
-    colours = np.empty((values.size, 3), np.uint8)
+    colours = np.zeros((values.size, 4), np.uint8)
     for channel, lut in enumerate(luts):
         # Descriptors say 16 bits of entries of 8 bits, and 8 of entries of 16.
         bits = 8 if used_bits <= 8 else lut.bits if lut.bits >= lut.used_bits else 16
@@ -112,11 +121,15 @@ def _without_subsampling(samples: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def _picture(
     samples: Callable[[slice], NDArray[np.uint8]], rows: int, columns: int, mode: str
 ) -> Image.Image:
-    """A picture in mode "RGB" of uint8[.., columns, 3] in mode "RGB" or "YCbCr"."""
+    """A picture in mode "RGB" of uint8[.., columns, 3 or 4] in mode "RGB" or "YCbCr".
+
+    The fourth sample, if there is one, is not used.
+    """
     picture = Image.new("RGB", (columns, rows))
     height = max(1, _STRIPE // columns)
     for top in range(0, rows, height):
         part = np.ascontiguousarray(samples(slice(top, top + height)))
-        stripe = Image.frombuffer(mode, (columns, len(part)), part, "raw", mode, 0, 1)
+        raw_mode = "RGBX" if part.shape[-1] == 4 else mode
+        stripe = Image.frombuffer(mode, (columns, len(part)), part, "raw", raw_mode, 0, 1)
         picture.paste(stripe.convert("RGB") if mode != "RGB" else stripe, (0, top))
     return picture
