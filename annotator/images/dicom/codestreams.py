@@ -147,6 +147,18 @@ def _read_jpeg_2000(frame: bytes) -> Codestream:
     )
 
 
+def with_full_scan(frame: bytes) -> bytes:
+    """A sequential JPEG whose scan has all coefficients, as it must (ISO/IEC 10918-1, B.2.3).
+
+    Some encoders write that it ends with the first, which libjpeg ignores and others refuse.
+    """
+    start = frame.find(bytes((0xFF, _START_OF_SCAN)))
+    if frame.find(b"\xff\xc1", 0, start) < 0:
+        return frame
+    end_of_selection = start + 6 + 2 * frame[start + 4]
+    return frame[:end_of_selection] + b"\x3f" + frame[end_of_selection + 1 :]
+
+
 def decode_with_pillow(frame: bytes, stream: Codestream, *, is_ycc: bool) -> NDArray[Any]:
     """Decode a frame in this process: Pillow's decoders survive corrupt input.
 

@@ -15,6 +15,7 @@ from annotator.images.dicom.codestreams import (
     Codestream,
     decode_with_pillow,
     read_codestream,
+    with_full_scan,
     without_boxes,
 )
 from annotator.images.dicom.header import PixelHeader
@@ -233,6 +234,8 @@ class EncapsulatedFrames:
             raise ImageError(message, install_hint(stream.syntax), "unsupported")
         if b"\xff\xd9" not in frame[-64:]:  # plug-ins fill up what is missing
             raise self._undecodable(f"It is cut off. {EXPORT_HINT}")
+        if stream.syntax == "JPEGExtended12Bit":
+            frame = with_full_scan(frame)
         colour = "YBR_FULL" if is_ycc else "RGB"
         description = {
             "rows": stream.rows,
