@@ -15,14 +15,19 @@ def numbers(ds: Any, keyword: str) -> list[float]:
 
     A decimal comma is taken for a point. Empty where the attribute is absent or empty.
     """
-    try:
-        value = ds.get(keyword)
-    except Exception:  # pydicom cannot convert it
-        raw = ds.get_item(keyword).value
-        value = raw.decode("ascii", "replace").split("\\") if isinstance(raw, bytes) else None
+    value = _value(ds, keyword)
     if value is None:
         return []
     return [_number(one) for one in ([value] if isinstance(value, (str, int, float)) else value)]
+
+
+def _value(ds: Any, keyword: str) -> Any:
+    """The value of an attribute; a list of texts if pydicom cannot convert it."""
+    try:
+        return ds.get(keyword)
+    except Exception:
+        raw = ds.get_item(keyword).value
+        return raw.decode("ascii", "replace").split("\\") if isinstance(raw, bytes) else None
 
 
 def _number(value: Any) -> float:
@@ -60,7 +65,8 @@ def required(ds: Any, keyword: str) -> int:
 
 def code(ds: Any, keyword: str) -> str:
     """A code string in upper case; empty where it is absent."""
-    return str(ds.get(keyword) or "").strip(" \0").upper()
+    value = _value(ds, keyword) or ""
+    return str(value[0] if isinstance(value, list) else value).strip(" \0").upper()
 
 
 def uid_name(uid: Any) -> str:
