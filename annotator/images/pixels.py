@@ -53,6 +53,17 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
         raise ImageError(message, SMALLER_HINT, "too_large")
 
 
+def check_total(pixels: int, n_frames: int) -> None:
+    """Refuse frames that together, so far, have more than `MAX_TOTAL_PIXELS` pixels.
+
+    Raises:
+        ImageError: They have, and there are several.
+    """
+    if pixels > MAX_TOTAL_PIXELS and n_frames > 1:
+        message = f"{n_frames} frames are over the limit of {MAX_TOTAL_PIXELS} pixels"
+        raise ImageError(message, SMALLER_HINT, "too_large")
+
+
 def stretch(values: NDArray[Any], ignore: NDArray[np.bool_] | None = None) -> NDArray[np.uint8]:
     """Scale grey or colour values of any depth to 8 bits by a robust window.
 
@@ -200,11 +211,12 @@ def _spread(sample: NDArray[Any]) -> float:
 def _sample(values: NDArray[Any]) -> NDArray[Any]:
     """About `_SAMPLE` evenly spaced values in one dimension, all of them where there are fewer."""
     step = -(-values.size // _SAMPLE) or 1
-    if step == 1 or not values.flags.c_contiguous:
-        return values.reshape(-1)[::step]
+    if step == 1:
+        return values.reshape(-1)
     while math.gcd(step, values[0].size) > 1:  # otherwise a few columns stand for all
         step += 1
-    return values.reshape(-1)[::step]
+    # `flat` goes through an array that is not contiguous without a copy of all of it.
+    return values.reshape(-1)[::step] if values.flags.c_contiguous else values.flat[::step]
 
 
 def _stripes(values: NDArray[Any]) -> Iterator[slice]:
