@@ -8,7 +8,6 @@ from annotator.images.dicom import looks_like_dicom
 _FETCH_HINT = "Fetch or export the image again."
 _CONVERT_HINT = "Convert it to PNG, or leave it out."
 _UNPACK_HINT = "Unpack it, and give the images inside."
-_VOLUME_HINT = "Convert it to NIfTI (.nii.gz), or leave it out."
 
 _MAGIC = (
     (b"\xff\xd8\xff\xf7", ""),  # JPEG-LS, which is named below
@@ -27,62 +26,57 @@ _AVIF_BRANDS = (b"avif", b"avis")
 # Some programs write a newline, or the byte order mark of their source, before an image.
 _LEADING = b"\xef\xbb\xbf \t\r\n"
 
-# Files of other kinds that are met among images: first bytes, what they are, what to do.
-_OTHERS: tuple[tuple[bytes, str, str], ...] = (
-    (b"PK\x03\x04", "a zip archive", _UNPACK_HINT),
-    (b"PK\x05\x06", "an empty zip archive", _FETCH_HINT),
-    (b"7z\xbc\xaf\x27\x1c", "a 7z archive", _UNPACK_HINT),
-    (b"Rar!\x1a\x07", "a RAR archive", _UNPACK_HINT),
-    (b"\x1f\x8b", "a gzip file other than NIfTI", "Decompress it with gunzip."),
-    (b"BZh", "a bzip2 file", "Decompress it with bunzip2."),
-    (b"\xfd7zXZ\0", "an xz file", "Decompress it with unxz."),
-    (b"\x28\xb5\x2f\xfd", "a Zstandard file", "Decompress it with unzstd."),
-    (
-        b"version https://git-lfs",
-        "a git-lfs pointer, not the image",
-        "Fetch the images with: git lfs pull",
-    ),
-    (b"%PDF", "a PDF document", "Extract its images, for example with pdfimages."),
-    (b"%!PS", "a PostScript document", _CONVERT_HINT),
-    (b"8BPS", "a Photoshop document", _CONVERT_HINT),
-    (b"\xff\xd8\xff\xf7", "a JPEG-LS image", _CONVERT_HINT),
-    (b"\xff\x0a", "a JPEG XL image", _CONVERT_HINT),
-    (b"\0\0\0\x0cJXL \r\n\x87\n", "a JPEG XL image", _CONVERT_HINT),
-    (b"II\xbc\x01", "a JPEG XR image", _CONVERT_HINT),
-    (b"\0\0\x01\0", "a Windows icon", _CONVERT_HINT),
-    (b"\0\x05\x16\x07", "a macOS resource file (AppleDouble)", "Leave it out."),
-    (b"\0\0\0\x01Bud1", "a macOS folder file (.DS_Store)", "Leave it out."),
-    (b"\x89HDF\r\n\x1a\n", "an HDF5 file", _CONVERT_HINT),
-    (b"CDF", "a netCDF file", _CONVERT_HINT),
-    (b"\x93NUMPY", "a NumPy array", _CONVERT_HINT),
-    (b"MATLAB 5.0", "a MATLAB file", _CONVERT_HINT),
-    (b"SIMPLE  =", "a FITS image", _CONVERT_HINT),
-    (b"NRRD", "an NRRD volume", _VOLUME_HINT),
-    (b"ObjectType =", "a MetaImage header", _VOLUME_HINT),
-    (b"NDims =", "a MetaImage header", _VOLUME_HINT),
-    (b"\x1aE\xdf\xa3", "a Matroska or WebM video", _CONVERT_HINT),
-    (b"PAR1", "a Parquet file", "Give it as a table of images."),
+# Files that are no images but lie among them: first bytes, what they are, what to do.
+_NO_IMAGES: tuple[tuple[bytes, str, str], ...] = (
+    (b"PK\x03\x04", "zip archive", _UNPACK_HINT),
+    (b"PK\x05\x06", "empty zip archive", _FETCH_HINT),
+    (b"7z\xbc\xaf\x27\x1c", "7z archive", _UNPACK_HINT),
+    (b"Rar!\x1a\x07", "RAR archive", _UNPACK_HINT),
+    (b"\x1f\x8b", "gzip file (other than NIfTI)", "Decompress it with gunzip."),
+    (b"BZh", "bzip2 file", "Decompress it with bunzip2."),
+    (b"\xfd7zXZ\0", "xz file", "Decompress it with unxz."),
+    (b"\x28\xb5\x2f\xfd", "Zstandard file", "Decompress it with unzstd."),
+    (b"version https://git-lfs", "git-lfs pointer", "Fetch the images with: git lfs pull"),
+    (b"%PDF", "PDF document", "Extract its images, for example with pdfimages."),
+    (b"%!PS", "PostScript document", _CONVERT_HINT),
+    (b"\0\x05\x16\x07", "macOS resource file (AppleDouble)", "Leave it out."),
+    (b"\0\0\0\x01Bud1", "macOS folder file (.DS_Store)", "Leave it out."),
+    (b"\x89HDF\r\n\x1a\n", "HDF5 file", _CONVERT_HINT),
+    (b"CDF", "netCDF file", _CONVERT_HINT),
+    (b"\x93NUMPY", "NumPy array", _CONVERT_HINT),
+    (b"MATLAB 5.0", "MATLAB file", _CONVERT_HINT),
+    (b"\x1aE\xdf\xa3", "Matroska or WebM video", _CONVERT_HINT),
+    (b"PAR1", "Parquet file", "Give it as a table of images."),
 )
-_NETPBM = tuple(b"P%d%c" % (n, space) for n in range(1, 8) for space in b" \t\r\n")
-# ISO base media files (ISO 14496-12), by the major brand.
-_BRANDS = {
-    b"heic": "a HEIC image", b"heix": "a HEIC image", b"heim": "a HEIC image",
-    b"heis": "a HEIC image", b"hevc": "a HEIC image", b"hevx": "a HEIC image",
-    b"mif1": "a HEIC image", b"msf1": "a HEIC image",
-}  # fmt: skip
+# Images of formats that are not read.
+_UNREAD: tuple[tuple[bytes, str], ...] = (
+    (b"8BPS", "Photoshop"),
+    (b"\xff\xd8\xff\xf7", "JPEG-LS"),
+    (b"\xff\x0a", "JPEG XL"),
+    (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
+    (b"II\xbc\x01", "JPEG XR"),
+    (b"\0\0\x01\0", "Windows icon"),
+    (b"SIMPLE  =", "FITS"),
+    (b"NRRD", "NRRD"),
+    (b"ObjectType =", "MetaImage"),
+    (b"NDims =", "MetaImage"),
+    *((b"P%d%c" % (n, space), "Netpbm") for n in range(1, 8) for space in b" \t\r\n"),
+)
+# Major brands of ISO base media files (ISO 14496-12) that are HEIF (ISO 23008-12, annex B).
+_HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+_PAGE_HINT = "It may be the error page of a failed download: fetch the image again."
+_BASE64_HINT = "Decode the base64 text to a file."
 # Text, by its start in lower case and without white space.
 _TEXTS: tuple[tuple[str, str, str], ...] = (
-    ("<!doctype html", "an HTML page, not an image", ""),
-    ("<html", "an HTML page, not an image", ""),
-    ("<svg", "an SVG drawing", _CONVERT_HINT),
-    ("<?xml", "an XML document, not an image", ""),
-    ("{", "a JSON document, not an image", ""),
-    ("[", "a JSON document, not an image", ""),
-    ("data:image/", "an image as base64 text", "Decode the base64 text to a file."),
-    ("/9j/", "an image as base64 text", "Decode the base64 text to a file."),
-    ("ivborw0kggo", "an image as base64 text", "Decode the base64 text to a file."),
+    ("<!doctype html", "HTML page", _PAGE_HINT),
+    ("<html", "HTML page", _PAGE_HINT),
+    ("<?xml", "XML document", _PAGE_HINT),
+    ("{", "JSON document", _PAGE_HINT),
+    ("[", "JSON document", _PAGE_HINT),
+    ("data:image/", "base64 text", _BASE64_HINT),
+    ("/9j/", "base64 text", _BASE64_HINT),
+    ("ivborw0kggo", "base64 text", _BASE64_HINT),
 )
-_PAGE_HINT = "It may be the error page of a failed download: fetch the image again."
 
 
 def recognise(data: bytes) -> tuple[str, bytes]:
@@ -150,42 +144,47 @@ def _brands(data: bytes) -> list[bytes]:
 
 def _refusal(data: bytes) -> ImageError:
     """The error for a file that is not read: what it is, where that can be told."""
+    unread = next((name for magic, name in _UNREAD if data.startswith(magic)), "")
+    if data[4:8] == b"ftyp" and data[8:12] in _HEIC_BRANDS:
+        unread = "HEIC"
+    if int.from_bytes(data[:4], "little") == 348 or int.from_bytes(data[:4], "big") == 348:
+        unread = "Analyze 7.5"  # the header of a volume
+    if unread:
+        message = f"{unread} image, a format that is not read"
+        return ImageError(message, _CONVERT_HINT, "unknown_format")
     what, hint = _name(data)
-    if not what:
-        what = "not a JPEG, PNG, TIFF, BMP, WebP, GIF, AVIF, JPEG 2000, NIfTI or DICOM image"
-    return ImageError(what, hint or _CONVERT_HINT, "unknown_format")
+    if what:
+        return ImageError(f"{what}, not an image", hint, "unknown_format")
+    message = "not a JPEG, PNG, TIFF, BMP, WebP, GIF, AVIF, JPEG 2000, NIfTI or DICOM image"
+    return ImageError(message, _CONVERT_HINT, "unknown_format")
 
 
 def _name(data: bytes) -> tuple[str, str]:
-    """What a file that is no image is, and a hint; "" for either where there is nothing to say."""
-    for magic, what, hint in _OTHERS:
+    """What a file that is no image is, and a hint; "" for both where that cannot be told."""
+    for magic, what, hint in _NO_IMAGES:
         if data.startswith(magic):
             return what, hint
-    if data.startswith(_NETPBM):
-        return "a Netpbm image (PBM, PGM, PPM or PAM)", _CONVERT_HINT
     if data[4:8] == b"ftyp":
-        return _BRANDS.get(data[8:12], "an MP4 or QuickTime file"), _CONVERT_HINT
+        return "MP4 or QuickTime file", _CONVERT_HINT
     if data[:4] == b"RIFF" and data[8:12] == b"AVI ":
-        return "an AVI video", _CONVERT_HINT
+        return "AVI video", _CONVERT_HINT
     if data[257:262] == b"ustar":
-        return "a tar archive", _UNPACK_HINT
-    if int.from_bytes(data[:4], "little") == 348 or int.from_bytes(data[:4], "big") == 348:
-        return "the header of an Analyze 7.5 volume", _VOLUME_HINT
-    head = data[:4096]
-    if not any(head):
-        return "only zero bytes", _FETCH_HINT
-    return _name_of_text(head)
+        return "tar archive", _UNPACK_HINT
+    if not any(data[:4096]):
+        return "file of zero bytes", _FETCH_HINT
+    return _name_of_text(data[:4096])
 
 
 def _name_of_text(head: bytes) -> tuple[str, str]:
-    """What a text is by its first bytes; "" for what is not text."""
+    """What a text is by its first bytes; "" for both for what is not text."""
     wide = head.startswith((b"\xff\xfe", b"\xfe\xff"))
     text = head.decode("utf-16" if wide else "utf-8-sig", "replace").lstrip().lower()
-    if "<svg" in text and text.startswith("<"):
-        return "an SVG drawing", _CONVERT_HINT
+    text = text[:-1]  # a character that may be cut off
+    if text.startswith("<") and "<svg" in text:
+        return "SVG drawing", "Render it to PNG, or leave it out."
     for start, what, hint in _TEXTS:
         if text.startswith(start):
-            return what, hint or _PAGE_HINT
-    # One character may be cut off at the end.
-    printable = all(c.isprintable() or c in "\t\r\n\f" for c in text[:-1]) and "�" not in text[:-1]
-    return ("plain text, not an image", _PAGE_HINT) if printable else ("", "")
+            return what, hint
+    if all(c.isprintable() or c in "\t\r\n\f" for c in text) and "\ufffd" not in text:
+        return "plain text", _PAGE_HINT
+    return "", ""

@@ -10,13 +10,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from annotator.images.frames import Frame
-from annotator.images.pixels import is_washed_out, stretch
+from annotator.images.pixels import SHOWN_LEVELS, is_washed_out, stretch
 
 # Rows are taken this many pixels at a time, so that what is made of them stays small.
 _STRIPE = 1 << 20
-# Whether alpha hides a picture is told from about this many of its pixels.
-_SAMPLE = 1 << 18
+# Whether alpha leaves a picture is told from about this many of its pixels.
 _SAMPLE_SIDE = 512
+_SAMPLE = _SAMPLE_SIDE**2
+# A picture of which alpha shows no more than this share is not shown by it.
+_FEW = 0.001
 
 
 def frame_of(
@@ -37,7 +39,7 @@ def frame_of(
     """
     if alpha is None or int(alpha.min()) == np.iinfo(alpha.dtype).max:
         return Frame(_picture(values, inverted))
-    if _hides_all(*_few(values, alpha, inverted)):
+    if not _is_believed(values, alpha, inverted):
         return Frame(_picture(values, inverted), ("alpha_ignored",))
     return Frame(_picture(_on_black(values, alpha, inverted), inverted))
 
@@ -78,22 +80,24 @@ def _picture(values: NDArray[Any], inverted: bool) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(levels))
 
 
-def _few(
-    values: NDArray[Any], alpha: NDArray[Any], inverted: bool
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Evenly spaced pixels of a picture, in 8 bits and without its alpha, and their alpha."""
+def _is_believed(values: NDArray[Any], alpha: NDArray[Any], inverted: bool) -> bool:
+    """Whether alpha leaves a picture; it does not where (nearly) all is (nearly) transparent.
+
+    Nor does it where what is left has no contrast although what is hidden has.
+    """
     step = max(1, round((alpha.size / _SAMPLE) ** 0.5))
-    few, opacity = values[::step, ::step], alpha[::step, ::step]
-    levels = few if few.dtype == np.uint8 else stretch(few)
-    shift = 8 * (alpha.dtype.itemsize - 1)
-    return 255 - levels if inverted else levels, (opacity >> shift).astype(np.uint8)
-
-
-def _hides_all(levels: NDArray[np.uint8], alpha: NDArray[np.uint8]) -> bool:
-    """Whether alpha loses the picture: nothing is left of it, or next to nothing."""
-    opacity = alpha if levels.ndim == 2 else alpha[..., None]
-    shown = levels.astype(np.uint16) * opacity // 255
-    return is_washed_out(shown.astype(np.uint8), levels)
+    values = values[::step, ::step]
+    opacity = alpha[::step, ::step] / np.float32(np.iinfo(alpha.dtype).max)
+    visible = opacity >= SHOWN_LEVELS / 255
+    if visible.mean() <= _FEW:
+        return False
+    if values.ndim == 3:
+        opacity, visible = opacity[..., None], np.repeat(visible[..., None], 3, axis=2)
+    levels = values if values.dtype == np.uint8 else stretch(values, ignore=~visible)
+    levels = 255 - levels if inverted else levels
+    shown = (levels * opacity).astype(np.uint8)
+    # A visible part may well have more contrast, to black, than all of the picture.
+    return bool(np.ptp(shown) >= np.ptp(levels)) or not is_washed_out(shown, levels)
 
 
 def _on_black(values: NDArray[Any], alpha: NDArray[Any], inverted: bool) -> NDArray[Any]:
@@ -124,8 +128,7 @@ def _composited(image: Image.Image, mode: str) -> Frame:
     with_alpha = "LA" if mode == "L" else "RGBA"
     reduced = (min(image.width, _SAMPLE_SIDE), min(image.height, _SAMPLE_SIDE))
     few = image.resize(reduced, Image.Resampling.NEAREST).convert(with_alpha)
-    levels, alpha = np.asarray(few.convert(mode)), np.asarray(few.getchannel("A"))
-    if _hides_all(levels, alpha):
+    if not _is_believed(np.asarray(few.convert(mode)), np.asarray(few.getchannel("A")), False):
         return Frame(image.convert(mode), ("alpha_ignored",))
     picture = Image.new(mode, image.size)
     for rows in stripes(image.height, image.width):
