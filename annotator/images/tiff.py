@@ -28,7 +28,7 @@ from PIL import Image, TiffImagePlugin, _imaging
 from annotator.errors import ImageError
 from annotator.images.frames import Frame
 from annotator.images.pixels import check_size, check_total
-from annotator.images.raster import upright
+from annotator.images.raster import RasterReader, upright
 from annotator.images.samples import frame_of, frame_of_image, stripes
 
 _MAX_PAGES = 10_000
@@ -44,7 +44,7 @@ _WIDTH, _LENGTH, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
 _FILL_ORDER, _STRIP_OFFSETS, _ORIENTATION, _SAMPLES, _ROWS_PER_STRIP = 266, 273, 274, 277, 278
 _STRIP_COUNTS, _PLANAR, _PREDICTOR, _COLOUR_MAP, _TILE_WIDTH = 279, 284, 317, 320, 322
 _TILE_LENGTH, _TILE_OFFSETS, _TILE_COUNTS, _EXTRA, _FORMAT = 323, 324, 325, 338, 339
-_NEW_SUBFILE, _SUBFILE = 254, 255
+_NEW_SUBFILE, _SUBFILE, _JPEG_STREAM = 254, 255, 513
 # What Pillow needs of a page besides its size and its strips or tiles: JPEG and fax options,
 # InkSet, YCbCr coefficients and the like.
 _CARRIED = (
@@ -53,7 +53,16 @@ _CARRIED = (
 )
 _TAGS = {
     *(*_CARRIED, _WIDTH, _LENGTH, _STRIP_OFFSETS, _ORIENTATION, _ROWS_PER_STRIP, _STRIP_COUNTS),
-    *(_COLOUR_MAP, _TILE_WIDTH, _TILE_LENGTH, _TILE_OFFSETS, _TILE_COUNTS, _NEW_SUBFILE, _SUBFILE),
+    *(
+        _COLOUR_MAP,
+        _TILE_WIDTH,
+        _TILE_LENGTH,
+        _TILE_OFFSETS,
+        _TILE_COUNTS,
+        _NEW_SUBFILE,
+        _SUBFILE,
+        _JPEG_STREAM,
+    ),
 }
 # Field types (TIFF 6.0, section 2; 13 of Adobe's supplement 1; 16 to 18 of BigTIFF).
 _TYPES = {
@@ -66,9 +75,9 @@ _NONE = 1
 _OF_BYTES = {_NONE, 5, 8, 32946, 32773, 34925, 50000}
 _WITH_PREDICTOR = _OF_BYTES - {_NONE, 32773}
 _FAX = {2, 3, 4, 32771}
-_JPEG = 7
+_OLD_JPEG, _JPEG = 6, 7
 _COMPRESSIONS = {
-    6: "old-style JPEG", 7: "JPEG", 22610: "JPEG XR", 32766: "NeXT RLE", 32809: "ThunderScan",
+    _OLD_JPEG: "old-style JPEG", 22610: "JPEG XR", 32766: "NeXT RLE", 32809: "ThunderScan",
     32909: "PixarLog", 33003: "JPEG 2000", 33004: "JPEG 2000", 33005: "JPEG 2000",
     33007: "lossy JPEG", 34661: "JBIG", 34676: "SGI LogLuv", 34677: "SGI LogLuv",
     34712: "JPEG 2000", 34887: "LERC", 34892: "lossy JPEG", 34934: "JPEG XR", 50001: "WebP",
@@ -292,8 +301,9 @@ def _layout(page: _Directory, max_pixels: int) -> _Layout:
         ImageError: It is not supported, or a strip or tile would fill the memory.
     """
     width, height = page.size
-    bits, formats = page.array(_BITS), page.array(_FORMAT)
     n_samples = page.number(_SAMPLES, 1)
+    # Some writers give more values than there are samples, or one for all of them.
+    bits, formats = page.array(_BITS)[:n_samples], page.array(_FORMAT)[:n_samples]
     if len({*bits.tolist()}) > 1 or len({*formats.tolist()}) > 1:
         message = "TIFF whose samples differ in depth or type"
         raise ImageError(message, _HINT, "unsupported")
@@ -336,6 +346,9 @@ def _frame(page: _Directory, max_pixels: int) -> Frame:
     """Decode a page, which is not turned upright yet."""
     layout = _layout(page, max_pixels)
     compression, photometric = page.number(_COMPRESSION, _NONE), _photometric(page, layout)
+    if compression == _OLD_JPEG and _JPEG_STREAM in page.fields:
+        stream = page.data[page.number(_JPEG_STREAM, 0) :]  # JPEGInterchangeFormat: a whole file
+        return next(RasterReader(stream, "JPEG", None, max_pixels).read([0]))
     if compression in (*_FAX, _JPEG) or (
         compression in _OF_BYTES and photometric in _COLOUR_SPACES
     ):
