@@ -18,7 +18,7 @@ from annotator.encoders.local_runner import embed_images
 from annotator.encoders.runners import Runner
 from annotator.encoders.torch_setup import Device
 from annotator.errors import ImageError
-from annotator.images.frames import Note
+from annotator.images.notes import Note
 from annotator.images.ref import ImageRef
 from annotator.indexing.metadata import IndexMetadata
 from annotator.knn.decision import choose_concepts

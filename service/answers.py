@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from annotator.errors import FormatError
+from annotator.images.notes import NOTES
 from annotator.images.ref import image_id
 from annotator.tables.run import render_run
 from service.engine import Engine
@@ -75,12 +76,14 @@ class Answer:
                 "expected_f1": None,
                 "familiarity": None,
                 "neighbors": [],
+                "notes": [],
                 "error": outcome.to_dict(),
             }
         annotation = replace(outcome[0], image_id=id_, neighbors=outcome[0].neighbors[:listed])
         fields = annotation.to_dict(self.engine.stored.names, explain=True)
         for neighbor in fields["neighbors"]:
             neighbor["thumbnail"] = picture_path(self.engine, neighbor["id"])
+        fields["notes"] = [{"code": note, "detail": NOTES[note]} for note in outcome[0].notes]
         return {**fields, "error": None}
 
     def _timings(self, total_seconds: float) -> dict[str, float]:

@@ -7,7 +7,7 @@ import contextlib
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -18,6 +18,7 @@ from service.engine import Engine
 from service.observability import Metrics
 
 if TYPE_CHECKING:
+    from annotator.images.notes import Note
     from annotator.knn.voting import Voting
     from annotator.pipeline import Annotation
 
@@ -106,7 +107,7 @@ class Batcher:
         asked = time.perf_counter()
         seconds: dict[str, float] = {}
 
-        def decode() -> NDArray[np.uint8]:
+        def decode() -> tuple[NDArray[np.uint8], tuple[Note, ...]]:
             started = time.perf_counter()
             seconds["queue"] = started - asked
             try:
@@ -117,7 +118,7 @@ class Batcher:
         loop = asyncio.get_running_loop()
         self._decoding += 1
         try:
-            pixels = await loop.run_in_executor(self._decode_pool, decode)
+            pixels, notes = await loop.run_in_executor(self._decode_pool, decode)
         finally:
             self._decoding -= 1
             self._changed.set()
@@ -126,7 +127,7 @@ class Batcher:
         annotation = await job.done
         for stage in ("queue", "decode"):
             self._metrics.stage_seconds.labels(stage).observe(seconds[stage])
-        return annotation, seconds
+        return replace(annotation, notes=notes), seconds
 
     async def search(self, work: Callable[[], T]) -> T:
         """Run a search without images beside the batches, one at a time."""

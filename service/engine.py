@@ -16,6 +16,7 @@ from service.settings import Settings
 if TYPE_CHECKING:
     from annotator.encoders.embedder import Embedder
     from annotator.explore.text_search import TextSearch
+    from annotator.images.notes import Note
     from annotator.knn.neighbors import Case
     from annotator.knn.voting import Voting
     from annotator.pipeline import Annotation, Annotator
@@ -44,12 +45,14 @@ class Engine:
         concepts: The vocabulary, most frequent first.
         max_pixels: Limit on the pixels of a frame.
         max_frames: Limit on the decoded frames of an image.
+        allow_blank: Whether blank images are annotated, too.
     """
 
     annotator: Annotator
     concepts: Sequence[Concept]
     max_pixels: int
     max_frames: int
+    allow_blank: bool = False
 
     @property
     def stored(self) -> Index:
@@ -78,8 +81,8 @@ class Engine:
 
         return TextSearch(self.stored)
 
-    def decode(self, data: bytes) -> NDArray[np.uint8]:
-        """Decode an image file to the encoder's input, uint8[frames, ...].
+    def decode(self, data: bytes) -> tuple[NDArray[np.uint8], tuple[Note, ...]]:
+        """Decode an image file to the encoder's input, uint8[frames, ...], and notes on it.
 
         Raises:
             ImageError: The image cannot be used.
@@ -87,14 +90,15 @@ class Engine:
         from annotator.images.decode import decode
 
         embedder = self.annotator.embedder
-        frames = decode(
+        decoded = decode(
             data,
             frames=embedder.frames,
             at_least=embedder.image_size,
+            allow_blank=self.allow_blank,
             max_pixels=self.max_pixels,
             max_frames=self.max_frames,
         )
-        return embedder.prepare(frames.frames)
+        return embedder.prepare(decoded.frames), decoded.notes
 
     def annotate(
         self, pixels: Sequence[NDArray[np.uint8]], votings: Sequence[Voting], batch_size: int
@@ -102,7 +106,7 @@ class Engine:
         """Encode, search and vote.
 
         Args:
-            pixels: At least one result of `decode`.
+            pixels: At least one image, from `decode`.
             votings: The voting of each.
             batch_size: Frames encoded at once.
 
@@ -154,7 +158,7 @@ def open_engine(settings: Settings, embedder: Embedder | None = None) -> Engine:
         Concept(cui, stored.names.get(cui, ""), images) for cui, images in stored.concepts.items()
     ]
     concepts.sort(key=lambda c: (-c.images, c.cui))
-    engine = Engine(annotator, concepts, settings.pixels, settings.max_frames)
+    engine = Engine(annotator, concepts, settings.pixels, settings.max_frames, settings.allow_blank)
     # Also warms up the network.
     engine.annotate([blank_pixels(embedder)], [annotator.voting], 1)
     return engine

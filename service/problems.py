@@ -20,6 +20,7 @@ _TITLES = {413: "Content Too Large", 422: "Unprocessable Content", 499: "Client 
 # All other faults: a known format, but the image cannot be decoded.
 _IMAGE_FAULTS: Mapping[ImageFault, tuple[int, str]] = {
     "unknown_format": (415, "unknown_format"),
+    "blank": (422, "blank_image"),
     "too_large": (413, "image_too_large"),
     "too_many_frames": (413, "image_too_large"),
 }

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from annotator.images.notes import Note
+
 MOST_NEIGHBORS = 1000
 MOST_CASES = 100
 
@@ -101,6 +103,13 @@ class NeighborOut(BaseModel):
     thumbnail: Thumbnail
 
 
+class NoteOut(BaseModel):
+    """A note on a picture."""
+
+    code: Note
+    detail: str
+
+
 class Result(BaseModel):
     """The annotation of one image, or why there is none."""
 
@@ -112,6 +121,9 @@ class Result(BaseModel):
         "another patient; near 0 for an image that resembles nothing in the index."
     )
     neighbors: list[NeighborOut] = Field(description="Most similar first.")
+    notes: list[NoteOut] = Field(
+        description="What was done to the picture that its file did not ask for."
+    )
     error: ProblemOut | None
 
 

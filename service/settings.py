@@ -59,6 +59,9 @@ class Settings(BaseSettings):
     max_frames: int = Field(
         64, ge=1, le=10_000, description="Most frames used of an image, if the index uses all."
     )
+    allow_blank: bool = Field(
+        False, description="Annotate images that are blank (nearly constant), too."
+    )
     timeout_s: float = Field(
         30.0, gt=0, le=3600, description="Seconds to answer in once the images are there."
     )

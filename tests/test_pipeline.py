@@ -14,7 +14,7 @@ from PIL import Image
 from annotator.collection import Collection, read_collection
 from annotator.encoders.embedder import TorchEmbedder
 from annotator.encoders.local_runner import embed_images
-from annotator.errors import AnnotatorError
+from annotator.errors import AnnotatorError, ImageError
 from annotator.images.ref import in_order_of
 from annotator.images.sources import find_images
 from annotator.indexing.build import build_index
@@ -101,9 +101,9 @@ def test_unusable_images_stay_in_their_place(place: Path, annotator: Annotator) 
     refs = in_order_of(ids, find_images(place / "test").images)
     annotations = list(annotator.annotate(refs))
     assert [a.image_id for a in annotations] == ids
-    assert annotations[1] == Annotation(
-        "nowhere", (), (), 0.0, (), error="no image has the id nowhere"
-    )
+    missing = annotations[1].error
+    assert missing is not None and missing.message == "no image has this id"
+    assert annotations[1] == Annotation("nowhere", (), (), 0.0, (), error=missing)
     good = list(annotator.annotate([ref for ref in refs if ref.id != "nowhere"]))
     assert [(a.image_id, a.cuis) for a in annotations if a.error is None] == [
         (a.image_id, a.cuis) for a in good
@@ -130,7 +130,7 @@ def test_as_json(place: Path, annotator: Annotator) -> None:
     assert json.loads(json.dumps(explained)) == explained
     familiar = dataclasses.replace(annotation, familiarity=1 / 3)
     assert (plain["familiarity"], familiar.to_dict({})["familiarity"]) == (None, 0.3333)
-    failed = dataclasses.replace(annotation, error="broken")
+    failed = dataclasses.replace(annotation, error=ImageError("broken"))
     assert failed.to_dict({})["error"] == "broken"
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
+    from annotator.errors import ImageError
     from annotator.images.ref import ImageRef
     from index import StoredIndex
 
@@ -107,14 +108,14 @@ class AuditResult:
         images: The images that could be used.
         findings: In the order of `ORDER`, within each kind the surest first.
         notes: What could not be checked, in sentences.
-        failed: Reason by place of each image that could not be used.
+        failed: Error by path of each image that could not be used.
         others: Images of `Finding.other_id`: others, those of an index, or None for `images`.
     """
 
     images: Sequence[ImageRef]
     findings: Sequence[Finding]
     notes: Sequence[str]
-    failed: Mapping[str, str]
+    failed: Mapping[str, ImageError]
     others: Sequence[ImageRef] | StoredIndex | None = None
 
     def to_dict(self, shown: Sequence[Finding]) -> dict[str, Any]:
@@ -123,7 +124,7 @@ class AuditResult:
             "images": len(self.images),
             "counts": dict(Counter(finding.kind for finding in self.findings)),
             "notes": list(self.notes),
-            "failed": dict(self.failed),
+            "failed": {where: error.message for where, error in self.failed.items()},
             "findings": [finding.to_dict() for finding in shown],
         }
 

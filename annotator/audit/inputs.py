@@ -17,6 +17,8 @@ from annotator.audit.candidates import Views
 from annotator.encoders.cache import CACHE_FILE
 from annotator.encoders.embedder import Embedder
 from annotator.encoders.local_runner import default_workers
+from annotator.encoders.runners import Runner
+from annotator.errors import ImageError
 from annotator.images.ref import ImageRef
 from annotator.images.thumbnails import grey_thumbnail, grey_thumbnail_of, grey_thumbnails
 from annotator.indexing.embedding import OnError, Spool, embed_to_disk
@@ -55,14 +57,14 @@ class AuditInput:
         vectors: float32[n, dim] of unit norm, as the encoder made them, mapped from disk.
         thumbnails: uint8[n, 64, 64], grey.
         contents: sha256 of each file.
-        failed: Reason by place of each image that could not be used.
+        failed: Error by path of each image that could not be used.
     """
 
     images: Sequence[ImageRef]
     vectors: NDArray[np.float32]
     thumbnails: NDArray[np.uint8]
     contents: Sequence[bytes]
-    failed: Mapping[str, str]
+    failed: Mapping[str, ImageError]
 
     @property
     def ids(self) -> list[str]:
@@ -97,6 +99,7 @@ class AuditLoader:
         batch_size: Images that the encoder takes at once; None for what suits it.
         workers: Threads.
         on_error: "skip" leaves out images that cannot be used; "fail" stops at the first.
+        runner: Function that embeds the images; None for this process.
     """
 
     embedder: Embedder
@@ -104,6 +107,7 @@ class AuditLoader:
     batch_size: int | None = None
     workers: int = field(default_factory=default_workers)
     on_error: OnError = "skip"
+    runner: Runner | None = None
 
     @contextmanager
     def load(self, images: Sequence[ImageRef]) -> Iterator[AuditInput]:
@@ -121,6 +125,7 @@ class AuditLoader:
                 batch_size=self.batch_size,
                 workers=self.workers,
                 on_error=self.on_error,
+                runner=self.runner,
             )
             thumbnails = grey_thumbnails(embedded.images, SIDE, workers=self.workers)
             contents = [content.tobytes() for content in embedded.contents]

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from annotator.cli.console import EXIT_OK, EXIT_PARTIAL, say_failed, write_result
+from annotator.cli.console import write_result
+from annotator.cli.image_report import ImageReport
 from annotator.cli.inference import InferenceOptions, annotate_images, inference_options
 from annotator.cli.options import (
     SelectionOptions,
@@ -60,8 +61,9 @@ def annotate_command(
 ) -> int:
     """Annotate IMAGES (folder, file, glob, list file, Parquet) and print the run.
 
-    Rows are sorted by id, or in the order of --ids. An image that cannot be used gets a row without
-    CUIs, its reason goes to stderr, and the exit code is 3.
+    Rows are sorted by id, or in the order of --ids. An image that cannot be used, or is blank, gets
+    a row without CUIs, its reason goes to stderr, and the exit code is 3. Files of a kind without
+    an image, such as DICOM structured reports, are skipped.
 
     \b
     annotator annotate test/ > run.csv
@@ -83,15 +85,16 @@ def annotate_command(
     stored = place.open(whole=inference.verify, device=inference.device)
     rows: list[tuple[str, tuple[str, ...]]] = []
     lines: list[str] = []
-    failed: list[tuple[str, str]] = []
+    report = ImageReport()
     for annotation in annotate_images(
         place,
         stored,
         refs,
         voting.override(IndexMetadata.of(stored).voting),
         inference,
-        failed,
+        report,
         with_neighbors=explain,
+        keep_all=selection.ids_file is not None,
     ):
         if is_run:
             rows.append((annotation.image_id, annotation.cuis))
@@ -100,5 +103,5 @@ def annotate_command(
             lines.append(json.dumps(record, ensure_ascii=False) + "\n")
     text = render_run(rows, year) if is_run else "".join(lines)
     write_result(zip_run(text) if zipped else text, output)
-    say_failed(failed)
-    return EXIT_PARTIAL if failed else EXIT_OK
+    report.say(inference.report)
+    return report.exit_code

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from annotator.cli.console import EXIT_OK, EXIT_PARTIAL, EXIT_PROBLEM, say, say_failed, write_result
+from annotator.cli.console import EXIT_PROBLEM, say, write_result
+from annotator.cli.image_report import ImageReport
 from annotator.cli.inference import EmbeddingOptions, embedding_options
 from annotator.cli.options import (
     LocationType,
@@ -161,14 +162,15 @@ def audit_command(
         say(f"Page: {out}")
     for note in result.notes:
         say(note)
-    say_failed(list(result.failed.items()))
+    report = ImageReport(result.failed)
+    report.say(embedding.report)
     counts = Counter[str](finding.kind for finding in result.findings)
     kinds = [f"{counts[kind]} {kind}" for kind in KINDS if counts[kind]]
     say(f"{len(result.images)} images: {', '.join(kinds) or 'nothing was found'}.")
     say(_hint(counts, has_page=out is not None, traced=against is not None))
     if failing & set(counts):
         return EXIT_PROBLEM
-    return EXIT_PARTIAL if result.failed else EXIT_OK
+    return report.exit_code
 
 
 def _labels(
@@ -250,6 +252,7 @@ def _loader(
         batch_size=embedding.batch_size,
         workers=embedding.workers or default_workers(),
         on_error=embedding.on_error,
+        runner=embedding.make_runner(),
     )
 
 

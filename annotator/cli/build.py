@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from annotator.cli.console import EXIT_OK, EXIT_PARTIAL, say, say_failed, search_in_words
+from annotator.cli.console import say, search_in_words
+from annotator.cli.image_report import ImageReport
 from annotator.cli.inference import EmbeddingOptions, embedding_options
 from annotator.cli.options import (
     CollectionOptions,
@@ -147,7 +148,8 @@ def build_index_command(
             target_recall=target_recall,
             on_error=embedding.on_error,
         )
-    say_failed(list(built.failed.items()))
+    report = ImageReport(built.failed, built.notes)
+    report.say(embedding.report)
     if built.model.projection is not None and built.model.penalty is not None:
         penalty = f"{built.model.penalty:g}"
         say(f"Projection fitted to the concepts (ridge regression, penalty {penalty}).")
@@ -158,7 +160,7 @@ def build_index_command(
         f"{place}: version {built.version}, {built.rows} images, {built.concepts} concepts "
         f"({built.embedded} embedded, {built.cached} known before)."
     )
-    return EXIT_PARTIAL if built.failed else EXIT_OK
+    return report.exit_code
 
 
 @click.command("sample", cls=Command)

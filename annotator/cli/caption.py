@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from annotator.cli.console import EXIT_OK, EXIT_PARTIAL, say, say_failed, write_result
+from annotator.cli.console import say, write_result
+from annotator.cli.image_report import ImageReport
 from annotator.cli.inference import InferenceOptions, annotate_images, inference_options
 from annotator.cli.options import (
     SelectionOptions,
@@ -84,10 +85,17 @@ def caption_command(
         )
     voting = VotingOptions(k=k, beta=beta).override(IndexMetadata.of(stored).voting)
     rows: list[tuple[str, str]] = []
-    failed: list[tuple[str, str]] = []
+    report = ImageReport()
     without: list[str] = []
     for annotation in annotate_images(
-        place, stored, refs, voting, inference, failed, with_neighbors=True
+        place,
+        stored,
+        refs,
+        voting,
+        inference,
+        report,
+        with_neighbors=True,
+        keep_all=selection.ids_file is not None,
     ):
         captions = [neighbor.caption for neighbor in annotation.neighbors]
         weights = [neighbor.weight for neighbor in annotation.neighbors]
@@ -97,11 +105,11 @@ def caption_command(
         rows.append((annotation.image_id, captions[choice.position] if choice else ""))
     text = render_captions(rows)
     write_result(zip_run(text) if zipped else text, output)
-    say_failed(failed)
+    report.say(inference.report)
     if without:
         say(
             f"Warning: {len(without)} images have an empty caption, since none of their neighbours "
             f"has a caption: {', '.join(without[:3])}{', …' if len(without) > 3 else ''}"
         )
     say(f"Next: annotator evaluate {output or 'captions.csv'} TRUE_CAPTIONS --captions")
-    return EXIT_PARTIAL if failed else EXIT_OK
+    return report.exit_code

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from annotator.cli.console import EXIT_OK, EXIT_PARTIAL, say, say_failed, search_in_words
+from annotator.cli.console import EXIT_OK, say, search_in_words
+from annotator.cli.image_report import ImageReport
 from annotator.cli.inference import EmbeddingOptions, embedder_option, embedding_options
 from annotator.cli.options import (
     CollectionOptions,
@@ -71,14 +72,15 @@ def add_command(
         use_cache=not embedding.no_cache,
         on_error=embedding.on_error,
     )
-    say_failed(list(added.failed.items()))
+    report = ImageReport(added.failed, added.notes)
+    report.say(embedding.report)
     change = added.change
     replaced = f", {change.removed} of them in place of others" if change.removed else ""
     say(
         f"{place}: version {change.version}, {change.added} images added{replaced}; "
         f"{change.rows} in all."
     )
-    return EXIT_PARTIAL if added.failed else EXIT_OK
+    return report.exit_code
 
 
 @click.command("remove", cls=Command)

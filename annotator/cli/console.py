@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,22 +24,10 @@ NO_THUMBNAILS = (
     "embedded again)."
 )
 
-_SHOWN = 20
-
 
 def say(message: str) -> None:
     """Print a message on stderr."""
     click.echo(message, err=True)
-
-
-def say_failed(failed: Sequence[tuple[str, str]]) -> None:
-    """Print the first twenty images that could not be used, with reasons."""
-    for where, reason in failed[:_SHOWN]:
-        say(f"{where}: {reason}")
-    if len(failed) > _SHOWN:
-        say(f"… and {len(failed) - _SHOWN} more")
-    if failed:
-        say(f"{len(failed)} images could not be used.")
 
 
 def search_in_words(search: Mapping[str, Any]) -> str:

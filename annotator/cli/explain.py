@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from annotator.cli.console import EXIT_OK, EXIT_PARTIAL, say, say_failed, write_result
+from annotator.cli.console import EXIT_OK, say, write_result
+from annotator.cli.image_report import ImageReport
 from annotator.cli.options import file_path, index_option
 from annotator.errors import AnnotatorError, ImageError
 from index.progress import track
@@ -120,8 +121,10 @@ def explain_command(
     annotations, used_method = _write_pages(
         annotator, refs, thumbnails, out, heatmaps, neighbors or _NEIGHBORS_ON_PAGE, method
     )
-    failed = [(a.image_id, a.error) for a in annotations if a.error is not None]
-    say_failed(failed)
+    report = ImageReport()
+    for ref, annotation in zip(refs, annotations, strict=True):
+        report.add(ref.where, annotation.error, annotation.notes)
+    report.say()
     if used_method is not None:
         if used_method != "exact":
             say(f"The heatmaps are approximate ({used_method}).")
@@ -129,7 +132,7 @@ def explain_command(
         missing = "" if indexed else " --images TRAIN/ adds missing pictures."
         also = "" if heatmaps else " --heatmaps DIR writes the overlays as PNG."
         say(f"Next: open {page} in a browser.{missing}{also}")
-    return EXIT_PARTIAL if failed else EXIT_OK
+    return report.exit_code
 
 
 def _write_figure(
@@ -140,8 +143,9 @@ def _write_figure(
 
     (annotation,) = annotator.annotate([ref])
     if annotation.error is not None:
-        say_failed([(ref.id, annotation.error)])
-        return EXIT_PARTIAL
+        report = ImageReport({ref.where: annotation.error})
+        report.say()
+        return report.exit_code
     figure = draw(
         annotation,
         decode(ref.read()).frames[0],
@@ -182,7 +186,7 @@ def _write_pages(
         try:
             explanation = explain(annotator, ref, method)
         except ImageError as error:
-            annotations.append(Annotation(ref.id, (), (), 0.0, (), error=error.message))
+            annotations.append(Annotation(ref.id, (), (), 0.0, (), error=error))
             continue
         annotations.append(explanation.annotation)
         used_method = explanation.method

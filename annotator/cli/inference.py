@@ -6,15 +6,17 @@ import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from annotator.cli.options import device_option, options_as
+from annotator.cli.options import device_option, file_path, options_as
 from annotator.cli.sections import option
 from annotator.errors import AnnotatorError
 
 if TYPE_CHECKING:
+    from annotator.cli.image_report import ImageReport
     from annotator.encoders.cache import EmbeddingCache
     from annotator.encoders.embedder import Embedder
     from annotator.encoders.runners import Runner
@@ -36,6 +38,8 @@ class EmbeddingOptions:
     runner: str
     ray_address: str | None
     on_error: OnError
+    allow_blank: bool
+    report: Path | None
     no_cache: bool
 
     def make_runner(self) -> Runner:
@@ -49,7 +53,12 @@ class EmbeddingOptions:
 
         if self.runner != "ray" and self.ray_address and "RAY_ADDRESS" not in os.environ:
             raise click.UsageError("--ray-address requires --runner ray.")
-        return make_runner(self.runner, address=self.ray_address, device=self.device)
+        return make_runner(
+            self.runner,
+            address=self.ray_address,
+            device=self.device,
+            allow_blank=self.allow_blank,
+        )
 
 
 _EMBEDDING = (
@@ -87,6 +96,19 @@ _EMBEDDING = (
         type=click.Choice(["skip", "fail"]),
         default="skip",
         help="Unusable images: skip or fail.",
+    ),
+    option(
+        "Running",
+        "--allow-blank",
+        is_flag=True,
+        help="Use blank images (nearly constant), too, instead of refusing them.",
+    ),
+    option(
+        "Output",
+        "--report",
+        type=file_path(dir_okay=False),
+        metavar="FILE",
+        help="Write the path and reason of each unusable image to this CSV file.",
     ),
     option("Running", "--no-cache", is_flag=True, help="Neither read nor write cached vectors."),
 )
@@ -149,9 +171,10 @@ def annotate_images(
     refs: list[ImageRef],
     voting: Voting,
     inference: InferenceOptions,
-    failed: list[tuple[str, str]],
+    report: ImageReport,
     *,
     with_neighbors: bool,
+    keep_all: bool = False,
 ) -> Iterator[Annotation]:
     """Annotate images with an open index, yielding in their order.
 
@@ -161,8 +184,9 @@ def annotate_images(
         refs: Images.
         voting: Voting parameters.
         inference: Embedding options.
-        failed: Filled with the id and reason of each image that could not be used.
+        report: Takes errors and notes.
         with_neighbors: Include the neighbours that voted.
+        keep_all: Also yield files without an image (a DICOM structured report), without concepts.
 
     Raises:
         AnnotatorError: An image cannot be used and --on-error is "fail"; or as `Annotator`.
@@ -171,19 +195,22 @@ def annotate_images(
 
     annotator = Annotator(stored, inference.load_embedder(stored), voting)
     with inference.open_cache(place, annotator.embedder) as cache:
-        for annotation in annotator.annotate(
+        annotations = annotator.annotate(
             refs,
             cache=cache,
             batch_size=inference.batch_size,
             workers=inference.workers,
             runner=inference.make_runner(),
             with_neighbors=with_neighbors,
-        ):
-            if annotation.error is not None:
-                if inference.on_error == "fail":
-                    raise AnnotatorError(
-                        f"{annotation.image_id}: {annotation.error}.",
-                        "Fix the image, or write an empty row for it with --on-error skip.",
-                    )
-                failed.append((annotation.image_id, annotation.error))
-            yield annotation
+        )
+        for ref, annotation in zip(refs, annotations, strict=True):
+            error = annotation.error
+            is_no_image = error is not None and error.is_no_image
+            if error is not None and not is_no_image and inference.on_error == "fail":
+                raise AnnotatorError(
+                    f"{ref.where}: {error.message}.",
+                    f"{error.hint} Or write an empty row for it with --on-error skip.".lstrip(),
+                )
+            report.add(ref.where, error, annotation.notes)
+            if keep_all or not is_no_image:
+                yield annotation

@@ -8,14 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from annotator.cli.console import (
-    EXIT_OK,
-    EXIT_PARTIAL,
-    NO_THUMBNAILS,
-    say,
-    say_failed,
-    write_result,
-)
+from annotator.cli.console import EXIT_OK, NO_THUMBNAILS, say, write_result
+from annotator.cli.image_report import ImageReport
 from annotator.cli.inference import InferenceOptions, inference_options
 from annotator.cli.options import (
     SelectionOptions,
@@ -125,10 +119,12 @@ def search_command(
     from annotator.explore.search_report import render_rankings
 
     refs: list[ImageRef] = []
+    report = ImageReport()
     if kind == "image":
         inference.make_runner()  # fail early
         refs = selection.find(wanted)
-        rankings = _by_images(refs, place, stored, k, without or "nothing", groups, inference)
+        without = without or "nothing"
+        rankings = _by_images(refs, place, stored, k, without, groups, inference, report)
     elif kind == "id":
         from annotator.explore.similar import rank_ids
 
@@ -143,10 +139,9 @@ def search_command(
         pictures = _pictures(stored, cases)
         queries = thumbnails_of(refs) if kind == "image" else pictures if kind == "id" else None
         write_result(rankings_page(rankings, stored.names, pictures, queries), page)
-    failed = [(r.query, r.error) for r in rankings if r.error is not None]
-    say_failed(failed)
+    report.say(inference.report)
     _say_next(rankings, format_, output, page)
-    return EXIT_PARTIAL if failed else EXIT_OK
+    return report.exit_code
 
 
 def _meant(query: str | None, given: dict[_Kind, str | None]) -> tuple[_Kind, str]:
@@ -218,6 +213,7 @@ def _by_images(
     without: Without,
     groups: str | None,
     inference: InferenceOptions,
+    report: ImageReport,
 ) -> list[Ranking]:
     from annotator.tables.formats import read_column
 
@@ -229,7 +225,7 @@ def _by_images(
     embedder = inference.load_embedder(stored)
     rankings: list[Ranking] = []
     with inference.open_cache(place, embedder) as cache:
-        for ranking in rank_images(
+        ranked = rank_images(
             Annotator(stored, embedder),
             refs,
             k,
@@ -238,11 +234,17 @@ def _by_images(
             cache=cache,
             batch_size=inference.batch_size,
             workers=inference.workers,
-        ):
-            if ranking.error is not None and inference.on_error == "fail":
+            runner=inference.make_runner(),
+        )
+        for ref, ranking in zip(refs, ranked, strict=True):
+            error = ranking.error
+            report.add(ref.where, error, ranking.notes)
+            if error is not None and error.is_no_image:
+                continue
+            if error is not None and inference.on_error == "fail":
                 raise AnnotatorError(
-                    f"{ranking.query}: {ranking.error}.",
-                    "Fix the image, or skip such images with --on-error skip.",
+                    f"{ref.where}: {error.message}.",
+                    error.hint or "Fix the image, or use --on-error skip.",
                 )
             rankings.append(ranking)
     return rankings

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from annotator.errors import AnnotatorError
-from annotator.images.frames import NOTES, Note
+from annotator.images.notes import NOTES, Note
 
 CACHE_FILE = "embeddings.sqlite"  # beside the versions of an index
 _PATIENCE = 60.0  # seconds that another process may keep the file locked

@@ -18,7 +18,7 @@ from annotator.encoders.embedder import Embedder
 from annotator.encoders.torch_setup import threads_per_operation
 from annotator.errors import ImageError
 from annotator.images.decode import decode
-from annotator.images.frames import Note
+from annotator.images.notes import Note
 from annotator.images.ordered_map import ordered_map
 from annotator.images.ref import ImageRef
 from annotator.images.remote import is_url
@@ -208,8 +208,8 @@ def embed_batch(
             results[position] = Embedded(ref, None, error=error)
         except MemoryError:
             hint = "Scale it down, or use fewer --workers."
-            error = ImageError("not enough memory to decode it", hint, "too_large")
-            results[position] = Embedded(ref, None, error=error)
+            no_memory = ImageError("not enough memory to decode it", hint, "too_large")
+            results[position] = Embedded(ref, None, error=no_memory)
     if fresh:
         vectors = embed_frames(pixels, embedder, batch_size)
         if cache is not None:

@@ -11,7 +11,7 @@ from PIL import Image
 
 # Raised with each change of decoding or preprocessing that changes pixels. It is part of each
 # encoder's fingerprint, so that vectors of other pixels are never mixed with new ones.
-DECODER_VERSION = 1
+DECODER_VERSION = 2
 
 Resize = Literal["letterbox", "stretch", "crop"]
 # Left, top, right, bottom as parts of a picture's width and height; outside 0..1 is padding.

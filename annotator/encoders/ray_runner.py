@@ -28,7 +28,7 @@ from annotator.encoders.local_runner import (
 from annotator.encoders.ray_worker import EncoderSpec, EncodingWorker, batch_row
 from annotator.encoders.torch_setup import Device
 from annotator.errors import AnnotatorError, ImageError, first_line
-from annotator.images.frames import Note
+from annotator.images.notes import Note
 from annotator.images.ref import ImageRef
 
 if TYPE_CHECKING:

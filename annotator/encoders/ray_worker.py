@@ -19,7 +19,8 @@ from annotator.encoders.local_runner import embed_batch
 from annotator.encoders.registry import make_embedder
 from annotator.encoders.torch_setup import Device, Precision, threads_per_operation
 from annotator.errors import AnnotatorError, ImageError
-from annotator.images.frames import Frames, Note
+from annotator.images.frames import Frames
+from annotator.images.notes import Note
 from annotator.images.ref import ImageRef
 
 

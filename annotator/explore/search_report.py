@@ -41,7 +41,7 @@ def render_rankings(rankings: Sequence[Ranking], format_: Format, names: Mapping
         return _blocks(
             section(ranking.query, _table("similarity", ranking.cases, names))
             if ranking.error is None
-            else section(f"{ranking.query}: {ranking.error}", [])
+            else section(f"{ranking.query}: {ranking.error.message}", [])
             for ranking in rankings
         )
     if format_ == "json":
@@ -109,7 +109,7 @@ def _ranking_dict(ranking: Ranking, names: Mapping[str, str]) -> dict[str, Any]:
         "query": ranking.query,
         "cases": [_case_dict(case, "similarity", names) for case in ranking.cases],
     }
-    return fields if ranking.error is None else {**fields, "error": ranking.error}
+    return fields if ranking.error is None else {**fields, "error": ranking.error.message}
 
 
 def _concept_dict(found: ConceptReview, names: Mapping[str, str]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from annotator.encoders.cache import EmbeddingCache
 from annotator.encoders.local_runner import Embedded, embed_images
+from annotator.encoders.runners import Runner
 from annotator.errors import AnnotatorError
 from annotator.images.ref import ImageRef
 from annotator.knn.neighbors import Find, Ranking, cases_of, nearest_others
@@ -33,6 +35,7 @@ def rank_images(
     cache: EmbeddingCache | None = None,
     batch_size: int | None = None,
     workers: int | None = None,
+    runner: Runner = embed_images,
 ) -> Iterator[Ranking]:
     """Rank the k most similar cases of each image, in the order of the images.
 
@@ -45,10 +48,9 @@ def rank_images(
         cache: Cache of vectors.
         batch_size: Images per encoder call; None for the encoder's default.
         workers: Number of threads; None for the number of cores.
+        runner: Function that embeds the images, by default in this process; see `make_runner`.
     """
-    results = embed_images(
-        refs, annotator.embedder, cache=cache, batch_size=batch_size, workers=workers
-    )
+    results = runner(refs, annotator.embedder, cache=cache, batch_size=batch_size, workers=workers)
 
     def ranked(block: Sequence[Embedded]) -> Iterator[Ranking]:
         usable = [(r.ref.id, r.vector) for r in block if r.vector is not None]
@@ -58,7 +60,10 @@ def rank_images(
             _ranked(annotator.search, np.stack(vectors), ids, k, without, own) if ids else ()
         )
         for result in block:
-            yield Ranking(result.ref.id, (), result.error) if result.error else next(good)
+            if result.error is None:
+                yield replace(next(good), notes=result.notes)
+            else:
+                yield Ranking(result.ref.id, (), result.error)
 
     with contextlib.closing(results):
         block: list[Embedded] = []

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from PIL import Image
 
 from annotator.errors import ImageError
+from annotator.images.notes import Note
 from annotator.images.pixels import MAX_TOTAL_PIXELS, MIN_FRAME_PIXELS, is_blank
 
 Frames = Literal["middle", "all"]
@@ -16,27 +17,8 @@ Frames = Literal["middle", "all"]
 #: Most frames that one image gives with ``frames="all"``.
 MAX_FRAMES = 64
 
-#: What was done to a picture that its file did not ask for; stable codes.
-Note = Literal[
-    "window_ignored",
-    "rescale_ignored",
-    "alpha_ignored",
-    "frame_replaced",
-    "frames_left_out",
-    "blank",
-]
-
-#: Each note in words.
-NOTES: Mapping[Note, str] = {
-    "window_ignored": "window or VOI LUT not applied, since it leaves a blank picture",
-    "rescale_ignored": "rescale or modality LUT not applied, since it leaves a blank picture",
-    "alpha_ignored": "transparency not applied, since it leaves a blank picture",
-    "frame_replaced": "middle frame is blank; the nearest one that is not is used",
-    "frames_left_out": "blank frames left out",
-    "blank": "blank: all pixels have (nearly) the same value",
-}
-
-_TRIED_AT_ONCE = 8
+# Frames that are tried at first in place of blank ones, and then twice as many each time.
+_TRIED_FIRST = 8
 
 
 @dataclass(frozen=True)
@@ -137,13 +119,27 @@ def frame_indices(n_frames: int, pixels: int, frames: Frames, max_frames: int) -
 def _nearest_shown(reader: FrameReader, tried: Sequence[int]) -> Frame | None:
     """The frame nearest to the middle that is not blank, the later one of two equally near."""
     middle = reader.n_frames // 2
-    others = sorted(
-        set(range(reader.n_frames)).difference(tried), key=lambda i: (abs(i - middle), -i)
-    )
-    most = MAX_TOTAL_PIXELS // max(reader.pixels, MIN_FRAME_PIXELS)
-    others = others[:most]
-    for start in range(0, len(others), _TRIED_AT_ONCE):
-        for frame in reader.read(others[start : start + _TRIED_AT_ONCE]):
-            if not is_blank(frame.picture):
-                return frame
+
+    def distance(index: int) -> tuple[int, int]:
+        return abs(index - middle), -index
+
+    others = sorted(set(range(reader.n_frames)).difference(tried), key=distance)
+    others = others[: MAX_TOTAL_PIXELS // max(reader.pixels, MIN_FRAME_PIXELS)]
+    start, size = 0, _TRIED_FIRST
+    while start < len(others):
+        # Upwards, since an animation has to be read from its beginning for each step back.
+        some = sorted(others[start : start + size])
+        nearest: tuple[int, Frame] | None = None
+        try:
+            for index, frame in zip(some, reader.read(some), strict=True):
+                closer = nearest is None or distance(index) < distance(nearest[0])
+                if closer and not is_blank(frame.picture):
+                    nearest = index, frame
+        except ImageError as error:
+            if error.code != "too_many_frames":
+                raise
+            return None
+        if nearest is not None:
+            return nearest[1]
+        start, size = start + size, 2 * size
     return None

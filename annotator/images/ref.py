@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from annotator.errors import ImageError
 
@@ -56,7 +55,7 @@ def printable(path: str) -> str:
 def in_order_of(ids: Sequence[str], images: Sequence[ImageRef]) -> list[ImageRef]:
     """One image for each id, in that order; an id without an image fails when it is read."""
     by_id = {ref.id: ref for ref in images}
-    return [by_id.get(id_) or ImageRef(id_, id_, partial(_no_image, id_)) for id_ in ids]
+    return [by_id.get(id_) or ImageRef(id_, id_, _no_image) for id_ in ids]
 
 
 def check_file_size(size: int) -> None:
@@ -70,5 +69,5 @@ def check_file_size(size: int) -> None:
         raise ImageError(message, "Scale the image down or leave it out.", "too_large")
 
 
-def _no_image(image_id: str) -> bytes:
-    raise ImageError(f"no image has the id {image_id}")
+def _no_image() -> bytes:
+    raise ImageError("no image has this id", "Check the ids against the file names.")

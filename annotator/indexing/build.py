@@ -15,7 +15,7 @@ from annotator.encoders.cache import CACHE_FILE
 from annotator.encoders.embedder import Embedder
 from annotator.encoders.runners import Runner
 from annotator.errors import AnnotatorError, ImageError
-from annotator.images.frames import Note
+from annotator.images.notes import Note
 from annotator.indexing.embedding import (
     OnError,
     Spool,

@@ -18,7 +18,7 @@ from annotator.encoders.embedder import Embedder
 from annotator.encoders.local_runner import default_workers, embed_images
 from annotator.encoders.runners import Runner
 from annotator.errors import AnnotatorError, ImageError
-from annotator.images.frames import Note
+from annotator.images.notes import Note
 from annotator.images.ref import ImageRef
 from annotator.images.thumbnails import make_thumbnails
 from annotator.knn.projection import Projection

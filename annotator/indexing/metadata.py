@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from annotator.encoders.fingerprint import Fingerprint
+from annotator.encoders.preprocess import DECODER_VERSION
 from annotator.errors import AnnotatorError
 from annotator.knn.voting import Voting
 from index.protocols import Index, IndexLocation
@@ -109,6 +110,13 @@ class IndexMetadata:
             AnnotatorError: The fingerprints differ; the message names the differences.
         """
         differences = embedder.fingerprint.differences(self.fingerprint)
+        if differences and all(line.startswith("preprocess.decoder:") for line in differences):
+            theirs = self.fingerprint.preprocess.get("decoder")
+            raise AnnotatorError(
+                f"The index was built from images as decoded by version {theirs} of the decoder; "
+                f"version {DECODER_VERSION} decodes some of them to other pixels.",
+                "Build the index again: annotator build-index IMAGES CONCEPTS.",
+            )
         if differences:
             raise AnnotatorError(
                 "The index was built with another encoder or other settings than "

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from annotator.encoders.embedder import Embedder
     from annotator.encoders.runners import Runner
     from annotator.errors import ImageError
-    from annotator.images.frames import Note
+    from annotator.images.notes import Note
     from annotator.indexing.embedding import OnError
 
 

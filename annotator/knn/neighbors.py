@@ -8,12 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from index.rows import Neighbors, Rows, SearchResult
 from index.search.base import VectorIndex
+
+if TYPE_CHECKING:
+    from annotator.errors import ImageError
+    from annotator.images.notes import Note
 
 Find = Callable[[NDArray[np.float32], int], SearchResult]
 
@@ -53,12 +58,14 @@ class Ranking:
     Attributes:
         query: Image id, or the text.
         cases: Cases, most similar first.
-        error: Reason why the image could not be used, or None.
+        error: Why the image could not be used, or None.
+        notes: What was done to the picture that its file did not ask for, as stable codes.
     """
 
     query: str
     cases: tuple[Case, ...]
-    error: str | None = None
+    error: ImageError | None = None
+    notes: tuple[Note, ...] = ()
 
 
 def case_of(rows: Rows, row: int, score: float, weight: float = 0.0) -> Case:

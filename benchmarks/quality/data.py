@@ -228,7 +228,7 @@ def embed_side(
         embedded = embed_images(refs, embedder, cache=cache)
         results = list(track(embedded, total=len(refs), label=label))
     good = [(r.ref, r.vector) for r in results if r.vector is not None]
-    failed = {r.ref.id: r.error or "" for r in results if r.vector is None}
+    failed = {r.ref.id: r.error.message for r in results if r.error is not None}
     if not good:
         raise AnnotatorError(f"None of the {len(refs)} images can be used: {failed}")
     sample = [ref for ref, _ in good[:_TIMED]]

@@ -142,10 +142,13 @@ function answerPart(result, concepts) {
         "This image resembles nothing in the index; do not trust this answer.",
       )
     : null;
+  const notes = result.notes.map(({ detail }) =>
+    h("p", { className: "notice" }, `About the picture: ${detail}.`),
+  );
   const list = concepts.length
     ? h("ul", { className: "concepts" }, ...concepts.map(({ row }) => row))
     : h("p", { className: "pending" }, "No concept: none is likely enough among the nearest cases.");
-  return h("div", { className: "answer" }, h("h3", {}, "Concepts"), unfamiliar, list, facts(result));
+  return h("div", { className: "answer" }, h("h3", {}, "Concepts"), unfamiliar, ...notes, list, facts(result));
 }
 
 function facts({ expected_f1: f1, familiarity }) {

@@ -4,6 +4,7 @@ import csv
 import io
 
 from annotator.audit.findings import KINDS, ORDER, AuditResult, Finding, Source, limited, to_csv
+from annotator.errors import ImageError
 
 FOUND = [
     Finding("leak", "a", "b", 0.98765, "mirrored; train and test"),
@@ -31,7 +32,7 @@ def test_the_limit_is_of_each_kind() -> None:
 def test_json_counts_everything_and_lists_what_is_shown() -> None:
     source = Source("s", "close", 0.0, 0.123456, 0.99, "")
     found = [*FOUND, Finding("close", "h", "s", 0.99, "similarity 0.123", (source,))]
-    result = AuditResult((), found, ["A note."], {"x.png": "broken"})
+    result = AuditResult((), found, ["A note."], {"x.png": ImageError("broken")})
     shown, _ = limited(found, 1)
     whole = result.to_dict(shown)
     assert whole["counts"] == {"leak": 1, "near": 2, "label": 1, "close": 1}

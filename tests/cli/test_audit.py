@@ -116,7 +116,7 @@ def test_the_examples_of_the_docs(
     assert new.exit_code == 1, new.output  # --fail-on label
     (doubt,) = rows(new)
     assert (doubt["kind"], doubt["id"]) == ("label", "i54")
-    assert "broken.png" in new.stderr and "1 images could not be used" in new.stderr
+    assert "broken.png" in new.stderr and "1 image could not be used" in new.stderr
 
     assert sources.exit_code == 1, sources.output
     made, noise = rows(sources)

@@ -92,16 +92,16 @@ def test_images_that_cannot_be_used_have_an_empty_caption(built: Path, tmp_path:
     assert partly.returncode == 3, partly.stderr
     found = rows(partly.stdout)
     assert found["broken"] == "" and found["good"].startswith("Phantom")
-    assert "broken: not a JPEG" in partly.stderr and "1 images could not be used." in partly.stderr
+    assert "1 x not a JPEG" in partly.stderr and "1 image could not be used." in partly.stderr
     strict = invoke("caption", images, "--index", built / "index", "--on-error", "fail")
-    assert "broken: not a JPEG" in problem(strict)
+    assert "broken.png: not a JPEG" in problem(strict)
 
     (tmp_path / "ids.csv").write_text("ID\nnowhere\ngood\n")
     zipped = invoke(
         "caption", images, "--index", built / "index", "--ids", tmp_path / "ids.csv", "--zip",
         "--output", tmp_path / "submission.zip",
     )  # fmt: skip
-    assert zipped.exit_code == 3 and "no image has the id nowhere" in zipped.stderr
+    assert zipped.exit_code == 3 and "no image has this id" in zipped.stderr
     with zipfile.ZipFile(tmp_path / "submission.zip") as archive:
         assert archive.namelist() == ["submission.csv"]
         text = archive.read("submission.csv").decode()

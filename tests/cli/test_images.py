@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 from click.testing import Result
 from invoking import ROOT, check_sound, command, done, info, invoke, problem, process
+from PIL import Image
 
 from annotator.collection import Collection
 
@@ -128,7 +129,10 @@ def test_ids_set_the_order_and_a_missing_one_has_an_empty_row(place: Path, tmp_p
     result = annotate(place, "--ids", tmp_path / "ids.txt")
     assert result.exit_code == 3
     assert result.stdout == "ID,CUIs\ntest04,C9;C1\nabsent,\ntest00,C9;C0\n"
-    assert "absent: no image has the id absent" in result.stderr
+    assert (
+        "1 x no image has this id. Check the ids against the file names.\n    absent\n"
+        in result.stderr
+    )
 
 
 def test_one_broken_image_costs_no_other(place: Path, plain: Result, tmp_path: Path) -> None:
@@ -138,10 +142,61 @@ def test_one_broken_image_costs_no_other(place: Path, plain: Result, tmp_path: P
     result = invoke("annotate", tmp_path / "test", "--index", place / "index")
     assert result.exit_code == 3
     assert result.stdout == plain.stdout.replace("test03,C9;C0\n", "test03,\n")
-    assert "test03: truncated PNG" in result.stderr
-    assert "1 images could not be used" in result.stderr
+    assert "1 x truncated PNG." in result.stderr
+    assert "test03.png\n1 image could not be used" in result.stderr
     strict = invoke("annotate", tmp_path / "test", "--index", place / "index", "--on-error", "fail")
-    assert "Error: test03: truncated PNG" in problem(strict)
+    assert "test03.png: truncated PNG" in problem(strict)
+
+
+def test_blank_images_are_refused_unless_they_are_allowed(place: Path, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    shutil.copy(place / "test" / "test00.png", images)
+    Image.new("L", (300, 200)).save(images / "black.png")
+    arguments = ("annotate", images, "--index", place / "index")
+    for _ in range(2):
+        result = invoke(*arguments)
+        assert (result.exit_code, result.stdout) == (3, "ID,CUIs\nblack,\ntest00,C9;C0\n")
+        assert "1 x blank: all pixels have (nearly) the same value." in result.stderr
+        assert str(images / "black.png") in result.stderr
+        allowed = invoke(*arguments, "--allow-blank", "--format", "jsonl")
+        assert allowed.exit_code == 0
+        black, test00 = map(json.loads, allowed.stdout.splitlines())
+        assert black["concepts"] and black["notes"] == ["blank"] and "notes" not in test00
+    (tmp_path / "c.csv").write_text("ID,CUIs\nblack,C1\ntest00,C2\n")
+    build = ("build-index", images, tmp_path / "c.csv", "--index", tmp_path / "i", "--no-tune")
+    report = tmp_path / "report.csv"
+    built = invoke(*build, "--report", report)
+    assert built.exit_code == 3 and info(tmp_path / "i")["images"] == 1
+    assert "black.png,blank," in report.read_text()
+    assert invoke(*build, "--allow-blank").exit_code == 0
+    assert info(tmp_path / "i")["images"] == 2
+
+
+def test_notes_do_not_depend_on_the_cache(place: Path, tmp_path: Path) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    with Image.open(place / "test" / "test00.png") as picture:
+        black = Image.new("L", picture.size)
+        pages = [picture.convert("L"), black, black]
+        pages[0].save(images / "stack.tif", save_all=True, append_images=pages[1:])
+    arguments = ("annotate", images, "--index", place / "index", "--format", "jsonl")
+    first, again, fresh = invoke(*arguments), invoke(*arguments), invoke(*arguments, "--no-cache")
+    assert json.loads(first.stdout)["notes"] == ["frame_replaced"]
+    assert first.stdout == again.stdout == fresh.stdout
+    for result in (first, again, fresh):
+        assert result.exit_code == 0 and "1 x middle frame is blank" in result.stderr
+
+
+def test_an_index_of_other_pixels_is_refused(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = ("--index", tmp_path / "index")
+    with monkeypatch.context() as patched:
+        patched.setattr("annotator.encoders.embedder.DECODER_VERSION", 1)
+        done(invoke("build-index", place / "test", place / "test.csv", *index, "--no-tune"))
+    said = problem(invoke("annotate", place / "test", *index))
+    assert "version 1 of the decoder" in said and "Build the index again" in said
 
 
 def test_a_build_with_a_broken_image(place: Path, tmp_path: Path) -> None:
@@ -149,7 +204,7 @@ def test_a_build_with_a_broken_image(place: Path, tmp_path: Path) -> None:
     (tmp_path / "test" / "test03.png").write_bytes(b"")
     arguments = ("build-index", tmp_path / "test", place / "test.csv", "--index", tmp_path / "i")
     result = invoke(*arguments)
-    assert result.exit_code == 3 and "test03.png: empty file" in result.stderr
+    assert result.exit_code == 3 and "1 x empty file." in result.stderr
     assert "5 images" in result.stderr
     assert invoke(*arguments, "--on-error", "fail").exit_code == 1
     assert info(tmp_path / "i")["images"] == 5

@@ -294,3 +294,17 @@ def test_nothing_forgotten_is_nothing_lost(path: Path) -> None:
         cache.forget([key(1)])
         cache.put([(key(1), vector(2))])  # it may come back
         np.testing.assert_array_equal(cache.get(key(1)), vector(2))
+
+
+def test_notes_go_with_their_vectors(tmp_path: Path) -> None:
+    path = tmp_path / "cache.sqlite"
+    with EmbeddingCache(path, "aa" * 32) as cache:
+        cache.put([(key(1), vector(1)), (key(2), vector(2))], {key(1): ("window_ignored",)})
+        assert cache.notes(key(1)) == ("window_ignored",)
+        assert cache.notes(key(2)) == cache.notes(key(3)) == ()
+    with EmbeddingCache(path, "bb" * 32) as other:
+        assert other.notes(key(1)) == ()
+    with EmbeddingCache(path, "aa" * 32) as again:
+        assert again.notes(key(1)) == ("window_ignored",)
+        again.forget([key(1)])
+        assert again.notes(key(1)) == ()

@@ -86,7 +86,8 @@ def test_images_on_disk_are_embedded(two: Embedder, parts: list[Embedder], tmp_p
         picture.save(tmp_path / f"i{i}.png")
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nnot more")
     results = {r.ref.id: r for r in embed_images(find_images(tmp_path).images, two)}
-    assert results["broken"].vector is None and "PNG" in (results["broken"].error or "")
+    broken = results["broken"]
+    assert broken.vector is None and broken.error is not None and "PNG" in broken.error.message
     found = np.stack([np.asarray(results[f"i{i}"].vector) for i in range(3)])
     assert found == pytest.approx(embed_all(two, pictures(3)), abs=1e-6)
 

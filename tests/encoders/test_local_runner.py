@@ -53,7 +53,7 @@ def missing() -> bytes:
 
 
 def alone(embedder: TorchEmbedder, data: bytes) -> NDArray[np.float32]:
-    frames = decode(data, frames=embedder.frames, at_least=embedder.image_size)
+    frames = decode(data, frames=embedder.frames, at_least=embedder.image_size).frames
     vectors = embedder.embed(embedder.prepare(frames))
     mean = vectors.sum(axis=0)
     unit: NDArray[np.float32] = mean / np.linalg.norm(mean)
@@ -132,7 +132,7 @@ def test_failures_stay_in_their_place_and_cost_nothing_else(tiny_embedder: Torch
     for place, read in ((0, missing), (3, lambda: b""), (4, lambda: png(4)[:-40]), (11, too_much)):
         images[place] = ref(f"bad{place}", read)
     results = list(embed_images(images, tiny_embedder, workers=2, batch_size=4))
-    errors = {i: r.error for i, r in enumerate(results) if r.error is not None}
+    errors = {i: r.error.message for i, r in enumerate(results) if r.error is not None}
     assert errors == {
         0: "no such file",
         3: "empty file",
@@ -144,7 +144,7 @@ def test_failures_stay_in_their_place_and_cost_nothing_else(tiny_embedder: Torch
     expected = np.stack([alone(tiny_embedder, png(i)) for i in good])
     np.testing.assert_allclose(vectors_of(results), expected, atol=1e-6)
     nothing_else = embed_images([images[0]] * 9, tiny_embedder)
-    assert [r.error for r in nothing_else] == ["no such file"] * 9
+    assert [r.error and r.error.message for r in nothing_else] == ["no such file"] * 9
 
 
 def test_the_cache_saves_the_work_and_gives_the_same_bits(
@@ -273,7 +273,7 @@ def test_an_error_of_the_encoder_ends_the_stream(
     tiny_embedder: TorchEmbedder, tmp_path: Path
 ) -> None:
     """What came before it is handed over and kept."""
-    poison = tiny_embedder.prepare(decode(png(9), at_least=32))[0]
+    poison = tiny_embedder.prepare(decode(png(9), at_least=32).frames)[0]
 
     def fail(pixels: NDArray[np.uint8]) -> None:
         if any(np.array_equal(p, poison) for p in pixels):

@@ -75,7 +75,7 @@ def assert_same(found: Sequence[Embedded], expected: Sequence[Embedded]) -> None
     assert len(found) == len(expected)
     for mine, theirs in zip(found, expected, strict=True):
         assert mine.ref is theirs.ref
-        assert (mine.error, mine.content) == (theirs.error, theirs.content)
+        assert (str(mine.error), mine.content) == (str(theirs.error), theirs.content)
         if theirs.vector is None:
             assert mine.vector is None
         else:
@@ -132,7 +132,7 @@ def test_the_local_bits_order_and_errors_even_if_a_worker_is_killed(
     assert len(pids(tmp_path)) == 3  # another process took its place
     assert [result.ref for result in found] == watched_images
     assert_same([dataclasses.replace(r, ref=i) for r, i in zip(found, images, strict=True)], local)
-    assert [r.error for r in found if r.error is not None] == [
+    assert [r.error.message for r in found if r.error is not None] == [
         "empty file",
         "no such file",
         "truncated PNG",
@@ -207,12 +207,12 @@ def test_an_encoder_that_a_worker_cannot_load(ray_cluster: None, encoder: Embedd
     """It is a row, so that the error comes to the user as it is, and no worker is restarted."""
     import ray
 
-    spec = EncoderSpec("timm:gone@/x.safetensors", encoder.fingerprint, "cpu", 4, 1, "/")
+    spec = EncoderSpec("timm:gone@/x.safetensors", encoder.fingerprint, "cpu", 4, 1, False, "/")
     worker = EncodingWorker(spec, ray.put(b""), None)
     (row,) = worker(pa.table({})).to_pylist()
     assert row["fatal"].startswith("timm has no model 'gone'")
     with pytest.raises(AnnotatorError, match="timm has no model 'gone'"):
-        list(ray_runner._results([row], iter([]), encoder, None, 4))
+        list(ray_runner._results([row], iter([]), encoder, None, 4, False))
 
 
 # Without a cluster
@@ -239,7 +239,9 @@ def test_the_actors_that_a_cluster_has_room_for() -> None:
 
 
 def test_another_encoder_in_the_workers_is_refused(encoder: Embedder, tmp_path: Path) -> None:
-    spec = EncoderSpec(encoder.name, encoder.fingerprint, "cpu", 4, 1, str(tmp_path / "not there"))
+    spec = EncoderSpec(
+        encoder.name, encoder.fingerprint, "cpu", 4, 1, False, str(tmp_path / "not there")
+    )
     assert spec.make().fingerprint == encoder.fingerprint
     other = dataclasses.replace(encoder.fingerprint, weights="sha256:other")
     with pytest.raises(AnnotatorError, match=r"is another one on .*: weights: sha256:") as caught:

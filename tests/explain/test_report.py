@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from annotator.errors import ImageError
 from annotator.explain.attribution import AttributionMap
 from annotator.explain.explain import ConceptExplanation, Explanation, Method
 from annotator.explain.report import contents_page, explanation_page, file_name, to_dict
@@ -121,7 +122,7 @@ def test_ordinary_ids_are_kept_and_others_stay_apart() -> None:
 def test_contents_link_the_pages_and_name_what_failed() -> None:
     annotations = [
         Annotation("a/b", ("C1", "C2"), (1.0, 0.5), 0.5, ()),
-        Annotation("<bad>", (), (), 0.0, (), error="truncated <JPEG>"),
+        Annotation("<bad>", (), (), 0.0, (), error=ImageError("truncated <JPEG>")),
     ]
     page = contents_page(annotations, {"C1": "Brain & co"})
     assert f'href="{file_name("a/b")}.html"' in page

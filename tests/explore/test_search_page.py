@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from annotator.errors import ImageError
 from annotator.explore.concept import ConceptReview
 from annotator.explore.search_page import concept_page, rankings_page
 from annotator.knn.neighbors import Case, Ranking
@@ -12,7 +13,7 @@ NEAR = Case("near", 0.98765432, ("C2", "C1", "C4"), f"A caption {HOSTILE}")
 FAR = Case(f"far{HOSTILE}", -0.25, ())
 RANKINGS = [
     Ranking(f"q1{HOSTILE}", (NEAR, FAR)),
-    Ranking("q2", (), f"it is empty {HOSTILE}"),
+    Ranking("q2", (), ImageError(f"it is empty {HOSTILE}")),
     Ranking("q3", (FAR,)),
 ]
 

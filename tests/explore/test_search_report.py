@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from annotator.errors import AnnotatorError
+from annotator.errors import AnnotatorError, ImageError
 from annotator.explore.concept import ConceptReview
 from annotator.explore.search_report import render_concept, render_rankings
 from annotator.knn.neighbors import Case, Ranking
@@ -14,7 +14,11 @@ from annotator.knn.neighbors import Case, Ranking
 NAMES = {"C1": "Lung", "C2": "<b>Chest</b>", "C3": "A name that is so long that nobody reads all"}
 NEAR = Case("near", 0.98765432, ("C1", "C2", "C3", "C4"), "A caption, with a comma")
 FAR = Case("far", -0.25, ())
-RANKINGS = [Ranking("q1", (NEAR, FAR)), Ranking("q2", (), "it is empty"), Ranking("q3", (FAR,))]
+RANKINGS = [
+    Ranking("q1", (NEAR, FAR)),
+    Ranking("q2", (), ImageError("it is empty")),
+    Ranking("q3", (FAR,)),
+]
 FOUND = ConceptReview("C1", 1234, 500, 0.5, (NEAR,), (), (FAR,))
 
 

@@ -88,7 +88,7 @@ def test_everything_is_in_the_index(
     )
     unfitted = FittedModel(None, None, {}, Voting(k=7), None, None)
     reason = {"reason": "20 rows are few enough to compare them all"}
-    assert built == Built("v000001", 20, 21, 20, 0, {}, unfitted, "flat", reason)
+    assert built == Built("v000001", 20, 21, 20, 0, {}, {}, unfitted, "flat", reason)
     stored = open_index(tmp_path / "index")
     assert list(stored.ids) == [ref.id for ref in collection.images]
     rows = [stored.labels.row(i) for i in range(20)]
@@ -179,7 +179,7 @@ def test_images_that_cannot_be_used_are_left_out(
     built = build_index(collection, tmp_path / "index", tiny_embedder)
     assert built.rows == 19
     assert [Path(where).stem for where in built.failed] == ["i03", "z"]
-    assert all("PNG" in reason for reason in built.failed.values())
+    assert all("PNG" in error.message for error in built.failed.values())
     stored = open_index(tmp_path / "index")
     assert "i03" not in stored.ids and "z" not in stored.ids
     row = stored.ids.index("i04")

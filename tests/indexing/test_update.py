@@ -199,7 +199,7 @@ def test_broken_images_are_left_out_with_their_reasons(
     assert open_index(tuned_index).version == "v000001"
     added = add_images(new, tuned_index, tiny_embedder)
     assert [Path(where).stem for where in added.failed] == ["n03", "z"]
-    assert all("PNG" in reason for reason in added.failed.values())
+    assert all("PNG" in error.message for error in added.failed.values())
     assert added.change.added == 11
     stored = open_index(tuned_index)
     assert "n03" not in stored.ids and "n04" in stored.ids

@@ -62,7 +62,7 @@ def directionless(tmp_path_factory: pytest.TempPathFactory) -> Engine:
     embedder = TorchEmbedder("directionless", encoder, device="cpu", precision="fp32")
     directory = tmp_path_factory.mktemp("directionless") / "index"
     build(directory, embedder)
-    return open_engine(cpu_settings(directory), embedder)
+    return open_engine(cpu_settings(directory, allow_blank=True), embedder)
 
 
 @pytest.fixture(scope="session")

@@ -55,7 +55,7 @@ def test_images_of_many_requests_go_together(engine: Engine) -> None:
     results, metrics = annotated(files, [engine] * 8)
     assert batches(metrics) == (2, 8)
     for file, (annotation, seconds) in zip(files, results, strict=True):
-        (alone,), _ = engine.annotate([engine.decode(file)], [engine.annotator.voting], 1)
+        (alone,), _ = engine.annotate([engine.decode(file)[0]], [engine.annotator.voting], 1)
         assert annotation.cuis == alone.cuis
         assert seconds.keys() == {"queue", "decode", "encode", "search", "vote"}
 

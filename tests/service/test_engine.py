@@ -25,7 +25,7 @@ def test_what_is_prepared_when_an_engine_opens(engine: Engine) -> None:
 
 
 def test_one_search_serves_requests_with_different_options(engine: Engine) -> None:
-    pixels = [engine.decode(drawing(100 + i)) for i in range(4)]
+    pixels = [engine.decode(drawing(100 + i))[0] for i in range(4)]
     own = engine.annotator.voting
     votings = [own, replace(own, k=1), replace(own, k=12, decider="threshold"), own]
     together, seconds = engine.annotate(pixels, votings, 16)

@@ -580,6 +580,20 @@ def test_an_unfamiliar_image_is_called_so(open_page: Opener, server: str, place:
         expect(tab.tabs()).to_have_count(0)
 
 
+def test_what_was_done_to_a_picture_is_said(
+    open_page: Opener, place: Served, tmp_path: Path
+) -> None:
+    tab = open_page()
+    stack = tmp_path / "stack.tif"
+    with Image.open(place.images[0]) as picture:
+        blank = [Image.new("L", picture.size)] * 2
+        picture.convert("L").save(stack, save_all=True, append_images=blank)
+    tab.annotate(stack)
+    expect(tab.page.locator(".notice")).to_have_text(
+        "About the picture: middle frame is blank; the nearest one that is not is used."
+    )
+
+
 # For each visible text, the contrast with what is behind it (WCAG 2, success criterion 1.4.3).
 CONTRASTS = r"""() => {
   const parts = (colour) => colour.match(/[\d.]+/g).map(Number);

@@ -14,6 +14,7 @@ def test_the_status_tells_what_was_wrong_with_an_image(fault: ImageFault) -> Non
     # The message says something else on purpose: it must not matter.
     problem = unusable_image(ImageError("not a JPEG over the limit", "Do this.", fault))
     expected = {
+        "blank": (422, "blank_image"),
         "unknown_format": (415, "unknown_format"),
         "too_large": (413, "image_too_large"),
         "too_many_frames": (413, "image_too_large"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -101,6 +102,17 @@ def test_images_that_cannot_be_used(
     assert good.error is None and good.neighbors[0].id == "train04"
     both = post(client, ("a.png", data), ("b.png", data))
     assert both.status_code == 200 and all(r["error"] for r in both.json()["results"])
+
+
+def test_a_blank_image(make_client: MakeClient, engine: Engine, black: bytes) -> None:
+    client = make_client()
+    bad, good = post(client, ("b", black), ("g", drawing(0))).json()["results"]
+    assert bad["error"]["code"] == "blank_image" and bad["concepts"] == []
+    assert good["error"] is None and good["notes"] == []
+    assert problem(post(client, ("b", black))) == (422, "blank_image")
+    allowing = make_client(engine=replace(engine, allow_blank=True))
+    (result,) = post(allowing, ("b", black)).json()["results"]
+    assert result["concepts"] and [note["code"] for note in result["notes"]] == ["blank"]
 
 
 def test_an_image_that_the_encoder_fails_on(
