@@ -78,11 +78,18 @@ def stretch(values: NDArray[Any], ignore: NDArray[np.bool_] | None = None) -> ND
     Returns:
         uint8, of the shape of ``values``.
     """
+    return map_values(robust_scale(values, ignore), values)
+
+
+def robust_scale(
+    values: NDArray[Any], ignore: NDArray[np.bool_] | None = None
+) -> Callable[[NDArray[Any]], NDArray[np.uint8]]:
+    """The function by which `stretch` scales these values, for any part of them."""
     low, high = _robust_range(values, ignore)
-    if not low < high:
-        return np.zeros(values.shape, np.uint8)
 
     def scale(part: NDArray[Any]) -> NDArray[np.uint8]:
+        if not low < high:
+            return np.zeros(part.shape, np.uint8)
         # float32 holds 16-bit values exactly; wider ones may need more.
         scaled: NDArray[np.floating[Any]]
         scaled = part.astype(np.float32 if part.dtype.itemsize <= 2 else np.float64)
@@ -91,7 +98,7 @@ def stretch(values: NDArray[Any], ignore: NDArray[np.bool_] | None = None) -> ND
         np.nan_to_num(scaled, copy=False, nan=0.0, posinf=255.0, neginf=0.0)
         return to_uint8(scaled)
 
-    return map_values(scale, values)
+    return scale
 
 
 def map_values(

@@ -10,7 +10,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from annotator.images.frames import Frame
-from annotator.images.pixels import SHOWN_LEVELS, is_washed_out, stretch
+from annotator.images.pixels import (
+    SHOWN_LEVELS,
+    is_washed_out,
+    map_values,
+    robust_scale,
+    stretch,
+)
 
 # Rows are taken this many pixels at a time, so that what is made of them stays small.
 _STRIPE = 1 << 20
@@ -73,11 +79,14 @@ def stripes(height: int, width: int) -> Iterator[slice]:
 
 
 def _picture(values: NDArray[Any], inverted: bool) -> Image.Image:
-    levels = values if values.dtype == np.uint8 else stretch(values)
-    del values  # which the caller may have given up too: the picture needs the memory
-    if inverted:
-        levels = np.bitwise_not(levels, out=levels if levels.flags.writeable else None)
-    return Image.fromarray(np.ascontiguousarray(levels))
+    scale = None if values.dtype == np.uint8 else robust_scale(values)
+    height, width = values.shape[:2]
+    picture = Image.new("L" if values.ndim == 2 else "RGB", (width, height))
+    for rows in stripes(height, width):
+        levels = values[rows] if scale is None else map_values(scale, values[rows])
+        levels = np.ascontiguousarray(255 - levels if inverted else levels)
+        picture.paste(Image.fromarray(levels), (0, rows.start))
+    return picture
 
 
 def _is_believed(values: NDArray[Any], alpha: NDArray[Any], inverted: bool) -> bool:
