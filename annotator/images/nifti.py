@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from annotator.errors import ImageError
-from annotator.images.frames import Frame, Note
+from annotator.images.frames import Frame
+from annotator.images.notes import Note
 from annotator.images.pixels import (
     check_size,
     check_total,
