@@ -94,7 +94,7 @@ class RasterReader:
     """
 
     def __init__(self, data: bytes, kind: str, at_least: int | None, max_pixels: int) -> None:
-        if kind == "JPEG" and data.count(b"\xff\xda") > _MAX_SCANS:
+        if kind == "JPEG" and _has_several_scans(data) and data.count(b"\xff\xda") > _MAX_SCANS:
             message = f"JPEG of more than {_MAX_SCANS} scans"
             raise ImageError(message, _CONVERT_HINT, "too_many_frames")
         self._data, self._kind, self._max_pixels = data, kind, max_pixels
@@ -236,6 +236,27 @@ def _codestream_depth(data: bytes, size: tuple[int, int]) -> int:
         message = "JPEG 2000 codestream of another size than its header says"
         raise ImageError(message, _CONVERT_HINT, "broken")
     return max(1 + (bits & 0x7F) for bits in data[position + 42 : position + 42 + 3 * n : 3])
+
+
+def _has_several_scans(data: bytes) -> bool:
+    """Whether a JPEG may have several scans: unless it is sequential and its first has all.
+
+    Walks the marker segments up to the first scan (ITU-T T.81, B.1.1).
+    """
+    position, n_components, is_progressive = 2, 0, False
+    while position + 10 <= len(data):
+        marker = data[position + 1]
+        if data[position] != 0xFF or marker == 0xFF:  # padding
+            position += 1
+            continue
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # start of a frame
+            is_progressive = marker in (0xC2, 0xC6, 0xCA, 0xCE)
+            n_components = data[position + 9]
+        elif marker == 0xDA:
+            return is_progressive or data[position + 4] < n_components
+        has_length = marker != 0x01 and not 0xD0 <= marker <= 0xD8
+        position += 2 + (int.from_bytes(data[position + 2 : position + 4]) if has_length else 0)
+    return True
 
 
 def _count_frames(image: ImageFile.ImageFile, kind: str, data: bytes) -> int:

@@ -421,14 +421,16 @@ def _values(page: _Directory, layout: _Layout, wanted: list[int]) -> NDArray[Any
     dtype = _dtype(layout, page.order)
     offsets, counts = _segments(page, layout)
     whole = _view(page, layout, dtype, offsets)
+    # A slice, where it is one, is a view and quick.
+    is_first = wanted == [*range(len(wanted))]
+    chosen = slice(len(wanted)) if is_first else wanted
     if whole is not None:
-        n = len(wanted)
-        return whole[..., :n] if wanted == [*range(n)] else whole[..., wanted]
+        return whole[..., chosen]
     values = np.empty((layout.height, layout.width, len(wanted)), dtype.newbyteorder("="))
     columns = -(-layout.width // layout.across)
     n = columns * -(-layout.height // layout.down)  # strips or tiles of a plane, or of all
     planes = wanted if layout.planar else [0]
-    selected = [0] if layout.planar else wanted
+    selected = slice(1) if layout.planar else chosen
     for place, plane in enumerate(planes):
         target = values[..., place : place + 1] if layout.planar else values
         own = slice(n * plane, n * (plane + 1))
