@@ -31,7 +31,7 @@ from annotator.images.samples import frame_of
 from index.distribution import pip_install
 
 # A megabyte of gzip can inflate to a gigabyte. CT of 1,000 slices has half of this.
-_MAX_VOLUME = 1 << 29
+_MAX_BYTES = 1 << 29
 _HEADER = 540 + 4  # bytes of the longer header, NIfTI-2, and of its flag of extensions
 _HINT = "Convert it to NIfTI-1 of integers or floats (.nii.gz), or leave it out."
 
@@ -67,14 +67,14 @@ class NiftiReader:
             raise ImageError("NIfTI volume without slices", _HINT, "broken")
         self.pixels = x * y
         self._dtype = _dtype(header)
-        offset, size = int(header["vox_offset"]), math.prod(shape) * self._dtype.itemsize
-        offset = max(offset, int(header["sizeof_hdr"]))
-        if size > _MAX_VOLUME:
-            message = f"NIfTI volume of {size} bytes is over the limit of {_MAX_VOLUME}"
+        offset = max(int(header["vox_offset"]), int(header["sizeof_hdr"]))
+        end = offset + math.prod(shape) * self._dtype.itemsize
+        if end > _MAX_BYTES:
+            message = f"NIfTI volume of more than {_MAX_BYTES} bytes"
             raise ImageError(message, "Scale it down, or leave it out.", "too_large")
         if compressed:
-            data = _inflated(data, offset + size)
-        if len(data) < offset + size:
+            data = _inflated(data, end)
+        if len(data) < end:
             raise EOFError
         stored = np.frombuffer(data, self._dtype, math.prod(shape), offset)
         # Axes of the volume: to the patient's right, front and head.

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import io
 import struct
 import subprocess
@@ -23,6 +24,7 @@ from annotator.images.decode import MAX_PIXELS
 from annotator.images.decode import decode as decode_file
 from annotator.images.frames import frame_indices
 from annotator.images.pixels import MAX_TOTAL_PIXELS, stretch
+from tests.images import raster_cases as cases
 
 # A picture without symmetry: every orientation differs from every other.
 GREY = np.add.outer(np.arange(24) * 3, np.arange(32) * 5).astype(np.uint8)
@@ -490,6 +492,20 @@ def samples() -> dict[str, bytes]:
         "WebP": encode(COLOUR, "WebP"),
         "WebP animation": animation("WebP"),
         "GIF": animation("GIF"),
+        "AVIF": encode(COLOUR, "AVIF"),
+        "JPEG 2000": encode(COLOUR, "JPEG2000"),
+        "JPEG 2000 codestream": encode(deep, "JPEG2000", no_jp2=True),
+        "PNG RGBA 16": cases.png(cases.with_alpha(cases.DEEP_COLOUR[:24, :32], GREY)),
+        "TIFF RGB 16": cases.tiff(cases.Page(cases.DEEP_COLOUR[:24, :32], 2, tile=(16, 16))),
+        "TIFF LZW float": cases.tiff(
+            cases.Page(deep.astype(np.float32), compression=cases.LZW, predictor=3), big=True
+        ),
+        "TIFF 12-bit, planar": cases.tiff(
+            cases.Page(cases.DEEP_COLOUR[:24, :32], 2, bits=12, planar=True), order=">"
+        ),
+        "TIFF palette": cases.tiff(cases.Page(GREY // 16, 3, bits=4, tags={320: (3, [9] * 48)})),
+        "NIfTI": cases.nifti(deep[:, :, None], affine=cases.RAS),
+        "NIfTI-2, gzip": gzip.compress(cases.nifti(deep[:, :, None], version=2), mtime=0),
     }
 
 
