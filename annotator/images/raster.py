@@ -26,6 +26,8 @@ _MAX_ANIMATION_PIXELS = 1_000_000_000
 _ANIMATIONS = ("GIF", "PNG", "WebP", "AVIF")
 # Scans of a progressive JPEG are almost free to write but not to read. Real files hold about ten.
 _MAX_SCANS = 100
+# Real files hold some tens of segments of metadata, or boxes, before the picture.
+_MAX_SEGMENTS = 10_000
 _CONVERT_HINT = "Convert it to PNG, or leave it out."
 
 # The start of a frame (ITU-T T.81, B.2.2) of 9 to 16 bits a sample and at most 4 components.
@@ -218,7 +220,7 @@ def _codestream_depth(data: bytes, size: tuple[int, int]) -> int:
             decoded at its own.
     """
     position, is_file = 0, data[4:8] == b"jP  "
-    while is_file:
+    for _ in range(_MAX_SEGMENTS if is_file else 0):
         length, kind = struct.unpack_from(">I4s", data, position)
         start = position + 8
         if length == 1:
@@ -226,8 +228,6 @@ def _codestream_depth(data: bytes, size: tuple[int, int]) -> int:
             start += 8
         if kind == b"jp2c":
             position = start
-            break
-        if length < 8:  # 0: to the end of the file
             break
         position += length
     _, _, _, *sides, n = struct.unpack_from(">HHH8IH", data, position + 2)
@@ -244,18 +244,16 @@ def _has_several_scans(data: bytes) -> bool:
     Walks the marker segments up to the first scan (ITU-T T.81, B.1.1).
     """
     position, n_components, is_progressive = 2, 0, False
-    while position + 10 <= len(data):
+    for _ in range(_MAX_SEGMENTS):
+        if data[position : position + 1] != b"\xff" or position + 10 > len(data):
+            break
         marker = data[position + 1]
-        if data[position] != 0xFF or marker == 0xFF:  # padding
-            position += 1
-            continue
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # start of a frame
             is_progressive = marker in (0xC2, 0xC6, 0xCA, 0xCE)
             n_components = data[position + 9]
         elif marker == 0xDA:
             return is_progressive or data[position + 4] < n_components
-        has_length = marker != 0x01 and not 0xD0 <= marker <= 0xD8
-        position += 2 + (int.from_bytes(data[position + 2 : position + 4]) if has_length else 0)
+        position += 2 + int.from_bytes(data[position + 2 : position + 4])
     return True
 
 

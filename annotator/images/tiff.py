@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,10 +32,12 @@ from annotator.images.raster import RasterReader, upright
 from annotator.images.samples import frame_of, frame_of_image, stripes
 
 _MAX_PAGES = 10_000
-_MAX_ENTRIES = 4096  # as libtiff; real directories hold fewer than a hundred
+# As libtiff; real directories hold fewer than a hundred. Those of hostile files may overlap.
+_MAX_ENTRIES, _MAX_ALL_ENTRIES = 4096, 1_000_000
 # One strip or tile is held in memory at a time, of all samples: bytes for each allowed pixel.
-_MAX_SEGMENT = 16
+_MAX_SEGMENT_BYTES = 16
 _MAX_SAMPLES = 64
+_MAX_SEGMENTS = 1 << 20  # strips or tiles; 80 million pixels of RGB in planes hold as many
 # Strips and tiles are decompressed together up to about this many bytes: opening takes its time.
 _BATCH = 1 << 22
 _HINT = "Export it again as an uncompressed 8-bit or 16-bit TIFF, or as PNG."
@@ -84,7 +86,8 @@ _COMPRESSIONS = {
     50002: "JPEG XL", 52546: "JPEG XL",
 }  # fmt: skip
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _MASK = range(5)
-_COLOUR_SPACES = {5: "CMYK", 6: "YCbCr", 8: "CIELab"}  # that Pillow reads
+_YCBCR = 6
+_COLOUR_SPACES = {5, _YCBCR, 8}  # CMYK, YCbCr and CIELab, which Pillow reads
 _ASSOCIATED, _UNASSOCIATED, _COREL = 1, 2, 999
 _UNSIGNED, _SIGNED, _FLOAT, _UNDEFINED = 1, 2, 3, 4
 
@@ -156,7 +159,7 @@ class _Directory:
         if tag not in self.fields:
             return b""
         kind, count, position = self.fields[tag]
-        end = position + count * np.dtype(_TYPES[kind]).itemsize
+        end = position + count * _size_of(kind)
         if end > len(self.data):
             raise EOFError
         return self.data[position:end]
@@ -185,60 +188,78 @@ class _Directory:
         return bool(flags & 5) or old == 2 or self.number(_PHOTOMETRIC, _RGB) == _MASK
 
 
+class _Numbers(NamedTuple):
+    """How a file writes numbers, in the letters of `struct`.
+
+    Attributes:
+        order: Of the bytes, "<" or ">".
+        length: The number of entries of a directory.
+        entry: Tag, type and number of values of an entry; the values or their offset follow.
+        offset: An offset.
+    """
+
+    order: str
+    length: str
+    entry: str
+    offset: str
+
+
 def _directories(data: bytes) -> Iterator[_Directory]:
     """The main directories of a file; one that cannot be read ends the chain.
 
     Raises:
         ImageError: There are too many.
-        Exception: The first is corrupt.
+        EOFError: The first cannot be read.
     """
     order = "<" if data[:2] == b"II" else ">"
-    big = 43 in data[2:4]
-    head, entry, pointer = ("Q", "HHQ8s", "Q") if big else ("H", "HHI4s", "I")
-    (offset,) = struct.unpack_from(order + pointer, data, 8 if big else 4)
+    is_big = 43 in data[2:4]
+    numbers = _Numbers(order, "Q", "HHQ", "Q") if is_big else _Numbers(order, "H", "HHI", "I")
+    (offset,) = struct.unpack_from(order + numbers.offset, data, 8 if is_big else 4)
     seen: set[int] = set()
+    n_entries = 0
     while offset and offset not in seen:
-        if len(seen) == _MAX_PAGES:
+        if len(seen) == _MAX_PAGES or n_entries > _MAX_ALL_ENTRIES:
             message = f"TIFF of more than {_MAX_PAGES} pages"
             raise ImageError(message, "Split it into smaller files.", "too_many_frames")
         seen.add(offset)
         try:
-            directory, offset = _directory(data, offset, order, head, entry, pointer)
-        except struct.error:
+            (count,) = struct.unpack_from(order + numbers.length, data, offset)
+            directory, offset = _directory(data, offset, count, numbers)
+        except (struct.error, OverflowError):
             if len(seen) == 1:
                 raise EOFError from None
             return
+        n_entries += count
         yield directory
 
 
-def _directory(
-    data: bytes, offset: int, order: str, head: str, entry: str, pointer: str
-) -> tuple[_Directory, int]:
-    """The directory at an offset, and the offset of the next one; 0 for none.
+def _directory(data: bytes, offset: int, count: int, numbers: _Numbers) -> tuple[_Directory, int]:
+    """The directory of `count` entries at an offset, and the offset of the next one; 0 for none.
 
     Raises:
         struct.error: It goes beyond the end of the file, or is no directory.
     """
-    (count,) = struct.unpack_from(order + head, data, offset)
-    if not 0 < count <= _MAX_ENTRIES:
-        raise struct.error
-    start, size = offset + struct.calcsize(order + head), struct.calcsize(order + entry)
-    inline = struct.calcsize(order + pointer)  # values of this many bytes are in their entry
-    if start + count * size > len(data):
+    order, inline = numbers.order, struct.calcsize(numbers.offset)
+    head = order + numbers.entry
+    start, size = offset + struct.calcsize(order + numbers.length), struct.calcsize(head) + inline
+    end = start + count * size
+    if not 0 < count <= _MAX_ENTRIES or end > len(data):
         raise struct.error
     fields: dict[int, tuple[int, int, int]] = {}
-    for position in range(start, start + count * size, size):
-        tag, kind, n, _ = struct.unpack_from(order + entry, data, position)
-        if tag not in _TAGS or kind not in _TYPES or not n or tag in fields:
-            continue
-        place = position + size - inline
-        if n * np.dtype(_TYPES[kind]).itemsize > inline:
-            (place,) = struct.unpack_from(order + pointer, data, place)
-        fields[tag] = kind, n, place
-    end = start + count * size
-    following = data[end : end + inline]
-    next_ = struct.unpack(order + pointer, following)[0] if len(following) == inline else 0
-    return _Directory(data, order, fields), next_
+    for position in range(start, end, size):
+        tag, kind, n = struct.unpack_from(head, data, position)
+        if tag in _TAGS and kind in _TYPES and n and tag not in fields:
+            place = position + size - inline
+            if n * _size_of(kind) > inline:
+                (place,) = struct.unpack_from(order + numbers.offset, data, place)
+            fields[tag] = kind, n, place
+    following = data[end : end + inline].ljust(inline, b"\0")  # some writers leave the last out
+    return _Directory(data, order, fields), struct.unpack(order + numbers.offset, following)[0]
+
+
+def _size_of(kind: int) -> int:
+    """Bytes of a value of a field type."""
+    return int(_TYPES[kind][1])
 
 
 def _real_pages(pages: list[_Directory]) -> list[_Directory]:
@@ -248,8 +269,8 @@ def _real_pages(pages: list[_Directory]) -> list[_Directory]:
         raise ImageError("TIFF without pages", _HINT, "broken")
     real = [page for page in pages if not page.is_reduced_or_mask] or pages
     first, *others = real
-    # Aperio and others do not mark the levels of a pyramid. OpenSlide knows it by this too: its
-    # base comes first and is tiled. No stack has such a page and smaller ones only.
+    # Slides of Aperio and others do not mark the levels of their pyramid, but the base comes first
+    # and is tiled. No stack is a tiled page and smaller ones.
     (width, height), tiled = first.size, _TILE_OFFSETS in first.fields
     if tiled and all(w < width and h < height for w, h in (page.size for page in others)):
         return [first]
@@ -293,6 +314,12 @@ class _Layout:
         """Bytes of a row of a strip or tile; each row begins with a byte of its own."""
         return -(-self.row_samples * self.bits // 8)
 
+    @property
+    def n_segments(self) -> int:
+        """Strips or tiles of all planes."""
+        n = -(-self.height // self.down) * -(-self.width // self.across)
+        return n * (self.n_samples if self.planar else 1)
+
 
 def _layout(page: _Directory, max_pixels: int) -> _Layout:
     """The layout of a page.
@@ -311,17 +338,21 @@ def _layout(page: _Directory, max_pixels: int) -> _Layout:
         raise ImageError(f"TIFF of {n_samples} samples a pixel", _HINT, "unsupported")
     tiled = _TILE_OFFSETS in page.fields
     across = page.number(_TILE_WIDTH, 0) if tiled else width
-    down = (
-        page.number(_TILE_LENGTH, 0) if tiled else min(page.number(_ROWS_PER_STRIP, height), height)
-    )
+    if tiled:
+        down = page.number(_TILE_LENGTH, 0)
+    else:
+        down = min(page.number(_ROWS_PER_STRIP, 0) or height, height)
     check_size(across, down, max_pixels)
     layout = _Layout(
         width, height, int(bits[0]) if bits.size else 1, int(formats[0]) if formats.size else 1,
         n_samples, page.number(_PLANAR, 1) == 2 and n_samples > 1, across, down,
     )  # fmt: skip
-    if layout.row_bytes * down > _MAX_SEGMENT * max_pixels:
+    if layout.row_bytes * down > _MAX_SEGMENT_BYTES * max_pixels:
         message = f"TIFF strip or tile of {layout.row_bytes * down} bytes"
         raise ImageError(message, "Export it again with smaller strips.", "too_large")
+    if layout.n_segments > _MAX_SEGMENTS:
+        message = f"TIFF of {layout.n_segments} strips or tiles"
+        raise ImageError(message, "Export it again with larger strips.", "too_large")
     return layout
 
 
@@ -450,19 +481,22 @@ def _segments(page: _Directory, layout: _Layout) -> tuple[list[int], list[int]]:
         EOFError: There are fewer.
     """
     tiled = _TILE_OFFSETS in page.fields
-    rows = -(-layout.height // layout.down)
-    n = rows * -(-layout.width // layout.across) * (layout.n_samples if layout.planar else 1)
+    n, full = layout.n_segments, layout.row_bytes * layout.down
     offsets = page.array(_TILE_OFFSETS if tiled else _STRIP_OFFSETS)[:n].tolist()
     counts = page.array(_TILE_COUNTS if tiled else _STRIP_COUNTS)[:n].tolist()
     if len(offsets) < n:
         raise EOFError
-    if page.number(_COMPRESSION, _NONE) == _NONE:
+    if page.number(_COMPRESSION, _NONE) == _NONE and page.number(_PHOTOMETRIC, 0) != _YCBCR:
         # Known without StripByteCounts, which old writers get wrong. The last strip may be short.
-        last = layout.down if tiled else layout.height - layout.down * (rows - 1)
-        full = layout.row_bytes * layout.down
-        counts = [full if (i + 1) % rows or tiled else layout.row_bytes * last for i in range(n)]
-    elif len(counts) < n:
-        counts = [len(page.data) - offset for offset in offsets]
+        rows = -(-layout.height // layout.down)
+        short = full if tiled else layout.row_bytes * (layout.height - layout.down * (rows - 1))
+        counts = [full if (i + 1) % rows else short for i in range(n)]
+    else:
+        # No strip takes more, and hostile ones could all claim the rest of the file.
+        most = 2 * full + 4096
+        if len(counts) < n:
+            counts = [len(page.data) - offset for offset in offsets]
+        counts = [min(count, most) for count in counts]
     if any(offset + count > len(page.data) for offset, count in zip(offsets, counts, strict=True)):
         raise EOFError
     return offsets, counts
@@ -620,7 +654,7 @@ def _load(
     fields[offsets_tag] = 4, struct.pack(f"{order}{len(offsets)}I", *offsets)
     entries, values = b"", b""
     for tag, (kind, value) in sorted(fields.items()):
-        count = len(value) // np.dtype(_TYPES[kind]).itemsize
+        count = len(value) // _size_of(kind)
         if len(value) > 4:
             place = struct.pack(order + "I", heap + len(values))
             values += value
