@@ -14,6 +14,7 @@ import ctypes
 import io
 import math
 import struct
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -72,9 +73,9 @@ _TYPES = {
     11: "f4", 12: "f8", 13: "u4", 16: "u8", 17: "i8", 18: "u8",
 }  # fmt: skip
 
-_NONE = 1
+_NONE, _DEFLATE = 1, 8
 # Compressions of bytes, which keep every layout of samples.
-_OF_BYTES = {_NONE, 5, 8, 32946, 32773, 34925, 50000}
+_OF_BYTES = {_NONE, 5, _DEFLATE, 32946, 32773, 34925, 50000}
 _WITH_PREDICTOR = _OF_BYTES - {_NONE, 32773}
 _FAX = {2, 3, 4, 32771}
 _OLD_JPEG, _JPEG = 6, 7
@@ -627,6 +628,10 @@ def _frame_of_pillow(page: _Directory, layout: _Layout) -> Frame:
     for tag in _CARRIED:
         if tag in page.fields:
             fields[tag] = page.fields[tag][0], page.raw(tag)
+    if page.number(_PHOTOMETRIC, 0) == _YCBCR and page.number(_COMPRESSION, _NONE) == _NONE:
+        # Pillow asks libtiff, which knows subsampled chroma, about compressed strips alone.
+        parts = [zlib.compress(part, 0) for part in parts]
+        fields[_COMPRESSION] = 3, struct.pack(page.order + "H", _DEFLATE)
     return frame_of_image(_load(fields, parts, page.order, tiled=tiled))
 
 

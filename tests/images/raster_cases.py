@@ -126,6 +126,7 @@ class Page(NamedTuple):
     tile: tuple[int, int] = (0, 0)  # rows and columns; 0, 0 for strips
     rows_per_strip: int = 20
     fill_order: int = 1
+    stored: tuple[bytes, ...] = ()  # strips, where they are not made from the values
     tags: dict[int, tuple[int, Sequence[int]]] = {}  # noqa: RUF012 - never changed
 
 
@@ -182,6 +183,8 @@ def _tags(
 
 def _segments(page: Page, order: str) -> list[bytes]:
     """The compressed strips or tiles."""
+    if page.stored:
+        return list(page.stored)
     values = page.values if page.values.ndim == 3 else page.values[..., None]
     planes = np.split(values, values.shape[2], axis=2) if page.planar else [values]
     down, across = page.tile if page.tile != (0, 0) else (page.rows_per_strip, values.shape[1])
@@ -468,15 +471,65 @@ def png_cases() -> dict[str, Case]:
     return cases
 
 
+def _subsampled() -> Case:
+    """A YCbCr TIFF whose chroma are halved: four Y, a Cb and a Cr for each 2 x 2 pixels."""
+    image = Image.fromarray(COLOUR).convert("YCbCr")
+    y, *chroma = (np.asarray(band) for band in image.split())
+    chroma = [band[::2, ::2] for band in chroma]
+    blocks = y.reshape(48, 2, 60, 2).transpose(0, 2, 1, 3).reshape(48, 60, 4)
+    stored = np.dstack([blocks, *chroma]).tobytes()
+    bands = [y, *(band.repeat(2, axis=0).repeat(2, axis=1) for band in chroma)]
+    expected = Image.merge("YCbCr", [Image.fromarray(band) for band in bands]).convert("RGB")
+    page = Page(COLOUR, 6, rows_per_strip=96, stored=(stored,), tags={530: (3, [2, 2])})
+    return Case(tiff(page), np.asarray(expected))
+
+
+def _animated() -> Case:
+    """An animation of 16-bit colours, of which Pillow composes the high bytes."""
+    frame = png(DEEP_COLOUR * 16)
+    header, _, end = frame[:33], frame[33:-12], frame[-12:]
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        checksum = struct.pack(">I", zlib.crc32(kind + body))
+        return struct.pack(">I", len(body)) + kind + body + checksum
+
+    pixels = frame[41:-16]  # of the only IDAT, without its length, kind and checksum
+    control = [struct.pack(">IIIIIHHBB", n, 120, 96, 0, 0, 1, 10, 0, 0) for n in (0, 1)]
+    parts = [
+        chunk(b"acTL", struct.pack(">II", 2, 0)),
+        chunk(b"fcTL", control[0]),
+        chunk(b"IDAT", pixels),
+        chunk(b"fcTL", control[1]),
+        chunk(b"fdAT", struct.pack(">I", 2) + pixels),
+    ]
+    return Case(header + b"".join(parts) + end, stretched(DEEP_COLOUR))
+
+
 def other_cases() -> dict[str, Case]:
-    """Formats that Pillow writes."""
+    """Formats that Pillow writes, and what it alone reads of TIFF."""
     rgba = Image.fromarray(with_alpha(COLOUR, GREY * 0))
     half = Image.fromarray(with_alpha(COLOUR, HALF))
     on_black = COLOUR * (HALF[..., None] > 0)
     jpeg = saved(GREY, "JPEG", quality=95)
     ignored = ("alpha_ignored",)
     lossless = {"irreversible": False}
+    bits = GREY > 90
+    cmyk = Image.fromarray(COLOUR).convert("CMYK")
+    lab = Image.fromarray(COLOUR).convert("LAB")
+    stream = saved(COLOUR, "JPEG", quality=95, subsampling=0)
+    old = Page(COLOUR, 6, compression=6, stored=(stream,))
     return {
+        "TIFF, JPEG, grey": Case(saved(GREY, "TIFF", compression="jpeg", quality=95), GREY),
+        "TIFF, JPEG, RGB": Case(saved(COLOUR, "TIFF", compression="jpeg", quality=95), COLOUR),
+        "TIFF, old-style JPEG": Case(tiff(old._replace(tags={513: (4, [8])})), COLOUR),
+        "TIFF, fax": Case(saved(bits, "TIFF", compression="group4"), bits * np.uint8(255)),
+        "TIFF, CMYK": Case(saved(cmyk, "TIFF"), np.asarray(cmyk.convert("RGB"))),
+        "TIFF, CMYK, LZW": Case(
+            saved(cmyk, "TIFF", compression="tiff_lzw"), np.asarray(cmyk.convert("RGB"))
+        ),
+        "TIFF, CIELab": Case(saved(lab, "TIFF"), COLOUR),
+        "TIFF, YCbCr, subsampled": _subsampled(),
+        "animated PNG of 16 bits": _animated(),
         "AVIF, grey": Case(saved(GREY, "AVIF", quality=95), GREY),
         "AVIF, RGB": Case(saved(COLOUR, "AVIF", quality=95, subsampling="4:4:4"), COLOUR),
         "AVIF, alpha 0": Case(
