@@ -111,7 +111,7 @@ def with_alpha(values: Array, alpha: Array) -> Array:
 # TIFF
 
 NONE, LZW, DEFLATE, PACKBITS, ZSTD, LZMA = 1, 5, 8, 32773, 50000, 34925
-_COMPRESSORS = {LZW: "tiff_lzw", PACKBITS: "packbits", ZSTD: "zstd", LZMA: "lzma"}
+_COMPRESSORS = {LZW: "tiff_lzw", PACKBITS: "packbits", LZMA: "lzma"}
 
 
 class Page(NamedTuple):
@@ -219,6 +219,11 @@ def _segment(page: Page, part: Array, order: str) -> bytes:
     stored = np.ascontiguousarray(stored).reshape(rows, -1).view(np.uint8)
     if page.compression == DEFLATE:
         compressed = zlib.compress(stored.tobytes())
+    elif page.compression == ZSTD:
+        # A frame (RFC 8878, 3.1.1) of one raw block, with its size in 4 bytes.
+        size = stored.size
+        header = b"\x28\xb5\x2f\xfd" + struct.pack("<BI", 0xA0, size)
+        compressed = header + struct.pack("<I", 1 | size << 3)[:3] + stored.tobytes()
     elif page.compression in _COMPRESSORS:
         compressed = _with_libtiff(stored, _COMPRESSORS[page.compression])
     else:
@@ -240,7 +245,7 @@ def _differences(values: Array) -> Array:
 
 def _with_libtiff(stored: Array, compression: str) -> bytes:
     """Compressed bytes [rows, bytes of a row], of which Pillow's libtiff makes one strip."""
-    options = {"compression": compression, "tiffinfo": {278: len(stored)}}
+    options = {"compression": compression, "strip_size": stored.size}
     data = saved(np.ascontiguousarray(stored), "TIFF", **options)
     (offset,) = struct.unpack_from("<I", data, 4)
     (count,) = struct.unpack_from("<H", data, offset)

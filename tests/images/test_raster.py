@@ -10,6 +10,7 @@ import zlib
 from typing import Any
 
 import numpy as np
+import PIL
 import pytest
 from PIL import Image
 
@@ -49,6 +50,8 @@ def check(case: Case, levels: float) -> None:
 
 @pytest.mark.parametrize("name", EXACT)
 def test_picture_of_the_stored_values(name: str) -> None:
+    if "zstd" in name and PIL.__version__ < "12":
+        pytest.skip("the libtiff of Pillow 11 has no Zstandard")
     check(EXACT[name], levels=0.5)
 
 
