@@ -32,6 +32,7 @@ from index.distribution import pip_install
 
 # A megabyte of gzip can inflate to a gigabyte. CT of 1,000 slices has half of this.
 _MAX_BYTES = 1 << 29
+_SAMPLE = 1 << 20
 _HEADER = 540 + 4  # bytes of the longer header, NIfTI-2, and of its flag of extensions
 _HINT = "Convert it to NIfTI-1 of integers or floats (.nii.gz), or leave it out."
 
@@ -81,6 +82,9 @@ class NiftiReader:
         volume = stored.reshape(shape, order="F").transpose([axis for axis, _ in axes])
         self._volume = volume[tuple(slice(None, None, sign) for _, sign in axes)]
         self._is_inverted, self._window = _display(header)
+        self._notes: tuple[Note, ...] = ()
+        if self._window is not None and _loses(self._window, self._volume):
+            self._window, self._notes = None, ("window_ignored",)
 
     def read(self, indices: Sequence[int]) -> Iterator[Frame]:
         check_total(self.pixels * len(indices), len(indices))
@@ -92,14 +96,10 @@ class NiftiReader:
         if self._dtype.names:
             colours = np.stack([stored[name] for name in "RGB"], axis=-1)
             return frame_of(colours, stored["A"] if "A" in self._dtype.names else None)
-        notes: tuple[Note, ...] = ()
         if self._window is not None:
-            grey = _windowed(stored, *self._window)
-            if not is_washed_out(grey, stored):
-                return Frame(Image.fromarray(grey))
-            notes = ("window_ignored",)
+            return Frame(Image.fromarray(_windowed(stored, *self._window)))
         grey = stretch(stored)
-        return Frame(Image.fromarray(255 - grey if self._is_inverted else grey), notes)
+        return Frame(Image.fromarray(255 - grey if self._is_inverted else grey), self._notes)
 
 
 def _header(head: bytes) -> Any:
@@ -171,6 +171,16 @@ def _windowed(stored: NDArray[Any], low: float, high: float) -> NDArray[np.uint8
         return to_uint8(np.nan_to_num((part.astype(np.float64) - low) * (255 / (high - low))))
 
     return map_values(scale, stored)
+
+
+def _loses(window: tuple[float, float], volume: NDArray[Any]) -> bool:
+    """Whether a window leaves no picture of a volume, by some of its values.
+
+    Of all slices, since those at either end may well have no contrast of their own.
+    """
+    step = math.ceil((volume.size / _SAMPLE) ** (1 / 3))
+    few = np.ascontiguousarray(volume[::step, ::step, ::step])
+    return is_washed_out(_windowed(few, *window), few)
 
 
 def _inflated(data: bytes, size: int) -> bytes:

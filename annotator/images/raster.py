@@ -140,7 +140,7 @@ class RasterReader:
             image.load()
             frame = frame_of_image(image if self.n_frames == 1 else image.copy())
             if self._is_deep and not image.mode.startswith("I"):
-                # Pillow left the high bytes alone, of which files may use a few levels only.
+                # Pillow gives the high bytes alone, of which a file may use a few levels.
                 frame = Frame(Image.fromarray(stretch(np.asarray(frame.picture))), frame.notes)
         return Frame(upright(frame.picture, _orientation(image)), frame.notes)
 

@@ -19,7 +19,7 @@ from annotator.images.pixels import (
 )
 
 # Rows are taken this many pixels at a time, so that what is made of them stays small.
-_STRIPE = 1 << 20
+_STRIPE = 1 << 18
 # Whether alpha leaves a picture is told from about this many of its pixels.
 _SAMPLE_SIDE = 512
 _SAMPLE = _SAMPLE_SIDE**2
@@ -51,7 +51,7 @@ def frame_of(
 
 
 def frame_of_image(image: Image.Image) -> Frame:
-    """Bring a loaded image in any of Pillow's modes to mode "L" or "RGB".
+    """Bring a loaded image in any of Pillow's modes to 8 bits.
 
     The result may share the memory of `image`, but holds no file.
     """

@@ -704,6 +704,10 @@ def nifti_cases() -> dict[str, Case]:
         "window and slope": Case(
             nifti(volume, affine=RAS, slope=0.5, intercept=500, window=(100, 600)), windowed
         ),
+        "window of a volume, slice of low contrast": Case(
+            nifti(volume_of([GREY, GREY, GREY // 20, GREY]), affine=RAS, window=(0, 200)),
+            (GREY // 20 * (255 / 200)).round().astype(np.uint8),
+        ),
         "window above the values": Case(
             nifti(volume, affine=RAS, window=(9000, 9999)), grey, ("window_ignored",)
         ),
