@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from annotator.errors import AnnotatorError, FormatError
-from annotator.images.ref import ImageRef
-from annotator.images.sources import find_images, parquet_concepts
+from annotator.images.ref import ImageRef, natural_key, printable
+from annotator.images.sources import FoundImages, IdFrom, find_images, parquet_concepts
 from annotator.tables.formats import (
     read_captions,
     read_column,
@@ -20,6 +20,7 @@ from annotator.tables.formats import (
     select_side,
     split_cuis,
 )
+from annotator.tables.ids import by_image
 from annotator.tables.table import is_cui
 
 OnMismatch = Literal["skip", "fail"]
@@ -31,7 +32,8 @@ class Collection:
     """Images with their concepts, matched by id.
 
     Attributes:
-        images: Images sorted by id, all with an entry in `concepts`.
+        images: Images in the natural order of their ids, all with an entry in `concepts`. Those
+            that cannot be read, and may be or hold images, have an empty one.
         concepts: CUIs by image id.
         names: Name by CUI, where known.
         captions: Caption by image id, where given.
@@ -41,6 +43,7 @@ class Collection:
         without_concepts: Images without an entry in the concepts file; left out.
         duplicates: Paths of images with the same id; the first of each is used.
         ignored: Files that are not images.
+        notes: What else is to be said of images and ids, one line each.
     """
 
     images: Sequence[ImageRef]
@@ -52,6 +55,7 @@ class Collection:
     without_concepts: Sequence[str]
     duplicates: Mapping[str, Sequence[str]]
     ignored: Sequence[str]
+    notes: Sequence[str] = ()
 
     def report(self) -> list[str]:
         """Describe each kind of mismatch in one line, with a count and examples."""
@@ -59,13 +63,11 @@ class Collection:
         for what, where in (
             ("ids of the concepts file have no image and are left out", self.without_image),
             ("images are not in the concepts file and are left out", self.without_concepts),
-            ("ids belong to several images; the first is used", list(self.duplicates)),
-            ("files are not images and are ignored", self.ignored),
         ):
             if where:
                 more = ", …" if len(where) > 3 else ""
-                lines.append(f"{len(where)} {what}: {', '.join(where[:3])}{more}")
-        return lines
+                lines.append(f"{len(where)} {what}: {', '.join(map(printable, where[:3]))}{more}")
+        return [*lines, *self.notes]
 
 
 def read_collection(
@@ -79,8 +81,10 @@ def read_collection(
     only: str | None = None,
     on_mismatch: OnMismatch = "skip",
     on_duplicate: OnDuplicate = "fail",
+    id_from: IdFrom = "auto",
+    where: Mapping[str, Sequence[str]] | None = None,
 ) -> Collection:
-    """Find the images, read the tables, and match them by id.
+    """Find the images, read the tables, and match them by id (see `annotator.tables.ids`).
 
     Args:
         images: A folder, a glob, a list file or Parquet files; see `find_images`.
@@ -88,53 +92,98 @@ def read_collection(
             contain their concepts.
         names: Table of concept names by CUI.
         captions: Table of captions by id.
-        groups: "FILE" or "FILE:COLUMN" with the patient or study of each image.
+        groups: "FILE" or "FILE:COLUMN" with the patient or study of each image, or
+            "dicom:KEYWORD" to read it from the headers of DICOM files, such as "dicom:PatientID".
         split: "FILE" or "FILE:COLUMN" with the subset (side) of each image.
         only: Side to keep, such as "train".
         on_mismatch: "skip" leaves out ids without an image and images without an id (see
             `Collection.report`); "fail" raises.
         on_duplicate: "fail" raises if images have the same id; "first" uses the first path.
+        id_from: What the ids of images are; see `find_images`.
+        where: Values of DICOM attributes that images must have; see `find_images`.
 
     Raises:
         AnnotatorError: A file is missing or malformed, nothing matches, or as the options say.
     """
-    found = find_images(images, on_duplicate=on_duplicate)
+    keyword = dicom_keyword(groups)
+    found = find_images(
+        images, on_duplicate=on_duplicate, id_from=id_from, where=where, group_by=keyword
+    )
+    image_ids = [ref.id for ref in found.images]
+    notes = found.report()
+    captions_by_id: dict[str, str] = {}
     if concepts is None:
         concepts_by_id, captions_by_id = parquet_tables(images)
     else:
-        concepts_by_id, captions_by_id = read_concepts(concepts), {}
+        concepts_by_id = by_image(read_concepts(concepts), image_ids, concepts, notes)
     if captions is not None:
-        captions_by_id = read_captions(captions)
+        captions_by_id = by_image(read_captions(captions), image_ids, captions, notes)
     known = concepts_by_id.keys()
-    kept = select_side(known, split, only)
-    with_image = {ref.id for ref in found.images}
+    kept = select_side(known, split, only, notes)
+    with_image = set(image_ids)
     without_image = [id_ for id_ in known if id_ in kept and id_ not in with_image]
     without_concepts = [ref.where for ref in found.images if ref.id not in known]
     matched = [ref for ref in found.images if ref.id in kept]
     if not matched:
-        raise AnnotatorError(
-            f"None of the {len(found.images)} images matches one of the {len(kept)} ids"
-            f"{f' of {only}' if only else ''} in {concepts or images}.",
-            f"Image ids are file names without extension, such as {found.images[0].id!r}; "
-            f"the table has ids such as {next(iter(known), '')!r}.",
-        )
+        table = f"{f'{only} in ' if only else ''}{concepts or images}"
+        raise nothing_matches(found, kept, table, found.notes)
     if on_mismatch == "fail" and (without_image or without_concepts):
         raise AnnotatorError(
             f"{len(without_image)} ids have no image ({', '.join(without_image[:3])}), "
             f"{len(without_concepts)} images have no id ({', '.join(without_concepts[:3])}).",
             "Use --on-mismatch skip to leave them out.",
         )
+    matched += found.unreadable
     return Collection(
         images=matched,
-        concepts={ref.id: concepts_by_id[ref.id] for ref in matched},
+        concepts={ref.id: concepts_by_id.get(ref.id, ()) for ref in matched},
         names=read_names(names) if names is not None else {},
         captions=captions_by_id,
-        groups=read_column(groups) if groups is not None else {},
+        groups=read_groups(groups, found, notes),
         without_image=without_image,
         without_concepts=without_concepts,
         duplicates=found.duplicates,
         ignored=found.ignored,
+        notes=notes,
     )
+
+
+def nothing_matches(
+    found: FoundImages, ids: Iterable[str], table: str, notes: Sequence[str] = ()
+) -> AnnotatorError:
+    """The error that no image matches one of the ids of a table, with examples of both.
+
+    Args:
+        found: The images.
+        ids: Ids of the table.
+        table: The table, for the message.
+        notes: What is to be said of the images' ids.
+    """
+    given = sorted(ids, key=natural_key)
+    return AnnotatorError(
+        f"None of the {len(found.images)} images matches one of the {len(given)} ids of {table}.",
+        f"Image ids are such as {found.images[0].id!r}; the table has ids such as "
+        f"{given[0] if given else ''!r}. {' '.join(notes)}".rstrip(),
+    )
+
+
+def dicom_keyword(groups: str | None) -> str | None:
+    """The keyword in "dicom:KEYWORD"; None for a table."""
+    prefix = "dicom:"
+    return groups.removeprefix(prefix) if groups and groups.startswith(prefix) else None
+
+
+def read_groups(groups: str | None, found: FoundImages, notes: list[str]) -> dict[str, str]:
+    """The group of each image, from a table or from the headers that `find_images` has read.
+
+    Args:
+        groups: As for `read_collection`.
+        found: Images, found with ``group_by=dicom_keyword(groups)``.
+        notes: Gets a line where ids of the table differ from the images'.
+    """
+    if groups is None or dicom_keyword(groups) is not None:
+        return found.groups
+    return by_image(read_column(groups), (ref.id for ref in found.images), groups, notes)
 
 
 def parquet_tables(

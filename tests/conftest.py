@@ -114,6 +114,64 @@ def clip_embedder(tmp_path_factory: pytest.TempPathFactory) -> Embedder:
 
 
 @pytest.fixture(scope="session")
+def write_dicom() -> Callable[..., str]:
+    """Writes a small DICOM file; returns its SOPInstanceUID."""
+    return _write_dicom
+
+
+def _write_dicom(
+    path: Path, *, seed: int | None = 0, syntax: str = "", **attributes: object
+) -> str:
+    """Write 32 x 32 random pixels, or none without a `seed`; attributes are set, or left out."""
+    from pydicom import dcmwrite
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import BasicTextSRStorage, CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+    ds = Dataset()
+    ds.SOPClassUID = BasicTextSRStorage if seed is None else CTImageStorage
+    ds.SOPInstanceUID = generate_uid(entropy_srcs=[str(path)])
+    ds.Modality = "SR" if seed is None else "CT"
+    if seed is not None:
+        ds.Rows = ds.Columns = 32
+        ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
+        ds.BitsAllocated = ds.BitsStored = 8
+        ds.HighBit, ds.PixelRepresentation = 7, 0
+        ds.PixelData = np.random.default_rng(seed).integers(0, 256, 1024, np.uint8).tobytes()
+        ds["PixelData"].VR = "OB"
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = syntax or ExplicitVRLittleEndian
+    ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID
+    ds.file_meta.MediaStorageSOPInstanceUID = uid = str(ds.SOPInstanceUID)
+    for keyword, value in attributes.items():
+        if value is None:
+            delattr(ds, keyword)
+        else:
+            setattr(ds, keyword, value)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    dcmwrite(path, ds, enforce_file_format=True)
+    return uid
+
+
+@pytest.fixture
+def dicom_tree(tmp_path: Path) -> Path:
+    """Two patients of two studies of two series, each one `IM000001`, with a DICOMDIR and an SR."""
+    from pydicom.uid import MediaStorageDirectoryStorage
+
+    folder = tmp_path / "disk"
+    for i in range(8):
+        patient, study, series = i // 4, i // 2 % 2, i % 2
+        _write_dicom(
+            folder / f"P{patient}" / f"S{study}" / f"R{series}" / "IM000001",
+            seed=i,
+            PatientID=f"secret-{patient}",
+            Modality=("DX", "CR")[series],
+        )
+    _write_dicom(folder / "P0" / "S0" / "R2" / "IM000001", seed=None, PatientID="secret-0")
+    _write_dicom(folder / "DICOMDIR", seed=None, SOPClassUID=MediaStorageDirectoryStorage)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def draw_pattern() -> Callable[[Path, int, int], None]:
     return _draw_pattern
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from pathlib import Path
 
+import pydicom
 import pytest
 from PIL import Image
 
@@ -72,7 +74,10 @@ def test_two_images_with_one_id(images: Path, concepts: Path) -> None:
     collection = read_collection(images, concepts, on_duplicate="first")
     assert list(collection.duplicates) == ["a"]
     assert collection.images[0].read() == png(1)
-    assert "1 ids belong to several images; the first is used: a" in collection.report()
+    assert collection.report()[-1] == (
+        "1 images are left out, since the first with the same id is used: "
+        f"{images / 'more' / 'a.png'}"
+    )
 
 
 def test_names_captions_and_groups(images: Path, concepts: Path, tmp_path: Path) -> None:
@@ -98,10 +103,87 @@ def test_one_side_of_a_split(images: Path, concepts: Path, tmp_path: Path) -> No
 
 
 def test_nothing_that_matches_shows_both_kinds_of_ids(images: Path, tmp_path: Path) -> None:
-    path = table(tmp_path, "c.csv", "ID,CUIs\na.png,C1\nb.png,C1\n")
+    path = table(tmp_path, "c.csv", "ID,CUIs\na_10,C1\na_9,C1\n")
     with pytest.raises(AnnotatorError, match="None of the 4 images matches one of the 2 ids") as e:
         read_collection(images, path)
-    assert "'a'" in e.value.hint and "'a.png'" in e.value.hint
+    assert "'a'" in e.value.hint and "'a_9'" in e.value.hint
+
+
+def test_tables_that_name_files(images: Path, tmp_path: Path) -> None:
+    concepts = table(tmp_path, "c.csv", "ID,CUIs\nb.PNG,C1\na,C2\nx/c.png,C3\nlost.png,C4\n")
+    split = table(tmp_path, "s.csv", "path,side\na.png,train\nc,train\n")
+    collection = read_collection(
+        images,
+        concepts,
+        captions=table(tmp_path, "t.csv", "ID,Caption\nimages/a.png,of a\n"),
+        groups=str(table(tmp_path, "g.csv", "ID,patient\n/data/a.png,p1\nc.jpg,p2\nb,p3\n")),
+        split=str(split),
+        only="train",
+    )
+    assert collection.concepts == {"a": ("C2",), "c": ("C3",)}
+    assert collection.captions == {"a": "of a"}
+    assert collection.groups == {"a": "p1", "b": "p3", "c": "p2"}
+    assert collection.without_image == []  # the lost one is on no side
+    matched = "file names, paths or in another Unicode form; matched as such, for example"
+    for line in (
+        f"2 ids of {concepts} are {matched} 'b.PNG' -> 'b'",
+        f"1 ids of {tmp_path / 't.csv'} are {matched} 'images/a.png' -> 'a'",
+        f"2 ids of {tmp_path / 'g.csv'} are {matched} '/data/a.png' -> 'a'",
+        f"1 ids of {split} are {matched} 'a.png' -> 'a'",
+    ):
+        assert collection.report().count(line) == 1
+
+
+def test_names_in_another_unicode_form(tmp_path: Path) -> None:
+    (tmp_path / "cafe\u0301.png").write_bytes(png())  # as macOS spells it
+    path = table(tmp_path, "c.csv", "ID,CUIs\ncaf\u00e9,C1\n")
+    assert read_collection(tmp_path, path).concepts == {"cafe\u0301": ("C1",)}
+
+
+def test_a_table_of_which_nothing_matches_is_said(images: Path, concepts: Path) -> None:
+    path = table(images.parent, "groups.csv", "ID;patient\na;p1\nb;p2\n")
+    with pytest.raises(FormatError, match="only one column"):
+        read_collection(images, concepts, groups=str(path))
+    path = table(images.parent, "groups.csv", "ID,patient\ni1,p1\ni2,p2\n")
+    said = read_collection(images, concepts, groups=str(path)).report()
+    assert f"None of the 2 ids of {path} is that of an image, such as 'i1'" in said
+
+
+def test_groups_and_selection_by_dicom_headers(
+    dicom_tree: Path, write_dicom: Callable[..., str], tmp_path: Path
+) -> None:
+    uids = [pydicom.dcmread(path).SOPInstanceUID for path in dicom_tree.glob("P?/S?/R?/IM*")]
+    path = table(tmp_path, "c.csv", "ID,CUIs\n" + "".join(f"{uid},C1\n" for uid in uids))
+    collection = read_collection(
+        dicom_tree, path, groups="dicom:PatientID", where={"Modality": ["DX"]}
+    )
+    assert sorted(collection.groups.values()) == ["secret-0"] * 2 + ["secret-1"] * 2
+    assert set(collection.groups) == {ref.id for ref in collection.images}
+
+
+def test_nothing_matches_uids(dicom_tree: Path, tmp_path: Path) -> None:
+    path = table(tmp_path, "c.csv", "ID,CUIs\nP0/S0/R0/IM000001,C1\n")
+    with pytest.raises(AnnotatorError, match="None of the 8 images matches") as caught:
+        read_collection(dicom_tree, path)
+    assert "SOPInstanceUIDs" in caught.value.hint and "--id name, path" in caught.value.hint
+    by_path = read_collection(dicom_tree, path, id_from="path")
+    assert list(by_path.concepts) == ["P0/S0/R0/IM000001"]
+
+
+def test_what_cannot_be_read_is_kept_to_be_reported(images: Path, concepts: Path) -> None:
+    (images / "patient").symlink_to(images / "unmounted")
+    (images / "lost.png").symlink_to(images / "gone.png")
+    (images / "lo\nst.png").write_bytes(png())
+    table(concepts.parent, "concepts.csv", 'ID,CUIs\na,C1\n"lo\nst",C1\nlost,C1\n')
+    collection = read_collection(images, concepts)
+    wheres = [ref.where for ref in collection.images]
+    assert wheres == [
+        f"{images}/{name}" for name in ("a.png", "lo\\nst.png", "lost.png", "patient")
+    ]
+    assert collection.concepts[collection.images[-1].id] == ()
+    for ref in collection.images[1:]:
+        with pytest.raises(ImageError):
+            ref.read()
 
 
 def test_a_folder_without_concepts_asks_for_them(images: Path) -> None:

@@ -12,8 +12,10 @@ from annotator.cli.console import write_result
 from annotator.cli.image_report import ImageReport
 from annotator.cli.inference import InferenceOptions, annotate_images, inference_options
 from annotator.cli.options import (
+    GROUPS_METAVAR,
     SelectionOptions,
     VotingOptions,
+    for_a_run,
     index_option,
     output_option,
     selection_options,
@@ -44,6 +46,13 @@ if TYPE_CHECKING:
     is_flag=True,
     help="With --format jsonl: include the neighbours and their votes.",
 )
+@option(
+    "Output",
+    "--groups",
+    metavar=GROUPS_METAVAR,
+    help="With --format jsonl: include the patient or study of each image, from a table or an "
+    "attribute of DICOM files, such as dicom:PatientID.",
+)
 @output_option
 @selection_options
 @inference_options
@@ -54,6 +63,7 @@ def annotate_command(
     year: str,
     zipped: bool,
     explain: bool,
+    groups: str | None,
     output: Path | None,
     selection: SelectionOptions,
     inference: InferenceOptions,
@@ -61,27 +71,30 @@ def annotate_command(
 ) -> int:
     """Annotate IMAGES (folder, file, glob, list file, Parquet) and print the run.
 
-    Rows are sorted by id, or in the order of --ids. An image that cannot be used, or is blank, gets
-    a row without CUIs, its reason goes to stderr, and the exit code is 3. Files of a kind without
-    an image, such as DICOM structured reports, are skipped.
+    Rows are in the natural order of ids (test_2 before test_10), or in the order of --ids. An image
+    that cannot be used, or is blank, gets a row without CUIs, its reason goes to stderr, and the
+    exit code is 3. Files of a kind without an image, such as DICOM structured reports, are skipped.
 
     \b
     annotator annotate test/ > run.csv
     annotator annotate test/ --ids test_ids.csv --zip > submission.zip
     annotator annotate scan.dcm --format jsonl --explain
+    annotator annotate study/ --where Modality=DX,CR --groups dicom:PatientID --format jsonl
     """
     from annotator.indexing.metadata import IndexMetadata
-    from annotator.tables.run import render_run, zip_run
+    from annotator.tables.run import id_fault, render_run, zip_run
 
     is_run = year != "jsonl"
     if explain and is_run:
         raise click.UsageError("--explain requires --format jsonl.")
+    if groups is not None and is_run:
+        raise click.UsageError("--groups requires --format jsonl: a run has no groups.")
     if zipped and not is_run:
         raise click.UsageError("--zip requires a submission format.")
     inference.make_runner()  # fail early
-    refs = selection.find(images)
+    refs, group_of = selection.find_grouped(images, groups)
     if is_run:
-        render_run(((ref.id, ()) for ref in refs), year)  # reject bad ids early
+        refs = for_a_run(refs)
     stored = place.open(whole=inference.verify, device=inference.device)
     rows: list[tuple[str, tuple[str, ...]]] = []
     lines: list[str] = []
@@ -96,11 +109,13 @@ def annotate_command(
         with_neighbors=explain,
         keep_all=selection.ids_file is not None,
     ):
-        if is_run:
-            rows.append((annotation.image_id, annotation.cuis))
-        else:
+        if not is_run:
             record = annotation.to_dict(stored.names, explain=explain)
+            if groups is not None:
+                record["group"] = group_of.get(annotation.image_id, "")
             lines.append(json.dumps(record, ensure_ascii=False) + "\n")
+        elif not id_fault(annotation.image_id):
+            rows.append((annotation.image_id, annotation.cuis))
     text = render_run(rows, year) if is_run else "".join(lines)
     write_result(zip_run(text) if zipped else text, output)
     report.say(inference.report)

@@ -14,12 +14,12 @@ from annotator.cli.console import EXIT_PROBLEM, say, write_result
 from annotator.cli.image_report import ImageReport
 from annotator.cli.inference import EmbeddingOptions, embedding_options
 from annotator.cli.options import (
+    FindingOptions,
     LocationType,
     file_path,
-    find_images_of,
+    finding_options,
     groups_option,
     names_option,
-    on_duplicate_option,
     split_option,
 )
 from annotator.cli.sections import Command, option
@@ -27,8 +27,8 @@ from annotator.errors import AnnotatorError
 
 if TYPE_CHECKING:
     from annotator.audit.inputs import AuditLabels, AuditLoader, ReferenceIndex
-    from annotator.collection import OnDuplicate
     from annotator.images.ref import ImageRef
+    from annotator.images.sources import FoundImages
     from index.protocols import IndexLocation
 
 _FAIL_ON = "exact,leak,straddle,copy"
@@ -40,7 +40,7 @@ _FAIL_ON = "exact,leak,straddle,copy"
 @split_option
 @groups_option
 @names_option
-@on_duplicate_option
+@finding_options
 @option(
     "Index",
     "--index",
@@ -101,7 +101,7 @@ def audit_command(
     split: str | None,
     groups: str | None,
     names: Path | None,
-    on_duplicate: OnDuplicate,
+    finding: FindingOptions,
     place: IndexLocation | None,
     embedder: str,
     against: str | None,
@@ -131,17 +131,18 @@ def audit_command(
         raise click.UsageError(f"--fail-on: no kind {', '.join(unknown)} ({', '.join(KINDS)}).")
     if against and (concepts or split or groups or names):
         raise click.UsageError("--against takes only images: no CONCEPTS and no tables.")
-    refs = find_images_of(images, on_duplicate)
+    found = finding.find_images(images, groups)
+    refs = [*found.images, *found.unreadable]
     if against:
-        others, index = _others(against, place, on_duplicate)
+        others, index = _others(against, place, finding)
         loader = _loader(index, embedder, cache, embedding)
 
         from annotator.audit.run import trace_images
 
         result = trace_images(refs, others, loader, threshold=threshold)
     else:
-        labels = _labels(images, concepts, names, groups, split)
-        _say_unmatched(refs, labels)
+        labels = _labels(images, found, concepts, names, groups, split)
+        _say_unmatched(found.images, labels)
         index = _reference(place) if place else None
         loader = _loader(index, embedder, cache, embedding)
 
@@ -174,23 +175,36 @@ def audit_command(
 
 
 def _labels(
-    images: str, concepts: str | None, names: Path | None, groups: str | None, split: str | None
+    images: str,
+    found: FoundImages,
+    concepts: str | None,
+    names: Path | None,
+    groups: str | None,
+    split: str | None,
 ) -> AuditLabels:
-    """The contents of the tables."""
+    """The contents of the tables, by image id."""
     from annotator.audit.inputs import AuditLabels
-    from annotator.collection import parquet_tables
+    from annotator.collection import parquet_tables, read_groups
     from annotator.tables.formats import read_column, read_concepts, read_names
+    from annotator.tables.ids import by_image
 
+    ids = [ref.id for ref in found.images]
+    notes: list[str] = []
     if concepts is not None:
-        sets: Mapping[str, tuple[str, ...]] | None = read_concepts(concepts)
+        sets: Mapping[str, tuple[str, ...]] | None = by_image(
+            read_concepts(concepts), ids, concepts, notes
+        )
     else:
         sets = parquet_tables(images)[0] if images.endswith(".parquet") else None
-    return AuditLabels(
+    labels = AuditLabels(
         concepts=sets,
         names=read_names(names) if names else {},
-        groups=read_column(groups) if groups else {},
-        sides=read_column(split) if split else {},
+        groups=read_groups(groups, found, notes),
+        sides=by_image(read_column(split), ids, split, notes) if split else {},
     )
+    for note in notes:
+        say(note)
+    return labels
 
 
 def _say_unmatched(images: Sequence[ImageRef], labels: AuditLabels) -> None:
@@ -205,17 +219,17 @@ def _say_unmatched(images: Sequence[ImageRef], labels: AuditLabels) -> None:
 
 
 def _others(
-    against: str, place: IndexLocation | None, on_duplicate: OnDuplicate
+    against: str, place: IndexLocation | None, finding: FindingOptions
 ) -> tuple[Sequence[ImageRef] | ReferenceIndex, ReferenceIndex | None]:
     """The possible sources of images, and the index whose encoder and cache are used."""
     from annotator.audit.inputs import is_index
-    from annotator.images.sources import find_images
 
     if is_index(against):
         index = _reference(against)
         return index, index
     encoder = _reference(place) if place else None
-    return find_images(against, on_duplicate=on_duplicate).images, encoder
+    found = finding.find_images(against)
+    return [*found.images, *found.unreadable], encoder
 
 
 def _reference(where: str | IndexLocation) -> ReferenceIndex:

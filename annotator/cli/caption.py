@@ -13,6 +13,7 @@ from annotator.cli.inference import InferenceOptions, annotate_images, inference
 from annotator.cli.options import (
     SelectionOptions,
     VotingOptions,
+    for_a_run,
     index_option,
     output_option,
     selection_options,
@@ -72,11 +73,10 @@ def caption_command(
     from annotator.indexing.metadata import IndexMetadata
     from annotator.knn.caption import choose_caption
     from annotator.tables.captions import render_captions
-    from annotator.tables.run import zip_run
+    from annotator.tables.run import id_fault, zip_run
 
     inference.make_runner()  # fail early
-    refs = selection.find(images)
-    render_captions((ref.id, "") for ref in refs)  # reject bad ids early
+    refs = for_a_run(selection.find(images))
     stored = place.open(whole=inference.verify, device=inference.device)
     if "captions" not in stored.manifest.columns:
         raise AnnotatorError(
@@ -102,7 +102,8 @@ def caption_command(
         choice = choose_caption(captions, weights, method)
         if choice is None and annotation.error is None:
             without.append(annotation.image_id)
-        rows.append((annotation.image_id, captions[choice.position] if choice else ""))
+        if not id_fault(annotation.image_id):
+            rows.append((annotation.image_id, captions[choice.position] if choice else ""))
     text = render_captions(rows)
     write_result(zip_run(text) if zipped else text, output)
     report.say(inference.report)

@@ -11,7 +11,7 @@ import click
 
 from annotator.cli.console import EXIT_OK, say, write_result
 from annotator.cli.image_report import ImageReport
-from annotator.cli.options import file_path, index_option
+from annotator.cli.options import FindingOptions, file_path, finding_options, index_option
 from annotator.errors import AnnotatorError, ImageError
 from index.progress import track
 
@@ -61,6 +61,7 @@ _NEIGHBORS_IN_FIGURE = 5
     help="Attribution method: exact for encoders with average pooling; patches (transformers) "
     "and occlusion (any encoder) are approximate.",
 )
+@finding_options
 @click.option("--embedder", metavar="NAME", help="Encoder, if its weights have moved.")
 @click.option(
     "--device",
@@ -77,6 +78,7 @@ def explain_command(
     heatmaps: Path | None,
     neighbors: int | None,
     method: Method,
+    finding: FindingOptions,
     embedder: str | None,
     device: Device,
 ) -> int:
@@ -93,7 +95,8 @@ def explain_command(
     """
     from annotator.images.sources import find_images
 
-    refs = find_images(images).images
+    found = finding.find_images(images)
+    refs = [*found.images, *found.unreadable]
     suffix = out.suffix.lower()
     if suffix in (*_PAGES, *_FIGURES) and len(refs) != 1:
         raise AnnotatorError(
@@ -102,7 +105,11 @@ def explain_command(
         )
     if suffix in _FIGURES and (heatmaps is not None or method != "auto"):
         raise click.UsageError(f"--heatmaps and --method require pages, not {out}.")
-    indexed = find_images(indexed_images).images if indexed_images else []
+    indexed = (
+        find_images(indexed_images, on_duplicate="first", id_from=finding.id_from).images
+        if indexed_images
+        else []
+    )
 
     from annotator.indexing.metadata import IndexMetadata
     from annotator.pipeline import Annotator

@@ -8,7 +8,7 @@ and collects their values in the dataclass, so that mypy checks every use.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from annotator.cli.sections import Decorator, option
 if TYPE_CHECKING:
     from annotator.collection import Collection, OnDuplicate, OnMismatch
     from annotator.images.ref import ImageRef
+    from annotator.images.sources import FoundImages, IdFrom
     from annotator.knn.voting import Decider, Kernel, Voting
     from index.protocols import IndexLocation
 
@@ -125,19 +126,14 @@ only_option = option(
 
 side_options = stacked(split_option, only_option)
 
+GROUPS_METAVAR = "FILE[:COLUMN]|dicom:KEYWORD"
+
 groups_option = option(
     "Input",
     "--groups",
-    metavar="FILE[:COLUMN]",
-    help="Table with the patient or study of each image.",
-)
-
-on_duplicate_option = option(
-    "Input",
-    "--on-duplicate",
-    type=click.Choice(["fail", "first"]),
-    default="fail",
-    help="Images with the same id: fail, or use the first.",
+    metavar=GROUPS_METAVAR,
+    help="Patient or study of each image: a table, or an attribute of DICOM files, such as "
+    "dicom:PatientID.",
 )
 
 device_option = option(
@@ -165,53 +161,191 @@ index_type_options = stacked(
 )
 
 
-def find_images_of(images: str, on_duplicate: OnDuplicate) -> list[ImageRef]:
-    """Find IMAGES (see `find_images`) and report ignored files on stderr."""
-    from annotator.images.sources import find_images
+class ConditionType(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.5
+    """Condition on a DICOM attribute: its keyword and the values of which it must have one."""
 
-    found = find_images(images, on_duplicate=on_duplicate)
-    if found.ignored:
-        say(f"Ignored {len(found.ignored)} files that are not images: {found.ignored[0]}, …")
-    return found.images
+    name = "condition"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, tuple[str, ...]]:
+        """Parse KEYWORD=VALUE,…."""
+        from annotator.errors import AnnotatorError
+        from annotator.images.dicom_headers import check_keyword
+
+        keyword, _, listed = value.partition("=")
+        values = tuple(text.strip() for text in listed.split(",") if text.strip())
+        if not values:
+            self.fail(f"{value!r} is not KEYWORD=VALUE, such as Modality=DX,CR.", param, ctx)
+        try:
+            check_keyword(keyword.strip())
+        except AnnotatorError as error:
+            self.fail(f"{error.message} {error.hint}", param, ctx)
+        return keyword.strip(), values
 
 
 @dataclass(frozen=True)
-class SelectionOptions:
+class FindingOptions:
+    """How IMAGES are found and identified."""
+
+    id_from: IdFrom
+    where: tuple[tuple[str, tuple[str, ...]], ...]
+    on_duplicate: OnDuplicate
+
+    @property
+    def conditions(self) -> dict[str, tuple[str, ...]]:
+        """Values by keyword that --where asks for; those of a repeated keyword all count."""
+        conditions: dict[str, tuple[str, ...]] = {}
+        for keyword, values in self.where:
+            conditions[keyword] = (*conditions.get(keyword, ()), *values)
+        return conditions
+
+    def find_images(self, images: str, groups: str | None = None) -> FoundImages:
+        """Find IMAGES, with the groups of "dicom:KEYWORD", and report what is left out on stderr.
+
+        Entries that cannot be read are among the images.
+        """
+        from annotator.collection import dicom_keyword
+        from annotator.images.sources import find_images
+
+        found = find_images(
+            images,
+            on_duplicate=self.on_duplicate,
+            id_from=self.id_from,
+            where=self.conditions,
+            group_by=dicom_keyword(groups),
+        )
+        for line in found.report():
+            say(line)
+        return found
+
+
+def _finding(id_flag: str = "--id") -> tuple[Decorator, ...]:
+    return (
+        option(
+            "Input",
+            id_flag,
+            "id_from",
+            type=click.Choice(["auto", "name", "path", "sop"]),
+            default="auto",
+            help="Image ids: file name, path below the folder, or SOPInstanceUID of DICOM files; "
+            "auto: name, but SOPInstanceUID if names repeat among DICOM files.",
+        ),
+        option(
+            "Input",
+            "--where",
+            type=ConditionType(),
+            multiple=True,
+            metavar="KEYWORD=VALUE,…",
+            help="Use only DICOM files with one of these values of an attribute, such as "
+            "Modality=DX,CR (repeatable: all must hold).",
+        ),
+        option(
+            "Input",
+            "--on-duplicate",
+            type=click.Choice(["fail", "first"]),
+            default="fail",
+            help="Images with the same id: fail, or use the first.",
+        ),
+    )
+
+
+finding_options = options_as("finding", FindingOptions, *_finding())
+
+
+@dataclass(frozen=True)
+class SelectionOptions(FindingOptions):
     """Selection of a subset of IMAGES."""
 
     ids_file: Path | None
     split: str | None
     only: str | None
-    on_duplicate: OnDuplicate
 
     def find(self, images: str) -> list[ImageRef]:
-        """Find the selected images, sorted by id or in the order of --ids."""
+        """Find the selected images, in the order of --ids or the natural order of their ids."""
+        return self.find_grouped(images, None)[0]
+
+    def find_grouped(
+        self, images: str, groups: str | None
+    ) -> tuple[list[ImageRef], dict[str, str]]:
+        """Find the selected images, as `find` does, and the group of each by its id.
+
+        With --ids the images have the ids of that file, of which those of the disk may differ (see
+        `annotator.tables.ids`).
+
+        Args:
+            images: IMAGES.
+            groups: As for `read_collection`.
+
+        Raises:
+            AnnotatorError: As `find_images`, or none of the ids has an image.
+        """
+        from annotator.collection import nothing_matches, read_groups
         from annotator.images.ref import in_order_of
         from annotator.tables.formats import read_ids, select_side
+        from annotator.tables.ids import match_ids
 
-        found = find_images_of(images, self.on_duplicate)
-        ids = [ref.id for ref in found] if self.ids_file is None else read_ids(self.ids_file)
-        side = select_side(ids, self.split, self.only)
-        return in_order_of([id_ for id_ in ids if id_ in side], found)
+        found = self.find_images(images, groups)
+        notes: list[str] = []
+        group_of = read_groups(groups, found, notes)
+        refs = found.images
+        if self.ids_file is not None:
+            ids = read_ids(self.ids_file)
+            match = match_ids(ids, [ref.id for ref in refs])
+            if not match.image_of:
+                raise nothing_matches(found, ids, str(self.ids_file))
+            notes += match.notes(self.ids_file)
+            by_id = {ref.id: ref for ref in refs}
+            image_of = match.image_of
+            refs = in_order_of(
+                ids, [replace(by_id[image], id=id_) for id_, image in image_of.items()]
+            )
+            group_of = {
+                id_: group_of[image] for id_, image in image_of.items() if image in group_of
+            }
+        side = select_side([ref.id for ref in refs], self.split, self.only, notes)
+        refs = [ref for ref in refs if ref.id in side]
+        for note in notes:
+            say(note)
+        return refs if self.ids_file is not None else [*refs, *found.unreadable], group_of
 
 
-selection_options = options_as(
-    "selection",
-    SelectionOptions,
-    option(
-        "Input",
-        "--ids",
-        "ids_file",
-        type=file_path(),
-        help="File of ids: use these images, in this order.",
-    ),
-    side_options,
-    on_duplicate_option,
-)
+def for_a_run(refs: Sequence[ImageRef]) -> list[ImageRef]:
+    """The images, of which those with ids that a run cannot hold are unusable.
+
+    The run has no rows for them (`annotator.tables.run.id_fault`).
+    """
+    from annotator.images.ref import unusable
+    from annotator.tables.run import id_fault
+
+    return [
+        unusable(ref.id, ref.where, f"a run cannot hold its id, which {fault}", "Rename the image.")
+        if (fault := id_fault(ref.id)) and not ref.id.endswith("/")
+        else ref
+        for ref in refs
+    ]
+
+
+def _selection(id_flag: str = "--id") -> Decorator:
+    return options_as(
+        "selection",
+        SelectionOptions,
+        option(
+            "Input",
+            "--ids",
+            "ids_file",
+            type=file_path(),
+            help="File of ids: use these images, in this order.",
+        ),
+        side_options,
+        *_finding(id_flag),
+    )
+
+
+selection_options = _selection()
+query_selection_options = _selection("--image-id")  # for `search`, whose --id is a query
 
 
 @dataclass(frozen=True)
-class CollectionOptions:
+class CollectionOptions(FindingOptions):
     """Tables accompanying IMAGES and CONCEPTS, and the selection of a subset."""
 
     split: str | None
@@ -219,7 +353,6 @@ class CollectionOptions:
     groups: str | None
     captions: Path | None
     names: Path | None
-    on_duplicate: OnDuplicate
 
     def read(self, images: str, concepts: str | None, *, on_mismatch: OnMismatch) -> Collection:
         """Read the collection (see `read_collection`) and report mismatches on stderr."""
@@ -235,6 +368,8 @@ class CollectionOptions:
             only=self.only,
             on_mismatch=on_mismatch,
             on_duplicate=self.on_duplicate,
+            id_from=self.id_from,
+            where=self.conditions,
         )
 
 
@@ -245,7 +380,7 @@ collection_options = options_as(
     groups_option,
     option("Input", "--captions", type=file_path(), help="Table with the caption of each image."),
     names_option,
-    on_duplicate_option,
+    *_finding(),
 )
 
 

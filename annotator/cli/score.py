@@ -111,7 +111,10 @@ def evaluate_command(
         raise click.UsageError("--bertscore-layer requires --bertscore.")
     ids = None
     if split is not None or only is not None:
-        ids = select_side(_read_ids(truth, ranking), split, only)
+        notes: list[str] = []
+        ids = select_side(_read_ids(truth, ranking), split, only, notes)
+        for note in notes:
+            say(note)
     if not (captions or ranking):
         facts, text = _evaluate_concepts(run, truth, ids, scorer, secondary, against, by, names)
         _print(facts, text, as_json)
@@ -185,6 +188,8 @@ def _evaluate_concepts(
 
     known = read_names(names) if names else None
     found = evaluate(run, truth, scorer=scorer, secondary=secondary, by=by, ids=ids, names=known)
+    for note in found.notes:
+        say(note)
     facts, text = found.to_dict(), render(found)
     if against is not None:
         other = evaluate(against, truth, scorer=scorer, ids=ids)
@@ -210,20 +215,35 @@ def _evaluate_concepts(
     required=True,
     help="Ids of the test set, in order: a list, or a table with ids in its first column.",
 )
-def validate_command(run: Path, ids_file: Path) -> int:
-    """Check RUN against the submission rules of 2026.
+@click.option(
+    "--format",
+    "year",
+    type=click.Choice(["2019", "2021", "2024", "2025", "2026"]),
+    help="Submission format by year (default: recognised by separator and header).",
+)
+def validate_command(run: Path, ids_file: Path, year: str | None) -> int:
+    """Check RUN against the submission rules of its year.
+
+    The rules of 2019 are those of 2017 to 2020, those of 2021 those of 2021 to 2023. In 2025 and
+    2026 the rows must be in the order of the ids.
 
     \b
     annotator validate run.csv --ids test_ids.csv
+    annotator validate run.csv --ids test_ids.csv --format 2025
     """
     from annotator.tables.formats import read_ids
-    from annotator.tables.run import validate_run
+    from annotator.tables.run import recognise_year, validate_run
 
     ids = read_ids(ids_file)
-    problems = validate_run(run, ids)
+    recognised = recognise_year(run, ids)
+    problems = validate_run(run, ids, year or recognised)
     for problem in problems:
         click.echo(f"{run}:{problem.line}: {problem.message}")
-    say(
-        f"{len(problems)} problems." if problems else f"{run} is a valid run for {len(ids)} images."
-    )
+    rules = f"by the rules of {year or recognised}"
+    if year is None:
+        rules += ", recognised by its separator and header (or give --format)"
+    if problems:
+        say(f"{len(problems)} problems {rules}.")
+    else:
+        say(f"{run} is a valid run for {len(ids)} images {rules}.")
     return EXIT_PROBLEM if problems else EXIT_OK

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -12,11 +12,12 @@ from annotator.cli.console import EXIT_OK, NO_THUMBNAILS, say, write_result
 from annotator.cli.image_report import ImageReport
 from annotator.cli.inference import InferenceOptions, inference_options
 from annotator.cli.options import (
+    GROUPS_METAVAR,
     SelectionOptions,
     file_path,
     index_option,
     output_option,
-    selection_options,
+    query_selection_options,
 )
 from annotator.cli.sections import Command, option
 from annotator.errors import AnnotatorError
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from annotator.explore.search_report import Format
     from annotator.explore.similar import Without
     from annotator.images.ref import ImageRef
+    from annotator.images.sources import IdFrom
     from annotator.knn.neighbors import Ranking
     from index.protocols import Index, IndexLocation
 
@@ -51,9 +53,8 @@ _Kind = Literal["image", "id", "concept", "text"]
 @option(
     "Query",
     "--groups",
-    metavar="FILE[:COLUMN]",
-    help="With --without group: table with the patient or study of each image, if not in the "
-    "index.",
+    metavar=GROUPS_METAVAR,
+    help="With --without group: patient or study of each image, if not in the index.",
 )
 @option(
     "Output",
@@ -70,7 +71,7 @@ _Kind = Literal["image", "id", "concept", "text"]
 @option(
     "Output", "--images", "cases", help="Indexed images, for thumbnails missing from the index."
 )
-@selection_options
+@query_selection_options
 @inference_options
 def search_command(
     query: str | None,
@@ -106,14 +107,24 @@ def search_command(
         raise click.UsageError("--without requires a search by images.")
     if groups and (without != "group" or kind != "image"):
         raise click.UsageError("--groups requires a search by images --without group.")
-    if kind != "image" and (selection.ids_file or selection.split or selection.only):
-        raise click.UsageError("--ids, --split and --only require a search by images.")
+    if kind != "image" and (
+        selection.ids_file or selection.split or selection.only or selection.where
+    ):
+        raise click.UsageError("--ids, --split, --only and --where require a search by images.")
     if format_ == "trec" and kind == "concept":
         raise click.UsageError("--format trec is for rankings; concepts have table, csv and json.")
     stored = place.open(whole=inference.verify, device=inference.device)
     if kind == "concept":
         return _search_concept(
-            stored, wanted, k, format_, output, page, cases, guessed=query is not None
+            stored,
+            wanted,
+            k,
+            format_,
+            output,
+            page,
+            cases,
+            selection.id_from,
+            guessed=query is not None,
         )
 
     from annotator.explore.search_report import render_rankings
@@ -122,9 +133,10 @@ def search_command(
     report = ImageReport()
     if kind == "image":
         inference.make_runner()  # fail early
-        refs = selection.find(wanted)
+        refs, found = selection.find_grouped(wanted, groups)
+        group_of = found if groups else None
         without = without or "nothing"
-        rankings = _by_images(refs, place, stored, k, without, groups, inference, report)
+        rankings = _by_images(refs, place, stored, k, without, group_of, inference, report)
     elif kind == "id":
         from annotator.explore.similar import rank_ids
 
@@ -136,7 +148,7 @@ def search_command(
         from annotator.explore.search_page import rankings_page
         from annotator.render.thumbnails import thumbnails_of
 
-        pictures = _pictures(stored, cases)
+        pictures = _pictures(stored, cases, selection.id_from)
         queries = thumbnails_of(refs) if kind == "image" else pictures if kind == "id" else None
         write_result(rankings_page(rankings, stored.names, pictures, queries), page)
     report.say(inference.report)
@@ -151,11 +163,12 @@ def _meant(query: str | None, given: dict[_Kind, str | None]) -> tuple[_Kind, st
         raise click.UsageError("Give QUERY, or one of --image, --id, --concept and --text.")
     if query is None:
         return queries[0]
-    from annotator.images.ref import IMAGE_EXTENSIONS
+    from annotator.images.ref import image_extension
 
     path = Path(query).expanduser()
     is_image = (
-        path.suffix.lower() in IMAGE_EXTENSIONS | {".parquet"}
+        image_extension(query) != ""
+        or path.suffix.lower() == ".parquet"
         or any(sign in query for sign in ("*", "?", "://"))
         or path.exists()
     )
@@ -170,6 +183,7 @@ def _search_concept(
     output: Path | None,
     page: Path | None,
     cases: str | None,
+    id_from: IdFrom,
     *,
     guessed: bool,
 ) -> int:
@@ -193,7 +207,7 @@ def _search_concept(
     if page is not None:
         from annotator.explore.search_page import concept_page
 
-        write_result(concept_page(found, stored.names, _pictures(stored, cases)), page)
+        write_result(concept_page(found, stored.names, _pictures(stored, cases, id_from)), page)
         say(f"Next: open {page} in a browser.")
     elif found.missing or found.wrong:
         say(
@@ -211,14 +225,10 @@ def _by_images(
     stored: Index,
     k: int,
     without: Without,
-    groups: str | None,
+    groups: Mapping[str, str] | None,
     inference: InferenceOptions,
     report: ImageReport,
 ) -> list[Ranking]:
-    from annotator.tables.formats import read_column
-
-    group_of = read_column(groups) if groups else None
-
     from annotator.explore.similar import rank_images
     from annotator.pipeline import Annotator
 
@@ -230,7 +240,7 @@ def _by_images(
             refs,
             k,
             without=without,
-            groups=group_of,
+            groups=groups,
             cache=cache,
             batch_size=inference.batch_size,
             workers=inference.workers,
@@ -258,13 +268,13 @@ def _by_text(wanted: str, stored: Index, k: int, embedder: str | None) -> list[R
     return [Ranking(wanted, cases)]
 
 
-def _pictures(stored: Index, images: str | None) -> Callable[[str], bytes]:
+def _pictures(stored: Index, images: str | None, id_from: IdFrom) -> Callable[[str], bytes]:
     """Lookup of thumbnails by id: stored in the index, or made from `images`."""
     from annotator.images.sources import find_images
     from annotator.render.thumbnails import index_thumbnails, thumbnails_of
 
     if images is not None:
-        return thumbnails_of(find_images(images, on_duplicate="first").images)
+        return thumbnails_of(find_images(images, on_duplicate="first", id_from=id_from).images)
     if not stored.has_thumbnails:
         say(NO_THUMBNAILS)
     return index_thumbnails(stored)

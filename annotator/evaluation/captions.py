@@ -11,6 +11,7 @@ from annotator.evaluation.measures import Measured, measure, read_groups
 from annotator.evaluation.rouge import normalise, rouge1
 from annotator.tables.captions import read_caption_run
 from annotator.tables.formats import read_captions
+from annotator.tables.ids import unknown_hint
 
 if TYPE_CHECKING:
     from annotator.evaluation.bertscore import BertScorer
@@ -57,7 +58,8 @@ def evaluate_captions(
         raise FormatError(f"{truth} has none of the images to score", "Check the ids.")
     found = _read(run, everything, true)
     other = None if against is None else _read(against, everything, true)
-    groups = read_groups(by, tuple(true))
+    notes: list[str] = []
+    groups = read_groups(by, tuple(true), notes)
 
     def scores(captions: Mapping[str, str]) -> dict[str, list[float]]:
         by_name = {"rouge1": [rouge1(text, captions[id_]) for id_, text in true.items()]}
@@ -67,6 +69,8 @@ def evaluate_captions(
 
     mine, others = scores(found), {} if other is None else scores(other)
     empty = sum(not found[id_] for id_ in true)
+    if empty:
+        notes.append(f"{empty:,} captions of the run are empty.")
     model = None if bertscore is None else {"model": bertscore.model, "layer": bertscore.layer}
     return Measured(
         unit="images",
@@ -75,7 +79,7 @@ def evaluate_captions(
             name: measure(_NAMES[name], values, groups=groups, others=others.get(name))
             for name, values in mine.items()
         },
-        notes=(f"{empty:,} captions of the run are empty.",) if empty else (),
+        notes=tuple(notes),
         facts={"empty": empty, "bertscore": model},
     )
 
@@ -86,7 +90,7 @@ def _read(path: Path | str, everything: Collection[str], scored: Collection[str]
     if unknown is not None:
         raise FormatError(
             f"{path}: the id {unknown!r} is not among the true captions",
-            "A run has the images of the truth and no others.",
+            unknown_hint(unknown, everything),
         )
     missing = [id_ for id_ in scored if id_ not in run]
     if missing:

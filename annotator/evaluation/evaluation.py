@@ -63,6 +63,7 @@ class Evaluation:
         left_out: Number of images without true concepts, which the legacy scorer skips.
         image_ids: Ids of the n scored images, in the order of the run.
         image_scores: float64[n], F1 of each image.
+        notes: What is to be said of the ids of the groups, one line each.
     """
 
     scorer: Scorer
@@ -81,6 +82,7 @@ class Evaluation:
     left_out: int
     image_ids: tuple[str, ...]
     image_scores: npt.NDArray[np.float64]
+    notes: tuple[str, ...] = ()
 
     @property
     def most_missed(self) -> tuple[ConceptScore, ...]:
@@ -153,7 +155,8 @@ def evaluate(
     second = None
     if secondary is not None:
         second = average(score_secondary(scored, secondary, ids).scores)
-    groups = read_groups(by, scored.ids)
+    notes: list[str] = []
+    groups = read_groups(by, scored.ids, notes)
     concepts = _count_concepts(scored, names or {})
     whole = average(scored.scores)
     true_positives = sum(concept.true_positives for concept in concepts)
@@ -176,6 +179,7 @@ def evaluate(
         left_out=scored.left_out,
         image_ids=scored.ids,
         image_scores=np.array(scored.scores, dtype=np.float64),
+        notes=tuple(notes),
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from annotator.evaluation.official_f1 import mean
 from annotator.render.text_table import Row, columns, section
 from annotator.tables.formats import read_column
+from annotator.tables.ids import by_image
 
 _DRAWN_AT_ONCE = 4_000_000  # counts of a bootstrap, 32 MB
 
@@ -148,15 +149,20 @@ def average_by_group(scores: Sequence[float], groups: Sequence[str]) -> dict[str
     return {group: average(values) for group, values in sorted(members.items())}
 
 
-def read_groups(by: str | None, ids: Sequence[str]) -> list[str] | None:
+def read_groups(by: str | None, ids: Sequence[str], notes: list[str]) -> list[str] | None:
     """Read the group of each id from a table, `FILE:COLUMN`; "" for ids missing from it.
+
+    Args:
+        by: The table.
+        ids: Ids, with which those of the table are matched (`annotator.tables.ids`).
+        notes: Gets a line where ids of the table differ from `ids`.
 
     Raises:
         FormatError: As `read_column`.
     """
     if by is None:
         return None
-    group_of = read_column(by)
+    group_of = by_image(read_column(by), ids, by, notes)
     return [group_of.get(id_, "") for id_ in ids]
 
 

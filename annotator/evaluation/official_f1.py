@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from annotator.errors import FormatError
+from annotator.tables.ids import unknown_hint
 from annotator.tables.run import MAX_CUIS
 from annotator.tables.table import Record, Table, read_table
 
@@ -95,7 +96,7 @@ def score(
     """
     if scorer not in SCORERS:
         raise FormatError(f"no scorer {scorer!r}", f"Choose one of {', '.join(SCORERS)}.")
-    truth_table, run_table = read_table(truth), read_table(run)
+    truth_table, run_table = read_table(truth), read_table(run, preamble=False)
     skipping = scorer == "current" and truth_table.separator == run_table.separator == ","
     truth_rows, truth_skipped = _split_headers(truth_table.rows, skipping)
     run_rows, run_skipped = _split_headers(run_table.records, skipping)
@@ -227,7 +228,7 @@ def _read_run(
             raise table.error(
                 line,
                 f"the id {image_id!r} is not in the ground truth",
-                "A run has the images of the ground truth and no others.",
+                unknown_hint(image_id, truth),
             )
         if image_id in run:
             raise table.error(

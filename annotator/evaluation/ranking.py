@@ -73,7 +73,8 @@ def evaluate_ranking(
     others: dict[str, list[float]] = {}
     if against is not None:
         others, _ = _score(relevance, candidates, queries, read_ranking(against), k, threshold)
-    groups = read_groups(by, queries)
+    notes: list[str] = []
+    groups = read_groups(by, queries, notes)
     names = {"ndcg": f"nDCG@{k}", "map": f"MAP@{k}", "map_cut": f"MAP@{k} as trec_eval's map_cut"}
     remarks = {
         "missing": "queries are not in the ranking and count as 0",
@@ -90,6 +91,7 @@ def evaluate_ranking(
         notes=(
             f"Relevant from {threshold:g} on.",
             *(f"{facts[what]:,} {words}." for what, words in remarks.items() if facts[what]),
+            *notes,
         ),
         facts={"k": k, "relevant": threshold, **facts},
     )

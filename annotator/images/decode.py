@@ -83,6 +83,15 @@ def decode(
         raise ImageError(reason, _VIEWER_HINT, "broken") from None
 
 
+def looks_like_image(head: bytes) -> bool:
+    """Whether a file is of a format that `decode` reads, by its first bytes (512 suffice)."""
+    try:
+        _kind(head)
+    except ImageError:
+        return False
+    return True
+
+
 def _open(data: bytes, kind: str, at_least: int | None, max_pixels: int) -> FrameReader:
     if kind == "DICOM":
         return dicom.DicomReader(data, max_pixels)

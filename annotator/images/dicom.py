@@ -28,7 +28,7 @@ from annotator.images.pixels import check_size
 from index.distribution import pip_install
 
 # pydicom reports odd attributes with their values, which may identify a patient: here as warnings,
-# in `_silence_log` to its log. Both are set once, since a change for the length of a call would not
+# in `silence_log` to its log. Both are set once, since a change for the length of a call would not
 # be safe with threads.
 warnings.filterwarnings("ignore", module=r"pydicom\.")
 
@@ -101,7 +101,8 @@ class DicomReader:
 
 
 @cache
-def _silence_log() -> None:
+def silence_log() -> None:
+    """Keep pydicom's log, which quotes values, from being shown."""
     import pydicom.config  # noqa: F401 - which sets the level itself
 
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)
@@ -112,7 +113,7 @@ def _read(data: bytes) -> Any:
     from pydicom import dcmread
     from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-    _silence_log()
+    silence_log()
     _check_inflated_size(data)
     ds = dcmread(io.BytesIO(data), force=True)
     if "TransferSyntaxUID" not in ds.file_meta:

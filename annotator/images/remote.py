@@ -103,6 +103,12 @@ def open_file(url: str) -> Any:
         raise OSError(first_line(error)) from error
 
 
+def spelled(url: str) -> str:
+    """A URL as `list_files` spells those below it."""
+    system, path = _system(url)
+    return str(system.unstrip_protocol(path))
+
+
 def beside(url: str, name: str) -> str:
     """The URL of a name in the same folder; a URL stays as it is."""
     if is_url(name):

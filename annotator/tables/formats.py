@@ -11,7 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from annotator.errors import AnnotatorError, FormatError
-from annotator.tables.table import CUI, CUI_DELIMITERS, Table, is_cui, read_table
+from annotator.tables.ids import by_image
+from annotator.tables.table import (
+    CUI,
+    CUI_DELIMITERS,
+    SEPARATOR,
+    Table,
+    holds_cui,
+    is_cui,
+    read_table,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,22 +66,37 @@ def read_concepts(path: Path | str) -> dict[str, tuple[str, ...]]:
             a CUI (`C` and digits, in either case) is among the CUIs.
     """
     concepts: dict[str, tuple[str, ...]] = {}
-    rows = read_rows(path)
+    table = read_table(path)
+    rows = _rows_of(table, 1)
+    if not rows:
+        raise FormatError(f"{path} has a header and no rows", "Give one row for each image.")
     if all(row.cell is None for row in rows):
-        raise FormatError(
-            f"{path} has no column of CUIs",
-            "Separate id and CUIs by a tab, `|` or comma, and the CUIs by `;`.",
-        )
+        hint = "Separate id and CUIs by a tab, `|` or comma, and the CUIs by `;`."
+        if all(SEPARATOR.search(row.id) for row in rows):
+            hint = "Each row is one quoted cell: leave out the outer quotes."
+        raise FormatError(f"{path} has no column of CUIs", hint)
     for row in _unique(path, rows):
         cuis = split_cuis(row.cell)
         bad = next((cui for cui in cuis if not CUI.fullmatch(cui)), None)
         if bad is not None:
-            raise FormatError(
-                f"{path}, line {row.line}: {bad!r} is not a CUI",
-                "A CUI is C and digits, such as C0817096; several are joined by `;`.",
-            )
+            raise table.error(row.line, f"{bad!r} is not a CUI", _no_cui_hint(table, row, bad))
         concepts[row.id] = cuis
     return concepts
+
+
+def _no_cui_hint(table: Table, row: Row, bad: str) -> str:
+    """Hint for a part of a cell that is not a CUI."""
+    if bad in ("NAN", "NA", "N/A", "NONE", "NULL", "-"):
+        return "Leave the cell of an image without CUIs empty."
+    if bad in ("0", "1", "0.0", "1.0", "TRUE", "FALSE"):
+        return "Give two columns, `ID,CUIs`, instead of a column for each CUI."
+    if CUI.fullmatch(bad.strip("[](){}'\"\u2018\u2019\u201c\u201d")):
+        return "Join several CUIs by `;`, without brackets and quotes."
+    record = next(record for record in table.rows if record.line == row.line)
+    for column, cell in enumerate(record.cells):
+        if column != 1 and holds_cui(cell):
+            return f"CUIs are read from the second column, but column {column + 1} has some."
+    return "A CUI is C and digits, such as C0817096; several are joined by `;`."
 
 
 def read_names(path: Path | str) -> dict[str, str]:
@@ -171,7 +195,8 @@ def _rows_of(table: Table, column: int) -> list[Row]:
     for record in table.rows:
         image_id = record.cells[0].strip()
         if not image_id:
-            raise table.error(record.line, "the row has no image id", "The first column is the id.")
+            hint = "The first column is the id (pandas: to_csv(..., index=False))."
+            raise table.error(record.line, "the row has no image id", hint)
         rows.append(Row(record.line, image_id, table.cell(record, column)))
     return rows
 
@@ -183,7 +208,7 @@ def _unique(path: Path | str, rows: Iterable[Row]) -> Iterable[Row]:
         if first != row.line:
             raise FormatError(
                 f"{path}, line {row.line}: the id {row.id!r} is on line {first} already",
-                "Keep one row for each image.",
+                "Keep one row for each image, with its CUIs joined by `;`.",
             )
         yield row
 
@@ -192,8 +217,15 @@ def select_side(
     ids: Iterable[str],
     split: str | None,
     only: str | None,
+    notes: list[str],
 ) -> set[str]:
     """Select the ids on the side `only` of a split file; all of them without a split.
+
+    Args:
+        ids: Image ids, with which those of the split are matched (`annotator.tables.ids`).
+        split: `FILE` or `FILE:COLUMN`.
+        only: A side.
+        notes: Gets a line where ids of the split differ from `ids`.
 
     Raises:
         AnnotatorError: Only one of `split` and `only` is given, or the side does not occur.
@@ -206,7 +238,7 @@ def select_side(
             "--split and --only belong together.",
             "For example: --split split.csv --only train",
         )
-    sides = read_column(split)
+    sides = by_image(read_column(split), everything, split, notes)
     if only not in sides.values():
         raise AnnotatorError(
             f"{split} has no side {only!r}.",

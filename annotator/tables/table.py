@@ -25,11 +25,16 @@ CUI = re.compile(r"C[0-9]+")  # as in the official checker; UMLS has seven digit
 CUI_DELIMITERS = re.compile(r"[;,\s]+")  # `;` today; comma, tab or space in the older files
 
 _HEADER_WORD = re.compile(
-    r"(?:.*[ _-])?u?ids?|images?(?:[ _-]?(?:id|name))?|file(?:[ _-]?name)?|path|name|cui|concept",
+    r"(?:.*[ _-])?u?ids?|images?|img|files?|path|name|cuis?|concepts?"
+    r"|(?:images?|img|file|dicom|picture|figure)[ _-]?(?:id|uid|name|path|file|index)"
+    r"|(?:sop|study|series)?[ _-]?instance[ _-]?uid|patient[ _-]?id",
     re.IGNORECASE,
 )
+# What some programs write before a table: comments, and Excel's word on the separator.
+_PREAMBLE = re.compile(r'(?:[ \t]*(?:#[^\r\n]*|"?sep=.{1,2}?"?)?(?:\r\n|\r|\n))+', re.IGNORECASE)
+_WORKBOOK_HINT = "Save the sheet of an Excel workbook as CSV UTF-8."
 _QUOTED_CELL = re.compile(r'"(?:[^"]|"")*"')
-_SEPARATOR = re.compile(f"[{re.escape(SEPARATORS)}]")
+SEPARATOR = re.compile(f"[{re.escape(SEPARATORS)}]")
 
 
 class Record(NamedTuple):
@@ -87,7 +92,7 @@ def is_cui(text: str) -> bool:
     return CUI.fullmatch(text.upper()) is not None
 
 
-def read_table(path: Path | str) -> Table:
+def read_table(path: Path | str, *, preamble: bool = True) -> Table:
     """Read a table, detecting its separator and header.
 
     The separator is the first tab, `|` or comma of the first line with one (after a quoted first
@@ -100,13 +105,18 @@ def read_table(path: Path | str) -> Table:
 
     Args:
         path: A text file in UTF-8, or a zip with one csv file.
+        preamble: Take lines at the beginning that start with `#` or are Excel's `sep=,` for blank
+            ones; otherwise they are rows, as to the official scorers.
 
     Raises:
         FormatError: The file is missing, empty, binary, too large, not UTF-8, or has an open quote.
     """
     path = Path(path)
     text = read_text(path)
-    separator = _find_separator(text)
+    if preamble and (found := _PREAMBLE.match(text)):
+        n_lines = len(io.StringIO(found[0], newline=None).readlines())
+        text = "\n" * n_lines + text[found.end() :]
+    separator = find_separator(text)
     try:
         records = _parse(text, separator)
     except csv.Error as error:
@@ -131,8 +141,16 @@ def read_text(path: Path | str) -> str:
         FormatError: The file is missing, binary, too large or not UTF-8.
     """
     _, data = read_source(path)
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise FormatError(f"{path} is text in UTF-16", "Save it as UTF-8 (Excel: CSV UTF-8).")
+    if data.startswith(b"\xd0\xcf\x11\xe0"):
+        raise FormatError(f"{path} is an Office document", _WORKBOOK_HINT)
     if b"\0" in data:
-        raise FormatError(f"{path} is a binary file", "Give a text table (csv or tsv) in UTF-8.")
+        line = data.count(b"\n", 0, data.index(b"\0")) + 1
+        raise FormatError(
+            f"{path}, line {line}: a null byte, as in a binary file",
+            "Give a text table (csv or tsv) in UTF-8.",
+        )
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -176,6 +194,8 @@ def read_source(path: Path | str) -> tuple[str, bytes]:
 def _inflate(path: Path, data: bytes) -> tuple[str, bytes]:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            if "xl/workbook.xml" in archive.namelist():
+                raise FormatError(f"{path} is an Excel workbook", _WORKBOOK_HINT)
             tables = [name for name in archive.namelist() if _is_csv_member(name)]
             if len(tables) != 1:
                 found = ", ".join(sorted(archive.namelist())[:5]) or "nothing"
@@ -186,7 +206,8 @@ def _inflate(path: Path, data: bytes) -> tuple[str, bytes]:
             with archive.open(tables[0]) as member:
                 return tables[0], member.read(MAX_BYTES + 1)
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
-        raise FormatError(f"{path} is not a readable zip ({error})", "Zip it again.") from None
+        hint = f"Zip it again. {_WORKBOOK_HINT}"
+        raise FormatError(f"{path} is not a readable zip ({error})", hint) from None
 
 
 def _is_csv_member(name: str) -> bool:
@@ -232,11 +253,11 @@ def parse_csv(
     return records
 
 
-def _find_separator(text: str) -> str:
+def find_separator(text: str) -> str:
     """First tab, `|` or comma in the first line with one; comma if there is none."""
     for line in io.StringIO(text, newline=""):
         quoted = _QUOTED_CELL.match(line)
-        found = _SEPARATOR.search(line, quoted.end() if quoted else 0)
+        found = SEPARATOR.search(line, quoted.end() if quoted else 0)
         if found:
             return found[0]
     return ","
@@ -252,15 +273,16 @@ def _parse(text: str, separator: str) -> list[Record]:
 
 
 def _is_header(cells: list[str], rest: list[Record]) -> bool:
-    if any(_holds_cui(cell) for cell in cells):
+    if any(holds_cui(cell) for cell in cells):
         return False
     if _HEADER_WORD.fullmatch(cells[0].strip()):
         return True
     second = cells[1].strip() if len(cells) > 1 else ""
     if not second or any(character.isdigit() for character in second):
         return False
-    return any(len(record.cells) > 1 and _holds_cui(record.cells[1]) for record in rest)
+    return any(len(record.cells) > 1 and holds_cui(record.cells[1]) for record in rest)
 
 
-def _holds_cui(cell: str) -> bool:
+def holds_cui(cell: str) -> bool:
+    """Return whether one of the parts of a cell is a CUI."""
     return any(is_cui(part) for part in CUI_DELIMITERS.split(cell))

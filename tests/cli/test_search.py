@@ -90,7 +90,8 @@ def test_what_cannot_be_found(tuned_index: Path, arguments: list[str], said: str
         (["C1", "--format", "trec"], "--format trec is for rankings"),
         (["C1", "--without", "itself"], "--without requires"),
         (["C1", "--groups", "groups.csv"], "--groups requires"),
-        (["C1", "--ids", "ids.txt"], "--ids, --split and --only require"),
+        (["C1", "--ids", "ids.txt"], "--ids, --split, --only and --where require"),
+        (["C1", "--where", "Modality=CT"], "--ids, --split, --only and --where require"),
         (["C1", "--k", "0"], "--k"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import random
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -51,6 +52,25 @@ def test_parquet_in_a_folder_a_pattern_and_a_list(tables: Path) -> None:
         assert [ref.id for ref in found.images] == KEYS
         assert found.images[112].where == f"{files[1]} row 12"
         assert found.images[112].read() == b"image k0112"
+
+
+def test_parquet_rows_are_in_the_natural_order_of_their_ids(tmp_path: Path) -> None:
+    pq.write_table(table([f"k{number}" for number in range(12)]), tmp_path / "a.parquet")
+    assert ids(tmp_path) == [f"k{number}" for number in range(12)]
+
+
+def test_parquet_with_dicom_files(tmp_path: Path, write_dicom: Callable[..., str]) -> None:
+    uids = [write_dicom(tmp_path / f"{i}.dcm", Modality=("CR", "DX")[i]) for i in range(2)]
+    images = [{"bytes": (tmp_path / f"{i}.dcm").read_bytes(), "path": None} for i in range(2)]
+    images.append({"bytes": b"", "path": None})
+    pq.write_table(table(["a", "b", "empty"], image=images), tmp_path / "t.parquet")
+    path = tmp_path / "t.parquet"
+    assert {ref.id for ref in find_images(path, id_from="sop").images} == {*uids, "empty"}
+    assert [ref.id for ref in find_images(path, where={"Modality": ["dx"]}).images] == [
+        "b",
+        "empty",
+    ]
+    assert [ref.id for ref in find_images(path, id_from="path").images] == ["a", "b", "empty"]
 
 
 @pytest.mark.parametrize("order", ["forward", "backward", "random"])

@@ -63,12 +63,44 @@ def write(tmp_path):
             '"ID","CUIs"\n"a1","C0000001;C0000002"\n"a2",""\n"a3","C0000003"', id="quoted"
         ),
         pytest.param("a1,c0000001; C0000002;;C0000001\na2\na3, C0000003 \n", id="untidy"),
+        pytest.param("# truth, of 2026\n\n#\nID,CUIs\n" + BODY.format(","), id="comments"),
+        pytest.param("# no header\r\n" + BODY.format("\t"), id="comment, no header"),
+        pytest.param("sep=,\r\n" + BODY.format(","), id="Excel's separator"),
+        pytest.param('"sep=\t"\rID\tCUIs\r' + BODY.format("\t"), id="Excel's tab"),
     ],
 )
 def test_concepts_of_every_format(write, text):
     concepts = read_concepts(write(text))
     assert concepts == WANTED
     assert list(concepts) == list(WANTED)
+
+
+def test_lines_are_counted_over_what_precedes_the_table(write):
+    path = write("# one\r\n\r\nsep=,\r\nID,CUIs\r\na,C1\r\na,C2\r\n")
+    with pytest.raises(FormatError, match="line 6: the id 'a' is on line 5 already"):
+        read_concepts(path)
+    assert [record.line for record in tables.read_table(path, preamble=False).rows] == [
+        1,
+        3,
+        4,
+        5,
+        6,
+    ]
+    assert read_ids(write("a\n#b\n")) == ["a", "#b"]
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["image_path", "Image Index", "dicom_id", "SOPInstanceUID", "PatientID", "img", "cuis"],
+)
+def test_headers_of_tables_without_cuis(write, header):
+    assert read_ids(write(f"{header},side\na,x\n")) == ["a"]
+    assert read_ids(write(f"{header}\na\n")) == ["a"]
+
+
+@pytest.mark.parametrize("id_", ["image1", "covid", "img_1", "index", "key", "scan", "Patient"])
+def test_ids_that_look_like_headers(write, id_):
+    assert read_ids(write(f"{id_}\na\n")) == [id_, "a"]
 
 
 def test_rows_keep_the_cell_as_written(write):
@@ -130,7 +162,7 @@ def test_files_that_are_no_tables(write, tmp_path):
         read_rows(tmp_path / "none.csv")
     with pytest.raises(FormatError, match="is a folder"):
         read_rows(tmp_path)
-    with pytest.raises(FormatError, match="is a binary file"):
+    with pytest.raises(FormatError, match="line 3: a null byte, as in a binary file"):
         read_rows(write(b"\x89PNG\r\n\x1a\n\0\0", "image.png"))
 
 
@@ -241,6 +273,31 @@ def test_zips_that_cannot_be_read(tmp_path, write, monkeypatch):
         read_rows(zip_of(tmp_path / "bomb.zip", {"a.csv": " " * 2**21}))
 
 
+def test_files_of_other_programs_are_named(tmp_path, write):
+    with pytest.raises(FormatError, match="is text in UTF-16") as caught:
+        read_rows(write("ID,CUIs\n".encode("utf-16")))
+    assert "UTF-8" in caught.value.hint
+    sheet = {"xl/workbook.xml": "", "[Content_Types].xml": ""}
+    with pytest.raises(FormatError, match="is an Excel workbook") as caught:
+        read_rows(zip_of(tmp_path / "table.xlsx", sheet))
+    assert "CSV" in caught.value.hint
+    with pytest.raises(FormatError, match="is an Office document"):
+        read_rows(write(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "table.xls"))
+    with pytest.raises(FormatError, match="not a readable zip") as caught:
+        read_rows(write(b"PK\x03\x04" + bytes(100), "table.csv"))
+    assert "Excel" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("text", "column"),
+    [("ID,Caption,CUIs\na,a scan,C1\n", 3), ("CUIs,ID\nC1;C2,a\n", 1)],
+)
+def test_cuis_in_another_column_are_pointed_at(write, text, column):
+    with pytest.raises(FormatError, match=r"line 2: .* is not a CUI") as caught:
+        read_concepts(write(text))
+    assert f"but column {column} has some" in caught.value.hint
+
+
 def test_imports_are_light():
     modules = "tables.formats", "tables.run", "evaluation.report", "evaluation.collection_stats"
     heavy = {"torch", "faiss", "PIL", "numpy", "pandas", "matplotlib", "pyarrow"}
@@ -255,11 +312,11 @@ def test_imports_are_light():
 
 def test_one_side_of_a_split(write):
     split = str(write("ID,side\na,train\nb,test\n", "split.csv"))
-    assert select_side(["a", "b", "z"], split, "test") == {"b"}
-    assert select_side(["a", "b"], None, None) == {"a", "b"}
+    assert select_side(["a", "b", "z"], split, "test", []) == {"b"}
+    assert select_side(["a", "b"], None, None, []) == {"a", "b"}
     for wrong in ((split, None), (None, "test")):
         with pytest.raises(AnnotatorError, match="belong together"):
-            select_side(["a"], *wrong)
+            select_side(["a"], *wrong, [])
     with pytest.raises(AnnotatorError, match="no side 'valid'") as caught:
-        select_side(["a"], split, "valid")
+        select_side(["a"], split, "valid", [])
     assert "test, train" in caught.value.hint

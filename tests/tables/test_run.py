@@ -3,12 +3,20 @@ from __future__ import annotations
 import zipfile
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from annotator.errors import FormatError
 from annotator.tables.formats import read_concepts, read_ids, read_rows, split_cuis
-from annotator.tables.run import FORMATS, Problem, render_run, validate_run, zip_run
+from annotator.tables.run import (
+    FORMATS,
+    Problem,
+    id_fault,
+    recognise_year,
+    render_run,
+    validate_run,
+    zip_run,
+)
 
 ROWS = [("a", ["C1", "C2"]), ("b", []), ("c", ["C3"])]
 IDS = ["a", "b", "c"]
@@ -35,6 +43,7 @@ cuis = st.lists(st.from_regex(r"C[0-9]{7}", fullmatch=True), unique=True, max_si
 
 
 @pytest.mark.parametrize("year", FORMATS)
+@settings(deadline=None)
 @given(rows=st.dictionaries(ids, cuis, min_size=1, max_size=8))
 def test_what_is_written_is_read_back(tmp_path_factory, year, rows):
     path = tmp_path_factory.mktemp("run") / "run.csv"
@@ -42,10 +51,11 @@ def test_what_is_written_is_read_back(tmp_path_factory, year, rows):
     path.write_text(text, encoding="utf-8", newline="")
     assert {row.id: list(split_cuis(row.cell)) for row in read_rows(path)} == rows
     assert read_ids(path) == list(rows)
-    if year == "2026":
-        assert validate_run(path, list(rows)) == []
-        zip_run(text, path.with_suffix(".zip"))
-        assert validate_run(path.with_suffix(".zip"), list(rows)) == []
+    assert validate_run(path, list(rows), year) == []
+    zip_run(text, path.with_suffix(".zip"))
+    assert validate_run(path.with_suffix(".zip"), list(rows), year) == []
+    recognised = recognise_year(path, list(rows))
+    assert FORMATS[recognised] == FORMATS[year]
 
 
 @pytest.mark.parametrize(
@@ -59,6 +69,7 @@ def test_what_is_written_is_read_back(tmp_path_factory, year, rows):
         ([(" a", [])], "outer white space"),
         ([("a\n", [])], "outer white space"),
         ([("a\nb", [])], "line end"),
+        ([("a/b/", [])], "is a folder's"),
         ([("\ufeffa", [])], "unprintable"),
         ([("a", []), ("a", [])], "'a' is repeated"),
         ([("a", ["c1"])], "'c1' is not a CUI"),
@@ -87,10 +98,10 @@ def test_zip_is_deterministic(tmp_path):
     assert read_concepts(target) == {"a": ("C1", "C2"), "b": (), "c": ("C3",)}
 
 
-def check(tmp_path, content: str | bytes, ids=IDS) -> list[tuple[int, str]]:
+def check(tmp_path, content: str | bytes, ids=IDS, year: str = "2026") -> list[tuple[int, str]]:
     path = tmp_path / "run.csv"
     path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return [(problem.line, problem.message) for problem in validate_run(path, ids)]
+    return [(problem.line, problem.message) for problem in validate_run(path, ids, year)]
 
 
 @pytest.mark.parametrize(
@@ -183,3 +194,85 @@ def test_a_zip_with_another_name_inside(tmp_path):
 def test_a_missing_run_is_an_error(tmp_path):
     with pytest.raises(FormatError, match="does not exist"):
         validate_run(tmp_path / "none.csv", IDS)
+
+
+# Other years
+
+
+@pytest.mark.parametrize(
+    ("year", "body"),
+    [
+        ("2019", "a\tC1;C2\nb\t\nc\tC3\n"),
+        ("2019", "c\tC1;C1\n\nb\na\tc3\n"),  # any order; repeats and no tab are harmless
+        ("2019", "a\t" + ";".join(f"C{i}" for i in range(101)) + "\nb\t\nc\t\n"),
+        ("2021", "c|C1; C2\na|c1\nb|\n"),
+        ("2024", "c,C1; C2\na,c1\nb,\n"),
+        ("2025", "ID,CUIs\na,C1\nb,\nc,C3\n"),
+    ],
+)
+def test_valid_runs_of_other_years(tmp_path, year, body):
+    assert check(tmp_path, body, year=year) == []
+
+
+@pytest.mark.parametrize(
+    ("year", "body", "line", "message"),
+    [
+        ("2019", "a\tC1\nb\tC1; C2\nc\t\n", 2, "white space"),  # of which the script makes ` C2`
+        ("2019", "a\tC1;\nb\t\nc\t\n", 1, "an empty part"),
+        ("2019", "a\tC1\tC2\nb\t\nc\t\n", 1, "3 columns where 2"),
+        ("2019", "a\tCO1\nb\t\nc\t\n", 1, "'CO1' is not a CUI"),
+        ("2019", "ID\tCUIs\na\t\nb\t\nc\t\n", 1, "a header, which runs of this year do not have"),
+        ("2019", "a\t\nb\t\nc\t\nc\tC1\n", 4, "'c' is on line 3 already"),
+        ("2021", "ID|CUIs\na|\nb|\nc|\n", 1, "a header, which"),
+        ("2021", "a|\nb\nc|\n", 2, "1 columns where 2"),
+        ("2021", "a|\n\nb|\nc|\n", 2, "blank"),
+        ("2021", "a|C1;C1\nb|\nc|\n", 1, "'C1' is there 2 times"),
+        ("2024", "a," + ";".join(f"C{i}" for i in range(101)) + "\nb,\nc,\n", 1, "101 CUIs where"),
+        ("2024", "a,\n b,\nc,\n", 2, "white space"),
+        ("2024", "a,\nb,\nx/c.png,\n", 3, "'x/c.png' is not in the ground truth, which has 'c'"),
+        ("2025", "ID,CUIs\nb,\na,\nc,\n", 2, "stands where the ground truth has 'a'"),
+        ("2025", "a,\nb,\nc,\n", 1, "the header `ID,CUIs` is wanted"),
+    ],
+)
+def test_problems_of_other_years(tmp_path, year, body, line, message):
+    found = check(tmp_path, body, year=year)
+    assert [found_line for found_line, _ in found if found_line] == [line]
+    assert message in found[0][1]
+
+
+@pytest.mark.parametrize(
+    ("text", "year"),
+    [
+        ("a\tC1,C2\n", "2019"),
+        ("ID\tCUIs\na\tC1\n", "2019"),
+        ("a|C1\n", "2021"),
+        ("a,\n", "2024"),
+        ("x,C1\n", "2024"),
+        ('"a",""\n', "2024"),
+        ("ID,CUIs\n", "2026"),
+        ("\ufeffid, cuis\na,\n", "2026"),
+        ("", "2026"),
+        ("a\xe9", "2026"),
+    ],
+)
+def test_the_year_is_recognised(tmp_path, text, year):
+    path = tmp_path / "run.csv"
+    path.write_bytes(text.encode("latin-1" if "\xe9" in text else "utf-8"))
+    assert recognise_year(path, IDS) == year
+
+
+def test_a_run_of_an_unknown_year(tmp_path):
+    (tmp_path / "run.csv").write_text("a,C1\n")
+    with pytest.raises(FormatError, match="no run format for '2016'"):
+        validate_run(tmp_path / "run.csv", ["a"], "2016")
+
+
+@settings(deadline=None)
+@given(st.text(max_size=6))
+def test_a_run_holds_every_id_without_a_fault(text):
+    if id_fault(text):
+        with pytest.raises(FormatError):
+            render_run([(text, [])], "2026")
+    else:
+        line = render_run([(text, [])], "2026").splitlines()[1]
+        assert line == f"{text},"
