@@ -86,7 +86,7 @@ def decode(
 def looks_like_image(head: bytes) -> bool:
     """Whether a file is of a format that `decode` reads, by its first bytes (512 suffice)."""
     try:
-        _kind(head)
+        recognise(head)
     except ImageError:
         return False
     return True
