@@ -32,6 +32,8 @@ from index.distribution import pip_install
 
 # A megabyte of gzip can inflate to a gigabyte. CT of 1,000 slices has half of this.
 _MAX_BYTES = 1 << 29
+# Matrices of brain regions in the guise of NIfTI-2 (CIFTI-2, table of intent codes).
+_CIFTI_INTENTS = range(3000, 3100)
 _SAMPLE = 1 << 20
 _HEADER = 540 + 4  # bytes of the longer header, NIfTI-2, and of its flag of extensions
 _HINT = "Convert it to NIfTI-1 of integers or floats (.nii.gz), or leave it out."
@@ -68,7 +70,7 @@ class NiftiReader:
             raise ImageError("NIfTI volume without slices", _HINT, "broken")
         self.pixels = x * y
         self._dtype = _dtype(header)
-        offset = max(int(header["vox_offset"]), int(header["sizeof_hdr"]))
+        offset = max(int(header["vox_offset"]), header.single_vox_offset)
         end = offset + math.prod(shape) * self._dtype.itemsize
         if end > _MAX_BYTES:
             message = f"NIfTI volume of more than {_MAX_BYTES} bytes"
@@ -106,7 +108,7 @@ def _header(head: bytes) -> Any:
     """nibabel's header of a file in one part.
 
     Raises:
-        ImageError: nibabel is missing, or this is the header of two files.
+        ImageError: nibabel is missing, this is the header of two files, or there is no image.
     """
     try:
         from nibabel import Nifti1Header, Nifti2Header
@@ -117,7 +119,10 @@ def _header(head: bytes) -> Any:
         message = "header of a NIfTI pair (.hdr and .img), without the image"
         raise ImageError(message, "Convert the pair to one .nii.gz file.", "unsupported")
     kind: Any = Nifti2Header if head[4:8] == b"n+2\0" else Nifti1Header
-    return kind(head[: kind.sizeof_hdr], check=False)
+    header = kind(head[: kind.sizeof_hdr], check=False)
+    if header["intent_code"] in _CIFTI_INTENTS:
+        raise ImageError("CIFTI-2 data without an image", "Leave it out.", "no_pixels")
+    return header
 
 
 def _dtype(header: Any) -> np.dtype[Any]:

@@ -88,7 +88,7 @@ _COMPRESSIONS = {
 }  # fmt: skip
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _MASK = range(5)
 _YCBCR = 6
-_COLOUR_SPACES = {5, _YCBCR, 8}  # CMYK, YCbCr and CIELab, which Pillow reads
+_COLOUR_SPACES = {5: "CMYK", _YCBCR: "YCbCr", 8: "CIELab"}  # that Pillow reads
 _ASSOCIATED, _UNASSOCIATED, _COREL = 1, 2, 999
 _UNSIGNED, _SIGNED, _FLOAT, _UNDEFINED = 1, 2, 3, 4
 
@@ -185,8 +185,8 @@ class _Directory:
     def is_reduced_or_mask(self) -> bool:
         """Whether it is marked as a smaller version or a transparency mask of another page."""
         flags = self.number(_NEW_SUBFILE, 0)  # bit 0: reduced, 2: mask
-        old = self.number(_SUBFILE, 1) if _NEW_SUBFILE not in self.fields else 1  # 2: reduced
-        return bool(flags & 5) or old == 2 or self.number(_PHOTOMETRIC, _RGB) == _MASK
+        is_reduced = self.number(_SUBFILE, 1) == 2
+        return bool(flags & 5) or is_reduced or self.number(_PHOTOMETRIC, _RGB) == _MASK
 
 
 class _Numbers(NamedTuple):
@@ -632,7 +632,12 @@ def _frame_of_pillow(page: _Directory, layout: _Layout) -> Frame:
         # Pillow asks libtiff, which knows subsampled chroma, about compressed strips alone.
         parts = [zlib.compress(part, 0) for part in parts]
         fields[_COMPRESSION] = 3, struct.pack(page.order + "H", _DEFLATE)
-    return frame_of_image(_load(fields, parts, page.order, tiled=tiled))
+    try:
+        return frame_of_image(_load(fields, parts, page.order, tiled=tiled))
+    except SyntaxError:  # Pillow's word for a layout that it does not know
+        name = _COLOUR_SPACES.get(page.number(_PHOTOMETRIC, 0), "other")
+        message = f"TIFF of {layout.n_samples} x {layout.bits}-bit {name} samples"
+        raise ImageError(message, _HINT, "unsupported") from None
 
 
 def _load(

@@ -728,6 +728,8 @@ def refusals() -> dict[str, Refused]:
     jpeg, deep = saved(COLOUR, "JPEG"), bytearray(saved(GREY, "JPEG"))
     deep[deep.index(b"\xff\xc0") + 4] = 12  # precision
     png_, volume = png(COLOUR), nifti(volume_of(SLICES).astype(np.int16), affine=RAS)
+    cifti = bytearray(nifti(GREY.T, version=2))
+    struct.pack_into("<i", cifti, 504, 3001)  # intent_code
     jp2 = saved(GREY, "JPEG2000")
     larger = jp2.replace(struct.pack(">II", 120, 96), struct.pack(">II", 120, 97))
     mixed = Page(COLOUR, 2, tags={258: (3, [5, 6, 5])})
@@ -755,6 +757,10 @@ def refusals() -> dict[str, Refused]:
         "PGM": Refused(b"P5 1 1 255 \0", "Netpbm image", "PNG"),
         "Analyze": Refused(struct.pack("<i", 348) + bytes(344), "Analyze 7.5 image"),
         "NIfTI pair": Refused(nifti(GREY.T, magic=b"ni1\0")[:352], "NIfTI pair", ".nii.gz"),
+        "CIFTI-2": Refused(bytes(cifti), "CIFTI-2 data without an image"),
+        "16-bit CIELab TIFF": Refused(
+            tiff(Page(DEEP_COLOUR, 8)), "TIFF of 3 x 16-bit CIELab samples"
+        ),
         "complex NIfTI": Refused(nifti(GREY.T, code=32), "NIfTI of data type 32"),
         "short NIfTI": Refused(volume[:-1], "truncated NIfTI"),
         "short NIfTI, gzip": Refused(gzip.compress(volume)[:-99], "truncated NIfTI"),
