@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 from annotator.errors import AnnotatorError, FormatError
-from annotator.images.ref import ImageRef, natural_key, printable
+from annotator.ids import by_image, natural_key, printable
+from annotator.images.ref import ImageRef
 from annotator.images.sources import FoundImages, IdFrom, find_images, parquet_concepts
 from annotator.tables.formats import (
     read_captions,
@@ -20,7 +21,6 @@ from annotator.tables.formats import (
     select_side,
     split_cuis,
 )
-from annotator.tables.ids import by_image
 from annotator.tables.table import is_cui
 
 OnMismatch = Literal["skip", "fail"]
@@ -84,7 +84,7 @@ def read_collection(
     id_from: IdFrom = "auto",
     where: Mapping[str, Sequence[str]] | None = None,
 ) -> Collection:
-    """Find the images, read the tables, and match them by id (see `annotator.tables.ids`).
+    """Find the images, read the tables, and match them by id (see `annotator.ids`).
 
     Args:
         images: A folder, a glob, a list file or Parquet files; see `find_images`.

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from annotator.errors import FormatError
+from annotator.ids import image_id
 from annotator.images.notes import NOTES
-from annotator.images.ref import image_id
 from annotator.tables.run import render_run
 from service.engine import Engine
 from service.observability import STAGES

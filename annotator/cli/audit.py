@@ -185,8 +185,8 @@ def _labels(
     """The contents of the tables, by image id."""
     from annotator.audit.inputs import AuditLabels
     from annotator.collection import parquet_tables, read_groups
+    from annotator.ids import by_image
     from annotator.tables.formats import read_column, read_concepts, read_names
-    from annotator.tables.ids import by_image
 
     ids = [ref.id for ref in found.images]
     notes: list[str] = []

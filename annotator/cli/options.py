@@ -269,7 +269,7 @@ class SelectionOptions(FindingOptions):
         """Find the selected images, as `find` does, and the group of each by its id.
 
         With --ids the images have the ids of that file, of which those of the disk may differ (see
-        `annotator.tables.ids`).
+        `annotator.ids`).
 
         Args:
             images: IMAGES.
@@ -279,9 +279,9 @@ class SelectionOptions(FindingOptions):
             AnnotatorError: As `find_images`, or none of the ids has an image.
         """
         from annotator.collection import nothing_matches, read_groups
+        from annotator.ids import match_ids
         from annotator.images.ref import in_order_of
         from annotator.tables.formats import read_ids, select_side
-        from annotator.tables.ids import match_ids
 
         found = self.find_images(images, groups)
         notes: list[str] = []

@@ -163,7 +163,7 @@ def _meant(query: str | None, given: dict[_Kind, str | None]) -> tuple[_Kind, st
         raise click.UsageError("Give QUERY, or one of --image, --id, --concept and --text.")
     if query is None:
         return queries[0]
-    from annotator.images.ref import image_extension
+    from annotator.ids import image_extension
 
     path = Path(query).expanduser()
     is_image = (

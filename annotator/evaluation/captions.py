@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from annotator.errors import FormatError
 from annotator.evaluation.measures import Measured, measure, read_groups
 from annotator.evaluation.rouge import normalise, rouge1
+from annotator.ids import unknown_hint
 from annotator.tables.captions import read_caption_run
 from annotator.tables.formats import read_captions
-from annotator.tables.ids import unknown_hint
 
 if TYPE_CHECKING:
     from annotator.evaluation.bertscore import BertScorer

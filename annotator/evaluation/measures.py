@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from annotator.evaluation.official_f1 import mean
+from annotator.ids import by_image
 from annotator.render.text_table import Row, columns, section
 from annotator.tables.formats import read_column
-from annotator.tables.ids import by_image
 
 _DRAWN_AT_ONCE = 4_000_000  # counts of a bootstrap, 32 MB
 
@@ -154,7 +154,7 @@ def read_groups(by: str | None, ids: Sequence[str], notes: list[str]) -> list[st
 
     Args:
         by: The table.
-        ids: Ids, with which those of the table are matched (`annotator.tables.ids`).
+        ids: Ids, with which those of the table are matched (`annotator.ids`).
         notes: Gets a line where ids of the table differ from `ids`.
 
     Raises:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from annotator.errors import FormatError
-from annotator.tables.ids import unknown_hint
+from annotator.ids import unknown_hint
 from annotator.tables.run import MAX_CUIS
 from annotator.tables.table import Record, Table, read_table
 

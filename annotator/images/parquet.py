@@ -16,8 +16,9 @@ from itertools import accumulate
 from typing import Any
 
 from annotator.errors import AnnotatorError, FormatError, ImageError
+from annotator.ids import image_id, printable
 from annotator.images import remote
-from annotator.images.ref import ImageRef, check_file_size, image_id, printable
+from annotator.images.ref import ImageRef, check_file_size
 
 _SLICE = 64
 _KEPT_ROWS = 256

@@ -23,20 +23,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal, get_args
 
 from annotator.errors import AnnotatorError, ImageError
-from annotator.images import remote
-from annotator.images.ref import (
+from annotator.ids import (
     IMAGE_EXTENSIONS,
-    MAX_BYTES,
-    ImageRef,
-    check_file_size,
     has_controls,
     image_extension,
     image_id,
     natural_key,
     path_id,
     printable,
-    unusable,
 )
+from annotator.images import remote
+from annotator.images.ref import MAX_BYTES, ImageRef, check_file_size, unusable
 
 if TYPE_CHECKING:
     from annotator.images.dicom_headers import Header

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from annotator.errors import AnnotatorError, FormatError
-from annotator.tables.ids import by_image
+from annotator.ids import by_image
 from annotator.tables.table import (
     CUI,
     CUI_DELIMITERS,
@@ -222,7 +222,7 @@ def select_side(
     """Select the ids on the side `only` of a split file; all of them without a split.
 
     Args:
-        ids: Image ids, with which those of the split are matched (`annotator.tables.ids`).
+        ids: Image ids, with which those of the split are matched (`annotator.ids`).
         split: `FILE` or `FILE:COLUMN`.
         only: A side.
         notes: Gets a line where ids of the split differ from `ids`.

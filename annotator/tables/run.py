@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from annotator.errors import FormatError
-from annotator.tables.ids import match_ids
+from annotator.ids import match_ids
 from annotator.tables.table import (
     CUI,
     SEPARATORS,

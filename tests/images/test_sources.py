@@ -9,8 +9,9 @@ import pytest
 from pydicom import dcmread
 
 from annotator.errors import AnnotatorError, ImageError
+from annotator.ids import image_id
 from annotator.images import ref as ref_module
-from annotator.images.ref import ImageRef, image_id
+from annotator.images.ref import ImageRef
 from annotator.images.sources import find_images
 
 DICOM_START = bytes(128) + b"DICM"

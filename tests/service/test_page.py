@@ -23,7 +23,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from annotator.cli import cli
-from annotator.images.ref import image_id
+from annotator.ids import image_id
 from annotator.phantoms import write_sample
 from annotator.tables.run import validate_run
 

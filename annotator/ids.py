@@ -1,11 +1,16 @@
-"""Matching of the ids in tables with those of images.
+"""Image ids: how file names become ids, their order, and how the ids of tables match them.
 
 Tables often name files (`x.jpg`, `images/x.png`, `C:\\data\\x.png`) where the images' ids are names
 without extension, or spell a name in another Unicode form than the disk.
 """
 
+# os.path rather than pathlib: Path objects of 80,000 names take a second.
+# ruff: noqa: PTH119, PTH122
+
 from __future__ import annotations
 
+import os
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,9 +18,79 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from annotator.images.ref import path_id
+#: Extensions that settle that a file is an image.
+IMAGE_EXTENSIONS = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".tif", ".tiff", ".bmp", ".dib"}
+    | {".webp", ".gif", ".avif", ".jp2", ".j2k", ".j2c", ".jpf", ".jpx"}
+    | {".dcm", ".dicom", ".ima", ".nii", ".nii.gz"}
+)
+# Of DICOM files too, but of others as well (.img is also Analyze's).
+_DICOM_EXTENSIONS = frozenset({".dcm30", ".dic", ".img", ".acr"})
+
+_DIGITS = re.compile("([0-9]+)")
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 T = TypeVar("T")
+
+
+def image_extension(name: str) -> str:
+    """The extension of a path or file name in lower case if it is an image's, or ""."""
+    extension = _extension(name)
+    return extension if extension in IMAGE_EXTENSIONS else ""
+
+
+def image_id(name: str) -> str:
+    """The image id of a path or file name: its last part, less an image extension.
+
+    Only the extension of an image format is one: the dots of a DICOM UID stay.
+    """
+    return path_id(os.path.basename(name))
+
+
+def path_id(path: str) -> str:
+    """The image id of a whole path, as it is given: with `/`, less an image extension."""
+    extension = _extension(path)
+    known = extension in IMAGE_EXTENSIONS or extension in _DICOM_EXTENSIONS
+    stem = path[: -len(extension)] if known else path
+    return _decoded(stem.replace(os.sep, "/"))
+
+
+def _extension(name: str) -> str:
+    """The extension in lower case, of which `.nii.gz` is one."""
+    stem, extension = os.path.splitext(name)
+    if extension.lower() == ".gz" and os.path.splitext(stem)[1].lower() == ".nii":
+        return ".nii.gz"
+    return extension.lower()
+
+
+def natural_key(text: str) -> tuple[tuple[object, ...], str]:
+    """Key for a natural order, in which `test_2` comes before `test_10`.
+
+    Runs of digits are compared as numbers, all else by code points. Texts that differ only in
+    leading zeros are in the order of their code points, so that this is a total order.
+    """
+    parts: list[object] = _DIGITS.split(text)  # text, digits, text, ...
+    for i in range(1, len(parts), 2):
+        number = str(parts[i]).lstrip("0")
+        parts[i] = (len(number), number)  # int() refuses numbers of many digits
+    return tuple(parts), text
+
+
+def has_controls(text: str) -> bool:
+    """Whether a text holds line ends or other control characters."""
+    return not text.isprintable() and _CONTROLS.search(text) is not None
+
+
+def printable(path: str) -> str:
+    r"""A path as one line of UTF-8: control characters and stray bytes become ``\xNN``."""
+    if path.isascii() and path.isprintable():
+        return path
+    return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], _decoded(path))
+
+
+def _decoded(path: str) -> str:
+    r"""A path as text that can be written as UTF-8: bytes that are not become ``\xNN``."""
+    return path if path.isascii() else os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 @dataclass(frozen=True)
