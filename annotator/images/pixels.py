@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -235,8 +237,11 @@ def _stripes(values: NDArray[Any]) -> Iterator[slice]:
 
 def _level_range(picture: Image.Image, *, outside: float) -> int:
     """Grey levels that all pixels but this share (half at either end) lie within; widest band."""
-    counts = np.array(picture.histogram(), np.int64).reshape(-1, 256).cumsum(axis=1)
-    n = counts[0, -1]
-    low = (counts > n * outside / 2).argmax(axis=1)
-    high = (counts >= n * (1 - outside / 2)).argmax(axis=1)
-    return int((high - low).max())
+    histogram = picture.histogram()
+    widest = 0
+    for band in range(0, len(histogram), 256):
+        counts = list(accumulate(histogram[band : band + 256]))
+        low = bisect_right(counts, counts[-1] * outside / 2)
+        high = bisect_left(counts, counts[-1] * (1 - outside / 2))
+        widest = max(widest, high - low)
+    return widest
