@@ -107,22 +107,27 @@ class RasterReader:
             image.draft(None, (at_least, at_least))
         self.n_frames = _count_frames(image, kind, data)
         self.pixels = image.width * image.height
+        self._work = 0
 
     def read(self, indices: Sequence[int]) -> Iterator[Frame]:
-        work = max(indices) * max(self.pixels, MIN_FRAME_PIXELS)
-        if self._kind in _ANIMATIONS and work > _MAX_ANIMATION_PIXELS:
-            message = f"{self._kind} animation of too many frames"
-            raise ImageError(message, SMALLER_HINT, "too_many_frames")
         total = 0
         for index in indices:
             if index < self._image.tell():  # Pillow cannot go back in every animation
                 self._image = self._opened()
+            self._count_work(index - self._image.tell())
             if index != self._image.tell():
                 self._image.seek(index)
                 check_size(*self._image.size, self._max_pixels)
             total += self._image.width * self._image.height
             check_total(total, len(indices))
             yield self._frame(self._image)
+
+    def _count_work(self, frames: int) -> None:
+        """Refuse an animation once too many frames had to be decoded to get to others."""
+        self._work += frames * max(self.pixels, MIN_FRAME_PIXELS)
+        if self._kind in _ANIMATIONS and self._work > _MAX_ANIMATION_PIXELS:
+            message = f"{self._kind} animation of too many frames"
+            raise ImageError(message, SMALLER_HINT, "too_many_frames")
 
     def _opened(self) -> ImageFile.ImageFile:
         try:
