@@ -1,8 +1,9 @@
 """From bytes to pixels: the only place that opens an image, for every front door.
 
-Formats: JPEG (with MPO, of which the primary picture is used), PNG, TIFF, BMP, WebP, GIF and
-DICOM. Nothing else is ever parsed. Input is not trusted: sizes and frame counts are checked
-before pixels are decoded, and whatever is wrong with a file comes out as an `ImageError`.
+Formats: JPEG (with MPO, of which the primary picture is used), PNG, TIFF, BMP, WebP, GIF, AVIF,
+JPEG 2000, NIfTI and DICOM. Nothing else is ever parsed. Input is not trusted: sizes and frame
+counts are checked before pixels are decoded, and whatever is wrong with a file comes out as an
+`ImageError`.
 """
 
 from __future__ import annotations
@@ -12,25 +13,15 @@ import numpy as np
 from annotator.errors import ImageError
 from annotator.images import dicom
 from annotator.images.frames import MAX_FRAMES, Decoded, FrameReader, Frames, choose_frames
+from annotator.images.kinds import recognise
+from annotator.images.nifti import NiftiReader
 from annotator.images.pixels import MAX_PIXELS
 from annotator.images.raster import RasterReader
+from annotator.images.tiff import TiffReader
 
 __all__ = ["MAX_FRAMES", "MAX_PIXELS", "Decoded", "Frames", "decode"]
 
 _VIEWER_HINT = "Open it in an image viewer to check it, and fetch or export it again."
-_FORMATS_HINT = "Convert it to PNG, or leave it out."
-
-_MAGIC = (
-    (b"\xff\xd8\xff", "JPEG"),
-    (b"\x89PNG\r\n\x1a\n", "PNG"),
-    (b"II*\0", "TIFF"),
-    (b"MM\0*", "TIFF"),
-    (b"II+\0", "TIFF"),
-    (b"MM\0+", "TIFF"),
-    (b"GIF87a", "GIF"),
-    (b"GIF89a", "GIF"),
-    (b"BM", "BMP"),
-)
 
 
 def decode(
@@ -45,7 +36,7 @@ def decode(
     """Decode an image file, from its content alone, to 8-bit pictures.
 
     The pictures are upright (EXIF orientation), in mode "L" where the file is grey and "RGB"
-    otherwise. Alpha is composited on black, palettes are resolved, greys of more than 8 bits are
+    otherwise. Alpha is composited on black, palettes are resolved, values of other than 8 bits are
     scaled by percentiles (`pixels.stretch`), DICOM is windowed (`dicom.DicomReader`). A
     transformation that leaves a (nearly) constant picture of values that are not is not applied,
     and a blank frame gives way to the nearest that is not; `Decoded.notes` tells of it.
@@ -53,8 +44,8 @@ def decode(
 
     Args:
         data: The whole file.
-        frames: What to use of a multi-frame DICOM, an animated GIF, WebP or PNG, or a TIFF of
-            several pages: the "middle" one (index n // 2), or "all", which takes up to
+        frames: What to use of a multi-frame DICOM, an animation, a TIFF of several pages or a
+            NIfTI volume: the "middle" one (index n // 2), or "all", which takes up to
             ``max_frames`` evenly spaced ones (fewer where frames are very large).
         at_least: The smallest width and height, in pixels, that the caller will scale to. A JPEG
             is then decoded at a half, a quarter or an eighth of its size, which is much quicker,
@@ -77,7 +68,7 @@ def decode(
         raise ValueError(f"frames must be 'middle' or 'all', not {frames!r}")
     if min(max_pixels, max_frames, 1 if at_least is None else at_least) < 1:
         raise ValueError("at_least, max_pixels and max_frames must be 1 or more")
-    kind = _kind(data)
+    kind, data = recognise(data)
     try:
         with np.errstate(all="ignore"):  # of this thread alone; hostile floats overflow
             reader = _open(data, kind, at_least, max_pixels)
@@ -95,7 +86,7 @@ def decode(
 def looks_like_image(head: bytes) -> bool:
     """Whether a file is of a format that `decode` reads, by its first bytes (512 suffice)."""
     try:
-        _kind(head)
+        recognise(head)
     except ImageError:
         return False
     return True
@@ -104,21 +95,8 @@ def looks_like_image(head: bytes) -> bool:
 def _open(data: bytes, kind: str, at_least: int | None, max_pixels: int) -> FrameReader:
     if kind == "DICOM":
         return dicom.DicomReader(data, max_pixels)
+    if kind == "TIFF":
+        return TiffReader(data, max_pixels)
+    if kind == "NIfTI":
+        return NiftiReader(data, max_pixels)
     return RasterReader(data, kind, at_least, max_pixels)
-
-
-def _kind(data: bytes) -> str:
-    """Name the format by its first bytes."""
-    if not data:
-        raise ImageError("empty file", "Fetch or export it again.", "empty")
-    if data[128:132] == b"DICM":
-        return "DICOM"
-    for magic, kind in _MAGIC:
-        if data.startswith(magic):
-            return kind
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "WebP"
-    if dicom.looks_like_dicom(data[:132]):
-        return "DICOM"
-    message = "not a JPEG, PNG, TIFF, BMP, WebP, GIF or DICOM image"
-    raise ImageError(message, _FORMATS_HINT, "unknown_format")

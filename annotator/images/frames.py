@@ -135,10 +135,10 @@ def _nearest_shown(reader: FrameReader, tried: Sequence[int]) -> Frame | None:
                 closer = nearest is None or distance(index) < distance(nearest[0])
                 if closer and not is_blank(frame.picture):
                     nearest = index, frame
-        except ImageError as error:
-            if error.code != "too_many_frames":
-                raise
-            return None
+        except MemoryError:
+            raise
+        except Exception:  # a frame that nobody asked for: the image is what it was without it
+            return nearest[1] if nearest is not None else None
         if nearest is not None:
             return nearest[1]
         start, size = start + size, 2 * size

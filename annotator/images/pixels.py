@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -54,6 +56,17 @@ def check_size(width: int, height: int, max_pixels: int) -> None:
         raise ImageError(message, SMALLER_HINT, "too_large")
 
 
+def check_total(pixels: int, n_frames: int) -> None:
+    """Refuse frames that together, so far, have more than `MAX_TOTAL_PIXELS` pixels.
+
+    Raises:
+        ImageError: They have, and there are several.
+    """
+    if pixels > MAX_TOTAL_PIXELS and n_frames > 1:
+        message = f"{n_frames} frames are over the limit of {MAX_TOTAL_PIXELS} pixels"
+        raise ImageError(message, SMALLER_HINT, "too_large")
+
+
 def stretch(values: NDArray[Any], ignore: NDArray[np.bool_] | None = None) -> NDArray[np.uint8]:
     """Scale grey or colour values of any depth to 8 bits by a robust window.
 
@@ -68,11 +81,18 @@ def stretch(values: NDArray[Any], ignore: NDArray[np.bool_] | None = None) -> ND
     Returns:
         uint8, of the shape of ``values``.
     """
+    return map_values(robust_scale(values, ignore), values)
+
+
+def robust_scale(
+    values: NDArray[Any], ignore: NDArray[np.bool_] | None = None
+) -> Callable[[NDArray[Any]], NDArray[np.uint8]]:
+    """The function by which `stretch` scales these values, for any part of them."""
     low, high = _robust_range(values, ignore)
-    if not low < high:
-        return np.zeros(values.shape, np.uint8)
 
     def scale(part: NDArray[Any]) -> NDArray[np.uint8]:
+        if not low < high:
+            return np.zeros(part.shape, np.uint8)
         # float32 holds 16-bit values exactly; wider ones may need more.
         scaled: NDArray[np.floating[Any]]
         scaled = part.astype(np.float32 if part.dtype.itemsize <= 2 else np.float64)
@@ -81,7 +101,7 @@ def stretch(values: NDArray[Any], ignore: NDArray[np.bool_] | None = None) -> ND
         np.nan_to_num(scaled, copy=False, nan=0.0, posinf=255.0, neginf=0.0)
         return to_uint8(scaled)
 
-    return map_values(scale, values)
+    return scale
 
 
 def map_values(
@@ -208,11 +228,12 @@ def _sample(values: NDArray[Any], ignore: NDArray[np.bool_] | None = None) -> ND
         sample: NDArray[Any] = _sample(values)[~_sample(ignore)]
         return sample
     step = -(-values.size // _SAMPLE) or 1
-    if step == 1 or not values.flags.c_contiguous:
-        return values.reshape(-1)[::step]
+    if step == 1:
+        return values.reshape(-1)
     while math.gcd(step, values[0].size) > 1:  # otherwise a few columns stand for all
         step += 1
-    return values.reshape(-1)[::step]
+    # `flat` goes through an array that is not contiguous without a copy of all of it.
+    return values.reshape(-1)[::step] if values.flags.c_contiguous else values.flat[::step]
 
 
 def _stripes(values: NDArray[Any]) -> Iterator[slice]:
@@ -224,8 +245,11 @@ def _stripes(values: NDArray[Any]) -> Iterator[slice]:
 
 def _level_range(picture: Image.Image, *, outside: float) -> int:
     """Grey levels that all pixels but this share (half at either end) lie within; widest band."""
-    counts = np.array(picture.histogram(), np.int64).reshape(-1, 256).cumsum(axis=1)
-    n = counts[0, -1]
-    low = (counts > n * outside / 2).argmax(axis=1)
-    high = (counts >= n * (1 - outside / 2)).argmax(axis=1)
-    return int((high - low).max())
+    histogram = picture.histogram()
+    widest = 0
+    for band in range(0, len(histogram), 256):
+        counts = list(accumulate(histogram[band : band + 256]))
+        low = bisect_right(counts, counts[-1] * outside / 2)
+        high = bisect_left(counts, counts[-1] * (1 - outside / 2))
+        widest = max(widest, high - low)
+    return widest

@@ -92,9 +92,9 @@ def test_images_that_cannot_be_used_have_an_empty_caption(built: Path, tmp_path:
     assert partly.returncode == 3, partly.stderr
     found = rows(partly.stdout)
     assert found["broken"] == "" and found["good"].startswith("Phantom")
-    assert "1 x not a JPEG" in partly.stderr and "1 image could not be used." in partly.stderr
+    assert "1 x plain text" in partly.stderr and "1 image could not be used." in partly.stderr
     strict = invoke("caption", images, "--index", built / "index", "--on-error", "fail")
-    assert "broken.png: not a JPEG" in problem(strict)
+    assert "broken.png: plain text" in problem(strict)
 
     (tmp_path / "ids.csv").write_text("ID\nnowhere\ngood\n")
     zipped = invoke(

@@ -47,7 +47,7 @@ def test_the_same_index_and_the_same_run(ray_cluster: None, place: Path) -> None
         index = ("--index", place / runner, "--runner", runner)
         built = invoke("build-index", place / "first", place / "first.csv", *options, *index)
         assert built.exit_code == 3, built.stderr
-        assert "1 x not a JPEG" in built.stderr
+        assert "1 x plain text" in built.stderr
         added = invoke("add", place / "second", place / "second.csv", *options[:4], *index)
         assert added.exit_code == 0, added.stderr
     assert contents(place / "ray") == contents(place / "local")

@@ -129,11 +129,11 @@ def test_images_and_words(clip_index: Path, patterns: Collection, tmp_path: Path
     (folder / "bad.png").write_bytes(b"no image")
     page = tmp_path / "page.html"
     partly = search(folder, "--index", clip_index, "--k", 2, "--out", page)
-    assert partly.exit_code == 3 and "1 x not a JPEG" in partly.stderr
+    assert partly.exit_code == 3 and "1 x plain text" in partly.stderr
     assert partly.stdout.count("1.000  i00") == 3 and "bad: " in partly.stdout
     assert page.read_text().count("data:image/jpeg;base64,") == 3 * (1 + 2)
     stopped = search(folder, "--index", clip_index, "--on-error", "fail")
-    assert "bad.png: not a JPEG" in problem(stopped)
+    assert "bad.png: plain text" in problem(stopped)
     text = search("--text", "stripes, and a comma", "--index", clip_index, "--format", "csv")
     (_, (query, similar)) = csv.reader(io.StringIO(text.stdout))
     assert query == "stripes, and a comma" and len(set(similar.split(";"))) == 10

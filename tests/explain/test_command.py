@@ -93,7 +93,10 @@ def test_pages_of_a_folder(scans: Path, sample_index: Path, tmp_path: Path) -> N
     arguments = (scans, "--index", sample_index, "--out", out, "--heatmaps", heatmaps)
     result = invoke("explain", *arguments, "--neighbors", 2)
     assert (result.exit_code, result.stdout) == (3, "")
-    assert "1 x not a JPEG, PNG" in result.stderr and "1 image could not be used" in result.stderr
+    assert (
+        "1 x plain text, not an image" in result.stderr
+        and "1 image could not be used" in result.stderr
+    )
     assert "Next: open" in result.stderr
     linked = Sources()
     linked.feed((out / "index.html").read_text(encoding="utf-8"))
@@ -188,7 +191,7 @@ def test_what_cannot_be_done_is_said(scans: Path, sample_index: Path, tmp_path: 
         assert refused.exit_code == 2 and "require pages" in refused.stderr
     for out in ("one.html", "one.png"):
         bad = invoke("explain", scans / "bad.png", *index, "--out", tmp_path / out)
-        assert bad.exit_code == 3 and "1 x not a JPEG" in bad.stderr and "Next" not in bad.stderr
+        assert bad.exit_code == 3 and "1 x plain text" in bad.stderr and "Next" not in bad.stderr
     method = invoke("explain", min(scans.glob("phantom*")), *index, "--out", tmp_path / "one.html",
                     "--method", "patches")  # fmt: skip
     assert method.exit_code == 1 and "not made from patches" in method.stderr

@@ -85,6 +85,20 @@ def test_the_search_for_another_frame_is_bounded() -> None:
     assert len(stack.read_indices) == 1 + 20
 
 
+def test_a_broken_frame_ends_the_search() -> None:
+    class Broken(Stack):
+        def read(self, indices: Sequence[int]) -> Iterator[Frame]:
+            for index, frame in zip(indices, super().read(indices), strict=True):
+                if index == 7:
+                    raise SyntaxError("broken")
+                yield frame
+
+    decoded = choose_frames(Broken(10, [3, 4, 5, 6]), "middle")
+    assert [index_of(frame) for frame in decoded.frames] == [2]
+    with pytest.raises(ImageError, match="blank"):
+        choose_frames(Broken(10, range(7)), "middle")
+
+
 def test_notes_of_frames_are_said_once() -> None:
     class Noted(Stack):
         def read(self, indices: Sequence[int]) -> Iterator[Frame]:
