@@ -169,7 +169,7 @@ class ConditionType(click.ParamType):  # type: ignore[type-arg]  # not generic b
     def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, tuple[str, ...]]:
         """Parse KEYWORD=VALUE,…."""
         from annotator.errors import AnnotatorError
-        from annotator.images.dicom_headers import check_keyword
+        from annotator.images.dicom.tags import check_keyword
 
         keyword, _, listed = value.partition("=")
         values = tuple(text.strip() for text in listed.split(",") if text.strip())

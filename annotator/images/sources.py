@@ -36,7 +36,7 @@ from annotator.images import remote
 from annotator.images.ref import MAX_BYTES, ImageRef, check_file_size, unusable
 
 if TYPE_CHECKING:
-    from annotator.images.dicom_headers import Header
+    from annotator.images.dicom.tags import Tags
 
 _LIST_EXTENSIONS = frozenset({".txt", ".lst"})
 # Extensions that settle that a file is no image; files with others, or none, are looked into.
@@ -105,7 +105,7 @@ class _Candidate:
         read: Returns its content.
         path: Its path below what it was found by; None for a row.
         open: Opens it, to look into its header; may raise OSError.
-        header: Its header, if that was read.
+        tags: What its header says, if that was read.
     """
 
     id: str
@@ -113,12 +113,12 @@ class _Candidate:
     read: Callable[[], bytes]
     path: str | None
     open: Callable[[], BinaryIO]
-    header: Header | None = None
+    tags: Tags | None = None
 
     @property
     def is_dicom(self) -> bool:
         """Whether its header was read and is that of a DICOM file with an image."""
-        return self.header is not None and self.header.kind == "dicom" and self.header.has_pixels
+        return self.tags is not None and self.tags.kind == "dicom" and self.tags.has_pixels
 
 
 def find_images(
@@ -176,7 +176,7 @@ def find_images(
         raise ValueError(f"id_from must be one of {', '.join(get_args(IdFrom))}, not {id_from!r}")
     keywords = [*(where or ()), *([group_by] if group_by else ())]
     if keywords:
-        from annotator.images.dicom_headers import check_keyword
+        from annotator.images.dicom.tags import check_keyword
 
         for keyword in keywords:
             check_keyword(keyword)
@@ -251,21 +251,21 @@ def _reference(candidate: _Candidate) -> ImageRef:
 
 def _look_into(candidates: Iterable[_Candidate], keywords: Iterable[str] = ()) -> None:
     """Read the headers that were not read yet, with these attributes and the SOPInstanceUID."""
-    from annotator.images.dicom_headers import read_headers
+    from annotator.images.dicom.tags import read_tags
 
-    unread = [candidate for candidate in candidates if candidate.header is None]
+    unread = [candidate for candidate in candidates if candidate.tags is None]
     openers = [candidate.open for candidate in unread]
-    for candidate, header in zip(
-        unread, read_headers(openers, [*keywords, "SOPInstanceUID"]), strict=True
+    for candidate, tags in zip(
+        unread, read_tags(openers, [*keywords, "SOPInstanceUID"]), strict=True
     ):
-        candidate.header = header
+        candidate.tags = tags
 
 
 def _with_pixels(candidates: list[_Candidate], without: list[str]) -> list[_Candidate]:
     """Those that are not known to lack an image; the places of others are added to `without`."""
     kept = []
     for candidate in candidates:
-        if candidate.header is None or candidate.header.has_pixels:
+        if candidate.tags is None or candidate.tags.has_pixels:
             kept.append(candidate)
         else:
             without.append(candidate.where)
@@ -280,15 +280,15 @@ def _having(
     kept = []
     others = 0
     for candidate in candidates:
-        assert candidate.header is not None
-        values = candidate.header.values
-        if candidate.header.kind == "unreadable" or all(
+        assert candidate.tags is not None
+        values = candidate.tags.values
+        if candidate.tags.kind == "unreadable" or all(
             any(value.casefold() in wanted[keyword] for value in values.get(keyword, ()))
             for keyword in wanted
         ):
             kept.append(candidate)
         else:
-            others += candidate.header.kind == "other"
+            others += candidate.tags.kind == "other"
     if left_out := len(candidates) - len(kept):
         # Without the values, which may identify a patient.
         notes.append(
@@ -321,7 +321,7 @@ def _identify(candidates: list[_Candidate], id_from: IdFrom, notes: list[str]) -
     names = {candidate.id for candidate in candidates if candidate.is_dicom}
     unnamed = []
     for candidate in candidates:
-        uids = candidate.header.values.get("SOPInstanceUID", ()) if candidate.header else ()
+        uids = candidate.tags.values.get("SOPInstanceUID", ()) if candidate.tags else ()
         if len(uids) == 1 and _UID.fullmatch(uids[0]):
             candidate.id = uids[0]
         elif candidate.is_dicom or candidate.id in names:
@@ -339,7 +339,7 @@ def _groups(images: Mapping[str, _Candidate], keyword: str, notes: list[str]) ->
     groups = {
         id_: "\\".join(values)
         for id_, candidate in images.items()
-        if candidate.header and (values := candidate.header.values.get(keyword))
+        if candidate.tags and (values := candidate.tags.values.get(keyword))
     }
     if groups:
         notes.append(f"{len(groups)} images are in {len(set(groups.values()))} groups by {keyword}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import threading
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
@@ -19,7 +20,7 @@ from annotator.images.dicom.stored import EncapsulatedFrames, NativeFrames
 from annotator.images.frames import Frame
 
 # pydicom reports odd attributes with their values, which may identify a patient: here as warnings,
-# in `silence_log` to its log. Both are set once, since a change for the length of a call would not
+# in `load_pydicom` to its log. Both are set once, since a change for the length of a call would not
 # be safe with threads.
 warnings.filterwarnings("ignore", module=r"pydicom\.")
 
@@ -29,6 +30,7 @@ _MAX_INFLATED = 1 << 28
 _LARGE = 1 << 20
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 _PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+_loading = threading.Lock()
 _VRS = frozenset(
     b"AE AS AT CS DA DS DT FD FL IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL UN "
     b"UR US UT UV".split()
@@ -72,6 +74,7 @@ class DicomReader:
     """
 
     def __init__(self, data: bytes, max_pixels: int) -> None:
+        load_pydicom()
         from pydicom.pixels.decoders.base import get_decoder
 
         self._ds = ds = _read(data)
@@ -114,10 +117,19 @@ class DicomReader:
                 yield grey_frame(self._ds, index, stored)
 
 
+def load_pydicom() -> None:
+    """Import pydicom, and keep its log, which quotes values, from being shown.
+
+    Threads that import it at the same moment may get a part of it: its modules import each other.
+    """
+    with _loading:
+        _load_pydicom()
+
+
 @cache
-def silence_log() -> None:
-    """Keep pydicom's log, which quotes values, from being shown."""
-    import pydicom.config  # noqa: F401 - which sets the level itself
+def _load_pydicom() -> None:
+    import pydicom.config  # which sets the level of the log itself
+    import pydicom.pixels.decoders.base  # noqa: F401
 
     logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 
@@ -127,7 +139,6 @@ def _read(data: bytes) -> Any:
     from pydicom import dcmread
     from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-    silence_log()
     defer_size = None if _is_deflated(data) else _LARGE
     ds = dcmread(io.BytesIO(data), force=True, defer_size=defer_size)
     if "TransferSyntaxUID" not in ds.file_meta:

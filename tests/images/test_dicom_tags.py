@@ -20,16 +20,16 @@ from pydicom.uid import (
 )
 
 from annotator.errors import AnnotatorError
-from annotator.images import dicom_headers
-from annotator.images.dicom_headers import Header, check_keyword, read_headers
+from annotator.images.dicom import tags as tags_module
+from annotator.images.dicom.tags import Tags, check_keyword, read_tags
 
 pytestmark = pytest.mark.filterwarnings(r"ignore:::pydicom\.")
 
 KEYWORDS = ["PatientID", "ImageType", "Rows", "StudyDate"]
 
 
-def read(data: bytes) -> Header:
-    (header,) = read_headers([lambda: io.BytesIO(data)], KEYWORDS)
+def read(data: bytes) -> Tags:
+    (header,) = read_tags([lambda: io.BytesIO(data)], KEYWORDS)
     return header
 
 
@@ -50,7 +50,7 @@ def test_values_are_read_as_text(dicom: Callable[..., bytes], syntax: str) -> No
         syntax=syntax, PatientID=" 7  a\n", ImageType=["ORIGINAL", "", "PRIMARY"], StudyDate=""
     )
     values = {"PatientID": ("7 a",), "ImageType": ("ORIGINAL", "PRIMARY"), "Rows": ("32",)}
-    assert read(data) == Header("dicom", True, values)
+    assert read(data) == Tags("dicom", True, values)
 
 
 def test_text_has_the_characters_of_its_file(dicom: Callable[..., bytes]) -> None:
@@ -60,7 +60,7 @@ def test_text_has_the_characters_of_its_file(dicom: Callable[..., bytes]) -> Non
 
 def test_files_without_an_image(dicom: Callable[..., bytes]) -> None:
     for data in (dicom(seed=None), dicom(seed=None, SOPClassUID=RTStructureSetStorage)):
-        assert read(data) == Header("dicom", has_pixels=False)
+        assert read(data) == Tags("dicom", has_pixels=False)
     # An image that is damaged is one: decoding says what it lacks.
     assert read(dicom(Rows=None)).has_pixels
     assert read(dicom(PixelData=None)).has_pixels
@@ -73,7 +73,7 @@ def test_files_that_are_no_dicom(tmp_path: Path, dicom: Callable[..., bytes]) ->
         raise PermissionError(13, "Permission denied")
 
     openers = [lambda: io.BytesIO(b"text"), broken, lambda: io.BytesIO(data)]
-    assert [header.kind for header in read_headers(openers, [])] == ["other", "unreadable", "dicom"]
+    assert [header.kind for header in read_tags(openers, [])] == ["other", "unreadable", "dicom"]
 
 
 def test_a_corrupt_header_is_left_to_the_decoder(dicom: Callable[..., bytes]) -> None:
@@ -87,7 +87,7 @@ def test_a_corrupt_header_is_left_to_the_decoder(dicom: Callable[..., bytes]) ->
 
 def test_a_long_value_is_absent(dicom: Callable[..., bytes]) -> None:
     header = read(dicom(PatientID="1" * 70_000, syntax=ImplicitVRLittleEndian))
-    assert header == Header("dicom", True, {"Rows": ("32",)})
+    assert header == Tags("dicom", True, {"Rows": ("32",)})
 
 
 def test_a_deflated_header_is_inflated_no_further_than_needed(
@@ -101,14 +101,14 @@ def test_a_deflated_header_is_inflated_no_further_than_needed(
     squeezer = zlib.compressobj(wbits=-zlib.MAX_WBITS)
     bomb = squeezer.compress(whole) + squeezer.compress(bytes(100 << 20)) + squeezer.flush()
     sizes: list[int] = []
-    inflated = dicom_headers._inflated
+    inflated = tags_module._inflated
 
     def measured(file: io.BytesIO) -> bytes:
         sizes.append(len(inflated(file)))
         file.seek(0)
         return inflated(file)
 
-    monkeypatch.setattr(dicom_headers, "_inflated", measured)
+    monkeypatch.setattr(tags_module, "_inflated", measured)
     assert read(data[:meta_end] + bomb).values["PatientID"] == ("7",)
     assert sizes == [1 << 24]
 
@@ -119,11 +119,11 @@ def test_threads_do_not_load_pydicom_at_once(
     write_dicom(tmp_path / "file", PatientID="7")
     code = (
         "from functools import partial\n"
-        "from annotator.images.dicom_headers import read_headers\n"
+        "from annotator.images.dicom.tags import read_tags\n"
         f"openers = [partial(open, {str(tmp_path / 'file')!r}, 'rb')] * 64\n"
-        "print({header.values.get('PatientID') for header in read_headers(openers, ['PatientID'])})"
+        "print({header.values.get('PatientID') for header in read_tags(openers, ['PatientID'])})"
     )
-    root = Path(dicom_headers.__file__).parents[2]
+    root = Path(tags_module.__file__).parents[3]
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
     )

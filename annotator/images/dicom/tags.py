@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, BinaryIO, Literal
 
 from annotator.errors import AnnotatorError
-from annotator.images.dicom import looks_like_dicom, silence_log
+from annotator.images.dicom.reader import load_pydicom, looks_like_dicom
 from annotator.images.ordered_map import ordered_map
 from index.progress import track
 
@@ -25,7 +25,7 @@ _NO_TEXT = frozenset({"SQ", "OB", "OD", "OF", "OL", "OV", "OW", "UN"})  # value 
 
 
 @dataclass(frozen=True)
-class Header:
+class Tags:
     """What the beginning of a file says.
 
     Attributes:
@@ -60,39 +60,37 @@ def check_keyword(keyword: str) -> None:
         )
 
 
-def read_headers(
-    openers: Sequence[Callable[[], BinaryIO]], keywords: Sequence[str]
-) -> list[Header]:
+def read_tags(openers: Sequence[Callable[[], BinaryIO]], keywords: Sequence[str]) -> list[Tags]:
     """Read the headers of files in threads, in their order.
 
     Args:
         openers: Open each of the files; they may raise OSError.
         keywords: Attributes to read.
     """
-    silence_log()  # loads pydicom, of which threads that did so at once might get a part
-    work = partial(_read_header, keywords=keywords)
+    load_pydicom()
+    work = partial(_read_tags, keywords=keywords)
     with closing(ordered_map(work, openers, workers=_THREADS)) as headers:
         return list(track(headers, total=len(openers), label="Reading headers"))
 
 
-def _read_header(opener: Callable[[], BinaryIO], keywords: Sequence[str]) -> Header:
+def _read_tags(opener: Callable[[], BinaryIO], keywords: Sequence[str]) -> Tags:
     try:
         with opener() as file:
             head = file.read(_HEAD)
             if not looks_like_dicom(head[:132]):
-                return Header("other")
+                return Tags("other")
             file.seek(0)
             try:
                 return _parse(file, keywords, deflated=_DEFLATED in head)
             except OSError:
                 raise
             except Exception:  # pydicom's, of many kinds; decoding will name the fault
-                return Header("dicom")
+                return Tags("dicom")
     except OSError:
-        return Header("unreadable")
+        return Tags("unreadable")
 
 
-def _parse(file: BinaryIO, keywords: Sequence[str], *, deflated: bool) -> Header:
+def _parse(file: BinaryIO, keywords: Sequence[str], *, deflated: bool) -> Tags:
     from pydicom.datadict import keyword_dict
     from pydicom.filereader import read_dataset, read_partial
 
@@ -114,7 +112,7 @@ def _parse(file: BinaryIO, keywords: Sequence[str], *, deflated: bool) -> Header
     else:
         ds = read_partial(file, force=True, **options)
     values = {keyword: _texts(ds, keyword) for keyword in keywords}
-    return Header(
+    return Tags(
         "dicom",
         has_pixels or "Rows" in ds,
         {keyword: texts for keyword, texts in values.items() if texts},
