@@ -19,6 +19,7 @@ MAX_FRAMES = 64
 
 # Frames that are tried at first in place of blank ones, and then twice as many each time.
 _TRIED_FIRST = 8
+_BLANK_HINT = "Check it in an image viewer; --allow-blank of most commands uses it all the same."
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def choose_frames(
             kept, notes = read, ("blank",)
         else:
             message = "blank: all pixels have (nearly) the same value"
-            raise ImageError(message, "Check it in an image viewer.", "blank")
+            raise ImageError(message, _BLANK_HINT, "blank")
     elif len(kept) < len(read):
         notes = ("frames_left_out",)
     for frame in kept:

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from annotator.cli import cli
-from benchmarks.features import audit, explanations, finding
+from benchmarks.features import audit, decoding, explanations, finding
 from benchmarks.records import load
 from benchmarks.service_load import __main__ as service_load
 from benchmarks.throughput import __main__ as throughput
@@ -81,3 +81,11 @@ def test_explanations_point_at_the_lesion(results, monkeypatch) -> None:
     assert record["methods"] == ["exact"] and record["largest error"] < 1e-5
     assert record["drop contrast"] > max(record["drop moved"], record["drop scattered"])
     assert record["on the lesion, contrast"] > 2 * record["chance"]
+
+
+def test_decoding_takes_little_memory(results) -> None:
+    decoding.main(["--side", "2500", "--only", "JPEG grey,DICOM rescale"])
+    (record,) = load("decoding", results)
+    assert record["kinds"].keys() == {"JPEG grey", "DICOM rescale"}
+    for row in record["kinds"].values():
+        assert row["beyond"] < 6
