@@ -18,14 +18,14 @@ import index
 
 ROOT = Path(__file__).parents[1]
 HEAVY = {"torch", "torchvision", "timm", "open_clip", "pandas", "faiss", "matplotlib", "pyarrow"}
-HEAVY |= {"pydicom", "sklearn", "skimage", "tqdm", "umap", "numba", "jinja2"}
+HEAVY |= {"pydicom", "nibabel", "sklearn", "skimage", "tqdm", "umap", "numba", "jinja2"}
 HEAVY |= {"ray", "fsspec", "s3fs", "gcsfs", "pymilvus"}
 # What the extra `service` installs; loaded by `annotator serve` alone.
 SERVICE = {"fastapi", "starlette", "pydantic", "pydantic_settings", "uvicorn", "h11"}
 SERVICE |= {"prometheus_client", "python_multipart"}
 MAY_LOAD = {
     "annotator/encoders": {"torch"},
-    "annotator/images/dicom_worker.py": {"pydicom"},  # a process of its own
+    "annotator/images/dicom/worker.py": {"pydicom"},  # a process of its own
 }
 
 
