@@ -11,13 +11,9 @@ from __future__ import annotations
 import numpy as np
 
 from annotator.errors import ImageError
-from annotator.images import dicom
 from annotator.images.frames import MAX_FRAMES, Decoded, FrameReader, Frames, choose_frames
 from annotator.images.kinds import recognise
-from annotator.images.nifti import NiftiReader
 from annotator.images.pixels import MAX_PIXELS
-from annotator.images.raster import RasterReader
-from annotator.images.tiff import TiffReader
 
 __all__ = ["MAX_FRAMES", "MAX_PIXELS", "Decoded", "Frames", "decode"]
 
@@ -93,10 +89,19 @@ def looks_like_image(head: bytes) -> bool:
 
 
 def _open(data: bytes, kind: str, at_least: int | None, max_pixels: int) -> FrameReader:
+    # Imported where they are needed: most runs have files of one kind.
     if kind == "DICOM":
-        return dicom.DicomReader(data, max_pixels)
+        from annotator.images.dicom import DicomReader
+
+        return DicomReader(data, max_pixels)
     if kind == "TIFF":
+        from annotator.images.tiff import TiffReader
+
         return TiffReader(data, max_pixels)
     if kind == "NIfTI":
+        from annotator.images.nifti import NiftiReader
+
         return NiftiReader(data, max_pixels)
+    from annotator.images.raster import RasterReader
+
     return RasterReader(data, kind, at_least, max_pixels)

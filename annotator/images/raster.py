@@ -5,6 +5,7 @@ Input is not trusted: sizes and frame counts are checked before pixels are decod
 
 from __future__ import annotations
 
+import importlib
 import io
 import logging
 import re
@@ -51,32 +52,29 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 logging.getLogger("PIL").setLevel(logging.CRITICAL)
 
 
+# Pillow's reader of each format: module and class.
+_READERS = {
+    "JPEG": ("JpegImagePlugin", "JpegImageFile"),
+    "PNG": ("PngImagePlugin", "PngImageFile"),
+    "GIF": ("GifImagePlugin", "GifImageFile"),
+    "BMP": ("BmpImagePlugin", "BmpImageFile"),
+    "WebP": ("WebPImagePlugin", "WebPImageFile"),
+    "AVIF": ("AvifImagePlugin", "AvifImageFile"),
+    "JPEG 2000": ("Jpeg2KImagePlugin", "Jpeg2KImageFile"),
+}
+
+
 @cache
-def _openers() -> dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]]:
-    """Pillow's reader of each format.
+def _reader_of(kind: str) -> Callable[[io.BytesIO], ImageFile.ImageFile]:
+    """Pillow's reader of a format.
 
-    They are called directly because `PIL.Image.open` refuses large images before it tells their
-    size, and because no other format can then be reached, whatever is registered with Pillow.
+    It is called directly because `PIL.Image.open` refuses large images before it tells their size,
+    and because no other format can then be reached, whatever is registered with Pillow.
     """
-    from PIL import (
-        AvifImagePlugin,
-        BmpImagePlugin,
-        GifImagePlugin,
-        Jpeg2KImagePlugin,
-        JpegImagePlugin,
-        PngImagePlugin,
-        WebPImagePlugin,
-    )
-
-    return {
-        "JPEG": JpegImagePlugin.JpegImageFile,
-        "PNG": PngImagePlugin.PngImageFile,
-        "GIF": GifImagePlugin.GifImageFile,
-        "BMP": BmpImagePlugin.BmpImageFile,
-        "WebP": WebPImagePlugin.WebPImageFile,
-        "AVIF": AvifImagePlugin.AvifImageFile,
-        "JPEG 2000": Jpeg2KImagePlugin.Jpeg2KImageFile,
-    }
+    module, name = _READERS[kind]
+    reader: Callable[[io.BytesIO], ImageFile.ImageFile]
+    reader = getattr(importlib.import_module(f"PIL.{module}"), name)
+    return reader
 
 
 class RasterReader:
@@ -84,7 +82,7 @@ class RasterReader:
 
     Args:
         data: The whole file.
-        kind: Its format, a key of `_openers`.
+        kind: Its format, a key of `_READERS`.
         at_least: The smallest width and height that the caller will scale to, or None; see
             `annotator.images.decode`.
         max_pixels: Largest width x height of one frame.
@@ -131,7 +129,7 @@ class RasterReader:
 
     def _opened(self) -> ImageFile.ImageFile:
         try:
-            return _openers()[self._kind](io.BytesIO(self._data))
+            return _reader_of(self._kind)(io.BytesIO(self._data))
         except SyntaxError:  # Pillow's word for a file that it does not understand
             if self._kind == "JPEG" and (bits := _JPEG_OF_MANY_BITS.search(self._data)):
                 message = f"JPEG of {bits[1][0]} bits a sample"

@@ -251,9 +251,11 @@ def _reference(candidate: _Candidate) -> ImageRef:
 
 def _look_into(candidates: Iterable[_Candidate], keywords: Iterable[str] = ()) -> None:
     """Read the headers that were not read yet, with these attributes and the SOPInstanceUID."""
+    unread = [candidate for candidate in candidates if candidate.tags is None]
+    if not unread:
+        return
     from annotator.images.dicom.tags import read_tags
 
-    unread = [candidate for candidate in candidates if candidate.tags is None]
     openers = [candidate.open for candidate in unread]
     for candidate, tags in zip(
         unread, read_tags(openers, [*keywords, "SOPInstanceUID"]), strict=True
@@ -492,7 +494,7 @@ def _starts_like_image(path: str, extension: str) -> bool:
         OSError: It cannot be read.
     """
     from annotator.images.decode import looks_like_image
-    from annotator.images.dicom import looks_like_dicom
+    from annotator.images.kinds import looks_like_dicom
 
     if remote.is_url(path):
         head = remote.read_start(path, _HEAD)

@@ -36,7 +36,8 @@ from pydicom.uid import (
 
 from annotator.errors import ImageError, ImageFault
 from annotator.images.decode import decode as decode_file
-from annotator.images.dicom import looks_like_dicom, plugins, reader, stored
+from annotator.images.dicom import plugins, reader, stored
+from annotator.images.kinds import looks_like_dicom
 from tests.images.dicom_cases import new_dataset as dataset
 from tests.images.dicom_cases import save, save_lossless_jpeg
 

@@ -18,7 +18,7 @@ from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRL
 
 from annotator.errors import ImageError
 from annotator.images.decode import decode
-from annotator.images.dicom import looks_like_dicom
+from annotator.images.kinds import looks_like_dicom
 
 pytestmark = pytest.mark.filterwarnings(r"ignore:::pydicom\.")
 

@@ -5,6 +5,6 @@ its helpers (`codestreams`, `plugins`, `rle`) bring the stored values of a frame
 `colour` make a picture of them. `tags` reads attributes alone, to find and identify files.
 """
 
-from annotator.images.dicom.reader import DicomReader, load_pydicom, looks_like_dicom
+from annotator.images.dicom.reader import DicomReader, load_pydicom
 
-__all__ = ["DicomReader", "load_pydicom", "looks_like_dicom"]
+__all__ = ["DicomReader", "load_pydicom"]

@@ -31,29 +31,6 @@ _LARGE = 1 << 20
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 _PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _loading = threading.Lock()
-_VRS = frozenset(
-    b"AE AS AT CS DA DS DT FD FL IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL UN "
-    b"UR US UT UV".split()
-)
-
-
-def looks_like_dicom(head: bytes) -> bool:
-    """Whether a file is DICOM, by its first 132 bytes (PS3.10, section 7.1).
-
-    Without "DICM" after the preamble the first data element must be plausible: group 0002 or
-    0008, one of its first elements, with a known VR or (implicit VR) a short even length.
-    """
-    if head[128:132] == b"DICM":
-        return True
-    if len(head) < 8:
-        return False
-    vr_is_known = head[4:6] in _VRS
-    if head[:2] == b"\0\x08" and vr_is_known:  # explicit VR big endian
-        return head[2] == 0 and head[3] <= 0x18
-    if head[:2] not in (b"\x02\0", b"\x08\0") or head[3] != 0 or head[2] > 0x18:
-        return False
-    length = int.from_bytes(head[4:8], "little")
-    return vr_is_known or (length <= 1024 and length % 2 == 0)
 
 
 class DicomReader:

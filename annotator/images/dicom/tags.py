@@ -11,7 +11,8 @@ from functools import partial
 from typing import Any, BinaryIO, Literal
 
 from annotator.errors import AnnotatorError
-from annotator.images.dicom.reader import load_pydicom, looks_like_dicom
+from annotator.images.dicom.reader import load_pydicom
+from annotator.images.kinds import looks_like_dicom
 from annotator.images.ordered_map import ordered_map
 from index.progress import track
 
