@@ -143,7 +143,7 @@ function answerPart(result, concepts) {
       )
     : null;
   const notes = result.notes.map(({ detail }) =>
-    h("p", { className: "notice" }, `About the picture: ${detail}.`),
+    h("p", { className: "notice warning" }, `About the picture: ${detail}.`),
   );
   const list = concepts.length
     ? h("ul", { className: "concepts" }, ...concepts.map(({ row }) => row))
