@@ -302,6 +302,8 @@ def _having(
 
 def _identify(candidates: list[_Candidate], id_from: IdFrom, notes: list[str]) -> None:
     """Give the candidates, whose ids are their names, the ids that are asked for."""
+    if id_from == "name":
+        return
     if id_from == "path":
         _identify_by_path(candidates)
         return
@@ -318,8 +320,6 @@ def _identify(candidates: list[_Candidate], id_from: IdFrom, notes: list[str]) -
             f"The ids of {n} DICOM files are their SOPInstanceUIDs, since names repeat among them, "
             f"such as {printable(repeated)} (--id name, path or sop chooses)."
         )
-    elif id_from == "sop":
-        _look_into(candidates)
     names = {candidate.id for candidate in candidates if candidate.is_dicom}
     unnamed = []
     for candidate in candidates:

@@ -280,6 +280,18 @@ def test_names_that_repeat_among_dicom_files_give_way_to_uids(dicom_tree: Path) 
     assert len(ids(dicom_tree, id_from="path")) == 9
 
 
+def test_names_stay_ids_where_headers_are_read_for_something_else(
+    tmp_path: Path, write_dicom: Callable[..., str]
+) -> None:
+    for name in ("a", "b"):
+        write_dicom(tmp_path / f"{name}.dcm", PatientID="p")
+    options = {"where": {"Modality": ["CT"]}, "group_by": "PatientID"}
+    for id_from in ("name", "path", "auto"):
+        found = find_images(tmp_path, id_from=id_from, **options)
+        assert [ref.id for ref in found.images] == ["a", "b"]
+        assert found.groups == {"a": "p", "b": "p"}
+
+
 def test_other_files_keep_their_names(tmp_path: Path, write_dicom: Callable[..., str]) -> None:
     uids = [write_dicom(tmp_path / name) for name in ("x/a.dcm", "y/a.dcm", "y/b.dcm")]
     write(tmp_path, "c.png")
