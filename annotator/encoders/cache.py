@@ -93,13 +93,21 @@ class EmbeddingCache:
         items: Iterable[tuple[bytes, NDArray[np.float32]]],
         notes: Mapping[bytes, tuple[Note, ...]] | None = None,
     ) -> None:
-        """Store vectors, and notes on their pictures, by content key in one transaction."""
+        """Store vectors, and notes on their pictures, by content key in one transaction.
+
+        Vectors of blank images are not stored, since the next run may not allow those.
+        """
+        notes = notes or {}
+        blank = {content for content, codes in notes.items() if "blank" in codes}
         noted = [
             (self._fingerprint, content, " ".join(codes))
-            for content, codes in (notes or {}).items()
+            for content, codes in notes.items()
+            if codes and content not in blank
         ]
         rows = []
         for content, vector in items:
+            if content in blank:
+                continue
             blob = vector.astype("<f4").tobytes()
             rows.append((self._fingerprint, content, zlib.crc32(blob), blob))
         with self._lock, self._explained(), self._db:

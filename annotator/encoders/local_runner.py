@@ -213,15 +213,9 @@ def embed_batch(
     if fresh:
         vectors = embed_frames(pixels, embedder, batch_size)
         if cache is not None:
-            # Not those of blank images, which the next run may not allow.
-            kept = [
-                (key, vector, notes)
-                for (_, key, notes), vector in zip(fresh, vectors, strict=True)
-                if "blank" not in notes
-            ]
+            keys = [key for _, key, _ in fresh]
             cache.put(
-                [(key, vector) for key, vector, _ in kept],
-                {key: notes for key, _, notes in kept if notes},
+                zip(keys, vectors, strict=True), {key: notes for _, key, notes in fresh if notes}
             )
         for (position, key, notes), vector in zip(fresh, vectors, strict=True):
             results[position] = Embedded(refs[position], vector, content=key, notes=notes)

@@ -239,7 +239,7 @@ def _results(
     if fatal is not None:
         raise AnnotatorError(*fatal.split("\n", 1))
     if cache is not None:
-        new = [row for row in rows if row["vector"] and "blank" not in _notes(row)]
+        new = [row for row in rows if row["vector"]]
         cache.put(
             [(row["content"], np.frombuffer(row["vector"], "<f4")) for row in new],
             {row["content"]: _notes(row) for row in new if row["notes"]},

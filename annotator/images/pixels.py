@@ -35,7 +35,7 @@ SHOWN_LEVELS = 25
 # Percentiles are taken over about this many evenly spaced pixels: exact enough, and quick.
 _SAMPLE = 1 << 18
 _GLANCE = 1 << 14
-# Values that are brought to 8 bits at a time, so that intermediate floats stay small.
+# Values that are taken at a time, so that what is made of them on the way stays small.
 _STRIPE = 1 << 18
 
 
@@ -126,13 +126,20 @@ def map_values(
         native = values.dtype.newbyteorder("=")
         table = function(np.arange(1 << 8 * codes.itemsize, dtype=codes).view(native))
     result = np.empty(values.shape, np.uint8)
-    for rows in _stripes(values):
+    for rows in _stripes_of(values):
         if table is None:
             result[rows] = function(values[rows])
         else:  # a stripe at a time: numpy makes 8 bytes of each index
             part = np.ascontiguousarray(values[rows], native)
             np.take(table, part.view(codes), out=result[rows], mode="clip")
     return result
+
+
+def stripes(height: int, width: int, at_once: int = _STRIPE) -> Iterator[slice]:
+    """Slices of the rows of a picture that hold about so many pixels, or values, each."""
+    rows = max(1, at_once // max(1, width))
+    for start in range(0, height, rows):
+        yield slice(start, min(start + rows, height))
 
 
 def is_blank(picture: Image.Image) -> bool:
@@ -188,20 +195,16 @@ def _robust_range(
     values: NDArray[Any], ignore: NDArray[np.bool_] | None = None
 ) -> tuple[float, float]:
     """The 0.5th and 99.5th percentiles; the finite extremes where those are equal."""
-    sample = _sample(values, ignore)
-    if sample.dtype.kind == "f":
-        sample = sample[np.isfinite(sample)]
-    if sample.size:
-        low, high = np.percentile(sample, (0.5, 99.5))
-        if low < high:
-            return float(low), float(high)
+    low, high = _percentiles(_sample(values, ignore))
+    if low < high:
+        return low, high
     return _extremes(values if ignore is None else values[~ignore])
 
 
 def _extremes(values: NDArray[Any]) -> tuple[float, float]:
     """The least and the greatest finite value; 0, 0 where there is none."""
     low, high = np.inf, -np.inf
-    for rows in _stripes(values):
+    for rows in _stripes_of(values):
         part = values[rows]
         if part.dtype.kind == "f":
             part = part[np.isfinite(part)]
@@ -210,14 +213,20 @@ def _extremes(values: NDArray[Any]) -> tuple[float, float]:
     return (low, high) if low <= high else (0.0, 0.0)
 
 
-def _spread(sample: NDArray[Any]) -> float:
-    """Difference of the 99.5th and the 0.5th percentile of the finite values of a sample."""
+def _percentiles(sample: NDArray[Any]) -> tuple[float, float]:
+    """The 0.5th and 99.5th percentile of the finite values of a sample; 0, 0 without any."""
     if sample.dtype.kind == "f":
         sample = sample[np.isfinite(sample)]
     if not sample.size:
-        return 0.0
-    low, high = np.percentile(sample, (0.5, 99.5))
-    return float(high - low)
+        return 0.0, 0.0
+    low, high = np.percentile(sample, (0.5, 99.5)).tolist()
+    return low, high
+
+
+def _spread(sample: NDArray[Any]) -> float:
+    """Difference of the two `_percentiles`."""
+    low, high = _percentiles(sample)
+    return high - low
 
 
 def _sample(values: NDArray[Any], ignore: NDArray[np.bool_] | None = None) -> NDArray[Any]:
@@ -237,11 +246,8 @@ def _sample(values: NDArray[Any], ignore: NDArray[np.bool_] | None = None) -> ND
     return values.reshape(-1)[::step] if values.flags.c_contiguous else values.flat[::step]
 
 
-def _stripes(values: NDArray[Any]) -> Iterator[slice]:
-    """Slices of the rows that hold about `_STRIPE` values each."""
-    rows = max(1, _STRIPE * len(values) // max(1, values.size))
-    for start in range(0, len(values), rows):
-        yield slice(start, start + rows)
+def _stripes_of(values: NDArray[Any]) -> Iterator[slice]:
+    return stripes(len(values), math.prod(values.shape[1:]))
 
 
 def _level_range(picture: Image.Image, *, outside: float) -> int:

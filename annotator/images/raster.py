@@ -19,8 +19,15 @@ from PIL import Image, ImageFile
 
 from annotator.errors import ImageError
 from annotator.images.frames import Frame
-from annotator.images.pixels import MIN_FRAME_PIXELS, SMALLER_HINT, check_size, check_total, stretch
-from annotator.images.samples import frame_of, frame_of_image, stripes
+from annotator.images.pixels import (
+    MIN_FRAME_PIXELS,
+    SMALLER_HINT,
+    check_size,
+    check_total,
+    stretch,
+    stripes,
+)
+from annotator.images.samples import frame_of, frame_of_image
 
 # An animation's frame needs all frames before it: a bound on that work, in pixels.
 _MAX_ANIMATION_PIXELS = 1_000_000_000

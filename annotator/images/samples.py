@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,10 +15,9 @@ from annotator.images.pixels import (
     map_values,
     robust_scale,
     stretch,
+    stripes,
 )
 
-# Rows are taken this many pixels at a time, so that what is made of them stays small.
-_STRIPE = 1 << 18
 # Whether alpha leaves a picture is told from about this many of its pixels.
 _SAMPLE_SIDE = 512
 _SAMPLE = _SAMPLE_SIDE**2
@@ -69,13 +67,6 @@ def frame_of_image(image: Image.Image) -> Frame:
     picture = image._new(image.im)  # what a copy is, but in no more memory
     picture.info = {}
     return Frame(picture)
-
-
-def stripes(height: int, width: int) -> Iterator[slice]:
-    """Slices of the rows of a picture that hold about `_STRIPE` pixels each."""
-    rows = max(1, _STRIPE // max(1, width))
-    for start in range(0, height, rows):
-        yield slice(start, min(start + rows, height))
 
 
 def _picture(values: NDArray[Any], inverted: bool) -> Image.Image:

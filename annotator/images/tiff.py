@@ -28,9 +28,9 @@ from PIL import Image, TiffImagePlugin, _imaging
 
 from annotator.errors import ImageError
 from annotator.images.frames import Frame
-from annotator.images.pixels import check_size, check_total
+from annotator.images.pixels import check_size, check_total, stripes
 from annotator.images.raster import RasterReader, upright
-from annotator.images.samples import frame_of, frame_of_image, stripes
+from annotator.images.samples import frame_of, frame_of_image
 
 _MAX_PAGES = 10_000
 # As libtiff; real directories hold fewer than a hundred. Those of hostile files may overlap.

@@ -20,10 +20,8 @@ from skimage.color import lab2rgb
 
 from annotator.errors import ImageError, ImageFault
 from annotator.images import pixels
-from annotator.images.decode import MAX_PIXELS
 from annotator.images.decode import decode as decode_file
-from annotator.images.frames import frame_indices
-from annotator.images.pixels import MAX_TOTAL_PIXELS, stretch
+from annotator.images.pixels import stretch
 from tests.images import raster_cases as cases
 
 # A picture without symmetry: every orientation differs from every other.
@@ -305,17 +303,6 @@ def test_a_broken_chain_of_pages_does_not_cost_the_first() -> None:
     data = bytearray(encode(GREY, "TIFF"))
     struct.pack_into("<I", data, tiff_directory(data)[0], len(data) - 1)
     np.testing.assert_array_equal(decode_one(bytes(data)), GREY)
-
-
-@given(st.integers(1, 10_000), st.integers(1, MAX_PIXELS), st.integers(1, 100))
-def test_frame_indices(n: int, pixels: int, max_frames: int) -> None:
-    assert frame_indices(n, pixels, "middle", max_frames) == [n // 2]
-    indices = frame_indices(n, pixels, "all", max_frames)
-    assert 1 <= len(indices) <= min(n, max_frames)
-    assert len(indices) * pixels <= MAX_TOTAL_PIXELS
-    assert indices[0] >= 0 and indices[-1] < n
-    assert len(indices) == 1 or np.diff(indices).min() >= 1
-    assert len(indices) <= 2 or np.ptp(np.diff(indices)) <= 1  # evenly spaced
 
 
 # Decoding at a reduced scale

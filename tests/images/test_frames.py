@@ -10,7 +10,7 @@ from PIL import Image
 
 from annotator.errors import ImageError
 from annotator.images.frames import Frame, choose_frames, frame_indices
-from annotator.images.pixels import MAX_TOTAL_PIXELS
+from annotator.images.pixels import MAX_PIXELS, MAX_TOTAL_PIXELS
 
 
 class Stack:
@@ -34,13 +34,16 @@ def index_of(picture: Image.Image) -> int:
     return int(np.asarray(picture)[-1, -1])
 
 
-@given(st.integers(1, 250), st.integers(1, 10**9), st.integers(1, 64))
+@given(st.integers(1, 10_000), st.integers(1, MAX_PIXELS), st.integers(1, 100))
 def test_frame_indices(n: int, pixels: int, max_frames: int) -> None:
     assert frame_indices(n, pixels, "middle", max_frames) == [n // 2]
     indices = frame_indices(n, pixels, "all", max_frames)
-    assert indices == sorted(set(indices)) and indices[0] >= 0 and indices[-1] < n
-    assert len(indices) <= max_frames
-    assert len(indices) == 1 or len(indices) * pixels <= MAX_TOTAL_PIXELS
+    assert 1 <= len(indices) <= min(n, max_frames)
+    assert len(indices) * pixels <= MAX_TOTAL_PIXELS
+    assert indices[0] >= 0 and indices[-1] < n
+    assert len(indices) == 1 or np.diff(indices).min() >= 1
+    assert len(indices) <= 2 or np.ptp(np.diff(indices)) <= 1  # evenly spaced
+    assert indices == sorted(set(indices)) and len(indices) <= max_frames
 
 
 @given(st.integers(1, 120), st.data())

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-# Pixels that are copied at a time.
-_STRIPE = 1 << 18
+from annotator.images.pixels import stripes
+
 # Markers of JPEG (ISO/IEC 10918-1, table B.1), and the frame of JPEG-LS (ISO/IEC 14495-1).
 _JPEG_LS_FRAME = 0xF7
 _FRAMES = {*range(0xC0, 0xD0), _JPEG_LS_FRAME} - {0xC4, 0xC8, 0xCC}
@@ -192,8 +192,6 @@ def _as_array(image: Image.Image) -> NDArray[Any]:
     """The pixels of a picture. numpy alone makes three copies of them on the way."""
     top = np.asarray(image.crop((0, 0, image.width, 1)))
     values = np.empty((image.height, *top.shape[1:]), top.dtype)
-    step = max(1, _STRIPE // image.width)
-    for start in range(0, image.height, step):
-        end = min(start + step, image.height)
-        values[start:end] = np.asarray(image.crop((0, start, image.width, end)))
+    for rows in stripes(image.height, image.width):
+        values[rows] = np.asarray(image.crop((0, rows.start, image.width, rows.stop)))
     return values

@@ -13,9 +13,9 @@ from annotator.errors import ImageError
 from annotator.images.dicom.attributes import EXPORT_HINT
 from annotator.images.dicom.luts import read_lut
 from annotator.images.dicom.stored import Stored
-from annotator.images.pixels import SHOWN_LEVELS, stretch
+from annotator.images.pixels import SHOWN_LEVELS, stretch, stripes
 
-# Rows are converted so many samples at a time, which keeps what is made on the way small.
+# Pixels that are converted at a time: what is made of them on the way fits in a cache.
 _STRIPE = 1 << 15
 
 
@@ -126,10 +126,9 @@ def _picture(
     The fourth sample, if there is one, is not used.
     """
     picture = Image.new("RGB", (columns, rows))
-    height = max(1, _STRIPE // columns)
-    for top in range(0, rows, height):
-        part = np.ascontiguousarray(samples(slice(top, top + height)))
+    for some in stripes(rows, columns, _STRIPE):
+        part = np.ascontiguousarray(samples(some))
         raw_mode = "RGBX" if part.shape[-1] == 4 else mode
         stripe = Image.frombuffer(mode, (columns, len(part)), part, "raw", raw_mode, 0, 1)
-        picture.paste(stripe.convert("RGB") if mode != "RGB" else stripe, (0, top))
+        picture.paste(stripe.convert("RGB") if mode != "RGB" else stripe, (0, some.start))
     return picture

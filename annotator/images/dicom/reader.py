@@ -9,7 +9,7 @@ import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, BinaryIO
 
 from annotator.errors import ImageError
 from annotator.images.dicom.attributes import EXPORT_HINT, uid_name
@@ -125,21 +125,26 @@ def _read(data: bytes) -> Any:
     return ds
 
 
+def read_meta(file: BinaryIO) -> Any:
+    """The file meta information (PS3.10, section 7.1) from the start of a file, left after it."""
+    from pydicom.filereader import read_dataset
+
+    file.seek(132 if file.read(132)[128:] == b"DICM" else 0)
+    return read_dataset(file, False, True, stop_when=lambda tag, _vr, _length: tag.group != 2)
+
+
 def _is_deflated(data: bytes) -> bool:
     """Whether the data set is deflated (PS3.5, A.5).
 
     Raises:
         ImageError: It would fill the memory once inflated.
     """
-    from pydicom.filereader import read_dataset
     from pydicom.uid import DeflatedExplicitVRLittleEndian
 
     if len(data) < _LARGE and DeflatedExplicitVRLittleEndian.encode() not in data:
         return False  # quicker for small files, in which it counts
     file = io.BytesIO(data)
-    file.seek(132 if data[128:132] == b"DICM" else 0)
-    meta = read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag.group != 2)
-    if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
+    if read_meta(file).get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
         return False
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     size = 0

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, BinaryIO, Literal
 
 from annotator.errors import AnnotatorError
-from annotator.images.dicom.reader import load_pydicom
+from annotator.images.dicom.reader import load_pydicom, read_meta
 from annotator.images.kinds import looks_like_dicom
 from annotator.images.ordered_map import ordered_map
 from index.progress import track
@@ -122,10 +122,7 @@ def _parse(file: BinaryIO, keywords: Sequence[str], *, deflated: bool) -> Tags:
 
 def _inflated(file: BinaryIO) -> bytes:
     """The beginning of a deflated data set (PS3.5, A.5): it may fill the memory as a whole."""
-    from pydicom.filereader import read_dataset
-
-    file.seek(132 if file.read(132)[128:] == b"DICM" else 0)
-    read_dataset(file, False, True, stop_when=lambda tag, _vr, _length: tag.group != 2)
+    read_meta(file)
     return zlib.decompressobj(-zlib.MAX_WBITS).decompress(file.read(_MAX_INFLATED), _MAX_INFLATED)
 
 
