@@ -19,7 +19,7 @@ $(VENV)/.base: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.base
-	$(BIN)/python -m pip $(PIP_INSTALL) --editable '.[cpu,service,clip,encoders,dicom,nifti,milvus,captions,ranking,docs,dev]'
+	$(BIN)/python -m pip $(PIP_INSTALL) --editable '.[cpu,service,clip,encoders,dicom,nifti,excel,umls,transformers,onnx,xrv,sklearn,milvus,captions,ranking,docs,dev]'
 	touch $@
 
 $(VENV)/.scale: $(VENV)/.dev

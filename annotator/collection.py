@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from annotator.concept_ids import is_cui
 from annotator.errors import AnnotatorError, FormatError
 from annotator.ids import by_image, natural_key, printable
 from annotator.images.ref import ImageRef
@@ -21,7 +22,6 @@ from annotator.tables.formats import (
     select_side,
     split_cuis,
 )
-from annotator.tables.table import is_cui
 
 OnMismatch = Literal["skip", "fail"]
 OnDuplicate = Literal["fail", "first"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -26,11 +26,14 @@ from annotator.knn.neighbors import Case, case_of
 from annotator.knn.posterior import Posterior, weigh
 from annotator.knn.projection import Projection
 from annotator.knn.voting import Voting
+from index import LabelTable
 from index.locations import locate
 from index.progress import track
 from index.protocols import Index, IndexLocation
 from index.rows import SearchResult
 from index.search.base import check_unit
+
+Relabel = Callable[[LabelTable], LabelTable]
 
 _SEARCHED_AT_ONCE = 256
 
@@ -97,6 +100,8 @@ class Annotator:
         stored: Open index.
         embedder: Encoder with the fingerprint recorded in the index.
         voting: Voting parameters; None for those recorded in the index.
+        relabel: Changes the labels of the cases before they vote, such as
+            `LabelTable.only` some concepts; None for the labels as they are.
 
     Attributes:
         metadata: Build metadata of the index.
@@ -106,12 +111,21 @@ class Annotator:
         AnnotatorError: The index has no build metadata, or the embedder's fingerprint differs.
     """
 
-    def __init__(self, stored: Index, embedder: Embedder, voting: Voting | None = None) -> None:
+    def __init__(
+        self,
+        stored: Index,
+        embedder: Embedder,
+        voting: Voting | None = None,
+        *,
+        relabel: Relabel | None = None,
+    ) -> None:
         self.metadata = IndexMetadata.of(stored)
         self.metadata.check_encoder(embedder)
         self.stored = stored
         self.embedder = embedder
         self.voting = voting or self.metadata.voting
+        self.relabel = relabel
+        self._changed: tuple[LabelTable, LabelTable] | None = None
         self.projection = Projection.from_arrays(stored.arrays)
 
     @classmethod
@@ -209,7 +223,7 @@ class Annotator:
             with_neighbors: Include the neighbours that voted.
         """
         voting = voting or self.voting
-        posterior = weigh(found.neighbors, found.cases.labels, voting)
+        posterior = weigh(found.neighbors, self._labels(found.cases.labels), voting)
         decisions = choose_concepts(posterior, voting)
         similarities = found.neighbors.similarities
         return [
@@ -223,6 +237,14 @@ class Annotator:
             )
             for i, (image_id, decision) in enumerate(zip(image_ids, decisions, strict=True))
         ]
+
+    def _labels(self, labels: LabelTable) -> LabelTable:
+        """The labels that vote; those of a whole index are changed once."""
+        if self.relabel is None:
+            return labels
+        if self._changed is None or self._changed[0] is not labels:
+            self._changed = labels, self.relabel(labels)
+        return self._changed[1]
 
     def _familiarity(self, similarities: NDArray[np.float32]) -> float | None:
         """Quantile of the nearest similarity among those of the index's own images."""

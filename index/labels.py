@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -91,6 +91,19 @@ class LabelTable:
         moved = (np.cumsum(used) - 1).astype(np.int32)
         cuis = tuple(cui for cui, kept in zip(self.cuis, used.tolist(), strict=True) if kept)
         return LabelTable(indptr, moved[indices], cuis)
+
+    def only(self, cuis: Collection[str]) -> LabelTable:
+        """The same rows with these concepts alone."""
+        wanted = set(cuis)
+        kept = np.array([cui in wanted for cui in self.cuis], bool)
+        entries = kept[self.indices] if len(self.indices) else np.zeros(0, bool)
+        before = np.concatenate([[0], np.cumsum(entries)]).astype(np.int64)
+        moved = (np.cumsum(kept) - 1).astype(np.int32)
+        return LabelTable(
+            before[self.indptr],
+            moved[self.indices[entries]],
+            tuple(cui for cui in self.cuis if cui in wanted),
+        )
 
     def __len__(self) -> int:
         return len(self.indptr) - 1

@@ -25,7 +25,7 @@ def search(engine: Engine, query: SearchQuery) -> dict[str, Any]:
     Raises:
         Problem: 404, no such concept; 409, several of them, or no search by text.
     """
-    from annotator.tables.concept_names import NoSuchConcept, SeveralConcepts, find_concept
+    from annotator.concepts.lookup import NoSuchConcept, SeveralConcepts, find_concept
 
     stored = engine.stored
     if query.by != "text":

@@ -187,10 +187,10 @@ def _search_concept(
     *,
     guessed: bool,
 ) -> int:
+    from annotator.concepts.lookup import NoSuchConcept, find_concept
     from annotator.explore.concept import of_concept
     from annotator.explore.search_report import render_concept, shown
     from annotator.indexing.metadata import IndexMetadata
-    from annotator.tables.concept_names import NoSuchConcept, find_concept
 
     try:
         cui = find_concept(wanted, stored.concepts, stored.names)

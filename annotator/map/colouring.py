@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from annotator.concepts.lookup import find_concept
 from annotator.errors import AnnotatorError
 from annotator.map.discriminative_concepts import discriminative_concepts, rarest
-from annotator.tables.concept_names import find_concept
 from index.labels import LabelTable
 
 MOST = 8  # categories; more colours are not distinguishable

@@ -10,17 +10,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from annotator.concept_ids import CUI, is_cui
 from annotator.errors import AnnotatorError, FormatError
 from annotator.ids import by_image
-from annotator.tables.table import (
-    CUI,
-    CUI_DELIMITERS,
-    SEPARATOR,
-    Table,
-    holds_cui,
-    is_cui,
-    read_table,
-)
+from annotator.tables.table import CUI_DELIMITERS, SEPARATOR, Table, holds_cui, read_table
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from annotator.concept_ids import CUI
 from annotator.errors import FormatError
 from annotator.ids import match_ids
 from annotator.tables.table import (
-    CUI,
     SEPARATORS,
     Record,
     explain_decoding,

@@ -16,12 +16,12 @@ from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from annotator.concept_ids import is_cui
 from annotator.errors import FormatError
 
 SEPARATORS = "\t|,"
 MAX_BYTES = 256 * 2**20  # of a table as text; also limits inflated zips
 
-CUI = re.compile(r"C[0-9]+")  # as in the official checker; UMLS has seven digits
 CUI_DELIMITERS = re.compile(r"[;,\s]+")  # `;` today; comma, tab or space in the older files
 
 _HEADER_WORD = re.compile(
@@ -85,11 +85,6 @@ class Table:
     def error(self, line: int, message: str, hint: str = "") -> FormatError:
         """Make a FormatError that names this file and a line."""
         return FormatError(f"{self.path}, line {line}: {message}", hint)
-
-
-def is_cui(text: str) -> bool:
-    """Return whether a text is a CUI, in upper or lower case."""
-    return CUI.fullmatch(text.upper()) is not None
 
 
 def read_table(path: Path | str, *, preamble: bool = True) -> Table:

@@ -24,6 +24,13 @@ def test_what_goes_in_comes_out(sets: list[list[str]]) -> None:
     assert table.frequencies.tolist() == [sum(cui in s for s in sets) for cui in table.cuis]
 
 
+@given(cui_sets, st.sets(st.sampled_from(["C1", "C10", "C2", "C99"])))
+def test_only_some_concepts(sets: list[list[str]], wanted: set[str]) -> None:
+    only = LabelTable.from_sets(sets).only(wanted)
+    assert [set(only.row(i)) for i in range(len(sets))] == [set(s) & wanted for s in sets]
+    assert only.cuis == tuple(sorted(wanted & {cui for s in sets for cui in s}))
+
+
 def table(
     indptr: Sequence[int] = (0, 2, 2, 3),
     indices: Sequence[int] = (0, 2, 1),

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from annotator.tables.concept_names import NoSuchConcept, SeveralConcepts, find_concept
+from annotator.concepts.lookup import NoSuchConcept, SeveralConcepts, find_concept
 
 CONCEPTS = {"C1": 5, "C2": 9, "C10": 1, "C3": 9, "C4": 2, "C5": 1}
 NAMES = {

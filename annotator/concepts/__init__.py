@@ -1,0 +1,1 @@
+"""Concepts: their names, and what is known of them beside the images."""
