@@ -3,7 +3,7 @@
     python -m benchmarks.service_load.bare INDEX IMAGES DEVICE
 
 "lone N THREADS" answers with the seconds that each of N images took alone, "annotate" with those
-that `Annotator.annotate` took for all.
+that `Annotator.stream` took for all.
 """
 
 from __future__ import annotations
