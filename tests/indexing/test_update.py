@@ -315,9 +315,7 @@ def test_an_index_whose_listed_images_are_all_gone_cannot_be_tuned(
     for _ in range(2):
         with pytest.raises(AnnotatorError, match="has no neighbour lists"):
             tune_index(tuned_index)
-        (answer,) = Annotator.open(tuned_index, embedder=tiny_embedder).stream(
-            patterns.images[:1]
-        )
+        (answer,) = Annotator.open(tuned_index, embedder=tiny_embedder).stream(patterns.images[:1])
         assert all(neighbor.image_id.startswith("n") for neighbor in answer.neighbors)
         compact_index(tuned_index)
 
