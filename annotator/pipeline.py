@@ -148,7 +148,7 @@ class Annotator:
             stored, embedder or IndexMetadata.of(stored).make_embedder(device=device), voting
         )
 
-    def annotate(
+    def stream(
         self,
         refs: Sequence[ImageRef],
         *,

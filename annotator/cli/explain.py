@@ -148,7 +148,7 @@ def _write_figure(
     from annotator.explain.figure import draw
     from annotator.images.decode import decode
 
-    (annotation,) = annotator.annotate([ref])
+    (annotation,) = annotator.stream([ref])
     if annotation.error is not None:
         report = ImageReport({ref.where: annotation.error})
         report.say()

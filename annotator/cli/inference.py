@@ -195,7 +195,7 @@ def annotate_images(
 
     annotator = Annotator(stored, inference.load_embedder(stored), voting)
     with inference.open_cache(place, annotator.embedder) as cache:
-        annotations = annotator.annotate(
+        annotations = annotator.stream(
             refs,
             cache=cache,
             batch_size=inference.batch_size,

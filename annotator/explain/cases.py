@@ -51,7 +51,7 @@ class Neighborhood:
     """Annotation of an image with its nearest cases.
 
     Attributes:
-        annotation: As from `Annotator.annotate`.
+        annotation: As from `Annotator.stream`.
         voters: Cases that voted, as in `annotation.neighbors`.
         nearest: The `SEEN` nearest cases.
     """

@@ -64,7 +64,7 @@ class Explanation:
     """Annotation of an image with its evidence.
 
     Attributes:
-        annotation: As from `Annotator.annotate`.
+        annotation: As from `Annotator.stream`.
         picture: Embedded frame to show, the middle one of several.
         frames: Number of embedded frames.
         method: Attribution method; only "exact" is exact.

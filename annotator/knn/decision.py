@@ -20,7 +20,7 @@ class Decision:
     """Concepts chosen for one image.
 
     Attributes:
-        cuis: Chosen CUIs, by descending score, then frequency in the index, then CUI.
+        cuis: Chosen CUIs, by descending score, then by `LabelTable.ranks`.
         scores: float64[len(cuis)], share of the neighbours' votes, 0..1.
         expected_f1: Expected F1 of this set under the posterior, 0..1.
     """
@@ -163,11 +163,12 @@ def _best_first(
     candidates: NDArray[np.int64],
     most: NDArray[np.int64] | int,
 ) -> NDArray[np.int64]:
-    """Sort `candidates` by image, value, training frequency and CUI; at most `most` per image."""
-    image, cui = votes.candidate_image[candidates], votes.candidate_cui[candidates]
-    frequency = posterior.labels.frequencies[cui]
-    # The vocabulary ascends, so its positions order as the CUIs do.
-    order = np.lexsort((cui, -frequency, -np.round(values[candidates], _DECIMALS), image))
+    """Sort `candidates` by image, value and rank (frequency first); at most `most` per image."""
+    image, rank = (
+        votes.candidate_image[candidates],
+        posterior.labels.ranks[votes.candidate_cui[candidates]],
+    )
+    order = np.lexsort((rank, -np.round(values[candidates], _DECIMALS), image))
     counts = np.bincount(image, minlength=len(posterior))
     place = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
     return candidates[order[place < np.repeat(np.broadcast_to(most, len(counts)), counts)]]
