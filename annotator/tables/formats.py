@@ -5,12 +5,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from annotator.concept_ids import CUI, is_cui
+from annotator.concept_ids import CUI
 from annotator.errors import AnnotatorError, FormatError
 from annotator.ids import by_image
 from annotator.tables.table import CUI_DELIMITERS, SEPARATOR, Table, holds_cui, read_table
@@ -90,44 +89,6 @@ def _no_cui_hint(table: Table, row: Row, bad: str) -> str:
         if column != 1 and holds_cui(cell):
             return f"CUIs are read from the second column, but column {column + 1} has some."
     return "A CUI is C and digits, such as C0817096; several are joined by `;`."
-
-
-def read_names(path: Path | str) -> dict[str, str]:
-    """Read the name of each CUI, in file order.
-
-    The column of CUIs is detected by content. Names are in the column with `name` in its header, or
-    else in the first other column. Rows without CUI or name are skipped, and the first of several
-    names is kept.
-
-    Raises:
-        FormatError: The file cannot be read as a table, or has no column of CUIs beside another.
-    """
-    table = read_table(path)
-    records = table.rows
-    hits = Counter(
-        column
-        for record in records
-        for column, cell in enumerate(record.cells)
-        if is_cui(cell.strip())
-    )
-    width = max((len(record.cells) for record in records), default=0)
-    if not hits or width < 2:
-        raise FormatError(
-            f"{path} has no column of CUIs beside a column of names",
-            "Give a table with two columns, such as `CUI,Name`.",
-        )
-    cui_column = min(hits, key=lambda column: (-hits[column], column))
-    others = [column for column in range(width) if column != cui_column]
-    header = table.header or ()
-    named = [c for c in others if c < len(header) and "name" in header[c].lower()]
-    name_column = (named or others)[0]
-    names: dict[str, str] = {}
-    for record in records:
-        cui = record.cells[cui_column].strip() if cui_column < len(record.cells) else ""
-        name = (table.cell(record, name_column) or "").strip()
-        if name and is_cui(cui):
-            names.setdefault(cui.upper(), name)
-    return names
 
 
 def read_captions(path: Path | str) -> dict[str, str]:

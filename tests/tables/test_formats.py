@@ -17,7 +17,6 @@ from annotator.tables.formats import (
     read_column,
     read_concepts,
     read_ids,
-    read_names,
     read_rows,
     select_side,
     split_cuis,
@@ -175,30 +174,6 @@ def test_split_cuis_undoes_join(cuis):
 
 def test_split_cuis_of_nothing():
     assert split_cuis("") == split_cuis(" ;, ") == split_cuis(None) == ()
-
-
-@pytest.mark.parametrize(
-    ("text", "names"),
-    [
-        ('CUI,Name\nC1,Chest\nC2,"Lung, left"\n', {"C1": "Chest", "C2": "Lung, left"}),
-        ("CUI,Canonical name\nC1,Chest\n", {"C1": "Chest"}),
-        ("C1\tChest\nC2\tLung, left\n", {"C1": "Chest", "C2": "Lung, left"}),
-        ("concept\tconcept_name\nC1\tChest\n", {"C1": "Chest"}),
-        ("concept\nC1\n", None),
-        ("number,concept,name\n1,C1,Chest\n", {"C1": "Chest"}),
-        ("Name,CUI\nChest,c1\n", {"C1": "Chest"}),
-        ("CUI,Name\nC1,Chest\nC1,Thorax\nC2,\nwhat,ever\n", {"C1": "Chest"}),
-        ("CUI,Name\nC2,Lung, left\n", {"C2": "Lung, left"}),
-        ("ID,Caption\nx,a chest\n", None),
-    ],
-)
-def test_names(write, text, names):
-    path = write(text)
-    if names is None:
-        with pytest.raises(FormatError, match="no column of CUIs"):
-            read_names(path)
-    else:
-        assert read_names(path) == names
 
 
 def test_captions_of_rocov2(write):
