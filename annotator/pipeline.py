@@ -22,6 +22,7 @@ from annotator.images.notes import Note
 from annotator.images.ref import ImageRef
 from annotator.indexing.metadata import IndexMetadata
 from annotator.knn.decision import choose_concepts
+from annotator.knn.members import Classifiers
 from annotator.knn.neighbors import Case, case_of
 from annotator.knn.posterior import Posterior, weigh
 from annotator.knn.projection import Projection
@@ -104,6 +105,7 @@ class Annotator:
         voting: Voting parameters; None for those recorded in the index.
         relabel: Changes the labels of the cases before they vote, such as
             `LabelTable.only` some concepts; None for the labels as they are.
+        classifiers: Their probabilities of the images' concepts are pooled with the votes.
 
     Attributes:
         metadata: Build metadata of the index.
@@ -120,6 +122,7 @@ class Annotator:
         voting: Voting | None = None,
         *,
         relabel: Relabel | None = None,
+        classifiers: Classifiers | None = None,
     ) -> None:
         self.metadata = IndexMetadata.of(stored)
         self.metadata.check_encoder(embedder)
@@ -127,6 +130,7 @@ class Annotator:
         self.embedder = embedder
         self.voting = voting or self.metadata.voting
         self.relabel = relabel
+        self.classifiers = classifiers
         self._changed: tuple[LabelTable, LabelTable] | None = None
         self.projection = Projection.from_arrays(stored.arrays)
 
@@ -233,7 +237,10 @@ class Annotator:
         voting = voting or self.voting
         labels = self._labels(found.cases.labels)
         posterior = weigh(found.neighbors, labels, voting)
-        decisions = choose_concepts(posterior, voting)
+        if self.classifiers is None:
+            decisions = choose_concepts(posterior, voting)
+        else:
+            decisions = self.classifiers.decide(image_ids, posterior, voting)
         similarities = found.neighbors.similarities
         return [
             Annotation(

@@ -15,14 +15,15 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from annotator.evaluation.official_f1 import image_f1
-from annotator.knn.decision import Decision, decide_votes
+from annotator.knn.decision import MOST_CUIS, Decision, decide_votes
 from annotator.knn.posterior import Posterior, Votes, count_votes
 from annotator.knn.voting import Voting
 from index import LabelTable
 from index.progress import track
+from index.rows import sample_rows
 
 Rule = Literal["weights", "vote", "union", "intersection"]
 RULES: tuple[Rule, ...] = get_args(Rule)
@@ -66,11 +67,11 @@ class Pool:
     present: NDArray[np.bool_]
     labels: LabelTable
 
-    def decide(self, weights: Sequence[float], voting: Voting) -> list[Decision]:
+    def decide(self, weights: ArrayLike, voting: Voting) -> list[Decision]:
         """Choose the concepts of each image under the weighted pool.
 
         Args:
-            weights: Of the members, non-negative.
+            weights: float[m], of the members, non-negative.
             voting: Decider with its parameter, and `min_score`.
         """
         shares = np.asarray(weights, np.float64)
@@ -82,7 +83,7 @@ class Pool:
 
     def scorer(
         self, truth: Sequence[Sequence[str]], voting: Voting, most: int | None = None
-    ) -> Callable[[Sequence[float]], NDArray[np.float64]]:
+    ) -> Callable[[ArrayLike], NDArray[np.float64]]:
         """A function from weights to the F1 of each image.
 
         Args:
@@ -91,11 +92,11 @@ class Pool:
             most: Number of images, evenly spaced; None for all.
         """
         n = len(self.present)
-        rows = np.unique(np.linspace(0, n - 1, min(most or n, n)).astype(np.int64))
+        rows = sample_rows(n, most or n)
         blocks = list(self._blocks(rows))
         sets = [set(truth[row]) for row in rows.tolist()]
 
-        def score(weights: Sequence[float]) -> NDArray[np.float64]:
+        def score(weights: ArrayLike) -> NDArray[np.float64]:
             shares = np.asarray(weights, np.float64)
             decisions = [
                 decision
@@ -318,6 +319,35 @@ def _filled(
         count += has
     mean = total / np.maximum(count, 1)
     return [np.where(mask, opinion, mean) for opinion, mask in zip(opinions, known, strict=True)]
+
+
+def combine_sets(
+    sets: Sequence[Sequence[str]], weights: Sequence[float], rule: Rule
+) -> tuple[str, ...]:
+    """Combine the members' sets of one image by "vote", "union" or "intersection".
+
+    A vote keeps what members with at least half of the weight have. At exactly half, too: the
+    threshold that maximises F1 is half of the F1 that is reached (Lipton, Elkan, Narayanaswamy
+    2014), so never above one half.
+
+    Args:
+        sets: Concepts of the members.
+        weights: Of the members, non-negative; those with weight 0 count in no rule.
+        rule: Another rule than "weights".
+
+    Returns:
+        At most 100 concepts by descending weight, then in the order of the members.
+    """
+    pairs = [(concepts, w) for concepts, w in zip(sets, weights, strict=True) if w > 0]
+    support: dict[str, float] = {}
+    for concepts, weight in pairs:
+        for concept in concepts:
+            support[concept] = support.get(concept, 0.0) + weight
+    total = sum(weight for _, weight in pairs)
+    least = {"vote": total / 2, "union": 0.0, "intersection": total}[rule] - 1e-9
+    kept = [concept for concept, weight in support.items() if weight >= least]
+    best_first = sorted(kept, key=lambda concept: -round(support[concept], 9))
+    return tuple(best_first[:MOST_CUIS])
 
 
 def _score(truth: set[str], run: Sequence[str]) -> float:

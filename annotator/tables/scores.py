@@ -9,8 +9,9 @@ from __future__ import annotations
 import io
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from annotator.concept_ids import concept_id
-from annotator.errors import FormatError
+from annotator.errors import AnnotatorError, FormatError
 from annotator.ids import match_ids
 from annotator.tables.table import read_table
 
@@ -63,6 +64,11 @@ class Scores:
         values = np.stack(parts) if parts else np.zeros((0, len(column)), np.float32)
         return cls(tuple(ids), tuple(concepts), values)
 
+    @cached_property
+    def row_of(self) -> dict[str, int]:
+        """Row of each image id."""
+        return {image_id: row for row, image_id in enumerate(self.ids)}
+
     def rows_of(
         self, ids: Sequence[str], source: Path | str, notes: list[str]
     ) -> NDArray[np.int64]:
@@ -77,6 +83,48 @@ class Scores:
         notes.extend(match.notes(source))
         row_of = {match.image_of.get(id_): row for row, id_ in enumerate(self.ids)}
         return np.array([row_of.get(id_, -1) for id_ in ids], np.int64)
+
+    def only(
+        self, ids: Sequence[str], concepts: Collection[str], source: Path | str, notes: list[str]
+    ) -> Scores:
+        """The scores of some images, under the ids given here, and of some concepts.
+
+        Args:
+            ids: Image ids, with which those of the file are matched; some may be missing.
+            concepts: Concepts; some may be missing.
+            source: The file, for messages.
+            notes: Gets a line for ids that differ, images and concepts that are missing, and
+                concepts that are left out.
+
+        Raises:
+            AnnotatorError: No image or no concept is in common.
+        """
+        rows = self.rows_of(ids, source, notes)
+        missing = [id_ for id_, row in zip(ids, rows.tolist(), strict=True) if row < 0]
+        columns = [j for j, concept in enumerate(self.concepts) if concept in concepts]
+        kept = tuple(self.concepts[j] for j in columns)
+        for what, mine, theirs in (
+            ("image", self.ids, ids if len(missing) == len(ids) else None),
+            ("concept", self.concepts, sorted(concepts) if not kept else None),
+        ):
+            if theirs:
+                raise AnnotatorError(
+                    f"{source} has no {what} in common: it has {mine[0]!r}, wanted is "
+                    f"{theirs[0]!r}.",
+                    "It has to hold scores of these images, for concepts of the index.",
+                )
+        for some, text in (
+            (missing, "{} images without scores in {}: decided by the votes alone"),
+            (sorted(set(concepts) - set(kept)), "{} concepts unknown to {}: decided by the votes"),
+            (sorted(set(self.concepts) - set(kept)), "{} concepts of {} are not in the index"),
+        ):
+            if some:
+                more = ", …" if len(some) > 3 else ""
+                examples = ", ".join(some[:3])
+                notes.append(f"{text.format(len(some), source)} ({examples}{more})")
+        found = rows[rows >= 0]
+        present = tuple(id_ for id_, row in zip(ids, rows.tolist(), strict=True) if row >= 0)
+        return Scores(present, kept, self.values[np.ix_(found, np.array(columns, np.int64))])
 
     def to_npz(self) -> bytes:
         """The `.npz` of these scores; the same scores give the same bytes."""
