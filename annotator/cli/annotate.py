@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from annotator.cli.console import write_result
+from annotator.cli.ensemble import read_classifiers, with_option
 from annotator.cli.image_report import ImageReport
 from annotator.cli.inference import InferenceOptions, annotate_images, inference_options
 from annotator.cli.options import (
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
 @selection_options
 @inference_options
 @voting_options
+@with_option
 def annotate_command(
     images: str,
     place: IndexLocation,
@@ -69,6 +71,7 @@ def annotate_command(
     selection: SelectionOptions,
     inference: InferenceOptions,
     voting: VotingOptions,
+    classifiers: tuple[str, ...],
 ) -> int:
     """Annotate IMAGES (folder, file, glob, list file, Parquet) and print the run.
 
@@ -82,6 +85,7 @@ def annotate_command(
     annotator annotate scan.dcm --format jsonl --explain
     annotator annotate study/ --where Modality=DX,CR --groups dicom:PatientID --format jsonl
     annotator annotate test/ --format scores --output votes.npz
+    annotator annotate test/ --with probs.npz:0.5 > run.csv
     """
     from annotator.indexing.metadata import IndexMetadata
     from annotator.tables.run import id_fault, render_run, zip_run
@@ -102,16 +106,20 @@ def annotate_command(
     rows: list[tuple[str, tuple[str, ...]]] = []
     lines: list[str] = []
     votes: list[tuple[str, Mapping[str, float]]] = []
+    chosen = voting.override(IndexMetadata.of(stored).voting)
     report = ImageReport()
     for annotation in annotate_images(
         place,
         stored,
         refs,
-        voting.override(IndexMetadata.of(stored).voting),
+        chosen,
         inference,
         report,
         with_neighbors=explain,
         with_votes=year == "scores",
+        classifiers=read_classifiers(
+            classifiers, [ref.id for ref in refs], stored, chosen, str(place)
+        ),
         keep_all=selection.ids_file is not None,
     ):
         if year == "scores":

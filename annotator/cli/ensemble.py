@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from annotator.knn.ensemble import ChosenWeights, Rule
     from annotator.knn.members import Classifiers, Member
     from annotator.knn.voting import Voting
-    from index import LabelTable
     from index.protocols import Index
 
 with_option = option(
@@ -126,7 +125,6 @@ def read_classifiers(
     texts: Sequence[str],
     image_ids: Sequence[str],
     stored: Index,
-    labels: LabelTable,
     voting: Voting,
     source: str,
 ) -> Classifiers | None:
@@ -136,7 +134,6 @@ def read_classifiers(
         texts: Values of the option.
         image_ids: Ids of the images to annotate.
         stored: Open index.
-        labels: Labels that vote, of its rows.
         voting: Voting parameters.
         source: The index, for messages.
 
@@ -154,14 +151,16 @@ def read_classifiers(
     scores = []
     for path, _ in specs:
         given = as_scores(read_member(path))
-        scores.append(given.only(image_ids, set(labels.cuis), path, notes))
+        scores.append(given.only(image_ids, stored.concepts.keys(), path, notes))
     for note in notes:
         say(note)
     if numbers is None:
         out_of_fold = [read_member(suffix or "") for _, suffix in specs]
-        found = tune_classifiers(stored, labels, voting, out_of_fold, source, [])
+        found = tune_classifiers(stored, stored.labels, voting, out_of_fold, source, [])
         _say_chosen(found, ["votes", *(path for path, _ in specs)])
         return Classifiers(tuple(scores), found.weights)
+    if None in numbers and any(number is not None for number in numbers):
+        raise click.UsageError("Give all files of --with a weight, or none.")
     share = 1.0 / (len(numbers) + 1)
     weights = [share if number is None else number for number in numbers]
     if sum(weights) > 1 + 1e-9:
@@ -183,17 +182,16 @@ def _numbers(suffixes: Sequence[str | None]) -> list[float | None] | None:
     """Weights by member, None where none is given; None altogether if the suffixes are files.
 
     Raises:
-        click.UsageError: Weights are negative, or given to some members and not to others.
+        click.UsageError: A weight is negative, or some members have a second file and others not.
     """
     numbers = [None if suffix is None else _number(suffix) for suffix in suffixes]
     given = [number for number in numbers if number is not None]
     if any(number < 0 or number == float("inf") for number in given):
         raise click.UsageError("A weight cannot be negative or infinite.")
-    without = [suffix for suffix in suffixes if suffix is None]
-    files = len(suffixes) - len(given) - len(without)
-    if sum(n > 0 for n in (len(given), len(without), files)) > 1:
-        raise click.UsageError("Give all files a weight, or all a second file, or none anything.")
-    return None if files else numbers
+    others = [suffix for suffix, n in zip(suffixes, numbers, strict=True) if suffix and n is None]
+    if others and len(others) < len(suffixes):
+        raise click.UsageError("Give all files a second file, or none.")
+    return None if others else numbers
 
 
 def _number(text: str) -> float | None:

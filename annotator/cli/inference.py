@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from annotator.encoders.torch_setup import Device, Precision
     from annotator.images.ref import ImageRef
     from annotator.indexing.embedding import OnError
+    from annotator.knn.members import Classifiers
     from annotator.knn.voting import Voting
     from annotator.pipeline import Annotation
     from index.protocols import Index, IndexLocation
@@ -175,6 +176,7 @@ def annotate_images(
     *,
     with_neighbors: bool,
     with_votes: bool = False,
+    classifiers: Classifiers | None = None,
     keep_all: bool = False,
 ) -> Iterator[Annotation]:
     """Annotate images with an open index, yielding in their order.
@@ -188,6 +190,7 @@ def annotate_images(
         report: Takes errors and notes.
         with_neighbors: Include the neighbours that voted.
         with_votes: Include the scores of all concepts with a vote.
+        classifiers: Their probabilities are pooled with the votes.
         keep_all: Also yield files without an image (a DICOM structured report), without concepts.
 
     Raises:
@@ -195,7 +198,7 @@ def annotate_images(
     """
     from annotator.pipeline import Annotator
 
-    annotator = Annotator(stored, inference.load_embedder(stored), voting)
+    annotator = Annotator(stored, inference.load_embedder(stored), voting, classifiers=classifiers)
     with inference.open_cache(place, annotator.embedder) as cache:
         annotations = annotator.stream(
             refs,

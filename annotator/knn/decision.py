@@ -36,13 +36,13 @@ class Decision:
     shares: NDArray[np.float64]
 
     def by_concept(self, labels: LabelTable) -> dict[str, float]:
-        """The share of each candidate by its concept.
+        """The share of each candidate by its concept, where it is not zero.
 
         Args:
             labels: The vocabulary of the votes.
         """
         pairs = zip(self.candidates.tolist(), self.shares.tolist(), strict=True)
-        return {labels.cuis[j]: share for j, share in pairs}
+        return {labels.cuis[j]: share for j, share in pairs if share > 0}
 
 
 def choose_concepts(posterior: Posterior, voting: Voting) -> list[Decision]:

@@ -120,9 +120,11 @@ class Pool:
         weights: NDArray[np.float64],
         voting: Voting,
     ) -> list[Decision]:
-        shares = self.present[block] * weights
-        total = shares.sum(axis=1, keepdims=True)
-        shares = shares / np.where(total > 0, total, 1.0)
+        present = self.present[block]
+        shares = present * weights
+        # Where all members with a weight are absent, the others count the same.
+        shares = np.where(shares.any(axis=1, keepdims=True), shares, present)
+        shares = shares / np.maximum(shares.sum(axis=1, keepdims=True), 1e-12)
         return decide_votes(mix_votes(votes, shares, len(self.labels.cuis)), self.labels, voting)
 
     def _votes(self, block: NDArray[np.int64]) -> list[Votes]:

@@ -96,9 +96,7 @@ class OutOfSample:
     posterior: Posterior
 
 
-def out_of_sample(
-    stored: Index, labels: LabelTable, voting: Voting, source: str
-) -> OutOfSample:
+def out_of_sample(stored: Index, labels: LabelTable, voting: Voting, source: str) -> OutOfSample:
     """Weigh the stored neighbours of an index's own images.
 
     Args:

@@ -100,31 +100,24 @@ class Scores:
             AnnotatorError: No image or no concept is in common.
         """
         rows = self.rows_of(ids, source, notes)
-        missing = [id_ for id_, row in zip(ids, rows.tolist(), strict=True) if row < 0]
-        columns = [j for j, concept in enumerate(self.concepts) if concept in concepts]
-        kept = tuple(self.concepts[j] for j in columns)
-        for what, mine, theirs in (
-            ("image", self.ids, ids if len(missing) == len(ids) else None),
-            ("concept", self.concepts, sorted(concepts) if not kept else None),
+        has = rows >= 0
+        kept = [j for j, concept in enumerate(self.concepts) if concept in concepts]
+        if not has.any():
+            raise _nothing_in_common(source, "image", self.ids[0], next(iter(ids), ""))
+        if not kept:
+            raise _nothing_in_common(source, "concept", self.concepts[0], min(concepts, default=""))
+        found = {self.concepts[j] for j in kept}
+        for what, names in (
+            ("images without scores", [ids[i] for i in np.flatnonzero(~has).tolist()]),
+            ("concepts without scores", sorted(set(concepts) - found)),
+            ("concepts that are not in the index, left out", sorted(set(self.concepts) - found)),
         ):
-            if theirs:
-                raise AnnotatorError(
-                    f"{source} has no {what} in common: it has {mine[0]!r}, wanted is "
-                    f"{theirs[0]!r}.",
-                    "It has to hold scores of these images, for concepts of the index.",
-                )
-        for some, text in (
-            (missing, "{} images without scores in {}: decided by the votes alone"),
-            (sorted(set(concepts) - set(kept)), "{} concepts unknown to {}: decided by the votes"),
-            (sorted(set(self.concepts) - set(kept)), "{} concepts of {} are not in the index"),
-        ):
-            if some:
-                more = ", …" if len(some) > 3 else ""
-                examples = ", ".join(some[:3])
-                notes.append(f"{text.format(len(some), source)} ({examples}{more})")
-        found = rows[rows >= 0]
-        present = tuple(id_ for id_, row in zip(ids, rows.tolist(), strict=True) if row >= 0)
-        return Scores(present, kept, self.values[np.ix_(found, np.array(columns, np.int64))])
+            if names:
+                more = ", …" if len(names) > 3 else ""
+                notes.append(f"{source}: {len(names)} {what} ({', '.join(names[:3])}{more})")
+        present = tuple(ids[i] for i in np.flatnonzero(has).tolist())
+        columns = tuple(self.concepts[j] for j in kept)
+        return Scores(present, columns, self.values[np.ix_(rows[has], np.array(kept))])
 
     def to_npz(self) -> bytes:
         """The `.npz` of these scores; the same scores give the same bytes."""
@@ -136,6 +129,13 @@ class Scores:
             scores=self.values,
         )
         return buffer.getvalue()
+
+
+def _nothing_in_common(source: Path | str, what: str, theirs: str, ours: str) -> AnnotatorError:
+    return AnnotatorError(
+        f"{source} has no {what} of those to annotate: it has {theirs!r}, not {ours!r}.",
+        "Its scores have to be of these images, and of concepts of the index.",
+    )
 
 
 def is_scores(path: Path | str) -> bool:
