@@ -16,6 +16,7 @@ from annotator.cli.sections import option
 from annotator.errors import AnnotatorError
 
 if TYPE_CHECKING:
+    from annotator.annotation import Annotation
     from annotator.cli.image_report import ImageReport
     from annotator.encoders.cache import EmbeddingCache
     from annotator.encoders.embedder import Embedder
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from annotator.images.ref import ImageRef
     from annotator.indexing.embedding import OnError
     from annotator.knn.voting import Voting
-    from annotator.pipeline import Annotation
     from index.protocols import Index, IndexLocation
 
 
