@@ -61,6 +61,7 @@ class Annotation:
         neighbors: Neighbours that voted, most similar first.
         error: Why the image could not be used (then the rest is empty), or None.
         notes: What was done to the picture that its file did not ask for, as stable codes.
+        votes: Score of every concept that got a vote, chosen or not; empty unless asked for.
         look: Names and pictures.
     """
 
@@ -72,6 +73,7 @@ class Annotation:
     familiarity: float | None = None
     error: ImageError | None = None
     notes: tuple[Note, ...] = ()
+    votes: Mapping[str, float] = field(default_factory=dict)
     look: Look = field(default_factory=Look, compare=False)
 
     @property

@@ -129,6 +129,7 @@ class Annotator:
         workers: int | None = None,
         runner: Runner = embed_images,
         with_neighbors: bool = True,
+        with_votes: bool = False,
     ) -> Iterator[Annotation]:
         """Annotate `refs`, yielding in their order; an unusable image yields its error.
 
@@ -141,6 +142,7 @@ class Annotator:
             workers: Number of threads; None for the number of cores.
             runner: Function that embeds the images, by default in this process; see `make_runner`.
             with_neighbors: Include the neighbours that voted; False saves some time and memory.
+            with_votes: Include the scores of all concepts with a vote.
         """
         results = runner(refs, self.embedder, cache=cache, batch_size=batch_size, workers=workers)
         with contextlib.closing(results):
@@ -150,7 +152,9 @@ class Annotator:
                 vectors = [result.vector for result in block if result.vector is not None]
                 found = self.search(np.stack(vectors)) if vectors else None
                 annotations = iter(
-                    self.decide(ids, found, with_neighbors=with_neighbors) if found else ()
+                    self.decide(ids, found, with_neighbors=with_neighbors, with_votes=with_votes)
+                    if found
+                    else ()
                 )
                 for result in block:
                     if result.vector is not None:
@@ -187,6 +191,7 @@ class Annotator:
         *,
         voting: Voting | None = None,
         with_neighbors: bool = True,
+        with_votes: bool = False,
     ) -> list[Annotation]:
         """Weight the neighbours found by `search` and choose concepts.
 
@@ -195,9 +200,11 @@ class Annotator:
             found: Neighbours of the queries.
             voting: Voting parameters; None for `self.voting`.
             with_neighbors: Include the neighbours that voted.
+            with_votes: Include the scores of all concepts with a vote.
         """
         voting = voting or self.voting
-        posterior = weigh(found.neighbors, self._labels(found.cases.labels), voting)
+        labels = self._labels(found.cases.labels)
+        posterior = weigh(found.neighbors, labels, voting)
         decisions = choose_concepts(posterior, voting)
         similarities = found.neighbors.similarities
         return [
@@ -208,6 +215,7 @@ class Annotator:
                 expected_f1=decision.expected_f1,
                 neighbors=_voters(found, posterior, i, voting.k) if with_neighbors else (),
                 familiarity=self._familiarity(similarities[i]),
+                votes=decision.by_concept(labels) if with_votes else {},
                 look=self._look,
             )
             for i, (image_id, decision) in enumerate(zip(image_ids, decisions, strict=True))
