@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from annotator.concept_ids import is_cui
+from annotator.concepts.names import read_names
 from annotator.errors import AnnotatorError, FormatError
 from annotator.ids import by_image, natural_key, printable
 from annotator.images.ref import ImageRef
@@ -18,7 +19,6 @@ from annotator.tables.formats import (
     read_captions,
     read_column,
     read_concepts,
-    read_names,
     select_side,
     split_cuis,
 )
@@ -141,10 +141,12 @@ def read_collection(
             "Use --on-mismatch skip to leave them out.",
         )
     matched += found.unreadable
+    concepts_of = {ref.id: concepts_by_id.get(ref.id, ()) for ref in matched}
+    wanted = {concept for concepts in concepts_of.values() for concept in concepts}
     return Collection(
         images=matched,
-        concepts={ref.id: concepts_by_id.get(ref.id, ()) for ref in matched},
-        names=read_names(names) if names is not None else {},
+        concepts=concepts_of,
+        names=read_names(names, only=wanted) if names is not None else {},
         captions=captions_by_id,
         groups=read_groups(groups, found, notes),
         without_image=without_image,

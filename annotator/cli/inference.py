@@ -271,6 +271,7 @@ def annotate_images(
     report: ImageReport,
     *,
     with_neighbors: bool,
+    with_votes: bool = False,
     keep_all: bool = False,
     vectors: VectorTable | None = None,
 ) -> Iterator[Annotation]:
@@ -284,6 +285,7 @@ def annotate_images(
         inference: Embedding options.
         report: Takes errors and notes.
         with_neighbors: Include the neighbours that voted.
+        with_votes: Include the scores of all concepts with a vote.
         keep_all: Also yield files without an image (a DICOM structured report), without concepts.
         vectors: Where `refs` are from, if they are rows of vectors.
 
@@ -301,6 +303,7 @@ def annotate_images(
             workers=inference.workers,
             runner=vectors.embed if vectors else inference.make_runner(),
             with_neighbors=with_neighbors,
+            with_votes=with_votes,
         )
         for ref, annotation in zip(refs, annotations, strict=True):
             error = annotation.error
