@@ -43,7 +43,7 @@ SECTIONS = {
     "Annotate": {"annotate": "annotate", "caption": "caption", "serve": "serve"},
     "Evaluate": {"evaluate": "score", "validate": "score"},
     "Look inside": {"search": "search", "explain": "explain", "map": "map"},
-    "Data": {"audit": "audit", "stats": "check", "sample": "build"},
+    "Data": {"audit": "audit", "stats": "check", "concepts": "concepts", "sample": "build"},
 }
 
 
