@@ -112,7 +112,7 @@ def ensemble_command(
     if year == "scores":
         decisions = aligned.pool.decide(weights, voting)
         labels = aligned.pool.labels
-        rows = ((i, d.by_concept(labels)) for i, d in zip(ids, decisions, strict=True))
+        rows = ((i, d.by_concept()) for i, d in zip(ids, decisions, strict=True))
         write_result(Scores.from_shares(rows, labels.cuis).to_npz(), output)
         return EXIT_OK
     sets = aligned.combine(rule, weights, voting)

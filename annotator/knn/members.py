@@ -77,7 +77,7 @@ def index_member(stored: Index, voting: Voting, source: str) -> Member:
     """
     own = out_of_sample(stored, stored.labels, voting, source)
     rows = zip(own.ids, choose_concepts(own.posterior, voting), strict=True)
-    shares = ((image_id, decision.by_concept(stored.labels)) for image_id, decision in rows)
+    shares = ((image_id, decision.by_concept()) for image_id, decision in rows)
     return Member(source, Scores.from_shares(shares, stored.labels.cuis))
 
 
@@ -171,10 +171,10 @@ def align(members: Sequence[Member], ids: Sequence[str], notes: list[str]) -> Al
         AnnotatorError: A run lacks images, or has others; or scores have none of the images.
     """
     rows = [_rows_of(member, ids, notes) for member in members]
-    vocabulary = sorted({concept for member in members for concept in _concepts(member)})
     runs = [member.opinion for member in members if not isinstance(member.opinion, Scores)]
-    # The last row holds every concept, so that the table has the whole vocabulary.
-    labels = LabelTable.from_sets([*(s for run in runs for s in run.values()), vocabulary])
+    scored = [member.opinion for member in members if isinstance(member.opinion, Scores)]
+    labels = LabelTable.from_sets([concepts for run in runs for concepts in run.values()])
+    labels = labels.including({concept for scores in scored for concept in scores.concepts})
     start = 0
     opinions: list[Posterior | Marginals] = []
     for member, own in zip(members, rows, strict=True):
@@ -244,14 +244,16 @@ class Classifiers:
 def votes_and_classifiers(
     posterior: Posterior, scores: Sequence[Scores], rows: Sequence[NDArray[np.int64]]
 ) -> Pool:
-    """The pool of a posterior and of classifiers, over the vocabulary of the posterior.
+    """The pool of a posterior and of classifiers, over the concepts of both.
 
     Args:
         posterior: Posterior of q images.
         scores: Scores of m classifiers.
         rows: int64[q] for each, row of each image in its scores; -1 for none.
     """
-    labels = posterior.labels
+    # Of an index on a server, the posterior has but the labels of what was found.
+    labels = posterior.labels.including({concept for s in scores for concept in s.concepts})
+    posterior = Posterior(posterior.rows, posterior.weights, labels)
     opinions = [marginals(s, own, labels.cuis) for s, own in zip(scores, rows, strict=True)]
     present = np.stack([np.ones(len(posterior), bool), *(own >= 0 for own in rows)], axis=1)
     return Pool((posterior, *opinions), present, labels)
@@ -340,12 +342,6 @@ def _only(member: Member, match: Mapping[str, str], ids: set[str]) -> Member:
     rows = [row for row, id_ in enumerate(opinion.ids) if match.get(id_) in ids]
     kept = tuple(match[opinion.ids[row]] for row in rows)
     return Member(member.source, Scores(kept, opinion.concepts, opinion.values[rows]))
-
-
-def _concepts(member: Member) -> set[str]:
-    if isinstance(member.opinion, Scores):
-        return set(member.opinion.concepts)
-    return {concept for concepts in member.opinion.values() for concept in concepts}
 
 
 def _rows_of(member: Member, ids: Sequence[str], notes: list[str]) -> NDArray[np.int64]:

@@ -120,7 +120,7 @@ def test_scores_are_the_weighted_mean_of_the_members() -> None:
     posterior = equal_votes(labels, [[0, 1]])
     pool = Pool((posterior, opinion([[0.2, 0.1, 0.8, 0, 0]])), np.ones((1, 2), bool), labels)
     (decision,) = pool.decide([3, 1], Voting())
-    scores = decision.by_concept(labels)
+    scores = decision.by_concept()
     assert scores == pytest.approx({"A": 0.8, "B": 0.4, "C": 0.2}, abs=1e-6)
 
 
@@ -132,7 +132,7 @@ def test_a_member_without_an_opinion_leaves_the_decision_to_the_others() -> None
     )
     with_it, without = pool.decide([0.2, 0.8], Voting())
     assert (with_it.cuis, without.cuis) == (("C",), ("B",))
-    assert without.by_concept(labels) == {"B": 1.0}
+    assert without.by_concept() == {"B": 1.0}
 
 
 def test_an_unknown_concept_is_decided_by_those_that_know_it() -> None:
@@ -140,7 +140,7 @@ def test_an_unknown_concept_is_decided_by_those_that_know_it() -> None:
     posterior = equal_votes(labels, [[0]])
     pool = Pool((posterior, opinion([[1.0, 0, 0, 0, 0]], "A")), np.ones((1, 2), bool), labels)
     (decision,) = pool.decide([0.2, 0.8], Voting())
-    assert decision.by_concept(labels) == pytest.approx({"A": 1.0, "B": 1.0})
+    assert decision.by_concept() == pytest.approx({"A": 1.0, "B": 1.0})
 
 
 def test_images_do_not_influence_each_other() -> None:
