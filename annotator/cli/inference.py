@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -176,6 +176,7 @@ def annotate_images(
     with_neighbors: bool,
     with_votes: bool = False,
     keep_all: bool = False,
+    only: Collection[str] | None = None,
 ) -> Iterator[Annotation]:
     """Annotate images with an open index, yielding in their order.
 
@@ -189,13 +190,15 @@ def annotate_images(
         with_neighbors: Include the neighbours that voted.
         with_votes: Include the scores of all concepts with a vote.
         keep_all: Also yield files without an image (a DICOM structured report), without concepts.
+        only: The concepts that are voted on; None for all.
 
     Raises:
         AnnotatorError: An image cannot be used and --on-error is "fail"; or as `Annotator`.
     """
     from annotator.pipeline import Annotator
 
-    annotator = Annotator(stored, inference.load_embedder(stored), voting)
+    relabel = None if only is None else lambda labels: labels.only(only)
+    annotator = Annotator(stored, inference.load_embedder(stored), voting, relabel=relabel)
     with inference.open_cache(place, annotator.embedder) as cache:
         annotations = annotator.stream(
             refs,
