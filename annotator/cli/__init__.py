@@ -36,6 +36,7 @@ SECTIONS = {
         "add": "change",
         "remove": "change",
         "compact": "change",
+        "embed": "embed",
         "info": "check",
         "verify": "check",
     },
