@@ -25,6 +25,7 @@ from annotator.cli.options import (
     zip_option,
 )
 from annotator.cli.sections import Command, option
+from annotator.cli.semantic_types import TypeOptions, type_options
 from annotator.cli.vectors import VectorOptions, images_or, vector_options
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
 @selection_options
 @inference_options
 @voting_options
+@type_options
 @with_option
 def annotate_command(
     images: str | None,
@@ -74,6 +76,7 @@ def annotate_command(
     selection: SelectionOptions,
     inference: InferenceOptions,
     voting: VotingOptions,
+    type_filter: TypeOptions,
     classifiers: tuple[str, ...],
 ) -> int:
     """Annotate IMAGES (folder, file, glob, list file, Parquet), or --vectors, and print the run.
@@ -89,6 +92,7 @@ def annotate_command(
     annotator annotate --vectors test.npy --ids test_ids.csv > run.csv
     annotator annotate study/ --where Modality=DX,CR --groups dicom:PatientID --format jsonl
     annotator annotate test/ --format scores --output votes.npz
+    annotator annotate test/ --types T047,T023 --semantic-types MRSTY.RRF > run.csv
     annotator annotate test/ --with probs.npz:0.5 > run.csv
     """
     from annotator.indexing.metadata import IndexMetadata
@@ -108,6 +112,7 @@ def annotate_command(
     if is_run:
         refs = for_a_run(refs)
     stored = place.open(whole=inference.verify, device=inference.device)
+    only = type_filter.select(stored.concepts, "the index")
     rows: list[tuple[str, tuple[str, ...]]] = []
     lines: list[str] = []
     votes: list[tuple[str, Mapping[str, float]]] = []
@@ -123,9 +128,10 @@ def annotate_command(
         with_neighbors=explain,
         with_votes=year == "scores",
         classifiers=read_classifiers(
-            classifiers, [ref.id for ref in refs], stored, chosen, str(place)
+            classifiers, [ref.id for ref in refs], stored, only, chosen, str(place)
         ),
         keep_all=selection.ids_file is not None,
+        only=only,
         vectors=vectors,
     ):
         if year == "scores":

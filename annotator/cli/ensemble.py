@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -125,6 +125,7 @@ def read_classifiers(
     texts: Sequence[str],
     image_ids: Sequence[str],
     stored: Index,
+    only: Collection[str] | None,
     voting: Voting,
     source: str,
 ) -> Classifiers | None:
@@ -134,6 +135,7 @@ def read_classifiers(
         texts: Values of the option.
         image_ids: Ids of the images to annotate.
         stored: Open index.
+        only: The concepts that are voted on; None for all.
         voting: Voting parameters.
         source: The index, for messages.
 
@@ -149,14 +151,16 @@ def read_classifiers(
     numbers = _numbers([suffix for _, suffix in specs])
     notes: list[str] = []
     scores = []
+    concepts = stored.concepts.keys() if only is None else only
     for path, _ in specs:
         given = as_scores(read_member(path))
-        scores.append(given.only(image_ids, stored.concepts.keys(), path, notes))
+        scores.append(given.only(image_ids, concepts, path, notes))
     for note in notes:
         say(note)
     if numbers is None:
         out_of_fold = [read_member(suffix or "") for _, suffix in specs]
-        found = tune_classifiers(stored, stored.labels, voting, out_of_fold, source, [])
+        labels = stored.labels.only(concepts)
+        found = tune_classifiers(stored, labels, voting, out_of_fold, source, [])
         _say_chosen(found, ["votes", *(path for path, _ in specs)])
         return Classifiers(tuple(scores), found.weights)
     if None in numbers and any(number is not None for number in numbers):
