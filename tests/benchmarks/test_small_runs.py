@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from annotator.cli import cli
-from benchmarks.features import audit, decoding, explanations, finding
+from annotator.tables.formats import read_concepts
+from annotator.tables.scores import Scores
+from benchmarks.features import audit, decoding, ensembles, explanations, finding
+from benchmarks.quality.methods.finetuned import FineTuned, Recipe
 from benchmarks.records import load
 from benchmarks.service_load import __main__ as service_load
 from benchmarks.throughput import __main__ as throughput
@@ -27,6 +32,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
         return done.stdout
 
     monkeypatch.setattr(audit, "annotator", annotator)
+    monkeypatch.setattr(ensembles, "annotator", annotator)
     monkeypatch.setattr(explanations, "run", annotator)
 
 
@@ -89,3 +95,43 @@ def test_decoding_takes_little_memory(results) -> None:
     assert record["kinds"].keys() == {"JPEG grey", "DICOM rescale"}
     for row in record["kinds"].values():
         assert row["beyond"] < 6
+
+
+def test_ensembles(tmp_path, results, monkeypatch) -> None:
+    """With predictions that are there already, and one encoder for both indexes."""
+    from annotator.phantoms import write_sample
+
+    sample = write_sample(tmp_path / "sample", n=90)
+    work = tmp_path / "work"
+    work.mkdir()
+    truth = read_concepts(sample.concepts)
+    concepts = sorted({cui for cuis in truth.values() for cui in cuis})
+    right = Scores.from_shares(((i, dict.fromkeys(c, 0.9)) for i, c in truth.items()), concepts)
+    for name in ("finetuned-train", "finetuned-test", "logistic-train", "logistic-test"):
+        (work / f"{name}.npz").write_bytes(right.to_npz())
+    monkeypatch.setattr(ensembles, "OTHER_ENCODER", ensembles.DEFAULT)
+    given = f"{sample.images} {sample.concepts} --split {sample.split} --work {work}"
+    ensembles.main([*given.split(), "--groups", f"{sample.patients}", "--by", f"{sample.split}"])
+    training, filters, test = load("ensembles", results)
+    assert training["finetuned"]["f1"] == 1 >= training["votes"]
+    assert filters["least frequency"]["2"]["other"] == pytest.approx(filters["plain"], abs=1e-4)
+    assert test["runs"]["finetuned alone"]["f1"] == 1
+    assert test["runs"]["votes"]["against votes"]["difference"] == 0
+    assert len(test["runs"]) == 14
+
+
+def test_fine_tuning_learns(sample, tmp_path) -> None:
+    options = argparse.Namespace(
+        images=sample.images, concepts=sample.concepts, split=sample.split, train="train",
+        test="test", groups=f"{sample.patients}", work=tmp_path,
+    )  # fmt: skip
+    train = ensembles.side(options, "train")
+    method = FineTuned(tmp_path, Recipe(epochs=2))
+    method.fit(train)
+    again = FineTuned(tmp_path, Recipe(epochs=2))
+    again.fit(train)  # what is kept
+    assert np.array_equal(again.out_of_fold, method.out_of_fold)
+    assert method.out_of_fold.shape == (len(train), len(method.vocabulary))
+    assert method.chosen["f1_on_training_side"] > 0.4
+    test = ensembles.side(options, "test")
+    assert np.allclose(method.probabilities(test), again.probabilities(test))
