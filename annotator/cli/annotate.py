@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from index.protocols import IndexLocation
 
 
-@click.command("annotate", cls=Command)
+@click.command(
+    "annotate", cls=Command, short_help="Print the concepts of images: a table, a run or JSON."
+)
 @click.argument("images")
 @index_option
 @option(
