@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 T = TypeVar("T")
 
 _DELAY = 1.0  # seconds until the line appears
+_SCALED = 1_000_000  # from here on as in 1.50M
 _FORMAT = "{desc} {percentage:3.0f}% |{bar}| {n_fmt} of {total_fmt}{unit}, {remaining} left"
 
 
@@ -78,7 +79,8 @@ def progress_line(
             started = time.perf_counter()
             line = tqdm(
                 total=work.total, desc=work.label, unit=f" {work.unit}", bar_format=_FORMAT,
-                delay=_DELAY, leave=False, disable=None, dynamic_ncols=True,
+                delay=_DELAY, leave=False,
+                unit_scale=work.total >= _SCALED, disable=None, dynamic_ncols=True,
             )  # fmt: skip
             # An error may leave this generator suspended: the block closes the line, too.
             with lines.enter_context(contextlib.closing(line)):

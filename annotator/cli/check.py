@@ -70,14 +70,16 @@ def stats_command(
     \b
     annotator stats train_concepts.csv --names cui_mapping.csv --validation valid_concepts.csv
     """
+    from annotator.concepts.names import read_names
     from annotator.evaluation.collection_stats import explore, plot_stats, render_stats
-    from annotator.tables.formats import read_concepts, read_names
+    from annotator.tables.formats import read_concepts
 
-    stats = explore(
-        read_concepts(concepts),
-        read_names(names) if names else {},
-        read_concepts(validation) if validation else None,
-    )
+    first = read_concepts(concepts)
+    second = read_concepts(validation) if validation else None
+    present = {
+        concept for side in (first, second or {}) for row in side.values() for concept in row
+    }
+    stats = explore(first, read_names(names, only=present) if names else {}, second)
     click.echo(render_stats(stats))
     if plot:
         plot_stats(stats, plot)

@@ -192,13 +192,17 @@ def _evaluate_concepts(
     names: Path | None,
 ) -> tuple[dict[str, Any], str]:
     """Evaluate a concept run; returns the JSON object and the text."""
+    from annotator.concepts.names import read_names
     from annotator.evaluation.evaluation import evaluate
     from annotator.evaluation.measures import compare, render_difference
+    from annotator.evaluation.official_f1 import score
     from annotator.evaluation.report import render
     from annotator.render.text_table import section
-    from annotator.tables.formats import read_names
 
-    known = read_names(names) if names else None
+    known = None
+    if names is not None:
+        scored = score(run, truth, scorer, ids)
+        known = read_names(names, only=frozenset().union(*scored.truth, *scored.run))
     found = evaluate(run, truth, scorer=scorer, secondary=secondary, by=by, ids=ids, names=known)
     for note in found.notes:
         say(note)
