@@ -82,11 +82,13 @@ def progress_line(
                 delay=_DELAY, leave=False,
                 unit_scale=work.total >= _SCALED, disable=None, dynamic_ncols=True,
             )  # fmt: skip
-            # An error may leave this generator suspended: the block closes the line, too.
-            with lines.enter_context(contextlib.closing(line)):
-                for item in items:
-                    yield item
-                    line.update(work.size(item))
+            # For a loop that does not come to its end: an error may leave this generator suspended.
+            lines.callback(line.close)
+            lines.callback(line.clear)
+            for item in items:
+                yield item
+                line.update(work.size(item))
+            line.close()
             finished(work, time.perf_counter() - started)
 
         lines.enter_context(reported_by(on_a_line))

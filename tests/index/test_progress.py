@@ -27,6 +27,14 @@ def read_all(screen: int) -> str:
     return written.decode()
 
 
+def left(shown: str) -> str:
+    """What is left to be read of a line on which more than once was written."""
+    line = ""
+    for part in shown.split("\r"):
+        line = part + line[len(part) :]
+    return line.rstrip()
+
+
 class Screen:
     """Takes the place of stderr by a terminal, on which progress is shown at once."""
 
@@ -77,7 +85,7 @@ def test_the_line_names_its_units_and_is_erased(monkeypatch: pytest.MonkeyPatch)
     assert ended == [("Reading", 8), ("Folding", 3)]
     shown = screen.shown
     assert "Reading   0% |" in shown and " 0 of 8 letters, " in shown and "0 of 3 folds, " in shown
-    assert shown.split("\r")[-2:][0].isspace() and shown.endswith("\r") and "\n" not in shown
+    assert left(shown) == ""
 
 
 def test_an_error_erases_the_line_before_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +98,7 @@ def test_an_error_erases_the_line_before_it_is_told(monkeypatch: pytest.MonkeyPa
             if item == 1:
                 raise ValueError("wrong")
     assert caught.traceback  # the loop is still held by it
-    assert "Working" in screen.shown and screen.shown.endswith(" \r")
+    assert "Working" in screen.shown and left(screen.shown) == ""
 
 
 def test_without_a_terminal_nothing_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
