@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from annotator.concept_ids import is_cui
+from annotator.concepts.names import read_names
 from annotator.errors import AnnotatorError, FormatError
 from annotator.ids import by_image, natural_key, printable
 from annotator.images.ref import ImageRef
@@ -18,7 +19,6 @@ from annotator.tables.formats import (
     read_captions,
     read_column,
     read_concepts,
-    read_names,
     select_side,
     split_cuis,
 )
@@ -71,7 +71,7 @@ class Collection:
 
 
 def read_collection(
-    images: str | Path | Sequence[str | Path],
+    images: str | Path | Sequence[str | Path] | FoundImages,
     concepts: str | Path | None = None,
     *,
     names: str | Path | None = None,
@@ -87,7 +87,8 @@ def read_collection(
     """Find the images, read the tables, and match them by id (see `annotator.ids`).
 
     Args:
-        images: A folder, a glob, a list file or Parquet files; see `find_images`.
+        images: A folder, a glob, a list file or Parquet files; see `find_images`. Or what was found
+            already, such as the rows of a table of vectors (`VectorTable.found`).
         concepts: A ground-truth file of any year, ROCO v1 or ROCOv2; None for Parquet files, which
             contain their concepts.
         names: Table of concept names by CUI.
@@ -106,13 +107,19 @@ def read_collection(
         AnnotatorError: A file is missing or malformed, nothing matches, or as the options say.
     """
     keyword = dicom_keyword(groups)
-    found = find_images(
-        images, on_duplicate=on_duplicate, id_from=id_from, where=where, group_by=keyword
+    found = (
+        images
+        if isinstance(images, FoundImages)
+        else find_images(
+            images, on_duplicate=on_duplicate, id_from=id_from, where=where, group_by=keyword
+        )
     )
     image_ids = [ref.id for ref in found.images]
     notes = found.report()
     captions_by_id: dict[str, str] = {}
     if concepts is None:
+        if isinstance(images, FoundImages):
+            raise AnnotatorError("No concepts file given.", "Give one.")
         concepts_by_id, captions_by_id = parquet_tables(images)
     else:
         concepts_by_id = by_image(read_concepts(concepts), image_ids, concepts, notes)
@@ -134,10 +141,12 @@ def read_collection(
             "Use --on-mismatch skip to leave them out.",
         )
     matched += found.unreadable
+    concepts_of = {ref.id: concepts_by_id.get(ref.id, ()) for ref in matched}
+    wanted = {concept for concepts in concepts_of.values() for concept in concepts}
     return Collection(
         images=matched,
-        concepts={ref.id: concepts_by_id.get(ref.id, ()) for ref in matched},
-        names=read_names(names) if names is not None else {},
+        concepts=concepts_of,
+        names=read_names(names, only=wanted) if names is not None else {},
         captions=captions_by_id,
         groups=read_groups(groups, found, notes),
         without_image=without_image,

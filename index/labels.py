@@ -134,6 +134,35 @@ class LabelTable:
         """Number of rows with each CUI, int64[len(cuis)]."""
         return np.bincount(self.indices, minlength=len(self.cuis))
 
+    @cached_property
+    def ranks(self) -> NDArray[np.int64]:
+        """Rank of each concept by falling frequency, then by its rows, int64[len(cuis)].
+
+        Rows compare as lists do. So an order by rank is the same by whatever ids the concepts go;
+        only those with the very same rows are in the order of their ids.
+        """
+        rows = np.repeat(np.arange(len(self)), self.sizes)
+        first = np.zeros(len(self.cuis), np.int64)
+        first[self.indices[::-1]] = rows[::-1]
+        order = np.lexsort((first, -self.frequencies))
+        same = np.zeros(len(order) + 1, bool)  # as the one before
+        same[1:-1] = (np.diff(first[order]) == 0) & (np.diff(self.frequencies[order]) == 0)
+        starts = np.flatnonzero(~same[:-1] & same[1:])
+        ends = np.flatnonzero(same[:-1] & ~same[1:]) + 1
+        tied = np.zeros(len(order), bool)
+        tied[order[same[:-1] | same[1:]]] = True
+        entries = np.flatnonzero(tied[self.indices])
+        entries = entries[np.argsort(self.indices[entries], kind="stable")]
+        bounds = np.searchsorted(self.indices[entries], np.arange(len(order) + 1))
+        for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+            order[start:end] = sorted(
+                order[start:end].tolist(),
+                key=lambda j: (rows[entries[bounds[j] : bounds[j + 1]]].tolist(), j),
+            )
+        ranks = np.empty_like(order)
+        ranks[order] = np.arange(len(order))
+        return ranks
+
 
 def _row_starts(indptr: NDArray[np.int64], nnz: int) -> NDArray[np.bool_]:
     """bool[nnz - 1]: whether entry i + 1 begins a new row, so that i and i + 1 do not compare."""

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from annotator.annotation import Annotation
 from annotator.collection import Collection, read_collection
 from annotator.encoders.embedder import TorchEmbedder
 from annotator.encoders.local_runner import embed_images
@@ -21,7 +22,7 @@ from annotator.indexing.build import build_index
 from annotator.indexing.metadata import IndexMetadata
 from annotator.knn.projection import ARRAYS, Projection
 from annotator.knn.voting import Voting
-from annotator.pipeline import Annotation, Annotator
+from annotator.pipeline import Annotator
 from index import IndexProblem, Neighbors, StoredIndex, open_index
 from index.rows import SearchResult
 from tests.index.indexes import publish, unit
@@ -72,7 +73,7 @@ def test_an_annotation_is_what_one_computes_by_hand(place: Path, annotator: Anno
         np.stack([np.asarray(e.vector, np.float64) for e in embed_images(r, annotator.embedder)])
         for r in (refs, train)
     )
-    annotations = list(annotator.annotate(refs))
+    annotations = list(annotator.stream(refs))
     assert [a.image_id for a in annotations] == [ref.id for ref in refs]
     for query, annotation in zip(queries, annotations, strict=True):
         similarities = vectors @ query
@@ -99,28 +100,69 @@ def test_an_annotation_is_what_one_computes_by_hand(place: Path, annotator: Anno
 def test_unusable_images_stay_in_their_place(place: Path, annotator: Annotator) -> None:
     ids = ["test0", "nowhere", "test1", "test2"]
     refs = in_order_of(ids, find_images(place / "test").images)
-    annotations = list(annotator.annotate(refs))
+    annotations = list(annotator.stream(refs))
     assert [a.image_id for a in annotations] == ids
     missing = annotations[1].error
     assert missing is not None and missing.message == "no image has this id"
     assert annotations[1] == Annotation("nowhere", (), (), 0.0, (), error=missing)
-    good = list(annotator.annotate([ref for ref in refs if ref.id != "nowhere"]))
+    good = list(annotator.stream([ref for ref in refs if ref.id != "nowhere"]))
     assert [(a.image_id, a.cuis) for a in annotations if a.error is None] == [
         (a.image_id, a.cuis) for a in good
     ]
     assert all(a.error is None and a.cuis for a in good)
-    assert list(annotator.annotate([])) == []
+    assert list(annotator.stream([])) == []
+
+
+def test_whatever_a_program_has_is_annotated_as_its_file(place: Path, annotator: Annotator) -> None:
+    paths = [place / "test" / f"test{i}.png" for i in range(3)]
+    files = annotator.annotate(paths)
+    assert [a.image_id for a in files] == ["test0", "test1", "test2"]
+    assert list(files) == list(annotator.stream(find_images(place / "test").images[:3]))
+    opened = [Image.open(path) for path in paths]
+    arrays = [np.asarray(picture) for picture in opened]
+    for things in (opened, arrays, [path.read_bytes() for path in paths], np.array(paths)):
+        answers = [dataclasses.replace(a, image_id="") for a in annotator.annotate(things)]
+        assert answers == [dataclasses.replace(a, image_id="") for a in files]
+    assert [a.image_id for a in annotator.annotate(arrays)] == ["image-1", "image-2", "image-3"]
+    assert len(annotator.annotate(paths[0])) == len(annotator.annotate(arrays[0])) == 1
+    whole = annotator.annotate(place / "test")
+    assert [a.cuis for a in whole[:3]] == [a.cuis for a in files] and len(whole) == 5
+    assert len(annotator.annotate([])) == 0
+
+
+def test_a_bad_image_costs_the_others_nothing(place: Path, annotator: Annotator) -> None:
+    good = str(place / "test" / "test0.png")
+    blank = np.zeros((9, 9), np.uint8)
+    found = annotator.annotate([good, "nowhere.png", b"no image", None, blank, good])
+    assert [a.error is None for a in found] == [True, False, False, False, False, True]
+    assert [a.image_id for a in found[1:5]] == ["nowhere", "image-3", "image-4", "image-5"]
+    assert found[0] == found[5] == annotator.annotate(good)[0]
+    assert found[1].error is not None and "nowhere.png" in found[1].error.message
+    (allowed,) = annotator.annotate(blank, allow_blank=True)
+    assert allowed.notes == ("blank",) and allowed.neighbors
+    with pytest.raises(TypeError, match="is no image"):
+        annotator.annotate(None)  # type: ignore[arg-type]
+
+
+def test_names_and_pictures_come_with_it(place: Path, annotator: Annotator) -> None:
+    path = place / "train" / "train1.png"
+    (annotation,) = annotator.annotate(path)
+    assert dict(zip(annotation.cuis, annotation.names, strict=True)).get("C1", "one") == "one"
+    assert annotation.look.picture() == annotator.annotate(path.read_bytes())[0].look.picture()
+    assert annotation.look.picture().startswith(b"\xff\xd8")
+    assert "data:image/jpeg" in annotation._repr_html_()
+    assert next(annotator.stream(find_images(path).images)).names == annotation.names
 
 
 def test_the_recorded_voting_is_the_default(place: Path, tiny_embedder: TorchEmbedder) -> None:
     assert Annotator.open(place / "index", embedder=tiny_embedder).voting == Voting(k=4, beta=5.0)
     other = Annotator.open(place / "index", embedder=tiny_embedder, voting=Voting(k=1))
-    (annotation,) = other.annotate(find_images(place / "test" / "test0.png").images)
+    (annotation,) = other.stream(find_images(place / "test" / "test0.png").images)
     assert len(annotation.neighbors) == 1
 
 
 def test_as_json(place: Path, annotator: Annotator) -> None:
-    (annotation,) = annotator.annotate(find_images(place / "train" / "train1.png").images)
+    (annotation,) = annotator.stream(find_images(place / "train" / "train1.png").images)
     plain = annotation.to_dict({"C1": "one"})
     assert set(plain) == {"id", "concepts", "expected_f1", "familiarity"}
     assert {c["cui"]: c["name"] for c in plain["concepts"]}.get("C1", "one") == "one"
@@ -188,7 +230,7 @@ def test_neighbours_are_those_of_projected_vectors(
 
 
 def test_it_finds_the_concepts_of_new_images(tuned: Annotator, others: Path) -> None:
-    annotations = list(tuned.annotate(find_images(others / "patterns").images))
+    annotations = list(tuned.stream(find_images(others / "patterns").images))
     right = [f"C{i % 3}" in a.cuis for i, a in enumerate(annotations)]
     assert len(right) == 24 and np.mean(right) > 0.9
 
@@ -217,22 +259,22 @@ def test_the_batch_leaves_no_trace(
         assert np.array_equal(alone.rows[0], together.rows[i])
         assert np.array_equal(alone.similarities[0], together.similarities[i])
     refs = find_images(others / "noise").images
-    annotations = list(tuned.annotate(refs))
+    annotations = list(tuned.stream(refs))
     monkeypatch.setattr("annotator.pipeline._SEARCHED_AT_ONCE", 2)
-    assert list(tuned.annotate(refs)) == annotations
+    assert list(tuned.stream(refs)) == annotations
 
 
 def test_familiarity(tuned: Annotator, patterns: Collection, others: Path) -> None:
     """A new image of a known kind lies in the midst of the index's own, noise below them all."""
 
     def familiarity(folder: Path) -> list[float]:
-        found = [a.familiarity for a in tuned.annotate(find_images(folder).images)]
+        found = [a.familiarity for a in tuned.stream(find_images(folder).images)]
         return [f for f in found if f is not None]
 
     known, noise = familiarity(others / "patterns"), familiarity(others / "noise")
     assert len(known) == len(noise) == 24
     assert 0.3 < np.median(known) < 0.9 and np.median(noise) < 0.05
-    own = list(tuned.annotate(patterns.images[:5]))
+    own = list(tuned.stream(patterns.images[:5]))
     assert [a.familiarity for a in own] == [1.0] * 5  # each finds itself
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,21 +24,24 @@ from annotator.cli.options import (
     zip_option,
 )
 from annotator.cli.sections import Command, option
+from annotator.cli.semantic_types import TypeOptions, type_options
+from annotator.cli.vectors import VectorOptions, images_or, vector_options
 
 if TYPE_CHECKING:
     from index.protocols import IndexLocation
 
 
 @click.command("annotate", cls=Command)
-@click.argument("images")
+@click.argument("images", required=False)
 @index_option
+@vector_options
 @option(
     "Output",
     "--format",
     "year",
     default="2026",
-    type=click.Choice(["2019", "2021", "2024", "2025", "2026", "jsonl"]),
-    help="Submission format by year, or JSON lines.",
+    type=click.Choice(["2019", "2021", "2024", "2025", "2026", "jsonl", "scores"]),
+    help="Submission format by year, JSON lines, or the scores of all concepts (.npz).",
 )
 @zip_option
 @option(
@@ -57,9 +61,11 @@ if TYPE_CHECKING:
 @selection_options
 @inference_options
 @voting_options
+@type_options
 def annotate_command(
-    images: str,
+    images: str | None,
     place: IndexLocation,
+    given: VectorOptions,
     year: str,
     zipped: bool,
     explain: bool,
@@ -68,8 +74,9 @@ def annotate_command(
     selection: SelectionOptions,
     inference: InferenceOptions,
     voting: VotingOptions,
+    type_filter: TypeOptions,
 ) -> int:
-    """Annotate IMAGES (folder, file, glob, list file, Parquet) and print the run.
+    """Annotate IMAGES (folder, file, glob, list file, Parquet), or --vectors, and print the run.
 
     Rows are in the natural order of ids (test_2 before test_10), or in the order of --ids. An image
     that cannot be used, or is blank, gets a row without CUIs, its reason goes to stderr, and the
@@ -79,25 +86,32 @@ def annotate_command(
     annotator annotate test/ > run.csv
     annotator annotate test/ --ids test_ids.csv --zip > submission.zip
     annotator annotate scan.dcm --format jsonl --explain
+    annotator annotate --vectors test.npy --ids test_ids.csv > run.csv
     annotator annotate study/ --where Modality=DX,CR --groups dicom:PatientID --format jsonl
+    annotator annotate test/ --format scores --output votes.npz
+    annotator annotate test/ --types T047,T023 --semantic-types MRSTY.RRF > run.csv
     """
     from annotator.indexing.metadata import IndexMetadata
     from annotator.tables.run import id_fault, render_run, zip_run
+    from annotator.tables.scores import Scores
 
-    is_run = year != "jsonl"
-    if explain and is_run:
+    is_run = year not in ("jsonl", "scores")
+    if explain and year != "jsonl":
         raise click.UsageError("--explain requires --format jsonl.")
-    if groups is not None and is_run:
+    if groups is not None and year != "jsonl":
         raise click.UsageError("--groups requires --format jsonl: a run has no groups.")
     if zipped and not is_run:
         raise click.UsageError("--zip requires a submission format.")
     inference.make_runner()  # fail early
-    refs, group_of = selection.find_grouped(images, groups)
+    vectors = given.read(selection.ids_file, ids_select=True)
+    refs, group_of = selection.find_grouped(images_or(vectors, images), groups)
     if is_run:
         refs = for_a_run(refs)
     stored = place.open(whole=inference.verify, device=inference.device)
+    only = type_filter.select(stored.concepts, "the index")
     rows: list[tuple[str, tuple[str, ...]]] = []
     lines: list[str] = []
+    votes: list[tuple[str, Mapping[str, float]]] = []
     report = ImageReport()
     for annotation in annotate_images(
         place,
@@ -107,16 +121,25 @@ def annotate_command(
         inference,
         report,
         with_neighbors=explain,
+        with_votes=year == "scores",
         keep_all=selection.ids_file is not None,
+        only=only,
+        vectors=vectors,
     ):
-        if not is_run:
+        if year == "scores":
+            if annotation.error is None:
+                votes.append((annotation.image_id, annotation.votes))
+        elif not is_run:
             record = annotation.to_dict(stored.names, explain=explain)
             if groups is not None:
                 record["group"] = group_of.get(annotation.image_id, "")
             lines.append(json.dumps(record, ensure_ascii=False) + "\n")
         elif not id_fault(annotation.image_id):
             rows.append((annotation.image_id, annotation.cuis))
-    text = render_run(rows, year) if is_run else "".join(lines)
-    write_result(zip_run(text) if zipped else text, output)
+    if year == "scores":
+        write_result(Scores.from_shares(votes, sorted(stored.concepts)).to_npz(), output)
+    else:
+        text = render_run(rows, year) if is_run else "".join(lines)
+        write_result(zip_run(text) if zipped else text, output)
     report.say(inference.report)
     return report.exit_code

@@ -185,8 +185,9 @@ def _labels(
     """The contents of the tables, by image id."""
     from annotator.audit.inputs import AuditLabels
     from annotator.collection import parquet_tables, read_groups
+    from annotator.concepts.names import read_names
     from annotator.ids import by_image
-    from annotator.tables.formats import read_column, read_concepts, read_names
+    from annotator.tables.formats import read_column, read_concepts
 
     ids = [ref.id for ref in found.images]
     notes: list[str] = []
@@ -196,9 +197,10 @@ def _labels(
         )
     else:
         sets = parquet_tables(images)[0] if images.endswith(".parquet") else None
+    present = {concept for row in (sets or {}).values() for concept in row}
     labels = AuditLabels(
         concepts=sets,
-        names=read_names(names) if names else {},
+        names=read_names(names, only=present) if names else {},
         groups=read_groups(groups, found, notes),
         sides=by_image(read_column(split), ids, split, notes) if split else {},
     )

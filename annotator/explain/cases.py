@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from annotator.pipeline import Annotation, Annotator
+from annotator.annotation import Annotation
+from annotator.pipeline import Annotator
 from index.rows import SearchResult
 
 SEEN = 200  # nearest cases considered for a contrast
@@ -51,7 +52,7 @@ class Neighborhood:
     """Annotation of an image with its nearest cases.
 
     Attributes:
-        annotation: As from `Annotator.annotate`.
+        annotation: As from `Annotator.stream`.
         voters: Cases that voted, as in `annotation.neighbors`.
         nearest: The `SEEN` nearest cases.
     """

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from annotator.annotation import Annotation
 from annotator.encoders.local_runner import embed_frames
 from annotator.errors import AnnotatorError
 from annotator.explain.attribution import (
@@ -23,7 +24,7 @@ from annotator.explain.occlusion import occlusion_maps
 from annotator.images.decode import decode
 from annotator.images.ref import ImageRef
 from annotator.knn.neighbors import Case
-from annotator.pipeline import Annotation, Annotator
+from annotator.pipeline import Annotator
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -64,7 +65,7 @@ class Explanation:
     """Annotation of an image with its evidence.
 
     Attributes:
-        annotation: As from `Annotator.annotate`.
+        annotation: As from `Annotator.stream`.
         picture: Embedded frame to show, the middle one of several.
         frames: Number of embedded frames.
         method: Attribution method; only "exact" is exact.

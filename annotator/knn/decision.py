@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from annotator.knn.posterior import Posterior, Votes, count_votes
 from annotator.knn.voting import Voting
+from index import LabelTable
 
 MOST_CUIS = 100  # limit of the task per image
 _DECIMALS = 12  # smaller differences are ties
@@ -20,14 +22,27 @@ class Decision:
     """Concepts chosen for one image.
 
     Attributes:
-        cuis: Chosen CUIs, by descending score, then frequency in the index, then CUI.
+        cuis: Chosen CUIs, by descending score, then by `LabelTable.ranks`.
         scores: float64[len(cuis)], share of the neighbours' votes, 0..1.
         expected_f1: Expected F1 of this set under the posterior, 0..1.
+        candidates: int64[c], all concepts with a vote, as positions in the vocabulary.
+        shares: float64[c], share of the votes of each candidate, 0..1.
     """
 
     cuis: tuple[str, ...]
     scores: NDArray[np.float64]
     expected_f1: float
+    candidates: NDArray[np.int64]
+    shares: NDArray[np.float64]
+
+    def by_concept(self, labels: LabelTable) -> dict[str, float]:
+        """The share of each candidate by its concept.
+
+        Args:
+            labels: The vocabulary of the votes.
+        """
+        pairs = zip(self.candidates.tolist(), self.shares.tolist(), strict=True)
+        return {labels.cuis[j]: share for j, share in pairs}
 
 
 def choose_concepts(posterior: Posterior, voting: Voting) -> list[Decision]:
@@ -41,37 +56,45 @@ def choose_concepts(posterior: Posterior, voting: Voting) -> list[Decision]:
     for start in range(0, len(posterior), _IMAGES_AT_ONCE):
         block = slice(start, start + _IMAGES_AT_ONCE)
         part = Posterior(posterior.rows[block], posterior.weights[block], posterior.labels)
-        decisions += _choose_in_block(part, voting)
+        decisions += decide_votes(count_votes(part), posterior.labels, voting)
     return decisions
 
 
-def _choose_in_block(posterior: Posterior, voting: Voting) -> list[Decision]:
-    q, votes = len(posterior), count_votes(posterior)
-    scores = votes.scores
+def decide_votes(votes: Votes, labels: LabelTable, voting: Voting) -> list[Decision]:
+    """Choose the concepts of each image by its votes, as `choose_concepts` does by a posterior.
+
+    Args:
+        votes: Votes on q images, few enough for tables of all their candidates.
+        labels: The vocabulary of the votes, with the ranks that break ties.
+        voting: As for `choose_concepts`.
+    """
+    q, scores = len(votes.empty), votes.scores
     if voting.decider == "threshold":
         chosen = np.flatnonzero(scores >= voting.threshold - 10.0**-_DECIMALS)
     else:
         if voting.decider == "expected-f1":
             values, size = _optimal_size(votes, q)
         else:
-            values, size = scores, _top_r_size(posterior, voting.top_r)
+            values, size = scores, _top_r_size(votes, scores, voting.top_r)
         within = _within_reach(votes, values, size)
-        chosen = _best_first(votes, posterior, values, within, size)
+        chosen = _best_first(votes, labels, values, within, size)
     chosen = chosen[scores[chosen] >= voting.min_score - 10.0**-_DECIMALS]
-    order = _best_first(votes, posterior, scores, np.sort(chosen), MOST_CUIS)
+    order = _best_first(votes, labels, scores, np.sort(chosen), MOST_CUIS)
     is_chosen = np.zeros(len(scores), bool)
     is_chosen[order] = True
     image = votes.candidate_image[order]
     expected = votes.expected_f1(is_chosen, np.bincount(image, minlength=q))
     bounds = np.searchsorted(image, np.arange(q + 1))
-    cuis = posterior.labels.cuis
+    all_bounds = np.searchsorted(votes.candidate_image, np.arange(q + 1))
     return [
         Decision(
-            cuis=tuple(cuis[j] for j in votes.candidate_cui[order[start:end]]),
+            cuis=tuple(labels.cuis[j] for j in votes.candidate_cui[order[start:end]]),
             scores=scores[order[start:end]],
-            expected_f1=float(value),
+            expected_f1=float(expected[i]),
+            candidates=votes.candidate_cui[all_bounds[i] : all_bounds[i + 1]],
+            shares=scores[all_bounds[i] : all_bounds[i + 1]],
         )
-        for start, end, value in zip(bounds[:-1], bounds[1:], expected, strict=True)
+        for i, (start, end) in enumerate(pairwise(bounds))
     ]
 
 
@@ -123,11 +146,12 @@ def _optimal_size(votes: Votes, q: int) -> tuple[NDArray[np.float64], NDArray[np
     return np.einsum("cs,cs->c", weight, 2.0 / (sizes + size[votes.candidate_image, None])), size
 
 
-def _top_r_size(posterior: Posterior, top_r: int | None) -> NDArray[np.int64]:
-    """`top_r`, or the rounded weighted mean number of concepts of the neighbours; int64[q]."""
+def _top_r_size(votes: Votes, scores: NDArray[np.float64], top_r: int | None) -> NDArray[np.int64]:
+    """`top_r`, or the rounded mean number of concepts, the sum of all scores; int64[q]."""
+    q = len(votes.empty)
     if top_r is not None:
-        return np.full(len(posterior), top_r)
-    mean = (posterior.weights * posterior.labels.sizes[posterior.rows]).sum(axis=1)
+        return np.full(q, top_r)
+    mean = np.round(np.bincount(votes.candidate_image, scores, q), _DECIMALS)
     size: NDArray[np.int64] = np.floor(mean + 0.5).astype(np.int64)
     return size
 
@@ -158,16 +182,17 @@ def _places(votes: Votes, q: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]
 
 def _best_first(
     votes: Votes,
-    posterior: Posterior,
+    labels: LabelTable,
     values: NDArray[np.float64],
     candidates: NDArray[np.int64],
     most: NDArray[np.int64] | int,
 ) -> NDArray[np.int64]:
-    """Sort `candidates` by image, value, training frequency and CUI; at most `most` per image."""
-    image, cui = votes.candidate_image[candidates], votes.candidate_cui[candidates]
-    frequency = posterior.labels.frequencies[cui]
-    # The vocabulary ascends, so its positions order as the CUIs do.
-    order = np.lexsort((cui, -frequency, -np.round(values[candidates], _DECIMALS), image))
-    counts = np.bincount(image, minlength=len(posterior))
+    """Sort `candidates` by image, value and rank (frequency first); at most `most` per image."""
+    image, rank = (
+        votes.candidate_image[candidates],
+        labels.ranks[votes.candidate_cui[candidates]],
+    )
+    order = np.lexsort((rank, -np.round(values[candidates], _DECIMALS), image))
+    counts = np.bincount(image, minlength=len(votes.empty))
     place = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
     return candidates[order[place < np.repeat(np.broadcast_to(most, len(counts)), counts)]]

@@ -144,12 +144,15 @@ class Fitter:
         done = 0
         for z in self._standardised(vectors, rows):
             t = (z - self._centre).astype(np.float32) @ self._axes
-            y = _indicators(labels, columns, rows[done : done + len(z)], c)
+            holder, column = _held(labels, columns, rows[done : done + len(z)])
             done += len(z)
             t_sum += t.sum(axis=0, dtype=np.float64)
-            y_sum += y.sum(axis=0, dtype=np.float64)
+            y_sum += np.bincount(column, minlength=c)
             tt += t.T @ t
-            ty += t.T @ y
+            # Not a product with indicators, which rounds each column by its place among others.
+            held, starts = np.unique(column, return_index=True)
+            if len(held):
+                ty[:, held] += np.add.reduceat(t[holder], starts, axis=0).T
         return Sums(len(rows), t_sum, tt, y_sum, ty)
 
 
@@ -184,23 +187,23 @@ def _predicted(labels: LabelTable) -> NDArray[np.int64]:
     """
     counts = labels.frequencies
     useful = np.flatnonzero((counts > 1) & (counts < len(labels)))
-    kept = np.sort(useful[np.argsort(-counts[useful], kind="stable")[:_MOST_CONCEPTS]])
+    kept = useful[np.argsort(labels.ranks[useful])[:_MOST_CONCEPTS]]
     columns = np.full(len(counts), -1, np.int64)
     columns[kept] = np.arange(len(kept))
     return columns
 
 
-def _indicators(
-    labels: LabelTable, columns: NDArray[np.int64], rows: NDArray[np.int64], c: int
-) -> NDArray[np.float32]:
-    """Indicator matrix of the concepts of rows, float32[len(rows), c]."""
-    y = np.zeros((len(rows), c), np.float32)
+def _held(
+    labels: LabelTable, columns: NDArray[np.int64], rows: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Which of the rows hold concepts of which columns, by column and row: two of int64[m]."""
     sizes = labels.sizes[rows]
     starts = np.repeat(labels.indptr[rows] - np.cumsum(sizes) + sizes, sizes)
     column = columns[labels.indices[starts + np.arange(len(starts))]]
     row = np.repeat(np.arange(len(rows)), sizes)
-    y[row[column >= 0], column[column >= 0]] = 1.0
-    return y
+    order = np.argsort(column, kind="stable")
+    order = order[column[order] >= 0]
+    return row[order], column[order]
 
 
 def _regression(sums: Sums, penalty: float) -> NDArray[np.float32]:
@@ -208,12 +211,15 @@ def _regression(sums: Sums, penalty: float) -> NDArray[np.float32]:
 
     W minimises sum |W'(t - mean) - (y - mean)|^2 + penalty |W|^2 (Hoerl and Kennard 1970). With
     more than 256 concepts, the predictions are rotated to their principal axes, which preserves
-    inner products, and truncated.
+    inner products, and truncated. The concepts are in an order of their sums, not of their ids, so
+    that it is rounded alike by whatever ids they go.
     """
     mean = sums.t / sums.n
     gram = sums.tt - sums.n * np.outer(mean, mean)
     gram[np.diag_indices_from(gram)] += penalty
-    weights = np.linalg.solve(gram, sums.ty - np.outer(mean, sums.y))
+    order = np.lexsort((*sums.ty[::-1], -sums.y))
+    ty, y = sums.ty[:, order], sums.y[order]
+    weights = np.linalg.solve(gram, ty - np.outer(mean, y))
     if weights.shape[1] > SUPERVISED:
         axes = np.linalg.eigh(weights.T @ weights)[1][:, ::-1][:, :SUPERVISED]
         weights = weights @ axes

@@ -5,15 +5,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
-from annotator.concept_ids import CUI, is_cui
+from annotator.concept_ids import CUI
 from annotator.errors import AnnotatorError, FormatError
-from annotator.ids import by_image
+from annotator.ids import by_image, natural_key
 from annotator.tables.table import CUI_DELIMITERS, SEPARATOR, Table, holds_cui, read_table
+
+_OF_IDS = "id:"  # in --only: a pattern of ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,44 +92,6 @@ def _no_cui_hint(table: Table, row: Row, bad: str) -> str:
         if column != 1 and holds_cui(cell):
             return f"CUIs are read from the second column, but column {column + 1} has some."
     return "A CUI is C and digits, such as C0817096; several are joined by `;`."
-
-
-def read_names(path: Path | str) -> dict[str, str]:
-    """Read the name of each CUI, in file order.
-
-    The column of CUIs is detected by content. Names are in the column with `name` in its header, or
-    else in the first other column. Rows without CUI or name are skipped, and the first of several
-    names is kept.
-
-    Raises:
-        FormatError: The file cannot be read as a table, or has no column of CUIs beside another.
-    """
-    table = read_table(path)
-    records = table.rows
-    hits = Counter(
-        column
-        for record in records
-        for column, cell in enumerate(record.cells)
-        if is_cui(cell.strip())
-    )
-    width = max((len(record.cells) for record in records), default=0)
-    if not hits or width < 2:
-        raise FormatError(
-            f"{path} has no column of CUIs beside a column of names",
-            "Give a table with two columns, such as `CUI,Name`.",
-        )
-    cui_column = min(hits, key=lambda column: (-hits[column], column))
-    others = [column for column in range(width) if column != cui_column]
-    header = table.header or ()
-    named = [c for c in others if c < len(header) and "name" in header[c].lower()]
-    name_column = (named or others)[0]
-    names: dict[str, str] = {}
-    for record in records:
-        cui = record.cells[cui_column].strip() if cui_column < len(record.cells) else ""
-        name = (table.cell(record, name_column) or "").strip()
-        if name and is_cui(cui):
-            names.setdefault(cui.upper(), name)
-    return names
 
 
 def read_captions(path: Path | str) -> dict[str, str]:
@@ -212,24 +176,39 @@ def select_side(
     only: str | None,
     notes: list[str],
 ) -> set[str]:
-    """Select the ids on the side `only` of a split file; all of them without a split.
+    """Select the ids on the side `only`; all of them without a side.
 
     Args:
         ids: Image ids, with which those of the split are matched (`annotator.ids`).
         split: `FILE` or `FILE:COLUMN`.
-        only: A side.
+        only: A side of the split, or, without a split, `id:PATTERN` for the ids that match a
+            pattern with `*`, `?` and `[...]`, as file names do in a shell.
         notes: Gets a line where ids of the split differ from `ids`.
 
     Raises:
-        AnnotatorError: Only one of `split` and `only` is given, or the side does not occur.
+        AnnotatorError: Only one of `split` and a side is given, the side does not occur, or no id
+            matches the pattern.
     """
     everything = set(ids)
+    if only is not None and only.startswith(_OF_IDS):
+        if split is not None:
+            raise AnnotatorError(
+                "--only id:PATTERN selects by the ids alone.", "Leave out --split, or name a side."
+            )
+        pattern = only.removeprefix(_OF_IDS)
+        selected = {id_ for id_ in everything if fnmatchcase(id_, pattern)}
+        if everything and not selected:
+            raise AnnotatorError(
+                f"None of the {len(everything)} ids matches {pattern!r}.",
+                f"Ids are such as {min(everything, key=natural_key)!r}.",
+            )
+        return selected
     if split is None and only is None:
         return everything
     if split is None or only is None:
         raise AnnotatorError(
             "--split and --only belong together.",
-            "For example: --split split.csv --only train",
+            "For example: --split split.csv --only train. Without a split: --only 'id:*_train_*'.",
         )
     sides = by_image(read_column(split), everything, split, notes)
     if only not in sides.values():

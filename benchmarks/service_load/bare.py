@@ -3,7 +3,7 @@
     python -m benchmarks.service_load.bare INDEX IMAGES DEVICE
 
 "lone N THREADS" answers with the seconds that each of N images took alone, "annotate" with those
-that `Annotator.annotate` took for all.
+that `Annotator.stream` took for all.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def main() -> None:
     index, images, device = sys.argv[1:]
     annotator = Annotator.open(index, device=device)  # type: ignore[arg-type]
     refs = find_images(images).images
-    for _ in annotator.annotate(refs[:64], with_neighbors=True):  # warm up
+    for _ in annotator.stream(refs[:64], with_neighbors=True):  # warm up
         pass
     print(json.dumps("ready"), flush=True)
     for line in sys.stdin:
@@ -74,7 +74,7 @@ def main() -> None:
                     result = _lone(annotator, list(islice(cycle(refs), int(n))))
             case ["annotate"]:
                 started = time.perf_counter()
-                done = sum(a.error is None for a in annotator.annotate(refs))
+                done = sum(a.error is None for a in annotator.stream(refs))
                 result = time.perf_counter() - started
                 if done != len(refs):
                     raise SystemExit(f"{done} of {len(refs)} images could be used")

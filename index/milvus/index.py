@@ -299,6 +299,13 @@ class FoundLabels(LabelTable):
         return self.counts
 
     @property
+    def ranks(self) -> NDArray[np.int64]:
+        """Rank of each concept by falling frequency and id: not all of its rows are known."""
+        ranks = np.empty(len(self.cuis), np.int64)
+        ranks[np.argsort(-self.counts, kind="stable")] = np.arange(len(self.cuis))
+        return ranks
+
+    @property
     def sample(self) -> NDArray[np.int64]:
         return self.sampled
 

@@ -114,7 +114,7 @@ def test_parts_sum_where_a_vector_is_the_mean_of_frames(tmp_path: Path) -> None:
 
 
 def test_it_explains_what_annotate_says(annotator: Annotator, images: list[ImageRef]) -> None:
-    (annotation,) = annotator.annotate(images[:1])
+    (annotation,) = annotator.stream(images[:1])
     explanation = explain(annotator, images[0])
     assert explanation.annotation.cuis == annotation.cuis
     assert explanation.annotation.scores == pytest.approx(annotation.scores, abs=1e-5)

@@ -24,6 +24,20 @@ def test_what_goes_in_comes_out(sets: list[list[str]]) -> None:
     assert table.frequencies.tolist() == [sum(cui in s for s in sets) for cui in table.cuis]
 
 
+@given(cui_sets, st.permutations(["C1", "C10", "C2", "C30", "C4"]))
+def test_ranks_are_by_frequency_then_rows_whatever_the_ids(
+    sets: list[list[str]], others: list[str]
+) -> None:
+    labels = LabelTable.from_sets(sets)
+    ranked = [cui for _, cui in sorted(zip(labels.ranks.tolist(), labels.cuis, strict=True))]
+    rows = {cui: labels.holders(cui).tolist() for cui in labels.cuis}
+    assert ranked == sorted(rows, key=lambda cui: (-len(rows[cui]), rows[cui], cui))
+    renamed = dict(zip(["C1", "C10", "C2", "C30", "C4"], others, strict=True))
+    table = LabelTable.from_sets([[renamed[cui] for cui in row] for row in sets])
+    in_rank = sorted(zip(table.ranks.tolist(), table.cuis, strict=True))
+    assert [rows[cui] for cui in ranked] == [table.holders(cui).tolist() for _, cui in in_rank]
+
+
 @given(cui_sets, st.sets(st.sampled_from(["C1", "C10", "C2", "C99"])))
 def test_only_some_concepts(sets: list[list[str]], wanted: set[str]) -> None:
     only = LabelTable.from_sets(sets).only(wanted)

@@ -241,7 +241,7 @@ def test_the_estimate_is_of_new_images(
     assert built.model.tuned is not None and built.rows == 60
     annotator = Annotator.open(tmp_path / "index", embedder=tiny_embedder)
     scores = [
-        image_f1(patterns.concepts[a.image_id], a.cuis) for a in annotator.annotate(second.images)
+        image_f1(patterns.concepts[a.image_id], a.cuis) for a in annotator.stream(second.images)
     ]
     assert np.mean(scores) == pytest.approx(built.model.tuned.f1, abs=0.1)
 
@@ -291,7 +291,7 @@ def test_what_is_fitted_and_what_is_left(
     assert tuning or recorded == voting
     if adaptation == "looks":
         assert about["adaptation"]["penalty"] is None
-    (annotation,) = Annotator.open(tmp_path / "index", embedder=tiny_embedder).annotate(
+    (annotation,) = Annotator.open(tmp_path / "index", embedder=tiny_embedder).stream(
         patterns.images[:1]
     )
     assert (annotation.familiarity is None) == (not tuning)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from annotator.annotation import Annotation
 from annotator.collection import Collection, read_collection
 from annotator.encoders.cache import CACHE_FILE
 from annotator.encoders.embedder import TorchEmbedder
@@ -23,7 +24,7 @@ from annotator.indexing.build import build_index, tune_index
 from annotator.indexing.metadata import IndexMetadata
 from annotator.indexing.update import add_images, compact_index, remove_images
 from annotator.knn.cross_validation import stored_lists
-from annotator.pipeline import Annotation, Annotator
+from annotator.pipeline import Annotator
 from index import IndexProblem, StoredIndex, open_index
 from index.folder.location import FolderLocation
 from index.manifest import read_manifest
@@ -101,7 +102,7 @@ def test_an_added_image_is_found_and_votes(
     some = dataclasses.replace(new, images=new.images[:10])
     others = new.images[10:]
     cached = known(tuned_index)
-    before = Annotator.open(tuned_index, embedder=tiny_embedder).annotate(others)
+    before = Annotator.open(tuned_index, embedder=tiny_embedder).stream(others)
     assert not any({"C7", "C8"} & set(a.cuis) for a in before)
     added = add_images(some, tuned_index, tiny_embedder, use_cache=False)
     assert known(tuned_index) == cached and len(cached) == 120
@@ -112,10 +113,10 @@ def test_an_added_image_is_found_and_votes(
     assert stored.columns["groups"][120:] == ("new",) * 10
     assert [stored.content(row) for row in (0, 120)][1] == digest(new, "n00")
     after = Annotator.open(tuned_index, embedder=tiny_embedder)
-    for annotation in after.annotate(others):
+    for annotation in after.stream(others):
         assert set(annotation.cuis) == {"C7", "C8"}
         assert all(neighbor.image_id in stored.ids[120:] for neighbor in annotation.neighbors[:10])
-    (own,) = after.annotate(some.images[3:4])
+    (own,) = after.stream(some.images[3:4])
     assert own.neighbors[0].image_id == "n03"
     assert own.neighbors[0].similarity == pytest.approx(1, abs=1e-5)
     assert FolderLocation(tuned_index).problems() == []
@@ -244,7 +245,7 @@ def test_the_projection_and_the_voting_stay(
 ) -> None:
     def answers_of(directory: Path) -> list[Annotation]:
         images = collect(stripes).images
-        return list(Annotator.open(directory, embedder=tiny_embedder).annotate(images))
+        return list(Annotator.open(directory, embedder=tiny_embedder).stream(images))
 
     before = fitted(open_index(tuned_index))
     assert before[0]
@@ -315,9 +316,7 @@ def test_an_index_whose_listed_images_are_all_gone_cannot_be_tuned(
     for _ in range(2):
         with pytest.raises(AnnotatorError, match="has no neighbour lists"):
             tune_index(tuned_index)
-        (answer,) = Annotator.open(tuned_index, embedder=tiny_embedder).annotate(
-            patterns.images[:1]
-        )
+        (answer,) = Annotator.open(tuned_index, embedder=tiny_embedder).stream(patterns.images[:1])
         assert all(neighbor.image_id.startswith("n") for neighbor in answer.neighbors)
         compact_index(tuned_index)
 

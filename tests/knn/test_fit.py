@@ -113,11 +113,12 @@ def test_the_axes_that_are_dropped_are_the_smallest() -> None:
 
 
 def test_the_most_frequent_concepts_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of equally frequent ones the first."""
+    """Of equally frequent ones those of the first rows."""
     monkeypatch.setattr("annotator.knn.fit._MOST_CONCEPTS", 9)
     vectors, concepts = unit_vectors(250, 12), draw_concepts(250, 30, 4)
-    counts = Counter(cui for row in concepts for cui in row)
-    top = sorted(counts, key=lambda cui: (-counts[cui], cui))[:9]
+    labels = LabelTable.from_sets(concepts)
+    rows = {cui: labels.holders(cui).tolist() for cui in labels.cuis}
+    top = sorted(rows, key=lambda cui: (-len(rows[cui]), rows[cui]))[:9]
     of_top = [[cui for cui in row if cui in top] for row in concepts]
     whole, expected = (
         Fitter(vectors, LabelTable.from_sets(sets), [12]).projection(1.0)
@@ -125,6 +126,17 @@ def test_the_most_frequent_concepts_count(monkeypatch: pytest.MonkeyPatch) -> No
     )
     assert whole.matrix.tobytes() == expected.matrix.tobytes()
     assert whole.matrix.shape[1] == whole.unsupervised + 9
+
+
+@pytest.mark.parametrize("n", [20, 300])  # fewer, and more, than the regression's components
+def test_by_whatever_ids_the_concepts_go(n: int) -> None:
+    vectors, concepts = unit_vectors(400, 12), draw_concepts(400, n, 4)
+    other = {cui: f"{cui[::-1]}" for row in concepts for cui in row}
+    one, two = (
+        Fitter(vectors, LabelTable.from_sets(sets), [12]).projection(1.0)
+        for sets in (concepts, [[other[cui] for cui in row] for row in concepts])
+    )
+    assert one.matrix.tobytes() == two.matrix.tobytes()
 
 
 def test_concepts_of_one_row_or_of_all_say_nothing() -> None:

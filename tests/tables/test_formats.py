@@ -17,7 +17,6 @@ from annotator.tables.formats import (
     read_column,
     read_concepts,
     read_ids,
-    read_names,
     read_rows,
     select_side,
     split_cuis,
@@ -177,30 +176,6 @@ def test_split_cuis_of_nothing():
     assert split_cuis("") == split_cuis(" ;, ") == split_cuis(None) == ()
 
 
-@pytest.mark.parametrize(
-    ("text", "names"),
-    [
-        ('CUI,Name\nC1,Chest\nC2,"Lung, left"\n', {"C1": "Chest", "C2": "Lung, left"}),
-        ("CUI,Canonical name\nC1,Chest\n", {"C1": "Chest"}),
-        ("C1\tChest\nC2\tLung, left\n", {"C1": "Chest", "C2": "Lung, left"}),
-        ("concept\tconcept_name\nC1\tChest\n", {"C1": "Chest"}),
-        ("concept\nC1\n", None),
-        ("number,concept,name\n1,C1,Chest\n", {"C1": "Chest"}),
-        ("Name,CUI\nChest,c1\n", {"C1": "Chest"}),
-        ("CUI,Name\nC1,Chest\nC1,Thorax\nC2,\nwhat,ever\n", {"C1": "Chest"}),
-        ("CUI,Name\nC2,Lung, left\n", {"C2": "Lung, left"}),
-        ("ID,Caption\nx,a chest\n", None),
-    ],
-)
-def test_names(write, text, names):
-    path = write(text)
-    if names is None:
-        with pytest.raises(FormatError, match="no column of CUIs"):
-            read_names(path)
-    else:
-        assert read_names(path) == names
-
-
 def test_captions_of_rocov2(write):
     path = write('ID,Caption\na,"He said ""no"", and\nleft."\nb,Plain\n')
     assert read_captions(path) == {"a": 'He said "no", and\nleft.', "b": "Plain"}
@@ -320,3 +295,14 @@ def test_one_side_of_a_split(write):
     with pytest.raises(AnnotatorError, match="no side 'valid'") as caught:
         select_side(["a"], split, "valid", [])
     assert "test, train" in caught.value.hint
+
+
+def test_a_side_by_a_pattern_of_ids(write):
+    ids = ["clef_train_1", "clef_train_20", "clef_test_3"]
+    assert select_side(ids, None, "id:*_train_*", []) == {"clef_train_1", "clef_train_20"}
+    assert select_side(ids, None, "id:*_[0-9]", []) == {"clef_train_1", "clef_test_3"}
+    with pytest.raises(AnnotatorError, match=r"None of the 3 ids matches '\*_TEST_\*'") as caught:
+        select_side(ids, None, "id:*_TEST_*", [])
+    assert "such as 'clef_test_3'" in caught.value.hint
+    with pytest.raises(AnnotatorError, match="by the ids alone"):
+        select_side(ids, str(write("clef_test_3,test\n")), "id:*", [])

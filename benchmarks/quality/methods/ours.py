@@ -73,7 +73,7 @@ class Ours:
         if metadata.tuning and annotator.voting == metadata.voting:
             self.chosen["f1_on_training_side"] = round(metadata.tuning["f1"], 4)
             self.chosen["interval_on_training_side"] = metadata.tuning["interval"]
-        return [set(a.cuis) for a in annotator.annotate(test.images, with_neighbors=False)]
+        return [set(a.cuis) for a in annotator.stream(test.images, with_neighbors=False)]
 
     def _opened(self) -> Annotator:
         return Annotator.open(self._index, embedder=self._embedder())

@@ -1,0 +1,108 @@
+"""Names of concepts, from a table or from the UMLS Metathesaurus."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from annotator.concept_ids import is_cui
+from annotator.concepts.rrf import MRCONSO, read_rows, recognise
+from annotator.errors import FormatError
+from annotator.tables.table import read_table
+
+Term = tuple[str, str, int]  # CUI, name, and rank among the CUI's names: 0 for the preferred one
+
+
+def read_names(path: Path | str, *, only: Collection[str] | None = None) -> dict[str, str]:
+    """Read the preferred English name of each CUI from a names table or from MRCONSO.RRF.
+
+    Args:
+        path: MRCONSO.RRF (recognised by content, whatever its name; also compressed), or a table.
+        only: CUIs whose names are wanted; None for all. Of MRCONSO.RRF no others are kept in
+            memory, where all those of a release need about a gigabyte.
+
+    Raises:
+        FormatError: As `read_terms`.
+    """
+    names: dict[str, str] = {}
+    ranks: dict[str, int] = {}  # of those that are not the preferred ones
+    for cui, name, rank in read_terms(path, only=only):
+        if (rank, name) < (ranks.get(cui, 0), names[cui]) if cui in names else True:
+            names[cui] = name
+            if rank:
+                ranks[cui] = rank
+            else:
+                ranks.pop(cui, None)
+    return names
+
+
+def read_terms(path: Path | str, *, only: Collection[str] | None = None) -> Iterator[Term]:
+    """Stream the English names of concepts, in file order.
+
+    Of MRCONSO.RRF those are yielded that are English and not suppressed. The preferred one of a
+    concept is the preferred form (STT=PF, ISPREF=Y) of its preferred term (TS=P); where that is
+    suppressed or not English, the one that lacks the fewest of these, in this order.
+
+    In a table the column of CUIs is detected by content. Names are in the column with `name` in its
+    header, or else in the first other column. Rows without CUI or name are skipped, and the first
+    of several names is the concept's only one.
+
+    Args:
+        path: The file.
+        only: CUIs whose names are wanted; None for all.
+
+    Raises:
+        FormatError: The file cannot be read, is another file of the UMLS, or has no column of CUIs
+            beside another.
+    """
+    layout = recognise(path)
+    if layout is MRCONSO:
+        return _metathesaurus(path, only)
+    if layout is not None:
+        raise FormatError(
+            f"{path} is {layout.name}, which has no names", "Give MRCONSO.RRF of the same release."
+        )
+    names = _table(path)
+    return ((cui, name, 0) for cui, name in names.items() if only is None or cui in only)
+
+
+def _metathesaurus(path: Path | str, only: Collection[str] | None) -> Iterator[Term]:
+    wanted: dict[str, Collection[str]] = {} if only is None else {"CUI": only}
+    rows = read_rows(
+        path,
+        MRCONSO,
+        ("CUI", "STR", "TS", "STT", "ISPREF"),
+        {**wanted, "LAT": ("ENG",), "SUPPRESS": ("N",)},
+    )
+    for cui, name, ts, stt, ispref in rows:
+        yield cui, name, 4 * (ts != "P") + 2 * (stt != "PF") + (ispref != "Y")
+
+
+def _table(path: Path | str) -> dict[str, str]:
+    table = read_table(path)
+    records = table.rows
+    hits = Counter(
+        column
+        for record in records
+        for column, cell in enumerate(record.cells)
+        if is_cui(cell.strip())
+    )
+    width = max((len(record.cells) for record in records), default=0)
+    if not hits or width < 2:
+        raise FormatError(
+            f"{path} has no column of CUIs beside a column of names",
+            "Give a table with two columns, such as `CUI,Name`.",
+        )
+    cui_column = min(hits, key=lambda column: (-hits[column], column))
+    others = [column for column in range(width) if column != cui_column]
+    header = table.header or ()
+    named = [c for c in others if c < len(header) and "name" in header[c].lower()]
+    name_column = (named or others)[0]
+    names: dict[str, str] = {}
+    for record in records:
+        cui = record.cells[cui_column].strip() if cui_column < len(record.cells) else ""
+        name = (table.cell(record, name_column) or "").strip()
+        if name and is_cui(cui):
+            names.setdefault(cui.upper(), name)
+    return names
