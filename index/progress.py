@@ -82,13 +82,11 @@ def progress_line(
                 delay=_DELAY, leave=False,
                 unit_scale=work.total >= _SCALED, disable=None, dynamic_ncols=True,
             )  # fmt: skip
-            # For a loop that does not come to its end: an error may leave this generator suspended.
-            lines.callback(line.close)
-            lines.callback(line.clear)
-            for item in items:
-                yield item
-                line.update(work.size(item))
-            line.close()
+            # An error may leave this generator suspended: then the block closes the line.
+            with lines.enter_context(contextlib.closing(line)):
+                for item in items:
+                    yield item
+                    line.update(work.size(item))
             finished(work, time.perf_counter() - started)
 
         lines.enter_context(reported_by(on_a_line))
