@@ -147,7 +147,8 @@ def annotate_command(
         elif not id_fault(annotation.image_id):
             rows.append((annotation.image_id, annotation.cuis))
     if year == "scores":
-        write_result(Scores.from_shares(votes, sorted(stored.concepts)).to_npz(), output)
+        known = {*(stored.concepts if only is None else only), *(c for _, v in votes for c in v)}
+        write_result(Scores.from_shares(votes, sorted(known)).to_npz(), output)
     else:
         text = render_run(rows, year) if is_run else "".join(lines)
         write_result(zip_run(text) if zipped else text, output)

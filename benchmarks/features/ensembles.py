@@ -13,7 +13,7 @@ have.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -310,28 +310,30 @@ def test_side(options: argparse.Namespace, indexes: Sequence[Path]) -> Record:
     sets = [runs[name] for name in ("votes", "votes, other encoder", "finetuned alone")]
     for rule in ("vote", "union", "intersection", "weights"):
         runs[f"three runs, {rule}"] = run(rule, "ensemble", *sets, "--rule", rule)
-    return {"what": "test side", "runs": compared(options, runs)}
-
-
-def compared(options: argparse.Namespace, runs: dict[str, Path]) -> Record:
-    """F1 of each run, by source, and its paired difference from the first."""
-    test = set(read_collection(
+    test = read_collection(
         options.images, options.concepts, split=options.split, only=options.test
-    ).concepts)  # fmt: skip
-    found = {name: evaluate(path, options.concepts, ids=test) for name, path in runs.items()}
-    first = next(iter(found.values()))
+    ).concepts
+    return {"what": "test side", "runs": compared(options.concepts, test, options.by, runs)}
+
+
+def compared(
+    concepts: Path | str, test: Collection[str], by: str | None, runs: Mapping[str, Path]
+) -> Record:
+    """F1 of each run, by source, and its paired difference from the first."""
+    results = {name: evaluate(path, concepts, ids=test) for name, path in runs.items()}
+    first = next(iter(results.values()))
     base = dict(zip(first.image_ids, first.image_scores.tolist(), strict=True))
     rows: Record = {}
-    for name, result in found.items():
+    for name, result in results.items():
         scores = result.image_scores.tolist()
-        groups = read_groups(options.by, result.image_ids, [])
-        by = {} if groups is None else average_by_group(scores, groups)
+        groups = read_groups(by, result.image_ids, [])
+        sources = {} if groups is None else average_by_group(scores, groups)
         rows[name] = {
             "f1": round(result.f1, 4),
             "interval": [round(end, 4) for end in result.interval],
             "macro_f1": round(result.macro_f1, 4),
             "against votes": compare(scores, [base[i] for i in result.image_ids]).to_dict(),
-            "by": {group: round(average.mean, 4) for group, average in by.items()},
+            "by": {source: round(found.mean, 4) for source, found in sources.items()},
         }
     return rows
 
