@@ -148,3 +148,16 @@ def test_a_tiny_run(sample, tmp_path, results):
         assert np.mean(row["image_f1"]) == pytest.approx(row["f1"], abs=1e-5)
     assert record["rows"][-1]["build"]["cpu_seconds"] > 0
     assert (results / "quality-run.png").exists()
+    quality.main([*given.split(), "--methods", "ours-estimator,nearest", "--update"])
+    again = json.loads((results / "quality-run.json").read_text())
+    keys = ["most-frequent", "nearest", "cnn-tuned", "ours", "ours-estimator"]
+    assert [row["key"] for row in again["rows"]] == keys
+    assert again["rows"][4]["f1"] == pytest.approx(f1["ours"], abs=0.002)
+    assert again["rows"][2] == record["rows"][2]
+    other = [*given.split(), "--methods", "nearest", "--update", "--name"]
+    with pytest.raises(SystemExit, match="no .*quality-none.json to update"):
+        quality.main([*other, "none"])
+    record["embedder"] = "another"
+    (results / "quality-run.json").write_text(json.dumps(record))
+    with pytest.raises(SystemExit, match="another embedder"):
+        quality.main([*other, "run"])
