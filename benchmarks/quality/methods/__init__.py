@@ -9,8 +9,8 @@ from pathlib import Path
 from benchmarks.quality.data import Method
 from benchmarks.quality.methods import recipes
 from benchmarks.quality.methods.cnn import Cnn, Recipe
-from benchmarks.quality.methods.finetuned import FineTuned
 from benchmarks.quality.methods.estimator import Estimator
+from benchmarks.quality.methods.finetuned import FineTuned
 from benchmarks.quality.methods.logistic import Logistic
 from benchmarks.quality.methods.mlknn import MLkNN
 from benchmarks.quality.methods.ours import SEVERAL, Nearest, Ours, head_alone, named
