@@ -73,6 +73,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     record = _describe(options, sides, train, truth)
     if options.update:
         record = _earlier(record, options.results / f"quality-{options.name}.json")
+        truth = Truth({id_: truth.labels[id_] for id_ in record["image_ids"]}, sources)
     for name in names:
         row = run_method(METHODS[name](settings), train, test, truth)
         _put(record["rows"], {"key": name, **row})
@@ -91,7 +92,9 @@ def _earlier(record: dict[str, Any], path: Path) -> dict[str, Any]:
         earlier: dict[str, Any] = json.loads(path.read_text())
     except FileNotFoundError:
         raise AnnotatorError(f"There is no {path} to update.", "Leave out --update.") from None
-    for what in ("embedder", "collection", "image_ids"):
+    if sorted(earlier["image_ids"]) != sorted(record["image_ids"]):
+        raise AnnotatorError(f"{path} is of other images.", "Give another --name.")
+    for what in ("embedder", "collection"):
         if earlier[what] != record[what]:
             raise AnnotatorError(f"{path} is of another {what}.", "Give another --name.")
     return earlier

@@ -139,13 +139,15 @@ def test_scores_by_hand():
 
 def test_rows_of_an_earlier_run_are_kept(tmp_path):
     path = tmp_path / "quality-run.json"
-    now = {"embedder": "e", "collection": {"train": 2}, "image_ids": ["a"], "rows": []}
+    now = {"embedder": "e", "collection": {"train": 2}, "image_ids": ["b", "a"], "rows": []}
     with pytest.raises(AnnotatorError, match=r"quality-run\.json to update"):
         quality._earlier(now, path)
     rows = [{"key": key} for key in ("nearest", "of a version before", "ours", "ours-raw")]
     path.write_text(json.dumps({**now, "rows": rows}))
-    assert quality._earlier(now, path)["rows"] == rows
-    with pytest.raises(AnnotatorError, match="another image_ids"):
+    assert quality._earlier({**now, "image_ids": ["a", "b"]}, path)["rows"] == rows
+    with pytest.raises(AnnotatorError, match="another embedder"):
+        quality._earlier({**now, "embedder": "f"}, path)
+    with pytest.raises(AnnotatorError, match="other images"):
         quality._earlier({**now, "image_ids": ["b"]}, path)
     quality._put(rows, {"key": "ours", "f1": 1})
     quality._put(rows, {"key": "ours-estimator"})
