@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from annotator.indexing.build import build_index
     from annotator.knn.voting import Voting
     from annotator.pipeline import Annotation, Annotator
+    from annotator.vectors.table import read_vectors
     from index.errors import AnnotatorError
 
 __version__ = "0.1.0"
@@ -55,6 +56,7 @@ _HOME = {
     "find_images": "annotator.images.sources",
     "make_embedder": "annotator.encoders.registry",
     "read_collection": "annotator.collection",
+    "read_vectors": "annotator.vectors.table",
 }
 
 __all__ = [
@@ -67,6 +69,7 @@ __all__ = [
     "find_images",
     "make_embedder",
     "read_collection",
+    "read_vectors",
 ]
 
 
