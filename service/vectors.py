@@ -28,9 +28,9 @@ from service.settings import Settings
 from service.uploads import body_chunks
 
 if TYPE_CHECKING:
+    from annotator.annotation import Annotation
     from annotator.images.notes import Note
     from annotator.knn.voting import Voting
-    from annotator.pipeline import Annotation
     from service.answers import Outcome
 
 NPY = "application/x-npy"

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from annotator.annotation import Annotation
 from annotator.collection import Collection, read_collection
 from annotator.encoders.embedder import TorchEmbedder
 from annotator.encoders.local_runner import embed_images
@@ -21,7 +22,8 @@ from annotator.indexing.build import build_index
 from annotator.indexing.metadata import IndexMetadata
 from annotator.knn.projection import ARRAYS, Projection
 from annotator.knn.voting import Voting
-from annotator.pipeline import Annotation, Annotator
+from annotator.pipeline import Annotator
+from annotator.vectors.table import VectorTable
 from index import IndexProblem, Neighbors, StoredIndex, open_index
 from index.rows import SearchResult
 from tests.index.indexes import publish, unit
@@ -110,6 +112,47 @@ def test_unusable_images_stay_in_their_place(place: Path, annotator: Annotator) 
     ]
     assert all(a.error is None and a.cuis for a in good)
     assert list(annotator.stream([])) == []
+
+
+def test_whatever_a_program_has_is_annotated_as_its_file(place: Path, annotator: Annotator) -> None:
+    paths = [place / "test" / f"test{i}.png" for i in range(3)]
+    files = annotator.annotate(paths)
+    assert [a.image_id for a in files] == ["test0", "test1", "test2"]
+    assert list(files) == list(annotator.stream(find_images(place / "test").images[:3]))
+    opened = [Image.open(path) for path in paths]
+    arrays = [np.asarray(picture) for picture in opened]
+    for things in (opened, arrays, [path.read_bytes() for path in paths], np.array(paths)):
+        answers = [dataclasses.replace(a, image_id="") for a in annotator.annotate(things)]
+        assert answers == [dataclasses.replace(a, image_id="") for a in files]
+    assert [a.image_id for a in annotator.annotate(arrays)] == ["image-1", "image-2", "image-3"]
+    assert len(annotator.annotate(paths[0])) == len(annotator.annotate(arrays[0])) == 1
+    whole = annotator.annotate(place / "test")
+    assert [a.cuis for a in whole[:3]] == [a.cuis for a in files] and len(whole) == 5
+    assert len(annotator.annotate([])) == 0
+
+
+def test_a_bad_image_costs_the_others_nothing(place: Path, annotator: Annotator) -> None:
+    good = str(place / "test" / "test0.png")
+    blank = np.zeros((9, 9), np.uint8)
+    found = annotator.annotate([good, "nowhere.png", b"no image", None, blank, good])
+    assert [a.error is None for a in found] == [True, False, False, False, False, True]
+    assert [a.image_id for a in found[1:5]] == ["nowhere", "image-3", "image-4", "image-5"]
+    assert found[0] == found[5] == annotator.annotate(good)[0]
+    assert found[1].error is not None and "nowhere.png" in found[1].error.message
+    (allowed,) = annotator.annotate(blank, allow_blank=True)
+    assert allowed.notes == ("blank",) and allowed.neighbors
+    with pytest.raises(TypeError, match="is no image"):
+        annotator.annotate(None)  # type: ignore[arg-type]
+
+
+def test_names_and_pictures_come_with_it(place: Path, annotator: Annotator) -> None:
+    path = place / "train" / "train1.png"
+    (annotation,) = annotator.annotate(path)
+    assert dict(zip(annotation.cuis, annotation.names, strict=True)).get("C1", "one") == "one"
+    assert annotation.look.picture() == annotator.annotate(path.read_bytes())[0].look.picture()
+    assert annotation.look.picture().startswith(b"\xff\xd8")
+    assert "data:image/jpeg" in annotation._repr_html_()
+    assert next(annotator.stream(find_images(path).images)).names == annotation.names
 
 
 def test_the_recorded_voting_is_the_default(place: Path, tiny_embedder: TorchEmbedder) -> None:
@@ -302,6 +345,36 @@ def test_another_encoder_is_refused_and_the_difference_named(
     assert "precision: bf16, not fp32" in caught.value.message
     assert "dim" not in caught.value.message
     assert "--precision" in caught.value.hint
+
+
+def test_vectors_are_annotated_as_their_images(place: Path, tiny_embedder: TorchEmbedder) -> None:
+    annotator = Annotator.open(place / "index", embedder=tiny_embedder)
+    refs = find_images(place / "test").images
+    expected = list(annotator.stream(refs))
+    vectors = np.stack(
+        [r.vector for r in embed_images(refs, tiny_embedder) if r.vector is not None]
+    )
+    annotations = annotator.annotate_vectors(vectors, [ref.id for ref in refs])
+    assert list(annotations) == expected
+    (numbered,) = annotator.annotate_vectors(vectors[:1].tolist(), with_neighbors=False)
+    assert (numbered.image_id, numbered.neighbors) == ("vector-1", ())
+    assert numbered.cuis == expected[0].cuis
+    vectors[1] = np.nan
+    (first, second) = annotator.annotate_vectors(vectors[:2], ["b", "a"])
+    assert (first.image_id, second.image_id) == ("b", "a")  # in the order of the rows
+    assert first.error is None and second.error is not None
+
+
+def test_vectors_that_do_not_fit_are_refused(place: Path, tiny_embedder: TorchEmbedder) -> None:
+    annotator = Annotator.open(place / "index", embedder=tiny_embedder)
+    with pytest.raises(AnnotatorError, match="length 3, tiny has 16"):
+        annotator.annotate_vectors(unit(2, 3))
+    with pytest.raises(AnnotatorError, match="1 ids, but 2 vectors"):
+        annotator.annotate_vectors(unit(2, 16), ["a"])
+    with pytest.raises(AnnotatorError, match=r"not floats \[n, dim\]"):
+        annotator.annotate_vectors([1.0, 2.0])  # type: ignore[list-item]
+    with pytest.raises(AnnotatorError, match="does not say that it has the same"):
+        annotator.annotate_vectors(VectorTable.of(unit(2, 16), encoder="tiny"))
 
 
 def test_an_encoder_that_cannot_be_made_is_named(place: Path) -> None:
