@@ -44,6 +44,21 @@ def without_timings(answer: Any) -> Any:
     return whole
 
 
+def alike(result: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two results are the same but for the last digits.
+
+    Those of a vector may depend on how many images were encoded at once.
+    """
+    for mine, theirs in zip(result["neighbors"], other["neighbors"], strict=True):
+        for field in ("similarity", "weight"):
+            mine[field] = pytest.approx(mine[field], abs=1e-4)
+            assert theirs[field] == mine[field]
+    for concept in result["concepts"]:
+        concept["score"] = pytest.approx(concept["score"], abs=1e-4)
+    result["expected_f1"] = pytest.approx(result["expected_f1"], abs=1e-4)
+    return result == other
+
+
 @pytest.mark.parametrize("encoding", ["float", "base64"])
 def test_encoding_here_and_searching_there(client: TestClient, encoding: str) -> None:
     files = [drawing(100), b"no image", drawing(101)]
@@ -52,7 +67,7 @@ def test_encoding_here_and_searching_there(client: TestClient, encoding: str) ->
     embedded = embed(client, *files, params={"encoding": encoding})
     answer = without_timings(annotate(client, embedded.json()))
     for index in (0, 2):
-        assert answer["results"][index] == expected["results"][index]
+        assert alike(answer["results"][index], expected["results"][index])
     assert answer["results"][1]["id"] == "d1"
     assert answer["results"][1]["error"]["code"] == "unusable_vector"
     assert answer["names"] == expected["names"] and answer["model"] == expected["model"]
