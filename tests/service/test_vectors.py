@@ -86,7 +86,9 @@ def test_arrays_of_numpy(client: TestClient, engine: Engine) -> None:
     rows = np.load(io.BytesIO(embedded.content), allow_pickle=False)
     assert rows.dtype == np.float32 and rows.shape == (3, 16) and np.isnan(rows[1]).all()
     listed = embed(client, *files).json()
-    assert listed["vectors"] == [rows[0].tolist(), None, rows[2].tolist()]
+    assert listed["vectors"][1] is None
+    for row in (0, 2):
+        np.testing.assert_allclose(listed["vectors"][row], rows[row], atol=1e-5)
     assert (listed["dim"], listed["ids"]) == (16, ["d0", "d1", "d2"])
     assert listed["model"]["fingerprint"] == fingerprint
     assert [error and error["code"] for error in listed["errors"]] == [None, "unknown_format", None]
@@ -113,8 +115,8 @@ def test_vectors_of_any_norm(client: TestClient) -> None:
     embedded["vectors"] = [[8 * value for value in embedded["vectors"][0]]]
     answer = without_timings(annotate(client, embedded))
     assert [note["code"] for note in answer["results"][0].pop("notes")] == ["vector_scaled"]
-    expected["results"][0].pop("notes")
-    assert answer["results"][0]["concepts"] == expected["results"][0]["concepts"]
+    assert expected["results"][0].pop("notes") == []
+    assert alike(answer["results"][0], expected["results"][0])
 
 
 GOOD = [1.0] + [0.0] * 15
