@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from annotator.cli.console import EXIT_OK, EXIT_PROBLEM, say
-from annotator.cli.options import file_path, index_option, json_option, names_option
+from annotator.cli.options import (
+    file_path,
+    index_option,
+    json_option,
+    label_column_option,
+    names_option,
+)
 from annotator.cli.sections import Command
 
 if TYPE_CHECKING:
@@ -57,13 +63,18 @@ def verify_command(place: IndexLocation) -> int:
 
 @click.command("stats", cls=Command)
 @click.argument("concepts", type=file_path())
+@label_column_option
 @names_option
 @click.option("--validation", type=file_path(), help="Second concepts file to compare with.")
 @click.option(
     "--plot", type=file_path(dir_okay=False), help="Plot the distributions (.png, .svg or .pdf)."
 )
 def stats_command(
-    concepts: Path, names: Path | None, validation: Path | None, plot: Path | None
+    concepts: Path,
+    label_column: tuple[str, ...],
+    names: Path | None,
+    validation: Path | None,
+    plot: Path | None,
 ) -> None:
     """Describe a concepts file: counts and frequencies of its concepts.
 
@@ -72,14 +83,19 @@ def stats_command(
     """
     from annotator.concepts.names import read_names
     from annotator.evaluation.collection_stats import explore, plot_stats, render_stats
-    from annotator.tables.formats import read_concepts
+    from annotator.tables.labels import read_labels
 
-    first = read_concepts(concepts)
-    second = read_concepts(validation) if validation else None
-    present = {
-        concept for side in (first, second or {}) for row in side.values() for concept in row
-    }
-    stats = explore(first, read_names(names, only=present) if names else {}, second)
+    sides = [
+        read_labels(path, column=label_column)
+        for path in (concepts, validation)
+        if path is not None
+    ]
+    for labels in sides:
+        say(labels.understood)
+    present = {concept for labels in sides for row in labels.concepts.values() for concept in row}
+    words = {concept: name for labels in reversed(sides) for concept, name in labels.names.items()}
+    known = words | (read_names(names, only=present) if names else {})
+    stats = explore(sides[0].concepts, known, sides[1].concepts if validation else None)
     click.echo(render_stats(stats))
     if plot:
         plot_stats(stats, plot)
