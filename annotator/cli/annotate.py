@@ -24,6 +24,7 @@ from annotator.cli.options import (
     zip_option,
 )
 from annotator.cli.sections import Command, option
+from annotator.cli.semantic_types import TypeOptions, type_options
 from annotator.cli.vectors import VectorOptions, images_or, vector_options
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
 @selection_options
 @inference_options
 @voting_options
+@type_options
 def annotate_command(
     images: str | None,
     place: IndexLocation,
@@ -72,6 +74,7 @@ def annotate_command(
     selection: SelectionOptions,
     inference: InferenceOptions,
     voting: VotingOptions,
+    type_filter: TypeOptions,
 ) -> int:
     """Annotate IMAGES (folder, file, glob, list file, Parquet), or --vectors, and print the run.
 
@@ -86,6 +89,7 @@ def annotate_command(
     annotator annotate --vectors test.npy --ids test_ids.csv > run.csv
     annotator annotate study/ --where Modality=DX,CR --groups dicom:PatientID --format jsonl
     annotator annotate test/ --format scores --output votes.npz
+    annotator annotate test/ --types T047,T023 --semantic-types MRSTY.RRF > run.csv
     """
     from annotator.indexing.metadata import IndexMetadata
     from annotator.tables.run import id_fault, render_run, zip_run
@@ -104,6 +108,7 @@ def annotate_command(
     if is_run:
         refs = for_a_run(refs)
     stored = place.open(whole=inference.verify, device=inference.device)
+    only = type_filter.select(stored.concepts, "the index")
     rows: list[tuple[str, tuple[str, ...]]] = []
     lines: list[str] = []
     votes: list[tuple[str, Mapping[str, float]]] = []
@@ -118,6 +123,7 @@ def annotate_command(
         with_neighbors=explain,
         with_votes=year == "scores",
         keep_all=selection.ids_file is not None,
+        only=only,
         vectors=vectors,
     ):
         if year == "scores":

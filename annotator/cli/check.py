@@ -17,6 +17,7 @@ from annotator.cli.options import (
     names_option,
 )
 from annotator.cli.sections import Command
+from annotator.cli.semantic_types import TypeOptions, type_options
 
 if TYPE_CHECKING:
     from index.protocols import IndexLocation
@@ -65,6 +66,7 @@ def verify_command(place: IndexLocation) -> int:
 @click.argument("concepts", type=file_path())
 @label_column_option
 @names_option
+@type_options
 @click.option("--validation", type=file_path(), help="Second concepts file to compare with.")
 @click.option(
     "--plot", type=file_path(dir_okay=False), help="Plot the distributions (.png, .svg or .pdf)."
@@ -73,6 +75,7 @@ def stats_command(
     concepts: Path,
     label_column: tuple[str, ...],
     names: Path | None,
+    type_filter: TypeOptions,
     validation: Path | None,
     plot: Path | None,
 ) -> None:
@@ -80,22 +83,33 @@ def stats_command(
 
     \b
     annotator stats train_concepts.csv --names cui_mapping.csv --validation valid_concepts.csv
+    annotator stats train_concepts.csv --types T047,T023 --semantic-types MRSTY.RRF
     """
     from annotator.concepts.names import read_names
     from annotator.evaluation.collection_stats import explore, plot_stats, render_stats
     from annotator.tables.labels import read_labels
 
-    sides = [
-        read_labels(path, column=label_column)
-        for path in (concepts, validation)
-        if path is not None
-    ]
+    sides = [read_labels(concepts, column=label_column)]
+    if validation is not None:
+        sides.append(read_labels(validation, column=label_column))
     for labels in sides:
         say(labels.understood)
+    first = sides[0].concepts
+    second = sides[1].concepts if validation else None
     present = {concept for labels in sides for row in labels.concepts.values() for concept in row}
-    words = {concept: name for labels in reversed(sides) for concept, name in labels.names.items()}
-    known = words | (read_names(names, only=present) if names else {})
-    stats = explore(sides[0].concepts, known, sides[1].concepts if validation else None)
+    known = {concept: name for labels in reversed(sides) for concept, name in labels.names.items()}
+    if names is not None:
+        known |= read_names(names, only=present)
+    types = None
+    if type_filter.given:
+        types, tuis = type_filter.read(present)
+        if tuis:
+            types = types.only(tuis)
+            first = {id_: tuple(c for c in row if c in types.of) for id_, row in first.items()}
+            second = second and {
+                id_: tuple(c for c in row if c in types.of) for id_, row in second.items()
+            }
+    stats = explore(first, known, second, types)
     click.echo(render_stats(stats))
     if plot:
         plot_stats(stats, plot)

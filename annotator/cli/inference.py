@@ -17,6 +17,7 @@ from annotator.cli.sections import option
 from annotator.errors import AnnotatorError
 
 if TYPE_CHECKING:
+    from annotator.annotation import Annotation
     from annotator.cli.image_report import ImageReport
     from annotator.encoders.cache import EmbeddingCache
     from annotator.encoders.embedder import Embedder
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from annotator.indexing.embedding import OnError
     from annotator.indexing.metadata import IndexMetadata
     from annotator.knn.voting import Voting
-    from annotator.pipeline import Annotation
     from annotator.vectors.table import VectorTable
     from index.protocols import Index, IndexLocation
 
@@ -273,6 +273,7 @@ def annotate_images(
     with_neighbors: bool,
     with_votes: bool = False,
     keep_all: bool = False,
+    only: Collection[str] | None = None,
     vectors: VectorTable | None = None,
 ) -> Iterator[Annotation]:
     """Annotate images with an open index, yielding in their order.
@@ -287,6 +288,7 @@ def annotate_images(
         with_neighbors: Include the neighbours that voted.
         with_votes: Include the scores of all concepts with a vote.
         keep_all: Also yield files without an image (a DICOM structured report), without concepts.
+        only: The concepts that are voted on; None for all.
         vectors: Where `refs` are from, if they are rows of vectors.
 
     Raises:
@@ -294,7 +296,9 @@ def annotate_images(
     """
     from annotator.pipeline import Annotator
 
-    annotator = Annotator(stored, inference.load_embedder(stored, vectors), voting)
+    relabel = None if only is None else lambda labels: labels.only(only)
+    embedder = inference.load_embedder(stored, vectors)
+    annotator = Annotator(stored, embedder, voting, relabel=relabel)
     with inference.open_cache(place, annotator.embedder, vectors) as cache:
         annotations = annotator.stream(
             refs,

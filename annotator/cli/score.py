@@ -17,6 +17,7 @@ from annotator.cli.options import (
     names_option,
     side_options,
 )
+from annotator.cli.semantic_types import TypeOptions, type_options
 from annotator.errors import AnnotatorError
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ _BELONGS = {
     "--label-column": "plain runs",
     "--mapping": "plain runs",
     "--names": "plain runs",
+    "--types": "plain runs",
+    "--semantic-types": "plain runs",
     "--bertscore": "--captions",
     "--bertscore-layer": "--captions",
     "--k": "--ranking",
@@ -86,6 +89,7 @@ _BELONGS = {
 @mapping_option
 @names_option
 @side_options
+@type_options
 @json_option
 def evaluate_command(
     run: Path,
@@ -106,6 +110,7 @@ def evaluate_command(
     names: Path | None,
     split: str | None,
     only: str | None,
+    type_filter: TypeOptions,
     as_json: bool,
 ) -> None:
     """Score RUN against TRUTH like the official evaluator of the task.
@@ -113,6 +118,7 @@ def evaluate_command(
     \b
     annotator evaluate run.csv concepts.csv
     annotator evaluate run.csv concepts.csv --split split.csv --only test --by sources.csv:source
+    annotator evaluate run.csv concepts.csv --semantic-types MRSTY.RRF
     annotator evaluate captions.csv test_captions.csv --captions --against nearest.csv
     annotator evaluate similar.csv test_concepts.csv --ranking --items train_concepts.csv
     """
@@ -133,7 +139,7 @@ def evaluate_command(
             say(note)
     if not (captions or ranking):
         facts, text = _evaluate_concepts(
-            run, labels or truth, ids, scorer, secondary, against, by, names
+            run, labels or truth, ids, scorer, secondary, against, by, names, type_filter
         )
         _print(facts, text, as_json)
         return
@@ -207,6 +213,7 @@ def _evaluate_concepts(
     against: Path | None,
     by: str | None,
     names: Path | None,
+    type_filter: TypeOptions,
 ) -> tuple[dict[str, Any], str]:
     """Evaluate a concept run; returns the JSON object and the text."""
     from annotator.concepts.names import read_names
@@ -218,13 +225,22 @@ def _evaluate_concepts(
     from annotator.tables.labels import Labels
 
     known = dict(truth.names) if isinstance(truth, Labels) else {}
-    if names is not None:
+    if names is not None or type_filter.given:
         scored = score(run, truth, scorer, ids)
-        known |= read_names(names, only=frozenset().union(*scored.truth, *scored.run))
+        present = frozenset().union(*scored.truth, *scored.run)
+        if names is not None:
+            known |= read_names(names, only=present)
     found = evaluate(run, truth, scorer=scorer, secondary=secondary, by=by, ids=ids, names=known)
     for note in found.notes:
         say(note)
     facts, text = found.to_dict(), render(found)
+    if type_filter.given:
+        from annotator.evaluation.by_type import render_by_type, score_by_type
+
+        per_type = score_by_type(scored, *type_filter.read(present))
+        facts["per_type"] = [score.to_dict() for score in per_type]
+        title = "By semantic type, over the images with such a concept"
+        text += "\n".join(["", *section(title, render_by_type(per_type))])
     if against is not None:
         other = evaluate(against, truth, scorer=scorer, ids=ids)
         scores = dict(zip(other.image_ids, other.image_scores.tolist(), strict=True))
