@@ -51,6 +51,7 @@ _OTHER_NAME = re.compile(
     r"|unnamed: ?\d+|index|row|no|nr|number|#|count|md5|sha256|hash)|(?:patient|study|series|image)"
     r" .*|.* (?:age|sex|gender|date|time|count|url)"
 )
+_PERSON = re.compile(r"patient|study|series|subject|unnamed|index|no$|nr$|number|#")
 _INDEX_NAME = re.compile(r"|unnamed: ?\d+|index|row|no|nr|number|#")
 _NAME_OF_CUI = re.compile(r"(?:.* )?(?:names?|terms?|preferred .*|str)")
 
@@ -347,7 +348,9 @@ class Layout:
                 if better or not self._is_second_to_files(named[0], others, names):
                     return (better or named)[0]
         left = [j for j in others if j not in indices and self.kinds[j] != "binary"] or others
-        if self.kinds[left[0]] == "cuis" or (self.kinds[left[0]] == "binary" and len(others) > 1):
+        left = [j for j in left if not _OTHER_NAME.fullmatch(names[j]) or _PERSON.match(names[j])]
+        kind = self.kinds[left[0]] if left else "nothing"
+        if kind in ("nothing", "cuis") or (kind == "binary" and len(others) > 1):
             raise FormatError(f"{self.sheet.path} has no column of ids", "Call it `ID`.")
         return left[0]
 
