@@ -15,7 +15,7 @@ from annotator.errors import AnnotatorError, FormatError
 from annotator.ids import by_image, natural_key
 from annotator.tables.labels import labels_of
 from annotator.tables.sheet import Sheet, read_sheet
-from annotator.tables.table import Table, is_header, read_table
+from annotator.tables.table import CUI_DELIMITERS, Table, is_header, read_table
 
 _OF_IDS = "id:"  # in --only: a pattern of ids
 
@@ -44,6 +44,15 @@ def read_rows(path: Path | str) -> list[Row]:
         FormatError: The file cannot be read as a table, or a row has no id.
     """
     return _rows_of(read_table(path), 1)
+
+
+def split_cuis(cell: str | None) -> tuple[str, ...]:
+    """Split the cell of a run into concept ids, in order, without empty parts and repeats.
+
+    The separator is `;` today; older files have comma, tab or space.
+    """
+    parts = CUI_DELIMITERS.split(cell.upper()) if cell else []
+    return tuple(dict.fromkeys(part for part in parts if part))
 
 
 def read_captions(path: Path | str) -> dict[str, str]:

@@ -6,6 +6,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from annotator.errors import AnnotatorError, FormatError
 from annotator.tables import table as tables
@@ -16,6 +18,7 @@ from annotator.tables.formats import (
     read_ids,
     read_rows,
     select_side,
+    split_cuis,
 )
 from annotator.tables.labels import read_labels
 
@@ -160,6 +163,17 @@ def test_files_that_are_no_tables(write, tmp_path):
         read_rows(tmp_path)
     with pytest.raises(FormatError, match="line 3: a null byte, as in a binary file"):
         read_rows(write(b"\x89PNG\r\n\x1a\n\0\0", "image.png"))
+
+
+@given(st.lists(st.from_regex(r"C[0-9]{1,7}", fullmatch=True), unique=True))
+def test_split_cuis_undoes_join(cuis):
+    assert split_cuis(";".join(cuis)) == tuple(cuis)
+    assert split_cuis(" , ".join(cuis + cuis)) == tuple(cuis)
+    assert split_cuis("\t" + "\t;".join(cuis).lower()) == tuple(cuis)
+
+
+def test_split_cuis_of_nothing():
+    assert split_cuis("") == split_cuis(" ;, ") == split_cuis(None) == ()
 
 
 def test_captions_of_rocov2(write):
