@@ -21,6 +21,7 @@ from annotator.images.given import Images, given_images
 from annotator.images.ref import ImageRef
 from annotator.indexing.metadata import IndexMetadata
 from annotator.knn.decision import choose_concepts
+from annotator.knn.members import Classifiers
 from annotator.knn.neighbors import Case, case_of
 from annotator.knn.posterior import Posterior, weigh
 from annotator.knn.projection import Projection
@@ -47,6 +48,7 @@ class Annotator:
         voting: Voting parameters; None for those recorded in the index.
         relabel: Changes the labels of the cases before they vote, such as
             `LabelTable.only` some concepts; None for the labels as they are.
+        classifiers: Their probabilities of the images' concepts are pooled with the votes.
 
     Attributes:
         metadata: Build metadata of the index.
@@ -63,6 +65,7 @@ class Annotator:
         voting: Voting | None = None,
         *,
         relabel: Relabel | None = None,
+        classifiers: Classifiers | None = None,
     ) -> None:
         self.metadata = IndexMetadata.of(stored)
         self.metadata.check_encoder(embedder)
@@ -70,6 +73,7 @@ class Annotator:
         self.embedder = embedder
         self.voting = voting or self.metadata.voting
         self.relabel = relabel
+        self.classifiers = classifiers
         self._changed: tuple[LabelTable, LabelTable] | None = None
         self.projection = Projection.from_arrays(stored.arrays)
         self._look = Look(stored.names, index_thumbnails(stored))
@@ -203,9 +207,11 @@ class Annotator:
             with_votes: Include the scores of all concepts with a vote.
         """
         voting = voting or self.voting
-        labels = self._labels(found.cases.labels)
-        posterior = weigh(found.neighbors, labels, voting)
-        decisions = choose_concepts(posterior, voting)
+        posterior = weigh(found.neighbors, self._labels(found.cases.labels), voting)
+        if self.classifiers is None:
+            decisions = choose_concepts(posterior, voting)
+        else:
+            decisions = self.classifiers.decide(image_ids, posterior, voting)
         similarities = found.neighbors.similarities
         return [
             Annotation(
@@ -215,7 +221,7 @@ class Annotator:
                 expected_f1=decision.expected_f1,
                 neighbors=_voters(found, posterior, i, voting.k) if with_neighbors else (),
                 familiarity=self._familiarity(similarities[i]),
-                votes=decision.by_concept(labels) if with_votes else {},
+                votes=decision.by_concept() if with_votes else {},
                 look=self._look,
             )
             for i, (image_id, decision) in enumerate(zip(image_ids, decisions, strict=True))

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from annotator.images.ref import ImageRef
     from annotator.indexing.embedding import OnError
     from annotator.indexing.metadata import IndexMetadata
+    from annotator.knn.members import Classifiers
     from annotator.knn.voting import Voting
     from annotator.vectors.table import VectorTable
     from index.protocols import Index, IndexLocation
@@ -272,6 +273,7 @@ def annotate_images(
     *,
     with_neighbors: bool,
     with_votes: bool = False,
+    classifiers: Classifiers | None = None,
     keep_all: bool = False,
     only: Collection[str] | None = None,
     vectors: VectorTable | None = None,
@@ -287,6 +289,7 @@ def annotate_images(
         report: Takes errors and notes.
         with_neighbors: Include the neighbours that voted.
         with_votes: Include the scores of all concepts with a vote.
+        classifiers: Their probabilities are pooled with the votes.
         keep_all: Also yield files without an image (a DICOM structured report), without concepts.
         only: The concepts that are voted on; None for all.
         vectors: Where `refs` are from, if they are rows of vectors.
@@ -298,7 +301,7 @@ def annotate_images(
 
     relabel = None if only is None else lambda labels: labels.only(only)
     embedder = inference.load_embedder(stored, vectors)
-    annotator = Annotator(stored, embedder, voting, relabel=relabel)
+    annotator = Annotator(stored, embedder, voting, relabel=relabel, classifiers=classifiers)
     with inference.open_cache(place, annotator.embedder, vectors) as cache:
         annotations = annotator.stream(
             refs,
