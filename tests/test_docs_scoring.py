@@ -1,4 +1,4 @@
-"""docs/captions.md, ranking.md, finding.md and concepts.md: their files are written, their commands run."""
+"""Pages of docs/ whose files are written and whose commands run: captions, ranking, finding, …"""
 
 from __future__ import annotations
 
