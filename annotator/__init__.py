@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from annotator.knn.estimator import ConceptKNN
     from annotator.knn.voting import Voting
     from annotator.pipeline import Annotator
+    from annotator.vectors.table import read_vectors
     from index.errors import AnnotatorError
 
 __version__ = "0.1.0"
@@ -59,6 +60,7 @@ _HOME = {
     "find_images": "annotator.images.sources",
     "make_embedder": "annotator.encoders.registry",
     "read_collection": "annotator.collection",
+    "read_vectors": "annotator.vectors.table",
 }
 
 __all__ = [
@@ -73,6 +75,7 @@ __all__ = [
     "find_images",
     "make_embedder",
     "read_collection",
+    "read_vectors",
 ]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +22,13 @@ from annotator.images.given import Images, given_images
 from annotator.images.ref import ImageRef
 from annotator.indexing.metadata import IndexMetadata
 from annotator.knn.decision import choose_concepts
+from annotator.knn.members import Classifiers
 from annotator.knn.neighbors import Case, case_of
 from annotator.knn.posterior import Posterior, weigh
 from annotator.knn.projection import Projection
 from annotator.knn.voting import Voting
 from annotator.render.thumbnails import index_thumbnails
+from annotator.vectors.table import VectorTable
 from index import LabelTable
 from index.locations import locate
 from index.progress import track
@@ -47,6 +50,7 @@ class Annotator:
         voting: Voting parameters; None for those recorded in the index.
         relabel: Changes the labels of the cases before they vote, such as
             `LabelTable.only` some concepts; None for the labels as they are.
+        classifiers: Their probabilities of the images' concepts are pooled with the votes.
 
     Attributes:
         metadata: Build metadata of the index.
@@ -63,6 +67,7 @@ class Annotator:
         voting: Voting | None = None,
         *,
         relabel: Relabel | None = None,
+        classifiers: Classifiers | None = None,
     ) -> None:
         self.metadata = IndexMetadata.of(stored)
         self.metadata.check_encoder(embedder)
@@ -70,6 +75,7 @@ class Annotator:
         self.embedder = embedder
         self.voting = voting or self.metadata.voting
         self.relabel = relabel
+        self.classifiers = classifiers
         self._changed: tuple[LabelTable, LabelTable] | None = None
         self.projection = Projection.from_arrays(stored.arrays)
         self._look = Look(stored.names, index_thumbnails(stored))
@@ -165,6 +171,39 @@ class Annotator:
                     else:
                         yield Annotation(result.ref.id, (), (), 0.0, (), error=result.error)
 
+    def annotate_vectors(
+        self,
+        vectors: VectorTable | NDArray[np.floating[Any]] | Sequence[Sequence[float]],
+        ids: Sequence[str] | None = None,
+        *,
+        with_neighbors: bool = True,
+    ) -> Annotations:
+        """Annotate images by their vectors, which the index's encoder gave them.
+
+        A vector that is zero or not finite gets an annotation with an error; others are scaled to
+        unit norm.
+
+        Args:
+            vectors: Floats [n, dim], or what `read_vectors` has read, which may tell the encoder.
+            ids: Id of each row of an array; None for vector-1, vector-2, …
+            with_neighbors: Include the neighbours that voted.
+
+        Returns:
+            An annotation of each row, in their order.
+
+        Raises:
+            AnnotatorError: The vectors have another length, are known to come from another
+                encoder, or there are not as many ids.
+        """
+        if isinstance(vectors, VectorTable):
+            self.metadata.encoder_of(vectors)
+            table = vectors
+        else:
+            table = VectorTable.of(vectors, ids)
+        return Annotations(
+            self.stream(table.in_rows(), runner=table.embed, with_neighbors=with_neighbors)
+        )
+
     def search(self, vectors: NDArray[np.float32], k: int | None = None) -> SearchResult:
         """Find the k nearest cases (None for `voting.k`) of encoder vectors float32[q, dim].
 
@@ -203,9 +242,11 @@ class Annotator:
             with_votes: Include the scores of all concepts with a vote.
         """
         voting = voting or self.voting
-        labels = self._labels(found.cases.labels)
-        posterior = weigh(found.neighbors, labels, voting)
-        decisions = choose_concepts(posterior, voting)
+        posterior = weigh(found.neighbors, self._labels(found.cases.labels), voting)
+        if self.classifiers is None:
+            decisions = choose_concepts(posterior, voting)
+        else:
+            decisions = self.classifiers.decide(image_ids, posterior, voting)
         similarities = found.neighbors.similarities
         return [
             Annotation(
@@ -215,7 +256,7 @@ class Annotator:
                 expected_f1=decision.expected_f1,
                 neighbors=_voters(found, posterior, i, voting.k) if with_neighbors else (),
                 familiarity=self._familiarity(similarities[i]),
-                votes=decision.by_concept(labels) if with_votes else {},
+                votes=decision.by_concept() if with_votes else {},
                 look=self._look,
             )
             for i, (image_id, decision) in enumerate(zip(image_ids, decisions, strict=True))

@@ -105,6 +105,16 @@ class LabelTable:
             tuple(cui for cui in self.cuis if cui in wanted),
         )
 
+    def including(self, cuis: Collection[str]) -> LabelTable:
+        """The same rows over a vocabulary that has these concepts, too."""
+        joint = tuple(sorted({*self.cuis, *cuis}))
+        if joint == self.cuis:
+            return self
+        position = {cui: j for j, cui in enumerate(joint)}
+        # Both vocabularies ascend, so a row's concepts still do.
+        moved = np.array([position[cui] for cui in self.cuis], np.int32)
+        return LabelTable(self.indptr, moved[self.indices], joint)
+
     def __len__(self) -> int:
         return len(self.indptr) - 1
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from annotator.cli.console import write_result
+from annotator.cli.ensemble import read_classifiers, with_option
 from annotator.cli.image_report import ImageReport
 from annotator.cli.inference import InferenceOptions, annotate_images, inference_options
 from annotator.cli.options import (
@@ -24,13 +25,16 @@ from annotator.cli.options import (
     zip_option,
 )
 from annotator.cli.sections import Command, option
+from annotator.cli.semantic_types import TypeOptions, type_options
 from annotator.cli.vectors import VectorOptions, images_or, vector_options
 
 if TYPE_CHECKING:
     from index.protocols import IndexLocation
 
 
-@click.command("annotate", cls=Command)
+@click.command(
+    "annotate", cls=Command, short_help="Print the concepts of images: a table, a run or JSON."
+)
 @click.argument("images", required=False)
 @index_option
 @vector_options
@@ -60,6 +64,8 @@ if TYPE_CHECKING:
 @selection_options
 @inference_options
 @voting_options
+@type_options
+@with_option
 def annotate_command(
     images: str | None,
     place: IndexLocation,
@@ -72,6 +78,8 @@ def annotate_command(
     selection: SelectionOptions,
     inference: InferenceOptions,
     voting: VotingOptions,
+    type_filter: TypeOptions,
+    classifiers: tuple[str, ...],
 ) -> int:
     """Annotate IMAGES (folder, file, glob, list file, Parquet), or --vectors, and print the run.
 
@@ -86,6 +94,8 @@ def annotate_command(
     annotator annotate --vectors test.npy --ids test_ids.csv > run.csv
     annotator annotate study/ --where Modality=DX,CR --groups dicom:PatientID --format jsonl
     annotator annotate test/ --format scores --output votes.npz
+    annotator annotate test/ --types T047,T023 --semantic-types MRSTY.RRF > run.csv
+    annotator annotate test/ --with probs.npz:0.5 > run.csv
     """
     from annotator.indexing.metadata import IndexMetadata
     from annotator.tables.run import id_fault, render_run, zip_run
@@ -104,20 +114,26 @@ def annotate_command(
     if is_run:
         refs = for_a_run(refs)
     stored = place.open(whole=inference.verify, device=inference.device)
+    only = type_filter.select(stored.concepts, "the index")
     rows: list[tuple[str, tuple[str, ...]]] = []
     lines: list[str] = []
     votes: list[tuple[str, Mapping[str, float]]] = []
+    chosen = voting.override(IndexMetadata.of(stored).voting)
     report = ImageReport()
     for annotation in annotate_images(
         place,
         stored,
         refs,
-        voting.override(IndexMetadata.of(stored).voting),
+        chosen,
         inference,
         report,
         with_neighbors=explain,
         with_votes=year == "scores",
+        classifiers=read_classifiers(
+            classifiers, [ref.id for ref in refs], stored, only, chosen, str(place)
+        ),
         keep_all=selection.ids_file is not None,
+        only=only,
         vectors=vectors,
     ):
         if year == "scores":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
+from annotator.cli.console import say
 from annotator.cli.options import device_option, file_path, options_as
 from annotator.cli.sections import option
 from annotator.errors import AnnotatorError
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from annotator.images.ref import ImageRef
     from annotator.indexing.embedding import OnError
     from annotator.indexing.metadata import IndexMetadata
+    from annotator.knn.members import Classifiers
     from annotator.knn.voting import Voting
     from annotator.vectors.table import VectorTable
     from index.protocols import Index, IndexLocation
@@ -129,16 +131,25 @@ class EncoderOptions:
     frames: Frames
 
     def make_embedder(self, device: Device) -> Embedder:
-        """Load the encoder.
+        """Load the encoder; of one that is no part of the house, say how it sees images.
 
         Raises:
             AnnotatorError: It cannot be loaded.
         """
         from annotator.encoders.registry import make_embedder
 
-        return make_embedder(
+        made = make_embedder(
             self.embedder, device=device, precision=self.precision, frames=self.frames
         )
+        seen = made.fingerprint.preprocess
+        if ":" in made.name and "resize" in seen:
+            words = {"letterbox": "letterboxed", "crop": "cropped", "stretch": "stretched"}
+            say(
+                f"Encoder {made.name}: {made.dim} numbers from images {words[seen['resize']]} to "
+                f"{seen['size']} x {seen['size']} pixels ({seen['interpolation']}), "
+                f"mean {_numbers(seen['mean'])}, deviation {_numbers(seen['std'])}."
+            )
+        return made
 
     def refuse_with(self, other: str) -> None:
         """Refuse these options where another one names the encoder.
@@ -147,6 +158,10 @@ class EncoderOptions:
             click.UsageError: One of them is given.
         """
         refuse(("embedder", "precision", "frames"), f"{other} says which encoder.")
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.3g}" for value in values)
 
 
 def refuse(names: Collection[str], reason: str) -> None:
@@ -173,7 +188,8 @@ encoder_options = options_as(
         default="efficientnet-lite0",
         metavar="NAME",
         help="Encoder: efficientnet-lite0[@SIZE], -lite1, -lite2, timm:MODEL[@FILE], "
-        "open_clip:MODEL@PRETRAINED, hf-hub:ORG/MODEL, local-dir:FOLDER, a .safetensors file, "
+        "open_clip:MODEL@PRETRAINED, hf-hub:ORG/MODEL, local-dir:FOLDER, transformers:ORG/MODEL, "
+        "transformers:FOLDER, onnx:FILE, xrv:WEIGHTS[@FILE], a folder or file of one of these, "
         "or several joined by +.",
     ),
     option(
@@ -272,7 +288,9 @@ def annotate_images(
     *,
     with_neighbors: bool,
     with_votes: bool = False,
+    classifiers: Classifiers | None = None,
     keep_all: bool = False,
+    only: Collection[str] | None = None,
     vectors: VectorTable | None = None,
 ) -> Iterator[Annotation]:
     """Annotate images with an open index, yielding in their order.
@@ -286,7 +304,9 @@ def annotate_images(
         report: Takes errors and notes.
         with_neighbors: Include the neighbours that voted.
         with_votes: Include the scores of all concepts with a vote.
+        classifiers: Their probabilities are pooled with the votes.
         keep_all: Also yield files without an image (a DICOM structured report), without concepts.
+        only: The concepts that are voted on; None for all.
         vectors: Where `refs` are from, if they are rows of vectors.
 
     Raises:
@@ -294,7 +314,9 @@ def annotate_images(
     """
     from annotator.pipeline import Annotator
 
-    annotator = Annotator(stored, inference.load_embedder(stored, vectors), voting)
+    relabel = None if only is None else lambda labels: labels.only(only)
+    embedder = inference.load_embedder(stored, vectors)
+    annotator = Annotator(stored, embedder, voting, relabel=relabel, classifiers=classifiers)
     with inference.open_cache(place, annotator.embedder, vectors) as cache:
         annotations = annotator.stream(
             refs,

@@ -9,16 +9,30 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from annotator.cli.console import EXIT_OK, EXIT_PROBLEM, say
-from annotator.cli.options import file_path, json_option, names_option, side_options
+from annotator.cli.options import (
+    file_path,
+    json_option,
+    label_column_option,
+    mapping_option,
+    names_option,
+    side_options,
+)
+from annotator.cli.sections import Command, option
+from annotator.cli.semantic_types import TypeOptions, type_options
 from annotator.errors import AnnotatorError
 
 if TYPE_CHECKING:
     from annotator.evaluation.official_f1 import Scorer
+    from annotator.tables.labels import Labels
 
 _BELONGS = {
     "--scorer": "plain runs",
     "--secondary": "plain runs",
+    "--label-column": "plain runs",
+    "--mapping": "plain runs",
     "--names": "plain runs",
+    "--types": "plain runs",
+    "--semantic-types": "plain runs",
     "--bertscore": "--captions",
     "--bertscore-layer": "--captions",
     "--k": "--ranking",
@@ -27,53 +41,67 @@ _BELONGS = {
 }
 
 
-@click.command("evaluate")
+@click.command(
+    "evaluate", cls=Command, short_help="Score a run like the official evaluator of the task."
+)
 @click.argument("run", type=file_path())
 @click.argument("truth", type=file_path())
-@click.option("--captions", is_flag=True, help="Score captions: ROUGE-1, BERTScore.")
-@click.option("--ranking", is_flag=True, help="Score rankings of similar items: nDCG, MAP.")
-@click.option(
+@option("Scoring", "--captions", is_flag=True, help="Score captions: ROUGE-1, BERTScore.")
+@option("Scoring", "--ranking", is_flag=True, help="Score rankings of similar items: nDCG, MAP.")
+@option(
+    "Scoring",
     "--scorer",
     type=click.Choice(["current", "legacy"]),
     default="current",
-    show_default=True,
     help="Official scorer: current (2022-2026) or legacy (2017-2020).",
 )
-@click.option("--secondary", type=file_path(), help="concepts_manual.csv for the secondary score.")
-@click.option(
-    "--against", type=file_path(), help="Other run to compare with: difference and paired interval."
+@option(
+    "Scoring", "--secondary", type=file_path(), help="concepts_manual.csv for the secondary score."
 )
-@click.option("--by", metavar="FILE[:COLUMN]", help="Table of groups to score separately.")
-@click.option(
+@option(
+    "Scoring",
+    "--against",
+    type=file_path(),
+    help="Other run to compare with: difference and paired interval.",
+)
+@option("Scoring", "--by", metavar="FILE[:COLUMN]", help="Table of groups to score separately.")
+@option(
+    "Captions",
     "--bertscore",
     metavar="MODEL",
     help="With --captions: model for BERTScore, a folder or a name on the hub (the task uses "
     "microsoft/deberta-xlarge-mnli).",
 )
-@click.option(
+@option(
+    "Captions",
     "--bertscore-layer",
     type=click.IntRange(1),
     help="Layer of the BERTScore model (default: the published one).",
 )
-@click.option(
+@option(
+    "Rankings",
     "--k",
     type=click.IntRange(1),
     default=10,
-    show_default=True,
     help="With --ranking: cutoff rank.",
 )
-@click.option(
+@option(
+    "Rankings",
     "--items",
     type=file_path(),
     help="With --ranking: concepts of the ranked items, if TRUTH has only those of the queries.",
 )
-@click.option(
+@option(
+    "Rankings",
     "--relevant",
     type=click.FloatRange(0, min_open=True),
     help="With --ranking: relevance threshold of MAP (default: judgements 1, concepts 0.5).",
 )
+@label_column_option
+@mapping_option
 @names_option
 @side_options
+@type_options
 @json_option
 def evaluate_command(
     run: Path,
@@ -89,9 +117,12 @@ def evaluate_command(
     k: int,
     items: Path | None,
     relevant: float | None,
+    label_column: tuple[str, ...],
+    mapping: Path | None,
     names: Path | None,
     split: str | None,
     only: str | None,
+    type_filter: TypeOptions,
     as_json: bool,
 ) -> None:
     """Score RUN against TRUTH like the official evaluator of the task.
@@ -99,6 +130,7 @@ def evaluate_command(
     \b
     annotator evaluate run.csv concepts.csv
     annotator evaluate run.csv concepts.csv --split split.csv --only test --by sources.csv:source
+    annotator evaluate run.csv concepts.csv --semantic-types MRSTY.RRF
     annotator evaluate captions.csv test_captions.csv --captions --against nearest.csv
     annotator evaluate similar.csv test_concepts.csv --ranking --items train_concepts.csv
     """
@@ -109,14 +141,18 @@ def evaluate_command(
     _check_options("--captions" if captions else "--ranking" if ranking else "plain runs")
     if bertscore_layer is not None and bertscore is None:
         raise click.UsageError("--bertscore-layer requires --bertscore.")
+    labels = None if captions or ranking else _read_labels(truth, label_column, mapping)
     ids = None
     if split is not None or only is not None:
         notes: list[str] = []
-        ids = select_side(_read_ids(truth, ranking), split, only, notes)
+        known = list(labels.concepts) if labels else _read_ids(truth, ranking)
+        ids = select_side(known, split, only, notes)
         for note in notes:
             say(note)
     if not (captions or ranking):
-        facts, text = _evaluate_concepts(run, truth, ids, scorer, secondary, against, by, names)
+        facts, text = _evaluate_concepts(
+            run, labels or truth, ids, scorer, secondary, against, by, names, type_filter
+        )
         _print(facts, text, as_json)
         return
 
@@ -152,10 +188,10 @@ def evaluate_command(
 def _check_options(kind: str) -> None:
     """Reject options of another kind of run."""
     context = click.get_current_context()
-    for option, owner in _BELONGS.items():
-        source = context.get_parameter_source(option.removeprefix("--").replace("-", "_"))
+    for name, owner in _BELONGS.items():
+        source = context.get_parameter_source(name.removeprefix("--").replace("-", "_"))
         if source is not click.core.ParameterSource.DEFAULT and owner != kind:
-            raise click.UsageError(f"{option} belongs to {owner}.")
+            raise click.UsageError(f"{name} belongs to {owner}.")
 
 
 def _read_ids(truth: Path, ranking: bool) -> list[str]:
@@ -165,19 +201,31 @@ def _read_ids(truth: Path, ranking: bool) -> list[str]:
     return list(read_qrels(truth)) if ranking and is_qrels(truth) else read_ids(truth)
 
 
+def _read_labels(truth: Path, column: tuple[str, ...], mapping: Path | None) -> Labels | None:
+    """The labels of a truth that is in no format of the task, and what was understood of it."""
+    from annotator.concepts.mapping import read_mapping
+    from annotator.evaluation.official_f1 import read_truth
+
+    labels = read_truth(truth, column=column, mapping=read_mapping(mapping) if mapping else None)
+    if labels is not None:
+        say(labels.understood)
+    return labels
+
+
 def _print(facts: dict[str, Any], text: str, as_json: bool) -> None:
     click.echo(json.dumps(facts, indent=2, ensure_ascii=False) if as_json else text)
 
 
 def _evaluate_concepts(
     run: Path,
-    truth: Path,
+    truth: Path | Labels,
     ids: set[str] | None,
     scorer: Scorer,
     secondary: Path | None,
     against: Path | None,
     by: str | None,
     names: Path | None,
+    type_filter: TypeOptions,
 ) -> tuple[dict[str, Any], str]:
     """Evaluate a concept run; returns the JSON object and the text."""
     from annotator.concepts.names import read_names
@@ -186,15 +234,25 @@ def _evaluate_concepts(
     from annotator.evaluation.official_f1 import score
     from annotator.evaluation.report import render
     from annotator.render.text_table import section
+    from annotator.tables.labels import Labels
 
-    known = None
-    if names is not None:
+    known = dict(truth.names) if isinstance(truth, Labels) else {}
+    if names is not None or type_filter.given:
         scored = score(run, truth, scorer, ids)
-        known = read_names(names, only=frozenset().union(*scored.truth, *scored.run))
+        present = frozenset().union(*scored.truth, *scored.run)
+        if names is not None:
+            known |= read_names(names, only=present)
     found = evaluate(run, truth, scorer=scorer, secondary=secondary, by=by, ids=ids, names=known)
     for note in found.notes:
         say(note)
     facts, text = found.to_dict(), render(found)
+    if type_filter.given:
+        from annotator.evaluation.by_type import render_by_type, score_by_type
+
+        per_type = score_by_type(scored, *type_filter.read(present))
+        facts["per_type"] = [score.to_dict() for score in per_type]
+        title = "By semantic type, over the images with such a concept"
+        text += "\n".join(["", *section(title, render_by_type(per_type))])
     if against is not None:
         other = evaluate(against, truth, scorer=scorer, ids=ids)
         scores = dict(zip(other.image_ids, other.image_scores.tolist(), strict=True))
@@ -210,7 +268,7 @@ def _evaluate_concepts(
     return facts, text
 
 
-@click.command("validate")
+@click.command("validate", cls=Command)
 @click.argument("run", type=file_path())
 @click.option(
     "--ids",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from annotator.errors import FormatError
 from annotator.evaluation.measures import Mean, average, average_by_group, read_groups
 from annotator.evaluation.official_f1 import Scored, Scorer, mean, score, score_secondary
+from annotator.tables.labels import Labels
 
 if TYPE_CHECKING:
     import numpy as np
@@ -125,7 +126,7 @@ class Evaluation:
 
 def evaluate(
     run: Path | str,
-    truth: Path | str,
+    truth: Path | str | Labels,
     *,
     scorer: Scorer = "current",
     secondary: Path | str | None = None,
@@ -137,7 +138,7 @@ def evaluate(
 
     Args:
         run: Run, as text or in a zip.
-        truth: Ground truth, in the format of any year.
+        truth: Ground truth, in the format of any year or another (see `score`).
         scorer: `current` (the evaluator of 2022 to 2026) or `legacy` (2017 to 2020).
         secondary: The manual ground truth, for the secondary score of 2025 and 2026.
         by: `FILE:COLUMN` with the group of each image (source, patient, ...); images missing from
