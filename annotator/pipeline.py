@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from annotator.concepts.hierarchy import Hierarchy
 from annotator.encoders.cache import EmbeddingCache
 from annotator.encoders.embedder import Embedder
 from annotator.encoders.local_runner import embed_images
@@ -44,9 +45,10 @@ class Annotation:
 
     Attributes:
         image_id: Image id.
-        cuis: Predicted concepts, highest score first.
+        cuis: Predicted concepts, highest score first; with a hierarchy, the most specific ones.
         scores: Share of the neighbours' votes for each concept, 0..1.
-        expected_f1: Expected F1 of the predicted set, 0..1.
+        expected_f1: Expected F1 of the predicted set, 0..1; with a hierarchy, its expected
+            hierarchical F1.
         familiarity: Quantile of the similarity to the nearest case, 0..1: the share of the index's
             images that are less similar to their own nearest case of another patient. Near 0, the
             image is out of distribution. None if the index was not tuned.
@@ -102,6 +104,8 @@ class Annotator:
         voting: Voting parameters; None for those recorded in the index.
         relabel: Changes the labels of the cases before they vote, such as
             `LabelTable.only` some concepts; None for the labels as they are.
+        hierarchy: Hierarchy over which these labels are closed, so that sets are chosen by their
+            expected hierarchical F1 (`choose_concepts`); None without one.
 
     Attributes:
         metadata: Build metadata of the index.
@@ -118,6 +122,7 @@ class Annotator:
         voting: Voting | None = None,
         *,
         relabel: Relabel | None = None,
+        hierarchy: Hierarchy | None = None,
     ) -> None:
         self.metadata = IndexMetadata.of(stored)
         self.metadata.check_encoder(embedder)
@@ -125,7 +130,8 @@ class Annotator:
         self.embedder = embedder
         self.voting = voting or self.metadata.voting
         self.relabel = relabel
-        self._changed: tuple[LabelTable, LabelTable] | None = None
+        self.hierarchy = hierarchy
+        self._changed: tuple[LabelTable, LabelTable, LabelTable | None] | None = None
         self.projection = Projection.from_arrays(stored.arrays)
 
     @classmethod
@@ -223,8 +229,9 @@ class Annotator:
             with_neighbors: Include the neighbours that voted.
         """
         voting = voting or self.voting
-        posterior = weigh(found.neighbors, self._labels(found.cases.labels), voting)
-        decisions = choose_concepts(posterior, voting)
+        labels, ancestors = self._labels(found.cases.labels)
+        posterior = weigh(found.neighbors, labels, voting)
+        decisions = choose_concepts(posterior, voting, ancestors)
         similarities = found.neighbors.similarities
         return [
             Annotation(
@@ -238,13 +245,20 @@ class Annotator:
             for i, (image_id, decision) in enumerate(zip(image_ids, decisions, strict=True))
         ]
 
-    def _labels(self, labels: LabelTable) -> LabelTable:
-        """The labels that vote; those of a whole index are changed once."""
-        if self.relabel is None:
-            return labels
+    def _labels(self, labels: LabelTable) -> tuple[LabelTable, LabelTable | None]:
+        """The labels that vote, and with a hierarchy the ancestors of each concept of theirs.
+
+        Those of a whole index are changed once.
+        """
         if self._changed is None or self._changed[0] is not labels:
-            self._changed = labels, self.relabel(labels)
-        return self._changed[1]
+            changed = labels if self.relabel is None else self.relabel(labels)
+            ancestors = None
+            if self.hierarchy is not None:
+                above = self.hierarchy.ancestors
+                changed = changed.closed(above)
+                ancestors = LabelTable.from_sets([above(c) for c in changed.cuis], changed.cuis)
+            self._changed = labels, changed, ancestors
+        return self._changed[1:]
 
     def _familiarity(self, similarities: NDArray[np.float32]) -> float | None:
         """Quantile of the nearest similarity among those of the index's own images."""

@@ -1,0 +1,219 @@
+"""Hierarchies of concepts: which concepts are broader than which."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from annotator.concept_ids import concept_id, is_cui
+from annotator.concepts.rrf import MRHIER, MRREL, recognise
+from annotator.errors import AnnotatorError, FormatError
+from annotator.tables.table import Record, read_table
+
+_PARENT = re.compile(r"(?!.*name)(?:.*[ _-])?(?:parents?|broader|is[ _-]?a)(?:[ _-].*)?", re.I)
+_SHOWN = 5  # concepts named in a message
+
+
+@dataclass(frozen=True, eq=False)
+class Hierarchy:
+    """Concepts with their parents: a directed graph without cycles, of one tree or several.
+
+    The *roots*, concepts that others descend from and that have no parents themselves, tell
+    nothing of an image ("finding"), so they are nobody's ancestors here (Kiritchenko, Matwin,
+    Famili 2005). A label that is a root, or that the hierarchy does not know, stands for itself.
+
+    Attributes:
+        parents: Parents of each concept; concepts without any may be left out.
+        names: Words of concepts with local ids, where known.
+        notes: What was made of a file that contradicts itself, one line each.
+
+    Raises:
+        AnnotatorError: The parents go round in a circle.
+    """
+
+    parents: Mapping[str, tuple[str, ...]]
+    names: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    _ancestors: dict[str, frozenset[str]] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        for circle in circles(self.parents):
+            raise AnnotatorError(
+                f"{_listed(circle)} are ancestors of each other.",
+                "Remove the row that makes a concept a descendant of its own descendants.",
+            )
+
+    def __contains__(self, concept: str) -> bool:
+        return concept in self.parents or concept in self._with_children
+
+    @cached_property
+    def _with_children(self) -> frozenset[str]:
+        return frozenset(parent for parents in self.parents.values() for parent in parents)
+
+    @cached_property
+    def roots(self) -> tuple[str, ...]:
+        """Concepts with children and without parents, ascending."""
+        return tuple(sorted(c for c in self._with_children if not self.parents.get(c)))
+
+    def ancestors(self, concept: str) -> frozenset[str]:
+        """All concepts above one, without the roots."""
+        found = self._ancestors.get(concept)
+        if found is None:
+            above: set[str] = set()
+            waiting = [concept]
+            while waiting:
+                for parent in self.parents.get(waiting.pop(), ()):
+                    if parent not in above and self.parents.get(parent):
+                        above.add(parent)
+                        waiting.append(parent)
+            found = self._ancestors[concept] = frozenset(above)
+        return found
+
+    def closure(self, concepts: Iterable[str]) -> frozenset[str]:
+        """The concepts with all their ancestors."""
+        concepts = frozenset(concepts)
+        return concepts.union(*(self.ancestors(concept) for concept in concepts))
+
+    def describe(self, concepts: Collection[str]) -> str:
+        """One line on how much of some concepts the hierarchy knows."""
+        known = sum(concept in self for concept in concepts)
+        above = self.closure(concepts).difference(concepts)
+        return (
+            f"Hierarchy: {known:,} of {len(concepts):,} concepts are in it, with {len(above):,} "
+            f"broader ones; roots, left out: {_listed(self.roots) or 'none'}."
+        )
+
+
+def read_hierarchy(path: Path | str, *, only: Collection[str] | None = None) -> Hierarchy:
+    """Read a hierarchy of concepts.
+
+    The file is one of
+
+    - a table with a concept and a parent in each row: a CUI or a label in words, in the first two
+      columns, or in any order where the header names the column of the parents (`parent`); several
+      parents have a row each or are joined by `;`, and a concept without parents needs no row;
+    - MRREL.RRF or MRHIER.RRF of the UMLS (`annotator.concepts.relations`).
+
+    Args:
+        path: The file.
+        only: Concepts of which the ancestors are needed; None for all. Files of the UMLS have
+            gigabytes: of them, only these ancestors are kept.
+
+    Raises:
+        FormatError: The file cannot be read, or names a concept among its own ancestors.
+    """
+    layout = recognise(path)
+    if layout is None:
+        return _read_table(path)
+    if layout not in (MRREL, MRHIER):
+        raise FormatError(
+            f"{path} is {layout.name}, which names no parents",
+            "Give MRREL.RRF or MRHIER.RRF of the same release, or a table of concept and parent.",
+        )
+    from annotator.concepts.relations import read_mrhier, read_mrrel  # loads numpy
+
+    reader = read_mrrel if layout is MRREL else read_mrhier
+    parents, in_circles = reader(path, only)
+    notes: tuple[str, ...] = ()
+    if in_circles:
+        notes = (
+            f"{in_circles:,} concepts are among their own ancestors in {path}: those that are each "
+            "other's ancestors count as equals, below all that is above one of them.",
+        )
+    return Hierarchy(parents, notes=notes)
+
+
+def _read_table(path: Path | str) -> Hierarchy:
+    table = read_table(path)
+    header, rows = table.header, table.rows
+    if header is None and any(_PARENT.fullmatch(cell.strip()) for cell in rows[0].cells):
+        header, rows = tuple(cell.strip() for cell in rows[0].cells), rows[1:]
+    parent_column = next((i for i, name in enumerate(header or ()) if _PARENT.fullmatch(name)), 1)
+    concept_column = 0 if parent_column else 1
+    if all(len(record.cells) < 2 for record in rows):
+        raise FormatError(
+            f"{path} has only one column", "Give a table of concept and parent, a pair in each row."
+        )
+    parents: dict[str, dict[str, None]] = {}
+    names: dict[str, str] = {}
+
+    def identify(words: str) -> str:
+        concept = concept_id(words)
+        if not is_cui(concept):
+            names.setdefault(concept, words.strip())
+        return concept
+
+    for record in rows:
+        child = _cell(record, concept_column)
+        above = [part for part in _cell(record, parent_column).split(";") if part.strip()]
+        if not child.strip():
+            raise table.error(record.line, "the row has no concept", "Give concept and parent.")
+        concept = identify(child)
+        for parent in map(identify, above):
+            if parent == concept:
+                raise table.error(
+                    record.line,
+                    f"{concept} is its own parent",
+                    "Leave the parent of a root empty.",
+                )
+            parents.setdefault(concept, {})[parent] = None
+        parents.setdefault(concept, {})
+    try:
+        return Hierarchy({concept: tuple(above) for concept, above in parents.items()}, names)
+    except AnnotatorError as error:
+        raise FormatError(f"{path}: {error.message}", error.hint) from None
+
+
+def _cell(record: Record, column: int) -> str:
+    return record.cells[column] if column < len(record.cells) else ""
+
+
+def circles(parents: Mapping[str, Iterable[str]]) -> list[list[str]]:
+    """Groups of concepts that are ancestors of each other, ascending; empty for a hierarchy.
+
+    These are the strongly connected components of more than one concept, or of a concept that is
+    its own parent (Tarjan 1972, "Depth-first search and linear graph algorithms").
+    """
+    found: list[list[str]] = []
+    number: dict[str, int] = {}  # in the order of the search
+    lowest: dict[str, int] = {}  # the first concept still open that can be reached
+    open_: list[str] = []
+    is_open: set[str] = set()
+    for start in parents:
+        if start in number:
+            continue
+        path = [(start, iter(parents[start]))]
+        number[start] = lowest[start] = len(number)
+        open_.append(start)
+        is_open.add(start)
+        while path:
+            concept, rest = path[-1]
+            parent = next(rest, None)
+            if parent is None:
+                path.pop()
+                if path:
+                    below = path[-1][0]
+                    lowest[below] = min(lowest[below], lowest[concept])
+                if lowest[concept] == number[concept]:
+                    group = [open_.pop()]
+                    while group[-1] != concept:
+                        group.append(open_.pop())
+                    is_open.difference_update(group)
+                    if len(group) > 1 or concept in parents.get(concept, ()):
+                        found.append(sorted(group))
+            elif parent not in number:
+                number[parent] = lowest[parent] = len(number)
+                open_.append(parent)
+                is_open.add(parent)
+                path.append((parent, iter(parents.get(parent, ()))))
+            elif parent in is_open:
+                lowest[concept] = min(lowest[concept], number[parent])
+    return sorted(found)
+
+
+def _listed(concepts: Collection[str]) -> str:
+    some = ", ".join(sorted(concepts)[:_SHOWN])
+    return f"{some} and {len(concepts) - _SHOWN:,} more" if len(concepts) > _SHOWN else some
