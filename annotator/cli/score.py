@@ -19,6 +19,7 @@ _BELONGS = {
     "--scorer": "plain runs",
     "--secondary": "plain runs",
     "--names": "plain runs",
+    "--hierarchy": "plain runs",
     "--bertscore": "--captions",
     "--bertscore-layer": "--captions",
     "--k": "--ranking",
@@ -40,6 +41,12 @@ _BELONGS = {
     help="Official scorer: current (2022-2026) or legacy (2017-2020).",
 )
 @click.option("--secondary", type=file_path(), help="concepts_manual.csv for the secondary score.")
+@click.option(
+    "--hierarchy",
+    type=file_path(),
+    help="Also give partial credit (hierarchical F1): table of concept and parent, MRREL.RRF or "
+    "MRHIER.RRF.",
+)
 @click.option(
     "--against", type=file_path(), help="Other run to compare with: difference and paired interval."
 )
@@ -82,6 +89,7 @@ def evaluate_command(
     ranking: bool,
     scorer: Scorer,
     secondary: Path | None,
+    hierarchy: Path | None,
     against: Path | None,
     by: str | None,
     bertscore: str | None,
@@ -99,6 +107,7 @@ def evaluate_command(
     \b
     annotator evaluate run.csv concepts.csv
     annotator evaluate run.csv concepts.csv --split split.csv --only test --by sources.csv:source
+    annotator evaluate run.csv concepts.csv --hierarchy hierarchy.csv --against other.csv
     annotator evaluate captions.csv test_captions.csv --captions --against nearest.csv
     annotator evaluate similar.csv test_concepts.csv --ranking --items train_concepts.csv
     """
@@ -116,7 +125,9 @@ def evaluate_command(
         for note in notes:
             say(note)
     if not (captions or ranking):
-        facts, text = _evaluate_concepts(run, truth, ids, scorer, secondary, against, by, names)
+        facts, text = _evaluate_concepts(
+            run, truth, ids, scorer, secondary, hierarchy, against, by, names
+        )
         _print(facts, text, as_json)
         return
 
@@ -175,6 +186,7 @@ def _evaluate_concepts(
     ids: set[str] | None,
     scorer: Scorer,
     secondary: Path | None,
+    hierarchy: Path | None,
     against: Path | None,
     by: str | None,
     names: Path | None,
@@ -191,12 +203,29 @@ def _evaluate_concepts(
     if names is not None:
         scored = score(run, truth, scorer, ids)
         known = read_names(names, only=frozenset().union(*scored.truth, *scored.run))
-    found = evaluate(run, truth, scorer=scorer, secondary=secondary, by=by, ids=ids, names=known)
+    above = None
+    if hierarchy is not None:
+        from annotator.evaluation.hierarchical import read_hierarchy_of
+
+        runs = [run] if against is None else [run, against]
+        above = read_hierarchy_of(hierarchy, [score(r, truth, scorer, ids) for r in runs])
+        for note in above.notes:
+            say(note)
+    found = evaluate(
+        run,
+        truth,
+        scorer=scorer,
+        secondary=secondary,
+        by=by,
+        ids=ids,
+        names=known,
+        hierarchy=above,
+    )
     for note in found.notes:
         say(note)
     facts, text = found.to_dict(), render(found)
     if against is not None:
-        other = evaluate(against, truth, scorer=scorer, ids=ids)
+        other = evaluate(against, truth, scorer=scorer, ids=ids, hierarchy=above)
         scores = dict(zip(other.image_ids, other.image_scores.tolist(), strict=True))
         if scores.keys() != set(found.image_ids):
             raise AnnotatorError(
@@ -207,6 +236,13 @@ def _evaluate_concepts(
         difference = compare(found.image_scores.tolist(), others)
         facts["against"] = difference.to_dict()
         text += "\n".join(["", *section("F1 against the other run", render_difference(difference))])
+        if found.hierarchical is not None and other.hierarchical is not None:
+            by_image, micro = found.hierarchical.against(other.hierarchical)
+            facts["hierarchical"]["against"] = by_image.to_dict()
+            facts["hierarchical"]["micro_against"] = micro.to_dict()
+            for how, partial in (("mean over images", by_image), ("micro", micro)):
+                title = f"Hierarchical F1, {how}, against the other run"
+                text += "\n".join(["", *section(title, render_difference(partial))])
     return facts, text
 
 

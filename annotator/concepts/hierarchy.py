@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,7 @@ from annotator.errors import AnnotatorError, FormatError
 from annotator.tables.table import Record, read_table
 
 _PARENT = re.compile(r"(?!.*name)(?:.*[ _-])?(?:parents?|broader|is[ _-]?a)(?:[ _-].*)?", re.I)
+_CONCEPT = re.compile(r"(?:.*[ _-])?(?:cui|concept|child|narrower)s?[ _-]?\d?", re.I)
 _SHOWN = 5  # concepts named in a message
 
 
@@ -129,10 +130,12 @@ def read_hierarchy(path: Path | str, *, only: Collection[str] | None = None) -> 
 def _read_table(path: Path | str) -> Hierarchy:
     table = read_table(path)
     header, rows = table.header, table.rows
-    if header is None and any(_PARENT.fullmatch(cell.strip()) for cell in rows[0].cells):
+    if header is None and _is_header(rows[0].cells):
         header, rows = tuple(cell.strip() for cell in rows[0].cells), rows[1:]
-    parent_column = next((i for i, name in enumerate(header or ()) if _PARENT.fullmatch(name)), 1)
-    concept_column = 0 if parent_column else 1
+    titles = tuple(enumerate(header or ()))
+    parent_column = next((i for i, title in titles if _PARENT.fullmatch(title)), 1)
+    concept_columns = [i for i, title in titles if i != parent_column and _CONCEPT.fullmatch(title)]
+    concept_column = concept_columns[0] if concept_columns else 0 if parent_column else 1
     if all(len(record.cells) < 2 for record in rows):
         raise FormatError(
             f"{path} has only one column", "Give a table of concept and parent, a pair in each row."
@@ -165,6 +168,11 @@ def _read_table(path: Path | str) -> Hierarchy:
         return Hierarchy({concept: tuple(above) for concept, above in parents.items()}, names)
     except AnnotatorError as error:
         raise FormatError(f"{path}: {error.message}", error.hint) from None
+
+
+def _is_header(cells: Sequence[str]) -> bool:
+    titles = [cell.strip() for cell in cells]
+    return any(map(_PARENT.fullmatch, titles)) or all(map(_CONCEPT.fullmatch, titles))
 
 
 def _cell(record: Record, column: int) -> str:
