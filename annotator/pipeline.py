@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -55,6 +55,7 @@ class Annotation:
         neighbors: Neighbours that voted, most similar first.
         error: Why the image could not be used (then the rest is empty), or None.
         notes: What was done to the picture that its file did not ask for, as stable codes.
+        votes: Score of every concept that got a vote, chosen or not; empty unless asked for.
     """
 
     image_id: str
@@ -65,6 +66,7 @@ class Annotation:
     familiarity: float | None = None
     error: ImageError | None = None
     notes: tuple[Note, ...] = ()
+    votes: Mapping[str, float] = field(default_factory=dict)
 
     def to_dict(self, names: Mapping[str, str], *, explain: bool = False) -> dict[str, Any]:
         """Plain JSON types, with concept names; includes the neighbours if `explain`."""
@@ -163,6 +165,7 @@ class Annotator:
         workers: int | None = None,
         runner: Runner = embed_images,
         with_neighbors: bool = True,
+        with_votes: bool = False,
     ) -> Iterator[Annotation]:
         """Annotate `refs`, yielding in their order; an unusable image yields its error.
 
@@ -173,6 +176,7 @@ class Annotator:
             workers: Number of threads; None for the number of cores.
             runner: Function that embeds the images, by default in this process; see `make_runner`.
             with_neighbors: Include the neighbours that voted; False saves some time and memory.
+            with_votes: Include the scores of all concepts with a vote.
         """
         results = runner(refs, self.embedder, cache=cache, batch_size=batch_size, workers=workers)
         with contextlib.closing(results):
@@ -182,7 +186,9 @@ class Annotator:
                 vectors = [result.vector for result in block if result.vector is not None]
                 found = self.search(np.stack(vectors)) if vectors else None
                 annotations = iter(
-                    self.decide(ids, found, with_neighbors=with_neighbors) if found else ()
+                    self.decide(ids, found, with_neighbors=with_neighbors, with_votes=with_votes)
+                    if found
+                    else ()
                 )
                 for result in block:
                     if result.vector is not None:
@@ -219,6 +225,7 @@ class Annotator:
         *,
         voting: Voting | None = None,
         with_neighbors: bool = True,
+        with_votes: bool = False,
     ) -> list[Annotation]:
         """Weight the neighbours found by `search` and choose concepts.
 
@@ -227,6 +234,7 @@ class Annotator:
             found: Neighbours of the queries.
             voting: Voting parameters; None for `self.voting`.
             with_neighbors: Include the neighbours that voted.
+            with_votes: Include the scores of all concepts with a vote.
         """
         voting = voting or self.voting
         labels, ancestors = self._labels(found.cases.labels)
@@ -241,6 +249,7 @@ class Annotator:
                 expected_f1=decision.expected_f1,
                 neighbors=_voters(found, posterior, i, voting.k) if with_neighbors else (),
                 familiarity=self._familiarity(similarities[i]),
+                votes=decision.by_concept(labels) if with_votes else {},
             )
             for i, (image_id, decision) in enumerate(zip(image_ids, decisions, strict=True))
         ]

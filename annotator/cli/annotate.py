@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
     "--format",
     "year",
     default="2026",
-    type=click.Choice(["2019", "2021", "2024", "2025", "2026", "jsonl"]),
-    help="Submission format by year, or JSON lines.",
+    type=click.Choice(["2019", "2021", "2024", "2025", "2026", "jsonl", "scores"]),
+    help="Submission format by year, JSON lines, or the scores of all concepts (.npz).",
 )
 @zip_option
 @option(
@@ -80,14 +81,16 @@ def annotate_command(
     annotator annotate test/ --ids test_ids.csv --zip > submission.zip
     annotator annotate scan.dcm --format jsonl --explain
     annotator annotate study/ --where Modality=DX,CR --groups dicom:PatientID --format jsonl
+    annotator annotate test/ --format scores --output votes.npz
     """
     from annotator.indexing.metadata import IndexMetadata
     from annotator.tables.run import id_fault, render_run, zip_run
+    from annotator.tables.scores import Scores
 
-    is_run = year != "jsonl"
-    if explain and is_run:
+    is_run = year not in ("jsonl", "scores")
+    if explain and year != "jsonl":
         raise click.UsageError("--explain requires --format jsonl.")
-    if groups is not None and is_run:
+    if groups is not None and year != "jsonl":
         raise click.UsageError("--groups requires --format jsonl: a run has no groups.")
     if zipped and not is_run:
         raise click.UsageError("--zip requires a submission format.")
@@ -98,6 +101,7 @@ def annotate_command(
     stored = place.open(whole=inference.verify, device=inference.device)
     rows: list[tuple[str, tuple[str, ...]]] = []
     lines: list[str] = []
+    votes: list[tuple[str, Mapping[str, float]]] = []
     report = ImageReport()
     for annotation in annotate_images(
         place,
@@ -107,16 +111,23 @@ def annotate_command(
         inference,
         report,
         with_neighbors=explain,
+        with_votes=year == "scores",
         keep_all=selection.ids_file is not None,
     ):
-        if not is_run:
+        if year == "scores":
+            if annotation.error is None:
+                votes.append((annotation.image_id, annotation.votes))
+        elif not is_run:
             record = annotation.to_dict(stored.names, explain=explain)
             if groups is not None:
                 record["group"] = group_of.get(annotation.image_id, "")
             lines.append(json.dumps(record, ensure_ascii=False) + "\n")
         elif not id_fault(annotation.image_id):
             rows.append((annotation.image_id, annotation.cuis))
-    text = render_run(rows, year) if is_run else "".join(lines)
-    write_result(zip_run(text) if zipped else text, output)
+    if year == "scores":
+        write_result(Scores.from_shares(votes, sorted(stored.concepts)).to_npz(), output)
+    else:
+        text = render_run(rows, year) if is_run else "".join(lines)
+        write_result(zip_run(text) if zipped else text, output)
     report.say(inference.report)
     return report.exit_code

@@ -174,6 +174,7 @@ def annotate_images(
     report: ImageReport,
     *,
     with_neighbors: bool,
+    with_votes: bool = False,
     keep_all: bool = False,
 ) -> Iterator[Annotation]:
     """Annotate images with an open index, yielding in their order.
@@ -186,6 +187,7 @@ def annotate_images(
         inference: Embedding options.
         report: Takes errors and notes.
         with_neighbors: Include the neighbours that voted.
+        with_votes: Include the scores of all concepts with a vote.
         keep_all: Also yield files without an image (a DICOM structured report), without concepts.
 
     Raises:
@@ -202,6 +204,7 @@ def annotate_images(
             workers=inference.workers,
             runner=inference.make_runner(),
             with_neighbors=with_neighbors,
+            with_votes=with_votes,
         )
         for ref, annotation in zip(refs, annotations, strict=True):
             error = annotation.error

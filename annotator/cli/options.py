@@ -121,7 +121,11 @@ split_option = option(
 )
 
 only_option = option(
-    "Input", "--only", metavar="SIDE", help="Use only images of this side, such as train."
+    "Input",
+    "--only",
+    metavar="SIDE|id:PATTERN",
+    help="Use only images of this side of --split, such as train; or those whose ids match, such "
+    "as 'id:*_train_*'.",
 )
 
 side_options = stacked(split_option, only_option)

@@ -6,6 +6,7 @@ With a hierarchy, sets are closed over ancestors, and the expected F1 is the hie
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,11 +30,24 @@ class Decision:
         scores: float64[len(cuis)], share of the neighbours' votes, 0..1.
         expected_f1: Expected F1 of this set under the posterior, 0..1; with a hierarchy, expected
             hierarchical F1.
+        candidates: int64[c], all concepts with a vote, as positions in the vocabulary.
+        shares: float64[c], share of the votes of each candidate, 0..1.
     """
 
     cuis: tuple[str, ...]
     scores: NDArray[np.float64]
     expected_f1: float
+    candidates: NDArray[np.int64]
+    shares: NDArray[np.float64]
+
+    def by_concept(self, labels: LabelTable) -> dict[str, float]:
+        """The share of each candidate by its concept.
+
+        Args:
+            labels: The vocabulary of the votes.
+        """
+        pairs = zip(self.candidates.tolist(), self.shares.tolist(), strict=True)
+        return {labels.cuis[j]: share for j, share in pairs}
 
 
 def choose_concepts(
@@ -64,15 +78,22 @@ def choose_concepts(
     for start in range(0, len(posterior), _IMAGES_AT_ONCE):
         block = slice(start, start + _IMAGES_AT_ONCE)
         part = Posterior(posterior.rows[block], posterior.weights[block], posterior.labels)
-        decisions += _choose_in_block(part, voting, ancestors)
+        decisions += decide_votes(count_votes(part), posterior.labels, voting, ancestors)
     return decisions
 
 
-def _choose_in_block(
-    posterior: Posterior, voting: Voting, ancestors: LabelTable | None
+def decide_votes(
+    votes: Votes, labels: LabelTable, voting: Voting, ancestors: LabelTable | None = None
 ) -> list[Decision]:
-    q, votes = len(posterior), count_votes(posterior)
-    scores = votes.scores
+    """Choose the concepts of each image by its votes, as `choose_concepts` does by a posterior.
+
+    Args:
+        votes: Votes on q images, few enough for tables of all their candidates.
+        labels: The vocabulary of the votes, with the ranks that break ties.
+        voting: As for `choose_concepts`.
+        ancestors: As for `choose_concepts`.
+    """
+    q, scores = len(votes.empty), votes.scores
     above = None if ancestors is None else _Above.of(votes, ancestors)
     depth = np.zeros(len(scores), np.int64) if above is None else above.depth
     if voting.decider == "threshold":
@@ -81,16 +102,16 @@ def _choose_in_block(
         if voting.decider == "expected-f1":
             values, size = _optimal_size(votes, q, MOST_CUIS if above is None else None)
         else:
-            values, size = scores, _top_r_size(posterior, voting.top_r)
+            values, size = scores, _top_r_size(votes, scores, voting.top_r)
         if above is not None:
             values = above.at_least_those_below(np.round(values, _DECIMALS))
         within = _within_reach(votes, values, size)
-        chosen = _best_first(votes, posterior, values, within, size, depth)
+        chosen = _best_first(votes, labels, values, within, size, depth)
     chosen = chosen[scores[chosen] >= voting.min_score - 10.0**-_DECIMALS]
     told = np.sort(chosen)
     if above is not None:
         told = told[~above.among(told)[told]]
-    order = _best_first(votes, posterior, scores, told, MOST_CUIS, depth)
+    order = _best_first(votes, labels, scores, told, MOST_CUIS, depth)
     is_chosen = np.zeros(len(scores), bool)
     is_chosen[order] = True
     if above is not None:
@@ -98,14 +119,16 @@ def _choose_in_block(
     size = np.bincount(votes.candidate_image[is_chosen], minlength=q)
     expected = votes.expected_f1(is_chosen, size)
     bounds = np.searchsorted(votes.candidate_image[order], np.arange(q + 1))
-    cuis = posterior.labels.cuis
+    all_bounds = np.searchsorted(votes.candidate_image, np.arange(q + 1))
     return [
         Decision(
-            cuis=tuple(cuis[j] for j in votes.candidate_cui[order[start:end]]),
+            cuis=tuple(labels.cuis[j] for j in votes.candidate_cui[order[start:end]]),
             scores=scores[order[start:end]],
-            expected_f1=float(value),
+            expected_f1=float(expected[i]),
+            candidates=votes.candidate_cui[all_bounds[i] : all_bounds[i + 1]],
+            shares=scores[all_bounds[i] : all_bounds[i + 1]],
         )
-        for start, end, value in zip(bounds[:-1], bounds[1:], expected, strict=True)
+        for i, (start, end) in enumerate(pairwise(bounds))
     ]
 
 
@@ -202,11 +225,12 @@ def _optimal_size(
     return np.einsum("cs,cs->c", weight, 2.0 / (sizes + size[votes.candidate_image, None])), size
 
 
-def _top_r_size(posterior: Posterior, top_r: int | None) -> NDArray[np.int64]:
-    """`top_r`, or the rounded weighted mean number of concepts of the neighbours; int64[q]."""
+def _top_r_size(votes: Votes, scores: NDArray[np.float64], top_r: int | None) -> NDArray[np.int64]:
+    """`top_r`, or the rounded mean number of concepts, the sum of all scores; int64[q]."""
+    q = len(votes.empty)
     if top_r is not None:
-        return np.full(len(posterior), top_r)
-    mean = (posterior.weights * posterior.labels.sizes[posterior.rows]).sum(axis=1)
+        return np.full(q, top_r)
+    mean = np.round(np.bincount(votes.candidate_image, scores, q), _DECIMALS)
     size: NDArray[np.int64] = np.floor(mean + 0.5).astype(np.int64)
     return size
 
@@ -237,7 +261,7 @@ def _places(votes: Votes, q: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]
 
 def _best_first(
     votes: Votes,
-    posterior: Posterior,
+    labels: LabelTable,
     values: NDArray[np.float64],
     candidates: NDArray[np.int64],
     most: NDArray[np.int64] | int,
@@ -248,10 +272,10 @@ def _best_first(
     """
     image, rank = (
         votes.candidate_image[candidates],
-        posterior.labels.ranks[votes.candidate_cui[candidates]],
+        labels.ranks[votes.candidate_cui[candidates]],
     )
     value = np.round(values[candidates], _DECIMALS)
     order = np.lexsort((rank, depth[candidates], -value, image))
-    counts = np.bincount(image, minlength=len(posterior))
+    counts = np.bincount(image, minlength=len(votes.empty))
     place = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
     return candidates[order[place < np.repeat(np.broadcast_to(most, len(counts)), counts)]]

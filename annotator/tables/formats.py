@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from annotator.concept_ids import CUI
 from annotator.errors import AnnotatorError, FormatError
-from annotator.ids import by_image
+from annotator.ids import by_image, natural_key
 from annotator.tables.table import CUI_DELIMITERS, SEPARATOR, Table, holds_cui, read_table
+
+_OF_IDS = "id:"  # in --only: a pattern of ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,24 +176,39 @@ def select_side(
     only: str | None,
     notes: list[str],
 ) -> set[str]:
-    """Select the ids on the side `only` of a split file; all of them without a split.
+    """Select the ids on the side `only`; all of them without a side.
 
     Args:
         ids: Image ids, with which those of the split are matched (`annotator.ids`).
         split: `FILE` or `FILE:COLUMN`.
-        only: A side.
+        only: A side of the split, or, without a split, `id:PATTERN` for the ids that match a
+            pattern with `*`, `?` and `[...]`, as file names do in a shell.
         notes: Gets a line where ids of the split differ from `ids`.
 
     Raises:
-        AnnotatorError: Only one of `split` and `only` is given, or the side does not occur.
+        AnnotatorError: Only one of `split` and a side is given, the side does not occur, or no id
+            matches the pattern.
     """
     everything = set(ids)
+    if only is not None and only.startswith(_OF_IDS):
+        if split is not None:
+            raise AnnotatorError(
+                "--only id:PATTERN selects by the ids alone.", "Leave out --split, or name a side."
+            )
+        pattern = only.removeprefix(_OF_IDS)
+        selected = {id_ for id_ in everything if fnmatchcase(id_, pattern)}
+        if everything and not selected:
+            raise AnnotatorError(
+                f"None of the {len(everything)} ids matches {pattern!r}.",
+                f"Ids are such as {min(everything, key=natural_key)!r}.",
+            )
+        return selected
     if split is None and only is None:
         return everything
     if split is None or only is None:
         raise AnnotatorError(
             "--split and --only belong together.",
-            "For example: --split split.csv --only train",
+            "For example: --split split.csv --only train. Without a split: --only 'id:*_train_*'.",
         )
     sides = by_image(read_column(split), everything, split, notes)
     if only not in sides.values():

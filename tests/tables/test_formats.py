@@ -295,3 +295,14 @@ def test_one_side_of_a_split(write):
     with pytest.raises(AnnotatorError, match="no side 'valid'") as caught:
         select_side(["a"], split, "valid", [])
     assert "test, train" in caught.value.hint
+
+
+def test_a_side_by_a_pattern_of_ids(write):
+    ids = ["clef_train_1", "clef_train_20", "clef_test_3"]
+    assert select_side(ids, None, "id:*_train_*", []) == {"clef_train_1", "clef_train_20"}
+    assert select_side(ids, None, "id:*_[0-9]", []) == {"clef_train_1", "clef_test_3"}
+    with pytest.raises(AnnotatorError, match=r"None of the 3 ids matches '\*_TEST_\*'") as caught:
+        select_side(ids, None, "id:*_TEST_*", [])
+    assert "such as 'clef_test_3'" in caught.value.hint
+    with pytest.raises(AnnotatorError, match="by the ids alone"):
+        select_side(ids, str(write("clef_test_3,test\n")), "id:*", [])

@@ -9,6 +9,7 @@ from pathlib import Path
 from benchmarks.quality.data import Method
 from benchmarks.quality.methods import recipes
 from benchmarks.quality.methods.cnn import Cnn, Recipe
+from benchmarks.quality.methods.finetuned import FineTuned
 from benchmarks.quality.methods.logistic import Logistic
 from benchmarks.quality.methods.mlknn import MLkNN
 from benchmarks.quality.methods.ours import SEVERAL, Nearest, Ours, head_alone, named
@@ -45,6 +46,7 @@ METHODS: dict[str, Maker] = {
     "brknn-b": lambda _: recipes.brknn_b(),
     "cnn": lambda s: Cnn(s.work, tuned=False, recipe=Recipe(s.epochs)),
     "cnn-tuned": lambda s: Cnn(s.work, tuned=True, recipe=Recipe(s.epochs)),
+    "finetuned": lambda s: FineTuned(s.work),
     "logistic": lambda _: Logistic(expected_f1=False),
     "logistic-expected-f1": lambda _: Logistic(expected_f1=True),
     "ours": lambda s: Ours("ours", named(s.embedder)),
