@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from annotator.concepts.hierarchy import Hierarchy
+from annotator.concepts.hierarchy import Hierarchy, read_hierarchy
 from annotator.encoders.cache import EmbeddingCache
 from annotator.encoders.embedder import Embedder
 from annotator.encoders.local_runner import embed_images
@@ -143,18 +143,28 @@ class Annotator:
         *,
         embedder: Embedder | None = None,
         voting: Voting | None = None,
+        hierarchy: Hierarchy | Path | str | None = None,
         device: Device = "auto",
     ) -> Annotator:
         """Open the index in `directory` (or at an address) with its recorded encoder.
 
+        Args:
+            directory: The index.
+            embedder: Encoder; None for the recorded one.
+            voting: As for the class.
+            hierarchy: As for the class, or a file of `read_hierarchy`.
+            device: Device of the encoder, and with "cuda" of the search.
+
         Raises:
             IndexProblem: The index is missing, damaged or unreachable.
-            AnnotatorError: The encoder cannot be loaded, or has changed.
+            AnnotatorError: The encoder cannot be loaded, or has changed; the hierarchy cannot be
+                read.
         """
         stored = locate(directory).open(device=device)
-        return cls(
-            stored, embedder or IndexMetadata.of(stored).make_embedder(device=device), voting
-        )
+        if isinstance(hierarchy, (str, Path)):
+            hierarchy = read_hierarchy(hierarchy, only=stored.concepts)
+        embedder = embedder or IndexMetadata.of(stored).make_embedder(device=device)
+        return cls(stored, embedder, voting, hierarchy=hierarchy)
 
     def stream(
         self,

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from annotator.cli.console import write_result
+from annotator.cli.console import say, write_result
 from annotator.cli.image_report import ImageReport
 from annotator.cli.inference import InferenceOptions, annotate_images, inference_options
 from annotator.cli.options import (
     GROUPS_METAVAR,
     SelectionOptions,
     VotingOptions,
+    file_path,
     for_a_run,
     index_option,
     output_option,
@@ -58,6 +59,13 @@ if TYPE_CHECKING:
 @selection_options
 @inference_options
 @voting_options
+@option(
+    "Voting",
+    "--hierarchy",
+    type=file_path(),
+    help="Choose by hierarchical F1, which gives partial credit: table of concept and parent, "
+    "MRREL.RRF or MRHIER.RRF.",
+)
 def annotate_command(
     images: str,
     place: IndexLocation,
@@ -69,6 +77,7 @@ def annotate_command(
     selection: SelectionOptions,
     inference: InferenceOptions,
     voting: VotingOptions,
+    hierarchy: Path | None,
 ) -> int:
     """Annotate IMAGES (folder, file, glob, list file, Parquet) and print the run.
 
@@ -82,7 +91,9 @@ def annotate_command(
     annotator annotate scan.dcm --format jsonl --explain
     annotator annotate study/ --where Modality=DX,CR --groups dicom:PatientID --format jsonl
     annotator annotate test/ --format scores --output votes.npz
+    annotator annotate test/ --hierarchy hierarchy.csv > run.csv
     """
+    from annotator.concepts.hierarchy import read_hierarchy
     from annotator.indexing.metadata import IndexMetadata
     from annotator.tables.run import id_fault, render_run, zip_run
     from annotator.tables.scores import Scores
@@ -99,6 +110,12 @@ def annotate_command(
     if is_run:
         refs = for_a_run(refs)
     stored = place.open(whole=inference.verify, device=inference.device)
+    names, vocabulary, above = stored.names, frozenset(stored.concepts), None
+    if hierarchy is not None:
+        above = read_hierarchy(hierarchy, only=vocabulary)
+        for note in (*above.notes, above.describe(vocabulary)):
+            say(note)
+        names, vocabulary = {**above.names, **names}, above.closure(vocabulary)
     rows: list[tuple[str, tuple[str, ...]]] = []
     lines: list[str] = []
     votes: list[tuple[str, Mapping[str, float]]] = []
@@ -113,19 +130,20 @@ def annotate_command(
         with_neighbors=explain,
         with_votes=year == "scores",
         keep_all=selection.ids_file is not None,
+        hierarchy=above,
     ):
         if year == "scores":
             if annotation.error is None:
                 votes.append((annotation.image_id, annotation.votes))
         elif not is_run:
-            record = annotation.to_dict(stored.names, explain=explain)
+            record = annotation.to_dict(names, explain=explain)
             if groups is not None:
                 record["group"] = group_of.get(annotation.image_id, "")
             lines.append(json.dumps(record, ensure_ascii=False) + "\n")
         elif not id_fault(annotation.image_id):
             rows.append((annotation.image_id, annotation.cuis))
     if year == "scores":
-        write_result(Scores.from_shares(votes, sorted(stored.concepts)).to_npz(), output)
+        write_result(Scores.from_shares(votes, sorted(vocabulary)).to_npz(), output)
     else:
         text = render_run(rows, year) if is_run else "".join(lines)
         write_result(zip_run(text) if zipped else text, output)

@@ -17,6 +17,7 @@ from annotator.errors import AnnotatorError
 
 if TYPE_CHECKING:
     from annotator.cli.image_report import ImageReport
+    from annotator.concepts.hierarchy import Hierarchy
     from annotator.encoders.cache import EmbeddingCache
     from annotator.encoders.embedder import Embedder
     from annotator.encoders.runners import Runner
@@ -176,6 +177,7 @@ def annotate_images(
     with_neighbors: bool,
     with_votes: bool = False,
     keep_all: bool = False,
+    hierarchy: Hierarchy | None = None,
 ) -> Iterator[Annotation]:
     """Annotate images with an open index, yielding in their order.
 
@@ -189,13 +191,14 @@ def annotate_images(
         with_neighbors: Include the neighbours that voted.
         with_votes: Include the scores of all concepts with a vote.
         keep_all: Also yield files without an image (a DICOM structured report), without concepts.
+        hierarchy: As for `Annotator`.
 
     Raises:
         AnnotatorError: An image cannot be used and --on-error is "fail"; or as `Annotator`.
     """
     from annotator.pipeline import Annotator
 
-    annotator = Annotator(stored, inference.load_embedder(stored), voting)
+    annotator = Annotator(stored, inference.load_embedder(stored), voting, hierarchy=hierarchy)
     with inference.open_cache(place, annotator.embedder) as cache:
         annotations = annotator.stream(
             refs,
