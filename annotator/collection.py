@@ -71,7 +71,7 @@ class Collection:
 
 
 def read_collection(
-    images: str | Path | Sequence[str | Path],
+    images: str | Path | Sequence[str | Path] | FoundImages,
     concepts: str | Path | None = None,
     *,
     names: str | Path | None = None,
@@ -87,7 +87,8 @@ def read_collection(
     """Find the images, read the tables, and match them by id (see `annotator.ids`).
 
     Args:
-        images: A folder, a glob, a list file or Parquet files; see `find_images`.
+        images: A folder, a glob, a list file or Parquet files; see `find_images`. Or what was found
+            already, such as the rows of a table of vectors (`VectorTable.found`).
         concepts: A ground-truth file of any year, ROCO v1 or ROCOv2; None for Parquet files, which
             contain their concepts.
         names: Table of concept names by CUI.
@@ -106,13 +107,19 @@ def read_collection(
         AnnotatorError: A file is missing or malformed, nothing matches, or as the options say.
     """
     keyword = dicom_keyword(groups)
-    found = find_images(
-        images, on_duplicate=on_duplicate, id_from=id_from, where=where, group_by=keyword
+    found = (
+        images
+        if isinstance(images, FoundImages)
+        else find_images(
+            images, on_duplicate=on_duplicate, id_from=id_from, where=where, group_by=keyword
+        )
     )
     image_ids = [ref.id for ref in found.images]
     notes = found.report()
     captions_by_id: dict[str, str] = {}
     if concepts is None:
+        if isinstance(images, FoundImages):
+            raise AnnotatorError("No concepts file given.", "Give one.")
         concepts_by_id, captions_by_id = parquet_tables(images)
     else:
         concepts_by_id = by_image(read_concepts(concepts), image_ids, concepts, notes)

@@ -36,13 +36,14 @@ SECTIONS = {
         "add": "change",
         "remove": "change",
         "compact": "change",
+        "embed": "embed",
         "info": "check",
         "verify": "check",
     },
     "Annotate": {"annotate": "annotate", "caption": "caption", "serve": "serve"},
     "Evaluate": {"evaluate": "score", "validate": "score"},
     "Look inside": {"search": "search", "explain": "explain", "map": "map"},
-    "Data": {"audit": "audit", "stats": "check", "sample": "build"},
+    "Data": {"audit": "audit", "stats": "check", "concepts": "concepts", "sample": "build"},
 }
 
 

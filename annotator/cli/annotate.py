@@ -25,14 +25,16 @@ from annotator.cli.options import (
     zip_option,
 )
 from annotator.cli.sections import Command, option
+from annotator.cli.vectors import VectorOptions, images_or, vector_options
 
 if TYPE_CHECKING:
     from index.protocols import IndexLocation
 
 
 @click.command("annotate", cls=Command)
-@click.argument("images")
+@click.argument("images", required=False)
 @index_option
+@vector_options
 @option(
     "Output",
     "--format",
@@ -67,8 +69,9 @@ if TYPE_CHECKING:
     "MRREL.RRF or MRHIER.RRF.",
 )
 def annotate_command(
-    images: str,
+    images: str | None,
     place: IndexLocation,
+    given: VectorOptions,
     year: str,
     zipped: bool,
     explain: bool,
@@ -79,7 +82,7 @@ def annotate_command(
     voting: VotingOptions,
     hierarchy: Path | None,
 ) -> int:
-    """Annotate IMAGES (folder, file, glob, list file, Parquet) and print the run.
+    """Annotate IMAGES (folder, file, glob, list file, Parquet), or --vectors, and print the run.
 
     Rows are in the natural order of ids (test_2 before test_10), or in the order of --ids. An image
     that cannot be used, or is blank, gets a row without CUIs, its reason goes to stderr, and the
@@ -89,6 +92,7 @@ def annotate_command(
     annotator annotate test/ > run.csv
     annotator annotate test/ --ids test_ids.csv --zip > submission.zip
     annotator annotate scan.dcm --format jsonl --explain
+    annotator annotate --vectors test.npy --ids test_ids.csv > run.csv
     annotator annotate study/ --where Modality=DX,CR --groups dicom:PatientID --format jsonl
     annotator annotate test/ --format scores --output votes.npz
     annotator annotate test/ --hierarchy hierarchy.csv > run.csv
@@ -106,7 +110,8 @@ def annotate_command(
     if zipped and not is_run:
         raise click.UsageError("--zip requires a submission format.")
     inference.make_runner()  # fail early
-    refs, group_of = selection.find_grouped(images, groups)
+    vectors = given.read(selection.ids_file, ids_select=True)
+    refs, group_of = selection.find_grouped(images_or(vectors, images), groups)
     if is_run:
         refs = for_a_run(refs)
     stored = place.open(whole=inference.verify, device=inference.device)
@@ -131,6 +136,7 @@ def annotate_command(
         with_votes=year == "scores",
         keep_all=selection.ids_file is not None,
         hierarchy=above,
+        vectors=vectors,
     ):
         if year == "scores":
             if annotation.error is None:

@@ -10,7 +10,12 @@ import click
 
 from annotator.cli.console import say, search_in_words
 from annotator.cli.image_report import ImageReport
-from annotator.cli.inference import EmbeddingOptions, embedding_options
+from annotator.cli.inference import (
+    EmbeddingOptions,
+    EncoderOptions,
+    embedding_options,
+    encoder_options,
+)
 from annotator.cli.options import (
     CollectionOptions,
     VotingOptions,
@@ -22,11 +27,10 @@ from annotator.cli.options import (
 )
 from annotator.cli.sections import Command, option
 from annotator.cli.tune import say_tuned
+from annotator.cli.vectors import VectorOptions, labelled, row_ids_option, vector_options
 
 if TYPE_CHECKING:
     from annotator.collection import OnMismatch
-    from annotator.encoders.torch_setup import Precision
-    from annotator.images.frames import Frames
     from annotator.knn.model import Adaptation
     from index.milvus.kinds import MilvusKind
     from index.protocols import IndexLocation
@@ -37,29 +41,9 @@ if TYPE_CHECKING:
 @click.argument("images", required=False)
 @click.argument("concepts", required=False)
 @index_option
-@option(
-    "Encoder",
-    "--embedder",
-    default="efficientnet-lite0",
-    metavar="NAME",
-    help="Encoder: efficientnet-lite0[@SIZE], -lite1, -lite2, timm:MODEL[@FILE], "
-    "open_clip:MODEL@PRETRAINED, hf-hub:ORG/MODEL, local-dir:FOLDER, a .safetensors file, "
-    "or several joined by +.",
-)
-@option(
-    "Encoder",
-    "--precision",
-    type=click.Choice(["auto", "fp32", "bf16"]),
-    default="auto",
-    help="Precision of the encoder; auto: bf16 if the hardware supports it, else fp32.",
-)
-@option(
-    "Encoder",
-    "--frames",
-    type=click.Choice(["middle", "all"]),
-    default="middle",
-    help="Multi-frame images: the middle frame, or the mean vector of all frames.",
-)
+@vector_options
+@row_ids_option
+@encoder_options
 @collection_options
 @option(
     "Input",
@@ -89,9 +73,9 @@ def build_index_command(
     images: str | None,
     concepts: str | None,
     place: IndexLocation,
-    embedder: str,
-    precision: Precision,
-    frames: Frames,
+    given: VectorOptions,
+    row_ids: Path | None,
+    encoder: EncoderOptions,
     tables: CollectionOptions,
     on_mismatch: OnMismatch,
     no_tune: bool,
@@ -106,27 +90,29 @@ def build_index_command(
 
     Without arguments, use the built-in sample collection of generated phantoms. Parquet files
     contain their concepts. Vectors are cached: an interrupted build resumes, and a rebuild embeds
-    only new images.
+    only new images. With --vectors, of any encoder, the only argument is CONCEPTS.
 
     \b
     annotator build-index train/ train_concepts.csv --names cui_mapping.csv
     annotator build-index images/ concepts.csv --split split.csv --only train --groups patients.csv
     annotator build-index 'roco/train-*.parquet' --embedder timm:resnet50
+    annotator build-index --vectors train.npy --ids ids.txt train_concepts.csv --encoder-name dino
     """
     from annotator.collection import sample_collection
 
     start = voting.override()
-    runner = embedding.make_runner()
+    vectors = given.read(row_ids, unusable=("frames", "thumbnails"))
+    images_or_vectors, concepts = labelled(vectors, images, concepts)
+    runner = vectors.embed if vectors else embedding.make_runner()
     with contextlib.ExitStack() as stack:
-        if images is None:
+        if images_or_vectors is None:
             say("No images given: building from the built-in sample collection (phantoms).")
             collection = stack.enter_context(sample_collection())
         else:
-            collection = tables.read(images, concepts, on_mismatch=on_mismatch)
+            collection = tables.read(images_or_vectors, concepts, on_mismatch=on_mismatch)
         for line in collection.report():
             say(line)
 
-        from annotator.encoders.registry import make_embedder
         from annotator.indexing.build import (
             build_index,  # imports torch: after the cheap checks
         )
@@ -134,7 +120,7 @@ def build_index_command(
         built = build_index(
             collection,
             place,
-            make_embedder(embedder, device=embedding.device, precision=precision, frames=frames),
+            vectors.embedder if vectors else encoder.make_embedder(embedding.device),
             voting=start if voting.given else None,
             adaptation=adaptation,
             tuning=not no_tune,
@@ -142,7 +128,7 @@ def build_index_command(
             batch_size=embedding.batch_size,
             workers=embedding.workers,
             runner=runner,
-            use_cache=not embedding.no_cache,
+            use_cache=vectors is None and not embedding.no_cache,
             thumbnails=thumbnails,
             index_type=index_type or "auto",
             target_recall=target_recall,

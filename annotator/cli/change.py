@@ -9,7 +9,12 @@ import click
 
 from annotator.cli.console import EXIT_OK, say, search_in_words
 from annotator.cli.image_report import ImageReport
-from annotator.cli.inference import EmbeddingOptions, embedder_option, embedding_options
+from annotator.cli.inference import (
+    EmbeddingOptions,
+    check_pixels,
+    embedder_option,
+    embedding_options,
+)
 from annotator.cli.options import (
     CollectionOptions,
     collection_options,
@@ -18,6 +23,7 @@ from annotator.cli.options import (
     index_type_options,
 )
 from annotator.cli.sections import Command, option
+from annotator.cli.vectors import VectorOptions, labelled, row_ids_option, vector_options
 from annotator.errors import AnnotatorError
 
 if TYPE_CHECKING:
@@ -27,17 +33,21 @@ if TYPE_CHECKING:
 
 
 @click.command("add", cls=Command)
-@click.argument("images")
+@click.argument("images", required=False)
 @click.argument("concepts", required=False)
 @index_option
+@vector_options
+@row_ids_option
 @collection_options
 @option("Index", "--replace", is_flag=True, help="Replace images with the same ids.")
 @embedder_option
 @embedding_options
 def add_command(
-    images: str,
+    images: str | None,
     concepts: str | None,
     place: IndexLocation,
+    given: VectorOptions,
+    row_ids: Path | None,
     tables: CollectionOptions,
     replace: bool,
     embedder: str | None,
@@ -46,14 +56,20 @@ def add_command(
     """Add IMAGES and their CONCEPTS to an index without rebuilding it.
 
     Open readers keep the old version until they reopen the index. The projection and the voting
-    parameters are kept; `build-index` refits them and reuses the vectors.
+    parameters are kept; `build-index` refits them and reuses the vectors. With --vectors, the only
+    argument is CONCEPTS.
 
     \b
     annotator add new/ new_concepts.csv
     annotator add corrected/ corrected.csv --replace
+    annotator add --vectors new.npy --ids new_ids.txt new_concepts.csv
     """
-    runner = embedding.make_runner()
-    collection = tables.read(images, concepts, on_mismatch="skip")
+    vectors = given.read(row_ids)
+    images_or_vectors, concepts = labelled(vectors, images, concepts)
+    if images_or_vectors is None:
+        raise click.UsageError("Give IMAGES or --vectors.")
+    runner = vectors.embed if vectors else embedding.make_runner()
+    collection = tables.read(images_or_vectors, concepts, on_mismatch="skip")
     for line in collection.report():
         say(line)
     stored = place.open()
@@ -61,15 +77,20 @@ def add_command(
     from annotator.indexing.metadata import IndexMetadata
     from annotator.indexing.update import add_images  # imports torch: after the cheap checks
 
+    metadata = IndexMetadata.of(stored)
+    if vectors is None:
+        encoder = check_pixels(metadata).make_embedder(name=embedder, device=embedding.device)
+    else:
+        encoder = metadata.encoder_of(vectors)
     added = add_images(
         collection,
         place,
-        IndexMetadata.of(stored).make_embedder(name=embedder, device=embedding.device),
+        encoder,
         replace=replace,
         batch_size=embedding.batch_size,
         workers=embedding.workers,
         runner=runner,
-        use_cache=not embedding.no_cache,
+        use_cache=vectors is None and not embedding.no_cache,
         on_error=embedding.on_error,
     )
     report = ImageReport(added.failed, added.notes)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from annotator.cli.options import device_option, file_path, options_as
 from annotator.cli.sections import option
@@ -22,10 +23,13 @@ if TYPE_CHECKING:
     from annotator.encoders.embedder import Embedder
     from annotator.encoders.runners import Runner
     from annotator.encoders.torch_setup import Device, Precision
+    from annotator.images.frames import Frames
     from annotator.images.ref import ImageRef
     from annotator.indexing.embedding import OnError
+    from annotator.indexing.metadata import IndexMetadata
     from annotator.knn.voting import Voting
     from annotator.pipeline import Annotation
+    from annotator.vectors.table import VectorTable
     from index.protocols import Index, IndexLocation
 
 
@@ -118,6 +122,79 @@ embedding_options = options_as("embedding", EmbeddingOptions, *_EMBEDDING)
 
 
 @dataclass(frozen=True)
+class EncoderOptions:
+    """Which encoder to use."""
+
+    embedder: str
+    precision: Precision
+    frames: Frames
+
+    def make_embedder(self, device: Device) -> Embedder:
+        """Load the encoder.
+
+        Raises:
+            AnnotatorError: It cannot be loaded.
+        """
+        from annotator.encoders.registry import make_embedder
+
+        return make_embedder(
+            self.embedder, device=device, precision=self.precision, frames=self.frames
+        )
+
+    def refuse_with(self, other: str) -> None:
+        """Refuse these options where another one names the encoder.
+
+        Raises:
+            click.UsageError: One of them is given.
+        """
+        refuse(("embedder", "precision", "frames"), f"{other} says which encoder.")
+
+
+def refuse(names: Collection[str], reason: str) -> None:
+    """Refuse options of the current command, by the names of their parameters.
+
+    Raises:
+        click.UsageError: One of them is given; ends with the reason.
+    """
+    context = click.get_current_context()
+    for parameter in context.command.get_params(context):
+        name = parameter.name or ""
+        if name in names and context.get_parameter_source(name) not in _NOT_GIVEN:
+            raise click.UsageError(f"{parameter.opts[0]} cannot be given: {reason}")
+
+
+_NOT_GIVEN = (None, ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
+
+encoder_options = options_as(
+    "encoder",
+    EncoderOptions,
+    option(
+        "Encoder",
+        "--embedder",
+        default="efficientnet-lite0",
+        metavar="NAME",
+        help="Encoder: efficientnet-lite0[@SIZE], -lite1, -lite2, timm:MODEL[@FILE], "
+        "open_clip:MODEL@PRETRAINED, hf-hub:ORG/MODEL, local-dir:FOLDER, a .safetensors file, "
+        "or several joined by +.",
+    ),
+    option(
+        "Encoder",
+        "--precision",
+        type=click.Choice(["auto", "fp32", "bf16"]),
+        default="auto",
+        help="Precision of the encoder; auto: bf16 if the hardware supports it, else fp32.",
+    ),
+    option(
+        "Encoder",
+        "--frames",
+        type=click.Choice(["middle", "all"]),
+        default="middle",
+        help="Multi-frame images: the middle frame, or the mean vector of all frames.",
+    ),
+)
+
+
+@dataclass(frozen=True)
 class InferenceOptions(EmbeddingOptions):
     """Options for running images against an index, with its encoder unless overridden."""
 
@@ -125,22 +202,29 @@ class InferenceOptions(EmbeddingOptions):
     precision: Precision | None
     verify: bool
 
-    def load_embedder(self, stored: Index) -> Embedder:
-        """Load the encoder recorded in an index, with the options' overrides."""
+    def load_embedder(self, stored: Index, vectors: VectorTable | None = None) -> Embedder:
+        """Load the encoder recorded in an index, with the options' overrides; or that of vectors.
+
+        Raises:
+            AnnotatorError: It cannot be loaded, takes no images, or is not that of the vectors.
+        """
         from annotator.indexing.metadata import IndexMetadata
 
-        return IndexMetadata.of(stored).make_embedder(
+        metadata = IndexMetadata.of(stored)
+        if vectors is not None:
+            return metadata.encoder_of(vectors)
+        return check_pixels(metadata).make_embedder(
             name=self.embedder, device=self.device, precision=self.precision
         )
 
     @contextlib.contextmanager
     def open_cache(
-        self, place: IndexLocation, embedder: Embedder
+        self, place: IndexLocation, embedder: Embedder, vectors: VectorTable | None = None
     ) -> Iterator[EmbeddingCache | None]:
-        """Open the cache of vectors beside an index; None if disabled or read-only."""
+        """Open the cache of vectors beside an index; None if disabled, read-only or not needed."""
         from annotator.encoders.cache import CACHE_FILE, EmbeddingCache
 
-        if self.no_cache or not os.access(place.folder, os.W_OK):
+        if vectors is not None or self.no_cache or not os.access(place.folder, os.W_OK):
             yield None
             return
         with EmbeddingCache(place.folder / CACHE_FILE, embedder.fingerprint.digest) as cache:
@@ -166,6 +250,19 @@ inference_options = options_as(
 )
 
 
+def check_pixels(metadata: IndexMetadata) -> IndexMetadata:
+    """The metadata of an index, whose encoder must be one that takes images.
+
+    Raises:
+        AnnotatorError: It is the user's, of which there are only vectors.
+    """
+    if metadata.fingerprint.is_own:
+        from annotator.vectors.encoder import no_pixels
+
+        raise no_pixels(metadata.encoder)
+    return metadata
+
+
 def annotate_images(
     place: IndexLocation,
     stored: Index,
@@ -178,6 +275,7 @@ def annotate_images(
     with_votes: bool = False,
     keep_all: bool = False,
     hierarchy: Hierarchy | None = None,
+    vectors: VectorTable | None = None,
 ) -> Iterator[Annotation]:
     """Annotate images with an open index, yielding in their order.
 
@@ -192,20 +290,22 @@ def annotate_images(
         with_votes: Include the scores of all concepts with a vote.
         keep_all: Also yield files without an image (a DICOM structured report), without concepts.
         hierarchy: As for `Annotator`.
+        vectors: Where `refs` are from, if they are rows of vectors.
 
     Raises:
         AnnotatorError: An image cannot be used and --on-error is "fail"; or as `Annotator`.
     """
     from annotator.pipeline import Annotator
 
-    annotator = Annotator(stored, inference.load_embedder(stored), voting, hierarchy=hierarchy)
-    with inference.open_cache(place, annotator.embedder) as cache:
+    embedder = inference.load_embedder(stored, vectors)
+    annotator = Annotator(stored, embedder, voting, hierarchy=hierarchy)
+    with inference.open_cache(place, annotator.embedder, vectors) as cache:
         annotations = annotator.stream(
             refs,
             cache=cache,
             batch_size=inference.batch_size,
             workers=inference.workers,
-            runner=inference.make_runner(),
+            runner=vectors.embed if vectors else inference.make_runner(),
             with_neighbors=with_neighbors,
             with_votes=with_votes,
         )

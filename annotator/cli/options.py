@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from annotator.images.ref import ImageRef
     from annotator.images.sources import FoundImages, IdFrom
     from annotator.knn.voting import Decider, Kernel, Voting
+    from annotator.vectors.table import VectorTable
     from index.protocols import IndexLocation
 
 _FOLDER_TYPES = ("auto", "flat", "scan", "ivf", "compressed")
@@ -202,24 +203,35 @@ class FindingOptions:
             conditions[keyword] = (*conditions.get(keyword, ()), *values)
         return conditions
 
-    def find_images(self, images: str, groups: str | None = None) -> FoundImages:
+    def find_images(self, images: str | VectorTable, groups: str | None = None) -> FoundImages:
         """Find IMAGES, with the groups of "dicom:KEYWORD", and report what is left out on stderr.
 
-        Entries that cannot be read are among the images.
+        Entries that cannot be read are among the images. Rows of vectors are found likewise.
         """
         from annotator.collection import dicom_keyword
         from annotator.images.sources import find_images
 
-        found = find_images(
-            images,
-            on_duplicate=self.on_duplicate,
-            id_from=self.id_from,
-            where=self.conditions,
-            group_by=dicom_keyword(groups),
-        )
+        if isinstance(images, str):
+            found = find_images(
+                images,
+                on_duplicate=self.on_duplicate,
+                id_from=self.id_from,
+                where=self.conditions,
+                group_by=dicom_keyword(groups),
+            )
+        else:
+            found = self._rows(images, groups)
         for line in found.report():
             say(line)
         return found
+
+    def _rows(self, vectors: VectorTable, groups: str | None) -> FoundImages:
+        """The rows of vectors as images."""
+        from annotator.collection import dicom_keyword
+
+        if dicom_keyword(groups) is not None:
+            raise click.UsageError(f"--groups {groups}: vectors have no DICOM headers.")
+        return vectors.found(on_duplicate=self.on_duplicate, id_from=self.id_from)
 
 
 def _finding(id_flag: str = "--id") -> tuple[Decorator, ...]:
@@ -268,7 +280,7 @@ class SelectionOptions(FindingOptions):
         return self.find_grouped(images, None)[0]
 
     def find_grouped(
-        self, images: str, groups: str | None
+        self, images: str | VectorTable, groups: str | None
     ) -> tuple[list[ImageRef], dict[str, str]]:
         """Find the selected images, as `find` does, and the group of each by its id.
 
@@ -276,7 +288,7 @@ class SelectionOptions(FindingOptions):
         `annotator.ids`).
 
         Args:
-            images: IMAGES.
+            images: IMAGES, or vectors of images.
             groups: As for `read_collection`.
 
         Raises:
@@ -358,12 +370,14 @@ class CollectionOptions(FindingOptions):
     captions: Path | None
     names: Path | None
 
-    def read(self, images: str, concepts: str | None, *, on_mismatch: OnMismatch) -> Collection:
+    def read(
+        self, images: str | VectorTable, concepts: str | None, *, on_mismatch: OnMismatch
+    ) -> Collection:
         """Read the collection (see `read_collection`) and report mismatches on stderr."""
         from annotator.collection import read_collection
 
         return read_collection(
-            images,
+            images if isinstance(images, str) else self._rows(images, self.groups),
             concepts,
             names=self.names,
             captions=self.captions,

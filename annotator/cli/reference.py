@@ -28,9 +28,15 @@ def render_reference() -> str:
 
 
 def _command(command: click.Command, ctx: click.Context) -> list[str]:
+    if isinstance(command, click.Group):
+        parts = []
+        for name, inner in command.commands.items():
+            with click.Context(inner, parent=ctx, info_name=name) as inner_ctx:
+                parts += _command(inner, inner_ctx)
+        return parts
     usage = " ".join([ctx.command_path, *command.collect_usage_pieces(ctx)])
     text, _, examples = inspect.cleandoc(command.help or "").partition("\n\n\b\n")
-    parts = [f"### annotator {command.name}", f"```text\n{usage}\n```", text]
+    parts = [f"### {ctx.command_path}", f"```text\n{usage}\n```", text]
     parts.append(f"```sh\n{examples}\n```")
     for heading, options in option_sections(command, ctx).items():
         lines = [f"- `{usage}`: {help_}" for usage, help_ in options if usage != "-h, --help"]

@@ -20,6 +20,7 @@ from annotator.cli.options import (
     query_selection_options,
 )
 from annotator.cli.sections import Command, option
+from annotator.cli.vectors import VectorOptions, vector_options
 from annotator.errors import AnnotatorError
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from annotator.images.ref import ImageRef
     from annotator.images.sources import IdFrom
     from annotator.knn.neighbors import Ranking
+    from annotator.vectors.table import VectorTable
     from index.protocols import Index, IndexLocation
 
 _Kind = Literal["image", "id", "concept", "text"]
@@ -36,6 +38,7 @@ _Kind = Literal["image", "id", "concept", "text"]
 @click.command("search", cls=Command)
 @click.argument("query", required=False)
 @index_option
+@vector_options
 @option(
     "Query", "--image", metavar="IMAGES", help="Cases similar to these images (as for `annotate`)."
 )
@@ -76,6 +79,7 @@ _Kind = Literal["image", "id", "concept", "text"]
 def search_command(
     query: str | None,
     place: IndexLocation,
+    given: VectorOptions,
     image: str | None,
     id: str | None,
     concept: str | None,
@@ -101,8 +105,11 @@ def search_command(
     annotator search "pleural effusion" --out effusion.html
     annotator search images/ --split split.csv --only test --k 100 --format trec > similar.txt
     annotator search --text "chest radiograph with a pacemaker"
+    annotator search --vectors queries.npy --ids query_ids.txt --format csv
     """
-    kind, wanted = _meant(query, {"image": image, "id": id, "concept": concept, "text": text})
+    by: dict[_Kind, str | None] = {"image": image, "id": id, "concept": concept, "text": text}
+    vectors = given.read(selection.ids_file, ids_select=True)
+    kind, wanted = _meant(query, by) if vectors is None else _no_other(query, by)
     if without and kind not in ("image", "id"):
         raise click.UsageError("--without requires a search by images.")
     if groups and (without != "group" or kind != "image"):
@@ -133,10 +140,10 @@ def search_command(
     report = ImageReport()
     if kind == "image":
         inference.make_runner()  # fail early
-        refs, found = selection.find_grouped(wanted, groups)
+        refs, found = selection.find_grouped(vectors or wanted, groups)
         group_of = found if groups else None
         without = without or "nothing"
-        rankings = _by_images(refs, place, stored, k, without, group_of, inference, report)
+        rankings = _by_images(refs, place, stored, k, without, group_of, inference, report, vectors)
     elif kind == "id":
         from annotator.explore.similar import rank_ids
 
@@ -149,7 +156,9 @@ def search_command(
         from annotator.render.thumbnails import thumbnails_of
 
         pictures = _pictures(stored, cases, selection.id_from)
-        queries = thumbnails_of(refs) if kind == "image" else pictures if kind == "id" else None
+        queries = pictures if kind == "id" else None
+        if kind == "image" and vectors is None:
+            queries = thumbnails_of(refs)
         write_result(rankings_page(rankings, stored.names, pictures, queries), page)
     report.say(inference.report)
     _say_next(rankings, format_, output, page)
@@ -173,6 +182,13 @@ def _meant(query: str | None, given: dict[_Kind, str | None]) -> tuple[_Kind, st
         or path.exists()
     )
     return "image" if is_image else "concept", query
+
+
+def _no_other(query: str | None, given: dict[_Kind, str | None]) -> tuple[_Kind, str]:
+    """The kind of a query by vectors, beside which there must be no other."""
+    if query is not None or any(given.values()):
+        raise click.UsageError("Give QUERY or --vectors.")
+    return "image", ""
 
 
 def _search_concept(
@@ -228,13 +244,14 @@ def _by_images(
     groups: Mapping[str, str] | None,
     inference: InferenceOptions,
     report: ImageReport,
+    vectors: VectorTable | None,
 ) -> list[Ranking]:
     from annotator.explore.similar import rank_images
     from annotator.pipeline import Annotator
 
-    embedder = inference.load_embedder(stored)
+    embedder = inference.load_embedder(stored, vectors)
     rankings: list[Ranking] = []
-    with inference.open_cache(place, embedder) as cache:
+    with inference.open_cache(place, embedder, vectors) as cache:
         ranked = rank_images(
             Annotator(stored, embedder),
             refs,
@@ -244,7 +261,7 @@ def _by_images(
             cache=cache,
             batch_size=inference.batch_size,
             workers=inference.workers,
-            runner=inference.make_runner(),
+            runner=vectors.embed if vectors else inference.make_runner(),
         )
         for ref, ranking in zip(refs, ranked, strict=True):
             error = ranking.error

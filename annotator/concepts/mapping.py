@@ -1,8 +1,11 @@
-"""Mappings from words to concepts, as people have reviewed them."""
+"""Mappings from words to concepts: written as suggestions, reviewed by people, read again."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from annotator.concept_ids import concept_id, is_cui
@@ -11,6 +14,41 @@ from annotator.tables.table import CUI_DELIMITERS, Record, read_table
 
 _WORD = ("word", "words", "label", "term", "text", "finding")
 _CUI = ("cui", "cuis", "concept", "concepts")
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """The concept that a word may mean.
+
+    Attributes:
+        word: The word.
+        count: How often it occurs.
+        cui: The concept; empty if none is sure enough.
+        name: Its preferred name.
+        kind: How its name matches: `exact`, `normalised` or `fuzzy`; empty if none does.
+        sure: How sure the best match is, 0..1.
+        alternatives: CUI, name and sureness of others, the surest first.
+    """
+
+    word: str
+    count: int
+    cui: str = ""
+    name: str = ""
+    kind: str = ""
+    sure: float = 0.0
+    alternatives: tuple[tuple[str, str, float], ...] = ()
+
+
+def render_suggestions(suggestions: Iterable[Suggestion]) -> str:
+    """Render suggestions as a review table in CSV, which `read_mapping` reads."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["word", "count", "CUI", "name", "match", "sure", "alternatives"])
+    for s in suggestions:
+        others = "; ".join(f"{cui} {name} ({sure:.2f})" for cui, name, sure in s.alternatives)
+        row = [s.word, s.count, s.cui, s.name, s.kind, f"{s.sure:.2f}", others]
+        writer.writerow(row)
+    return text.getvalue()
 
 
 def read_mapping(path: Path | str) -> dict[str, tuple[str, ...]]:

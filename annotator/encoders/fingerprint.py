@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from annotator.errors import AnnotatorError
 
+_OWN = "own"  # instead of a digest of weights
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -20,7 +22,8 @@ class Fingerprint:
 
     Attributes:
         architecture: The network, such as "timm tf_efficientnet_lite0".
-        weights: "sha256:…" of its tensors, by name.
+        weights: "sha256:…" of its tensors, by name; "own" for an encoder of the user's, of which
+            only the vectors are known.
         preprocess: Size, resizing, interpolation, mean, std and the version of decoding; kept as
             plain JSON types, so that a fingerprint read from a file equals the one written.
         precision: "fp32" or "bf16".
@@ -61,6 +64,16 @@ class Fingerprint:
                 "It was written by another version: build the index again.",
             )
         return cls(**{name: fields[name] for name in names})
+
+    @classmethod
+    def of_own(cls, name: str, dim: int) -> Fingerprint:
+        """The fingerprint of an encoder of the user's, whose vectors are known by its name."""
+        return cls(name, _OWN, {}, "fp32", "middle", dim)
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is that of an encoder of the user's, which we cannot run."""
+        return self.weights == _OWN
 
     def differences(self, other: Fingerprint) -> list[str]:
         """One line for each field in which the two differ, "field: mine, not theirs"."""

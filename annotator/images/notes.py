@@ -13,6 +13,7 @@ Note = Literal[
     "frame_replaced",
     "frames_left_out",
     "blank",
+    "vector_scaled",
 ]
 
 #: Each note in words.
@@ -23,4 +24,5 @@ NOTES: Mapping[Note, str] = {
     "frame_replaced": "middle frame is blank; the nearest one that is not is used",
     "frames_left_out": "blank frames left out",
     "blank": "blank: all pixels have (nearly) the same value",
+    "vector_scaled": "vector scaled to unit norm",
 }

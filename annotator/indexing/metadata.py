@@ -13,12 +13,14 @@ from annotator.encoders.fingerprint import Fingerprint
 from annotator.encoders.preprocess import DECODER_VERSION
 from annotator.errors import AnnotatorError
 from annotator.knn.voting import Voting
+from annotator.vectors.encoder import VectorEncoder
 from index.protocols import Index, IndexLocation
 
 if TYPE_CHECKING:
     from annotator.encoders.embedder import Embedder
     from annotator.encoders.torch_setup import Device, Precision
     from annotator.images.frames import Frames
+    from annotator.vectors.table import VectorTable
 
 
 @dataclass(frozen=True)
@@ -91,9 +93,13 @@ class IndexMetadata:
     ) -> Embedder:
         """Load the encoder; `name` and `precision` override the recorded values.
 
+        An encoder of the user's takes no images: it only says whose vectors are in the index.
+
         Raises:
             AnnotatorError: It cannot be loaded.
         """
+        if self.fingerprint.is_own:
+            return VectorEncoder.own(self.encoder, self.fingerprint.dim)
         from annotator.encoders.registry import make_embedder
 
         return make_embedder(
@@ -103,6 +109,28 @@ class IndexMetadata:
             frames=cast("Frames", self.fingerprint.frames),
         )
 
+    def encoder_of(self, vectors: VectorTable) -> VectorEncoder:
+        """The encoder of vectors that are to be searched or added.
+
+        Vectors whose encoder is not known are taken for those of an index of the user's vectors, if
+        their length is right, but not for those of an encoder of ours.
+
+        Raises:
+            AnnotatorError: It is not the index's.
+        """
+        encoder = vectors.encoder
+        if encoder is None and self.fingerprint.is_own:
+            encoder = VectorEncoder.own(self.encoder, vectors.dim)
+        elif encoder is None or (encoder.fingerprint.is_own and not self.fingerprint.is_own):
+            raise AnnotatorError(
+                f"The index has vectors of the encoder {self.encoder}, and {vectors.source} does "
+                "not say that it has the same.",
+                "Write them with `annotator embed IMAGES --index INDEX --out FILE`, which records "
+                "the encoder; vectors of another one need an index of their own.",
+            )
+        self.check_encoder(encoder)
+        return encoder
+
     def check_encoder(self, embedder: Embedder) -> None:
         """Check that vectors of an encoder are comparable with those of the index.
 
@@ -110,6 +138,13 @@ class IndexMetadata:
             AnnotatorError: The fingerprints differ; the message names the differences.
         """
         differences = embedder.fingerprint.differences(self.fingerprint)
+        if differences and (self.fingerprint.is_own or embedder.fingerprint.is_own):
+            raise AnnotatorError(
+                f"The index holds vectors of {self.encoder!r} of length {self.fingerprint.dim}, "
+                f"not of {embedder.name!r} of length {embedder.dim}.",
+                "Give vectors of the encoder that the index was built with, or build another "
+                "index (annotator build-index --vectors FILE CONCEPTS).",
+            )
         if differences and all(line.startswith("preprocess.decoder:") for line in differences):
             theirs = self.fingerprint.preprocess.get("decoder")
             raise AnnotatorError(

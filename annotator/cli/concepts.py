@@ -1,0 +1,93 @@
+"""`annotator concepts match`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from annotator.cli.console import say, write_result
+from annotator.cli.options import file_path, output_option
+from annotator.cli.sections import Command
+
+if TYPE_CHECKING:
+    from annotator.concepts.mapping import Suggestion
+
+_SHOWN = 3
+
+
+@click.group("concepts")
+def concepts_command() -> None:
+    """Work with the UMLS concepts of labels.
+
+    \b
+    annotator concepts match labels.xlsx --mrconso MRCONSO.RRF --output review.csv
+    """
+
+
+@concepts_command.command("match", cls=Command)
+@click.argument("labels", type=file_path())
+@click.option(
+    "--mrconso", type=file_path(), help="MRCONSO.RRF of a UMLS release; may be compressed."
+)
+@click.option("--names", type=file_path(), help="Table with the name of each CUI, instead.")
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1),
+    default=0.75,
+    help="Suggest concepts that are at least as sure; less sure ones are alternatives.",
+)
+@click.option(
+    "--fuzzy/--no-fuzzy", default=True, help="Also match words that are spelt a little differently."
+)
+@output_option
+def match_command(
+    labels: Path,
+    mrconso: Path | None,
+    names: Path | None,
+    threshold: float,
+    fuzzy: bool,
+    output: Path | None,
+) -> None:
+    """Suggest the CUI of each word in LABELS, as a table to review.
+
+    LABELS is a labelled table, as for `build-index`, or a list of words. Words are compared with
+    the English names of the UMLS that are not suppressed: exactly, normalised (case, punctuation,
+    word order, plural), and fuzzily. A word without a sure match, or with several that fit equally
+    well, gets no CUI and stays a word. Edit the table, then give it to `build-index --mapping`.
+
+    \b
+    annotator concepts match labels.xlsx --mrconso MRCONSO.RRF --output review.csv
+    annotator build-index images/ labels.xlsx --mapping review.csv
+    """
+    from annotator.concepts.mapping import render_suggestions
+    from annotator.concepts.match import suggest
+    from annotator.concepts.words import count_words
+
+    source = mrconso or names
+    if source is None or (mrconso and names):
+        raise click.UsageError("Give one of --mrconso and --names.")
+    words, understood = count_words(labels)
+    say(understood)
+    suggestions = suggest(words, source, threshold=threshold, fuzzy=fuzzy)
+    write_result(render_suggestions(suggestions), output)
+    _say_summary(suggestions, threshold)
+    say(f"Next: review {output or 'the table'}, then build-index IMAGES {labels} --mapping it")
+
+
+def _say_summary(suggestions: Sequence[Suggestion], threshold: float) -> None:
+    kinds = dict.fromkeys(("exact", "normalised", "fuzzy"), 0)
+    for suggestion in suggestions:
+        if suggestion.cui:
+            kinds[suggestion.kind] += 1
+    found = ", ".join(f"{n} {kind}" for kind, n in kinds.items())
+    local = [s for s in suggestions if not s.cui]
+    say(f"{len(suggestions)} words: {found}; {len(local)} without a CUI stay words.")
+    several = [s for s in suggestions if len(s.alternatives) > bool(not s.cui)]
+    if several:
+        say(
+            f"{len(several)} may mean several concepts (see alternatives), such as "
+            f"{', '.join(s.word for s in several[:_SHOWN])}."
+        )

@@ -1,0 +1,1 @@
+"""Vectors that come in files, from any encoder, and those that leave in them."""
