@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from annotator.annotation import Annotation, Annotations
     from annotator.collection import read_collection
     from annotator.encoders.registry import make_embedder
     from annotator.evaluation.evaluation import evaluate
     from annotator.images.sources import find_images
     from annotator.indexing.build import build_index
     from annotator.knn.voting import Voting
-    from annotator.pipeline import Annotation, Annotator
+    from annotator.pipeline import Annotator
     from index.errors import AnnotatorError
 
 __version__ = "0.1.0"
@@ -46,7 +47,8 @@ def _check_siblings() -> None:
 _check_siblings()
 
 _HOME = {
-    "Annotation": "annotator.pipeline",
+    "Annotation": "annotator.annotation",
+    "Annotations": "annotator.annotation",
     "Annotator": "annotator.pipeline",
     "AnnotatorError": "index.errors",
     "Voting": "annotator.knn.voting",
@@ -59,6 +61,7 @@ _HOME = {
 
 __all__ = [
     "Annotation",
+    "Annotations",
     "Annotator",
     "AnnotatorError",
     "Voting",

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from annotator.annotation import Annotation, Annotations, Look, with_picture
 from annotator.concepts.hierarchy import Hierarchy, read_hierarchy
 from annotator.encoders.cache import EmbeddingCache
 from annotator.encoders.embedder import Embedder
 from annotator.encoders.local_runner import embed_images
-from annotator.encoders.runners import Runner
+from annotator.encoders.runners import Runner, make_runner
 from annotator.encoders.torch_setup import Device
-from annotator.errors import ImageError
-from annotator.images.notes import Note
+from annotator.images.given import Images, given_images
 from annotator.images.ref import ImageRef
 from annotator.indexing.metadata import IndexMetadata
 from annotator.knn.decision import choose_concepts
@@ -27,6 +26,7 @@ from annotator.knn.neighbors import Case, case_of
 from annotator.knn.posterior import Posterior, weigh
 from annotator.knn.projection import Projection
 from annotator.knn.voting import Voting
+from annotator.render.thumbnails import index_thumbnails
 from index import LabelTable
 from index.locations import locate
 from index.progress import track
@@ -37,64 +37,6 @@ from index.search.base import check_unit
 Relabel = Callable[[LabelTable], LabelTable]
 
 _SEARCHED_AT_ONCE = 256
-
-
-@dataclass(frozen=True)
-class Annotation:
-    """Predicted concepts of one image, with the supporting cases.
-
-    Attributes:
-        image_id: Image id.
-        cuis: Predicted concepts, highest score first; with a hierarchy, the most specific ones.
-        scores: Share of the neighbours' votes for each concept, 0..1.
-        expected_f1: Expected F1 of the predicted set, 0..1; with a hierarchy, its expected
-            hierarchical F1.
-        familiarity: Quantile of the similarity to the nearest case, 0..1: the share of the index's
-            images that are less similar to their own nearest case of another patient. Near 0, the
-            image is out of distribution. None if the index was not tuned.
-        neighbors: Neighbours that voted, most similar first.
-        error: Why the image could not be used (then the rest is empty), or None.
-        notes: What was done to the picture that its file did not ask for, as stable codes.
-        votes: Score of every concept that got a vote, chosen or not; empty unless asked for.
-    """
-
-    image_id: str
-    cuis: tuple[str, ...]
-    scores: tuple[float, ...]
-    expected_f1: float
-    neighbors: tuple[Case, ...]
-    familiarity: float | None = None
-    error: ImageError | None = None
-    notes: tuple[Note, ...] = ()
-    votes: Mapping[str, float] = field(default_factory=dict)
-
-    def to_dict(self, names: Mapping[str, str], *, explain: bool = False) -> dict[str, Any]:
-        """Plain JSON types, with concept names; includes the neighbours if `explain`."""
-        fields: dict[str, Any] = {
-            "id": self.image_id,
-            "concepts": [
-                {"cui": cui, "name": names.get(cui, ""), "score": round(score, 6)}
-                for cui, score in zip(self.cuis, self.scores, strict=True)
-            ],
-            "expected_f1": round(self.expected_f1, 6),
-            "familiarity": None if self.familiarity is None else round(self.familiarity, 4),
-        }
-        if explain:
-            fields["neighbors"] = [
-                {
-                    "id": n.image_id,
-                    "similarity": round(n.similarity, 6),
-                    "weight": round(n.weight, 6),
-                    "cuis": list(n.cuis),
-                    "caption": n.caption,
-                }
-                for n in self.neighbors
-            ]
-        if self.notes:
-            fields["notes"] = list(self.notes)
-        if self.error is not None:
-            fields["error"] = self.error.message
-        return fields
 
 
 class Annotator:
@@ -135,6 +77,8 @@ class Annotator:
         self.hierarchy = hierarchy
         self._changed: tuple[LabelTable, LabelTable, LabelTable | None] | None = None
         self.projection = Projection.from_arrays(stored.arrays)
+        names = {} if hierarchy is None else hierarchy.names
+        self._look = Look({**names, **stored.names}, index_thumbnails(stored))
 
     @classmethod
     def open(
@@ -166,6 +110,32 @@ class Annotator:
         embedder = embedder or IndexMetadata.of(stored).make_embedder(device=device)
         return cls(stored, embedder, voting, hierarchy=hierarchy)
 
+    def annotate(self, images: Images, *, allow_blank: bool = False) -> Annotations:
+        """Annotate whatever images a program has.
+
+        Args:
+            images: A path, a folder or a pattern; bytes of an image file, or an open one; a PIL
+                image; a NumPy array [rows, columns] or [rows, columns, 3], or a torch tensor
+                [3, rows, columns]; a pydicom dataset; an `ImageRef`; or any iterable of them. See
+                `annotator.images.given`.
+            allow_blank: Annotate images that are (nearly) constant, too.
+
+        Returns:
+            One annotation of each image, in their order: a list also for a single image. An image
+            that cannot be used has the reason as its `error`. Its id is its file's name without
+            the extension; without a file it is image-N, counted from 1.
+
+        Raises:
+            TypeError: `images` is neither an image nor an iterable.
+        """
+        given = given_images(images)
+        runner = make_runner(allow_blank=allow_blank)
+        annotations = self.stream([image.ref for image in given], runner=runner)
+        return Annotations(
+            with_picture(annotation, image.picture())
+            for image, annotation in zip(given, annotations, strict=True)
+        )
+
     def stream(
         self,
         refs: Sequence[ImageRef],
@@ -178,6 +148,8 @@ class Annotator:
         with_votes: bool = False,
     ) -> Iterator[Annotation]:
         """Annotate `refs`, yielding in their order; an unusable image yields its error.
+
+        For large numbers of images: nothing is kept of those that were yielded.
 
         Args:
             refs: Images, from `find_images`.
@@ -260,6 +232,7 @@ class Annotator:
                 neighbors=_voters(found, posterior, i, voting.k) if with_neighbors else (),
                 familiarity=self._familiarity(similarities[i]),
                 votes=decision.by_concept(labels) if with_votes else {},
+                look=self._look,
             )
             for i, (image_id, decision) in enumerate(zip(image_ids, decisions, strict=True))
         ]
@@ -269,15 +242,16 @@ class Annotator:
 
         Those of a whole index are changed once.
         """
-        if self._changed is None or self._changed[0] is not labels:
+        known = self._changed  # another thread may replace it
+        if known is None or known[0] is not labels:
             changed = labels if self.relabel is None else self.relabel(labels)
             ancestors = None
             if self.hierarchy is not None:
                 above = self.hierarchy.ancestors
                 changed = changed.closed(above)
                 ancestors = LabelTable.from_sets([above(c) for c in changed.cuis], changed.cuis)
-            self._changed = labels, changed, ancestors
-        return self._changed[1:]
+            self._changed = known = labels, changed, ancestors
+        return known[1:]
 
     def _familiarity(self, similarities: NDArray[np.float32]) -> float | None:
         """Quantile of the nearest similarity among those of the index's own images."""

@@ -17,7 +17,7 @@ from service.problems import Problem
 from service.uploads import Upload
 
 if TYPE_CHECKING:
-    from annotator.pipeline import Annotation
+    from annotator.annotation import Annotation
 
 #: Annotation and seconds in each stage, or the problem of the image.
 Outcome = tuple["Annotation", Mapping[str, float]] | Problem

@@ -18,9 +18,9 @@ from service.engine import Engine
 from service.observability import Metrics
 
 if TYPE_CHECKING:
+    from annotator.annotation import Annotation
     from annotator.images.notes import Note
     from annotator.knn.voting import Voting
-    from annotator.pipeline import Annotation
 
 T = TypeVar("T")
 

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from service.settings import Settings
 
 if TYPE_CHECKING:
+    from annotator.annotation import Annotation
     from annotator.encoders.embedder import Embedder
     from annotator.explore.text_search import TextSearch
     from annotator.images.notes import Note
     from annotator.knn.neighbors import Case
     from annotator.knn.voting import Voting
-    from annotator.pipeline import Annotation, Annotator
+    from annotator.pipeline import Annotator
     from index.protocols import Index
 
 # How long to retry an index server: clients would rather ask again than wait.

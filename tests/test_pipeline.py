@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from annotator.annotation import Annotation
 from annotator.collection import Collection, read_collection
 from annotator.encoders.embedder import TorchEmbedder
 from annotator.encoders.local_runner import embed_images
@@ -21,7 +22,7 @@ from annotator.indexing.build import build_index
 from annotator.indexing.metadata import IndexMetadata
 from annotator.knn.projection import ARRAYS, Projection
 from annotator.knn.voting import Voting
-from annotator.pipeline import Annotation, Annotator
+from annotator.pipeline import Annotator
 from index import IndexProblem, Neighbors, StoredIndex, open_index
 from index.rows import SearchResult
 from tests.index.indexes import publish, unit
@@ -110,6 +111,47 @@ def test_unusable_images_stay_in_their_place(place: Path, annotator: Annotator) 
     ]
     assert all(a.error is None and a.cuis for a in good)
     assert list(annotator.stream([])) == []
+
+
+def test_whatever_a_program_has_is_annotated_as_its_file(place: Path, annotator: Annotator) -> None:
+    paths = [place / "test" / f"test{i}.png" for i in range(3)]
+    files = annotator.annotate(paths)
+    assert [a.image_id for a in files] == ["test0", "test1", "test2"]
+    assert list(files) == list(annotator.stream(find_images(place / "test").images[:3]))
+    opened = [Image.open(path) for path in paths]
+    arrays = [np.asarray(picture) for picture in opened]
+    for things in (opened, arrays, [path.read_bytes() for path in paths], np.array(paths)):
+        answers = [dataclasses.replace(a, image_id="") for a in annotator.annotate(things)]
+        assert answers == [dataclasses.replace(a, image_id="") for a in files]
+    assert [a.image_id for a in annotator.annotate(arrays)] == ["image-1", "image-2", "image-3"]
+    assert len(annotator.annotate(paths[0])) == len(annotator.annotate(arrays[0])) == 1
+    whole = annotator.annotate(place / "test")
+    assert [a.cuis for a in whole[:3]] == [a.cuis for a in files] and len(whole) == 5
+    assert len(annotator.annotate([])) == 0
+
+
+def test_a_bad_image_costs_the_others_nothing(place: Path, annotator: Annotator) -> None:
+    good = str(place / "test" / "test0.png")
+    blank = np.zeros((9, 9), np.uint8)
+    found = annotator.annotate([good, "nowhere.png", b"no image", None, blank, good])
+    assert [a.error is None for a in found] == [True, False, False, False, False, True]
+    assert [a.image_id for a in found[1:5]] == ["nowhere", "image-3", "image-4", "image-5"]
+    assert found[0] == found[5] == annotator.annotate(good)[0]
+    assert found[1].error is not None and "nowhere.png" in found[1].error.message
+    (allowed,) = annotator.annotate(blank, allow_blank=True)
+    assert allowed.notes == ("blank",) and allowed.neighbors
+    with pytest.raises(TypeError, match="is no image"):
+        annotator.annotate(None)  # type: ignore[arg-type]
+
+
+def test_names_and_pictures_come_with_it(place: Path, annotator: Annotator) -> None:
+    path = place / "train" / "train1.png"
+    (annotation,) = annotator.annotate(path)
+    assert dict(zip(annotation.cuis, annotation.names, strict=True)).get("C1", "one") == "one"
+    assert annotation.look.picture() == annotator.annotate(path.read_bytes())[0].look.picture()
+    assert annotation.look.picture().startswith(b"\xff\xd8")
+    assert "data:image/jpeg" in annotation._repr_html_()
+    assert next(annotator.stream(find_images(path).images)).names == annotation.names
 
 
 def test_the_recorded_voting_is_the_default(place: Path, tiny_embedder: TorchEmbedder) -> None:

@@ -16,8 +16,9 @@ from annotator.errors import AnnotatorError, ImageError
 from index.progress import track
 
 if TYPE_CHECKING:
+    from annotator.annotation import Annotation
     from annotator.images.ref import ImageRef
-    from annotator.pipeline import Annotation, Annotator
+    from annotator.pipeline import Annotator
     from annotator.render.thumbnails import Thumbnails
     from index.protocols import Device, IndexLocation
 
@@ -180,10 +181,10 @@ def _write_pages(
     Returns:
         The annotations, and the attribution method (None if no image could be explained).
     """
+    from annotator.annotation import Annotation
     from annotator.explain.explain import explain
     from annotator.explain.figure import blend, to_png
     from annotator.explain.report import contents_page, explanation_page, file_name, to_dict
-    from annotator.pipeline import Annotation
 
     names = annotator.stored.names
     one_page = out.suffix.lower() in _PAGES

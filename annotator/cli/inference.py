@@ -17,6 +17,7 @@ from annotator.cli.sections import option
 from annotator.errors import AnnotatorError
 
 if TYPE_CHECKING:
+    from annotator.annotation import Annotation
     from annotator.cli.image_report import ImageReport
     from annotator.concepts.hierarchy import Hierarchy
     from annotator.encoders.cache import EmbeddingCache
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from annotator.indexing.embedding import OnError
     from annotator.indexing.metadata import IndexMetadata
     from annotator.knn.voting import Voting
-    from annotator.pipeline import Annotation
     from annotator.vectors.table import VectorTable
     from index.protocols import Index, IndexLocation
 

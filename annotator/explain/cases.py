@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from annotator.pipeline import Annotation, Annotator
+from annotator.annotation import Annotation
+from annotator.pipeline import Annotator
 from index.rows import SearchResult
 
 SEEN = 200  # nearest cases considered for a contrast

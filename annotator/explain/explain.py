@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from annotator.annotation import Annotation
 from annotator.encoders.local_runner import embed_frames
 from annotator.errors import AnnotatorError
 from annotator.explain.attribution import (
@@ -23,7 +24,7 @@ from annotator.explain.occlusion import occlusion_maps
 from annotator.images.decode import decode
 from annotator.images.ref import ImageRef
 from annotator.knn.neighbors import Case
-from annotator.pipeline import Annotation, Annotator
+from annotator.pipeline import Annotator
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from annotator.annotation import Annotation
 from annotator.explain.attribution import AttributionMap
 from annotator.knn.neighbors import Case
-from annotator.pipeline import Annotation
 from annotator.render.thumbnails import Thumbnails
 
 # Heatmap colours, safe for colour blindness.

@@ -7,10 +7,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from annotator.annotation import Annotation
 from annotator.explain.attribution import AttributionMap
 from annotator.explain.explain import Explanation
 from annotator.explain.figure import OPPOSING, SUPPORTING, overlay, to_jpeg, to_png
-from annotator.pipeline import Annotation
 from annotator.render.html import render_page
 from annotator.render.thumbnails import Thumbnails
 

@@ -32,6 +32,11 @@ def make_thumbnail(ref: ImageRef) -> bytes:
         picture = decode(ref.read(), at_least=SIDE, allow_blank=True).frames[0]
     except ImageError:
         return b""  # it was readable when it was embedded, and the case still counts
+    return thumbnail_of(picture)
+
+
+def thumbnail_of(picture: Image.Image) -> bytes:
+    """A JPEG of at most `SIDE` pixels a side, of an "L" or "RGB" picture, which may be changed."""
     picture.thumbnail((SIDE, SIDE), Image.Resampling.BICUBIC)
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=_QUALITY, optimize=True)

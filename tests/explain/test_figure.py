@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from annotator.annotation import Annotation
 from annotator.explain.attribution import AttributionMap
 from annotator.explain.figure import (
     OPPOSING,
@@ -19,7 +20,6 @@ from annotator.explain.figure import (
     to_png,
 )
 from annotator.knn.neighbors import Case
-from annotator.pipeline import Annotation
 
 # Overlays
 

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from annotator.annotation import Annotation
 from annotator.errors import ImageError
 from annotator.explain.attribution import AttributionMap
 from annotator.explain.explain import ConceptExplanation, Explanation, Method
 from annotator.explain.report import contents_page, explanation_page, file_name, to_dict
 from annotator.knn.neighbors import Case
-from annotator.pipeline import Annotation
 
 HOSTILE = "<script>alert('x')</script>\"&"
 

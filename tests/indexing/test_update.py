@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from annotator.annotation import Annotation
 from annotator.collection import Collection, read_collection
 from annotator.encoders.cache import CACHE_FILE
 from annotator.encoders.embedder import TorchEmbedder
@@ -23,7 +24,7 @@ from annotator.indexing.build import build_index, tune_index
 from annotator.indexing.metadata import IndexMetadata
 from annotator.indexing.update import add_images, compact_index, remove_images
 from annotator.knn.cross_validation import stored_lists
-from annotator.pipeline import Annotation, Annotator
+from annotator.pipeline import Annotator
 from index import IndexProblem, StoredIndex, open_index
 from index.folder.location import FolderLocation
 from index.manifest import read_manifest
