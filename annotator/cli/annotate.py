@@ -25,6 +25,7 @@ from annotator.cli.options import (
     zip_option,
 )
 from annotator.cli.sections import Command, option
+from annotator.cli.semantic_types import TypeOptions, type_options
 from annotator.cli.vectors import VectorOptions, images_or, vector_options
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
     help="Choose by hierarchical F1, which gives partial credit: table of concept and parent, "
     "MRREL.RRF or MRHIER.RRF.",
 )
+@type_options
 def annotate_command(
     images: str | None,
     place: IndexLocation,
@@ -81,6 +83,7 @@ def annotate_command(
     inference: InferenceOptions,
     voting: VotingOptions,
     hierarchy: Path | None,
+    type_filter: TypeOptions,
 ) -> int:
     """Annotate IMAGES (folder, file, glob, list file, Parquet), or --vectors, and print the run.
 
@@ -96,6 +99,7 @@ def annotate_command(
     annotator annotate study/ --where Modality=DX,CR --groups dicom:PatientID --format jsonl
     annotator annotate test/ --format scores --output votes.npz
     annotator annotate test/ --hierarchy hierarchy.csv > run.csv
+    annotator annotate test/ --types T047,T023 --semantic-types MRSTY.RRF > run.csv
     """
     from annotator.concepts.hierarchy import read_hierarchy
     from annotator.indexing.metadata import IndexMetadata
@@ -121,6 +125,7 @@ def annotate_command(
         for note in (*above.notes, above.describe(vocabulary)):
             say(note)
         names, vocabulary = {**above.names, **names}, above.closure(vocabulary)
+    only = type_filter.select(stored.concepts, "the index")
     rows: list[tuple[str, tuple[str, ...]]] = []
     lines: list[str] = []
     votes: list[tuple[str, Mapping[str, float]]] = []
@@ -136,6 +141,7 @@ def annotate_command(
         with_votes=year == "scores",
         keep_all=selection.ids_file is not None,
         hierarchy=above,
+        only=only,
         vectors=vectors,
     ):
         if year == "scores":

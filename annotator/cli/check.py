@@ -11,6 +11,7 @@ import click
 from annotator.cli.console import EXIT_OK, EXIT_PROBLEM, say
 from annotator.cli.options import file_path, index_option, json_option, names_option
 from annotator.cli.sections import Command
+from annotator.cli.semantic_types import TypeOptions, type_options
 
 if TYPE_CHECKING:
     from index.protocols import IndexLocation
@@ -58,17 +59,23 @@ def verify_command(place: IndexLocation) -> int:
 @click.command("stats", cls=Command)
 @click.argument("concepts", type=file_path())
 @names_option
+@type_options
 @click.option("--validation", type=file_path(), help="Second concepts file to compare with.")
 @click.option(
     "--plot", type=file_path(dir_okay=False), help="Plot the distributions (.png, .svg or .pdf)."
 )
 def stats_command(
-    concepts: Path, names: Path | None, validation: Path | None, plot: Path | None
+    concepts: Path,
+    names: Path | None,
+    type_filter: TypeOptions,
+    validation: Path | None,
+    plot: Path | None,
 ) -> None:
     """Describe a concepts file: counts and frequencies of its concepts.
 
     \b
     annotator stats train_concepts.csv --names cui_mapping.csv --validation valid_concepts.csv
+    annotator stats train_concepts.csv --types T047,T023 --semantic-types MRSTY.RRF
     """
     from annotator.concepts.names import read_names
     from annotator.evaluation.collection_stats import explore, plot_stats, render_stats
@@ -79,7 +86,16 @@ def stats_command(
     present = {
         concept for side in (first, second or {}) for row in side.values() for concept in row
     }
-    stats = explore(first, read_names(names, only=present) if names else {}, second)
+    types = None
+    if type_filter.given:
+        types, tuis = type_filter.read(present)
+        if tuis:
+            types = types.only(tuis)
+            first = {id_: tuple(c for c in row if c in types.of) for id_, row in first.items()}
+            second = second and {
+                id_: tuple(c for c in row if c in types.of) for id_, row in second.items()
+            }
+    stats = explore(first, read_names(names, only=present) if names else {}, second, types)
     click.echo(render_stats(stats))
     if plot:
         plot_stats(stats, plot)

@@ -275,6 +275,7 @@ def annotate_images(
     with_votes: bool = False,
     keep_all: bool = False,
     hierarchy: Hierarchy | None = None,
+    only: Collection[str] | None = None,
     vectors: VectorTable | None = None,
 ) -> Iterator[Annotation]:
     """Annotate images with an open index, yielding in their order.
@@ -290,6 +291,7 @@ def annotate_images(
         with_votes: Include the scores of all concepts with a vote.
         keep_all: Also yield files without an image (a DICOM structured report), without concepts.
         hierarchy: As for `Annotator`.
+        only: The concepts that are voted on; None for all.
         vectors: Where `refs` are from, if they are rows of vectors.
 
     Raises:
@@ -297,8 +299,9 @@ def annotate_images(
     """
     from annotator.pipeline import Annotator
 
+    relabel = None if only is None else lambda labels: labels.only(only)
     embedder = inference.load_embedder(stored, vectors)
-    annotator = Annotator(stored, embedder, voting, hierarchy=hierarchy)
+    annotator = Annotator(stored, embedder, voting, relabel=relabel, hierarchy=hierarchy)
     with inference.open_cache(place, annotator.embedder, vectors) as cache:
         annotations = annotator.stream(
             refs,

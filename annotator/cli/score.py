@@ -10,6 +10,7 @@ import click
 
 from annotator.cli.console import EXIT_OK, EXIT_PROBLEM, say
 from annotator.cli.options import file_path, json_option, names_option, side_options
+from annotator.cli.semantic_types import TypeOptions, type_options
 from annotator.errors import AnnotatorError
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ _BELONGS = {
     "--secondary": "plain runs",
     "--names": "plain runs",
     "--hierarchy": "plain runs",
+    "--types": "plain runs",
+    "--semantic-types": "plain runs",
     "--bertscore": "--captions",
     "--bertscore-layer": "--captions",
     "--k": "--ranking",
@@ -81,6 +84,7 @@ _BELONGS = {
 )
 @names_option
 @side_options
+@type_options
 @json_option
 def evaluate_command(
     run: Path,
@@ -100,6 +104,7 @@ def evaluate_command(
     names: Path | None,
     split: str | None,
     only: str | None,
+    type_filter: TypeOptions,
     as_json: bool,
 ) -> None:
     """Score RUN against TRUTH like the official evaluator of the task.
@@ -108,6 +113,7 @@ def evaluate_command(
     annotator evaluate run.csv concepts.csv
     annotator evaluate run.csv concepts.csv --split split.csv --only test --by sources.csv:source
     annotator evaluate run.csv concepts.csv --hierarchy hierarchy.csv --against other.csv
+    annotator evaluate run.csv concepts.csv --semantic-types MRSTY.RRF
     annotator evaluate captions.csv test_captions.csv --captions --against nearest.csv
     annotator evaluate similar.csv test_concepts.csv --ranking --items train_concepts.csv
     """
@@ -126,7 +132,7 @@ def evaluate_command(
             say(note)
     if not (captions or ranking):
         facts, text = _evaluate_concepts(
-            run, truth, ids, scorer, secondary, hierarchy, against, by, names
+            run, truth, ids, scorer, secondary, hierarchy, against, by, names, type_filter
         )
         _print(facts, text, as_json)
         return
@@ -190,6 +196,7 @@ def _evaluate_concepts(
     against: Path | None,
     by: str | None,
     names: Path | None,
+    type_filter: TypeOptions,
 ) -> tuple[dict[str, Any], str]:
     """Evaluate a concept run; returns the JSON object and the text."""
     from annotator.concepts.names import read_names
@@ -200,9 +207,10 @@ def _evaluate_concepts(
     from annotator.render.text_table import section
 
     known = None
-    if names is not None:
+    if names is not None or type_filter.given:
         scored = score(run, truth, scorer, ids)
-        known = read_names(names, only=frozenset().union(*scored.truth, *scored.run))
+        present = frozenset().union(*scored.truth, *scored.run)
+        known = read_names(names, only=present) if names is not None else None
     above = None
     if hierarchy is not None:
         from annotator.evaluation.hierarchical import read_hierarchy_of
@@ -224,6 +232,13 @@ def _evaluate_concepts(
     for note in found.notes:
         say(note)
     facts, text = found.to_dict(), render(found)
+    if type_filter.given:
+        from annotator.evaluation.by_type import render_by_type, score_by_type
+
+        per_type = score_by_type(scored, *type_filter.read(present))
+        facts["per_type"] = [score.to_dict() for score in per_type]
+        title = "By semantic type, over the images with such a concept"
+        text += "\n".join(["", *section(title, render_by_type(per_type))])
     if against is not None:
         other = evaluate(against, truth, scorer=scorer, ids=ids, hierarchy=above)
         scores = dict(zip(other.image_ids, other.image_scores.tolist(), strict=True))

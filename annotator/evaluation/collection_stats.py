@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
+from annotator.concepts.types import SemanticTypes
 from annotator.errors import FormatError
 from annotator.render.text_table import Row, columns, section
 
@@ -32,6 +33,17 @@ class ConceptCount:
     cui: str
     name: str
     images: int
+
+
+@dataclass(frozen=True)
+class TypeCount:
+    """A semantic type with its numbers of concepts, images and annotations."""
+
+    tui: str
+    name: str
+    concepts: int
+    images: int
+    annotations: int
 
 
 @dataclass(frozen=True)
@@ -62,6 +74,8 @@ class Stats:
         rare: Number of concepts on fewer than 4 images.
         frequent: Number of concepts on more than 1,000 images.
         unseen: The concepts of validation that training lacks, or None without validation.
+        per_type: Semantic types, those of most images first; None where they are not known. A
+            concept may have several.
     """
 
     images: int
@@ -76,6 +90,7 @@ class Stats:
     rare: int
     frequent: int
     unseen: Unseen | None
+    per_type: tuple[TypeCount, ...] | None = None
 
     @property
     def top(self) -> tuple[ConceptCount, ...]:
@@ -90,6 +105,7 @@ def explore(
     concepts: Mapping[str, Sequence[str]],
     names: Mapping[str, str] | None = None,
     validation: Mapping[str, Sequence[str]] | None = None,
+    types: SemanticTypes | None = None,
 ) -> Stats:
     """Describe the concepts of a collection.
 
@@ -97,6 +113,7 @@ def explore(
         concepts: CUIs by image id, from `annotator.tables.formats.read_concepts`.
         names: Name by CUI, where known.
         validation: CUIs by image id of the validation side, for comparison.
+        types: Semantic types of the concepts, to count by them.
     """
     names = names or {}
     counts = _count(concepts)
@@ -114,6 +131,7 @@ def explore(
         rare=sum(count < RARE for count in counts.values()),
         frequent=sum(count > FREQUENT for count in counts.values()),
         unseen=None if validation is None else _find_unseen(counts, names, validation),
+        per_type=None if types is None else _count_types(concepts, counts, types),
     )
 
 
@@ -139,6 +157,14 @@ def render_stats(stats: Stats) -> str:
             [[c.cui, c.name, c.images, c.images / stats.images] for c in stats.top],
         ),
     )
+    if stats.per_type is not None:
+        rows: list[Row] = [
+            [t.tui, t.name, t.concepts, t.images, t.annotations] for t in stats.per_type
+        ]
+        header = ["type", "name", "concepts", "images", "annotations"]
+        lines += section(
+            f"Semantic types: {len(rows):,}", columns(header, rows) if rows else ["none"]
+        )
     if stats.unseen is not None:
         unseen = stats.unseen.concepts
         lines += section(
@@ -223,6 +249,21 @@ def _count(concepts: Mapping[str, Sequence[str]]) -> Counter[str]:
 def _rank(counts: Mapping[str, int], names: Mapping[str, str]) -> tuple[ConceptCount, ...]:
     cuis = sorted(counts, key=lambda cui: (-counts[cui], cui))
     return tuple(ConceptCount(cui, names.get(cui, ""), counts[cui]) for cui in cuis)
+
+
+def _count_types(
+    concepts: Mapping[str, Sequence[str]], counts: Mapping[str, int], types: SemanticTypes
+) -> tuple[TypeCount, ...]:
+    images = Counter(
+        tui
+        for cuis in concepts.values()
+        for tui in {tui for cui in cuis for tui in types.of.get(cui, ())}
+    )
+    found = [
+        TypeCount(tui, types.names[tui], len(cuis), images[tui], sum(counts[cui] for cui in cuis))
+        for tui, cuis in types.by_type(counts).items()
+    ]
+    return tuple(sorted(found, key=lambda count: (-count.images, count.tui)))
 
 
 def _find_unseen(

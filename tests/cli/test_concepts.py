@@ -1,15 +1,16 @@
-"""`annotator concepts match`, as a command."""
+"""`annotator concepts match`, and `--types` of other commands."""
 
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import signal
 import subprocess
 from pathlib import Path
 
 import pytest
-from invoking import PYTHONPATH, command, invoke, problem
+from invoking import PYTHONPATH, command, done, invoke, problem
 
 ROW = "{}|ENG|P|L1|PF|S1|Y|A1||M1|D1|MSH|MH|D1|{}|0|N|256|\n"
 CONSO = ROW.format("C0032285", "Pneumonia") + ROW.format("C0032227", "Pleural Effusion")
@@ -84,3 +85,119 @@ def test_an_interrupted_match_leaves_nothing(words: Path, tmp_path: Path) -> Non
         said = running.stderr.read()
     assert running.returncode == 130 and "Interrupted." in said
     assert sorted(path.name for path in tmp_path.iterdir()) == ["MRCONSO.RRF", "words.txt"]
+
+
+# Semantic types
+
+TYPES = """\
+C0000001|T047|B2|Disease or Syndrome|A1||
+C0000002|T023|A1|Body Part, Organ, or Organ Component|A2||
+C0000002|T047|B2|Disease or Syndrome|A3||
+C0000099|T060|B1|Diagnostic Procedure|A4||
+"""
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> Path:
+    for name, text in {
+        "truth.csv": "ID,CUIs\na,C0000001;C0000009\nb,C0000002\nc,C0000009\n",
+        "run.csv": "ID,CUIs\na,C0000001\nb,C0000001\nc,C0000009\n",
+        "types": TYPES,
+    }.items():
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def test_evaluate_by_type(tables: Path) -> None:
+    run = ("evaluate", tables / "run.csv", tables / "truth.csv")
+    types = ("--semantic-types", tables / "types")
+    plain = invoke(*run).stdout
+    found = invoke(*run, *types)
+    assert found.exit_code == 0 and found.stdout.startswith(plain.rstrip("\n"))
+    rows = [line.split() for line in found.stdout.removeprefix(plain.rstrip("\n")).splitlines()]
+    assert rows[-2] == [
+        "T047",
+        *["Disease", "or", "Syndrome", "2", "2", "0.5000", "0.0000", "1.0000"],
+    ]
+    assert rows[-1][0] == "T023" and rows[-1][-3:] == ["0.0000"] * 3
+
+    facts = json.loads(invoke(*run, *types, "--types", "T023", "--json").stdout)
+    assert [(row["tui"], row["n_images"], row["f1"]) for row in facts["per_type"]] == [
+        ("T023", 1, 0.0)
+    ]
+    none = invoke(*run, *types, "--types", "Diagnostic procedure")
+    assert none.exit_code == 0 and none.stdout.endswith("\n  none\n")
+
+
+def test_stats_by_type(tables: Path) -> None:
+    stats = ("stats", tables / "truth.csv", "--semantic-types", tables / "types")
+    rows = [line.split() for line in invoke(*stats).stdout.splitlines()]
+    assert ["Semantic", "types:", "2"] in rows
+    assert rows[-2] == ["T047", "Disease", "or", "Syndrome", "2", "2", "2"]
+    assert rows[-1] == [
+        "T023",
+        "Body",
+        "Part,",
+        "Organ,",
+        "or",
+        "Organ",
+        "Component",
+        "1",
+        "1",
+        "1",
+    ]
+    some = invoke(*stats, "--types", "t023").stdout
+    assert some.startswith("3 images, 2 of them without concepts\n1 concepts, 1 annotations\n")
+    assert "T047" not in some
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("stats", "truth.csv", "--types", "T047"), "--types requires --semantic-types"),
+        (("evaluate", "run.csv", "truth.csv", "--types", "T047"), "--types requires"),
+        (
+            ("evaluate", "run.csv", "truth.csv", "--captions", "--semantic-types", "types.csv"),
+            "--semantic-types belongs to plain runs",
+        ),
+    ],
+)
+def test_types_without_their_file(arguments: tuple[str, ...], said: str) -> None:
+    assert said in problem(invoke(*arguments), 2)
+
+
+def test_annotate_with_some_types(tables: Path, draw) -> None:
+    (tables / "images").mkdir()
+    for i in range(9):
+        draw(tables / "images" / f"i{i}.png", i % 3, i)
+    labels = ("C0000001;C0000009", "C0000002;C0000009", "C0000009")
+    rows = "".join(f"i{i},{labels[i % 3]}\n" for i in range(9))
+    (tables / "labels.csv").write_text(f"ID,CUIs\n{rows}")
+    index = ("--index", tables / "index")
+    done(invoke("build-index", tables / "images", tables / "labels.csv", "--no-tune", *index))
+    annotate = ("annotate", tables / "images", *index, "--k", "1")
+    types = ("--semantic-types", tables / "types")
+
+    def concepts(*arguments: object) -> list[str]:
+        result = invoke(*annotate, *arguments)
+        assert result.exit_code == 0, result.output
+        return [line.partition(",")[2] for line in result.stdout.splitlines()[1:]]
+
+    assert [set(row.split(";")) for row in concepts()] == [
+        set(labels[i % 3].split(";")) for i in range(9)
+    ]
+    assert concepts(*types, "--types", "T047") == ["C0000001", "C0000002", ""] * 3
+    assert (
+        concepts(*types, "--types", "Body Part, Organ, or Organ Component")
+        == [
+            "",
+            "C0000002",
+            "",
+        ]
+        * 3
+    )
+    assert "None of the 3 concepts of the index has the semantic type T060" in problem(
+        invoke(*annotate, *types, "--types", "T060")
+    )
+    assert "has no semantic type 'T999'" in problem(invoke(*annotate, *types, "--types", "T999"))
+    assert "--semantic-types requires --types" in problem(invoke(*annotate, *types), 2)
