@@ -22,6 +22,7 @@ from annotator.images.given import Images, given_images
 from annotator.images.ref import ImageRef
 from annotator.indexing.metadata import IndexMetadata
 from annotator.knn.decision import choose_concepts
+from annotator.knn.members import Classifiers
 from annotator.knn.neighbors import Case, case_of
 from annotator.knn.posterior import Posterior, weigh
 from annotator.knn.projection import Projection
@@ -50,6 +51,8 @@ class Annotator:
             `LabelTable.only` some concepts; None for the labels as they are.
         hierarchy: Hierarchy over which these labels are closed, so that sets are chosen by their
             expected hierarchical F1 (`choose_concepts`); None without one.
+        classifiers: Their probabilities of the images' concepts are pooled with the votes; not
+            together with a hierarchy.
 
     Attributes:
         metadata: Build metadata of the index.
@@ -67,7 +70,10 @@ class Annotator:
         *,
         relabel: Relabel | None = None,
         hierarchy: Hierarchy | None = None,
+        classifiers: Classifiers | None = None,
     ) -> None:
+        if hierarchy is not None and classifiers is not None:
+            raise ValueError("a hierarchy cannot be combined with classifiers")
         self.metadata = IndexMetadata.of(stored)
         self.metadata.check_encoder(embedder)
         self.stored = stored
@@ -76,6 +82,7 @@ class Annotator:
         self.relabel = relabel
         self.hierarchy = hierarchy
         self._changed: tuple[LabelTable, LabelTable, LabelTable | None] | None = None
+        self.classifiers = classifiers
         self.projection = Projection.from_arrays(stored.arrays)
         names = {} if hierarchy is None else hierarchy.names
         self._look = Look({**names, **stored.names}, index_thumbnails(stored))
@@ -221,7 +228,10 @@ class Annotator:
         voting = voting or self.voting
         labels, ancestors = self._labels(found.cases.labels)
         posterior = weigh(found.neighbors, labels, voting)
-        decisions = choose_concepts(posterior, voting, ancestors)
+        if self.classifiers is None:
+            decisions = choose_concepts(posterior, voting, ancestors)
+        else:
+            decisions = self.classifiers.decide(image_ids, posterior, voting)
         similarities = found.neighbors.similarities
         return [
             Annotation(
@@ -231,7 +241,7 @@ class Annotator:
                 expected_f1=decision.expected_f1,
                 neighbors=_voters(found, posterior, i, voting.k) if with_neighbors else (),
                 familiarity=self._familiarity(similarities[i]),
-                votes=decision.by_concept(labels) if with_votes else {},
+                votes=decision.by_concept() if with_votes else {},
                 look=self._look,
             )
             for i, (image_id, decision) in enumerate(zip(image_ids, decisions, strict=True))

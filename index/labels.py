@@ -133,6 +133,16 @@ class LabelTable:
         indptr = np.cumsum(np.concatenate(sizes), dtype=np.int64)
         return LabelTable(indptr, np.concatenate(indices), closures.cuis)
 
+    def including(self, cuis: Collection[str]) -> LabelTable:
+        """The same rows over a vocabulary that has these concepts, too."""
+        joint = tuple(sorted({*self.cuis, *cuis}))
+        if joint == self.cuis:
+            return self
+        position = {cui: j for j, cui in enumerate(joint)}
+        # Both vocabularies ascend, so a row's concepts still do.
+        moved = np.array([position[cui] for cui in self.cuis], np.int32)
+        return LabelTable(self.indptr, moved[self.indices], joint)
+
     def __len__(self) -> int:
         return len(self.indptr) - 1
 

@@ -40,7 +40,12 @@ SECTIONS = {
         "info": "check",
         "verify": "check",
     },
-    "Annotate": {"annotate": "annotate", "caption": "caption", "serve": "serve"},
+    "Annotate": {
+        "annotate": "annotate",
+        "ensemble": "ensemble",
+        "caption": "caption",
+        "serve": "serve",
+    },
     "Evaluate": {"evaluate": "score", "validate": "score"},
     "Look inside": {"search": "search", "explain": "explain", "map": "map"},
     "Data": {"audit": "audit", "stats": "check", "concepts": "concepts", "sample": "build"},

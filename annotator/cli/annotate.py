@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from annotator.cli.console import say, write_result
+from annotator.cli.ensemble import read_classifiers, with_option
 from annotator.cli.image_report import ImageReport
 from annotator.cli.inference import InferenceOptions, annotate_images, inference_options
 from annotator.cli.options import (
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
     "MRREL.RRF or MRHIER.RRF.",
 )
 @type_options
+@with_option
 def annotate_command(
     images: str | None,
     place: IndexLocation,
@@ -84,6 +86,7 @@ def annotate_command(
     voting: VotingOptions,
     hierarchy: Path | None,
     type_filter: TypeOptions,
+    classifiers: tuple[str, ...],
 ) -> int:
     """Annotate IMAGES (folder, file, glob, list file, Parquet), or --vectors, and print the run.
 
@@ -100,6 +103,7 @@ def annotate_command(
     annotator annotate test/ --format scores --output votes.npz
     annotator annotate test/ --hierarchy hierarchy.csv > run.csv
     annotator annotate test/ --types T047,T023 --semantic-types MRSTY.RRF > run.csv
+    annotator annotate test/ --with probs.npz:0.5 > run.csv
     """
     from annotator.concepts.hierarchy import read_hierarchy
     from annotator.indexing.metadata import IndexMetadata
@@ -113,6 +117,8 @@ def annotate_command(
         raise click.UsageError("--groups requires --format jsonl: a run has no groups.")
     if zipped and not is_run:
         raise click.UsageError("--zip requires a submission format.")
+    if hierarchy is not None and classifiers:
+        raise click.UsageError("--hierarchy and --with are mutually exclusive.")
     inference.make_runner()  # fail early
     vectors = given.read(selection.ids_file, ids_select=True)
     refs, group_of = selection.find_grouped(images_or(vectors, images), groups)
@@ -129,16 +135,20 @@ def annotate_command(
     rows: list[tuple[str, tuple[str, ...]]] = []
     lines: list[str] = []
     votes: list[tuple[str, Mapping[str, float]]] = []
+    chosen = voting.override(IndexMetadata.of(stored).voting)
     report = ImageReport()
     for annotation in annotate_images(
         place,
         stored,
         refs,
-        voting.override(IndexMetadata.of(stored).voting),
+        chosen,
         inference,
         report,
         with_neighbors=explain,
         with_votes=year == "scores",
+        classifiers=read_classifiers(
+            classifiers, [ref.id for ref in refs], stored, only, chosen, str(place)
+        ),
         keep_all=selection.ids_file is not None,
         hierarchy=above,
         only=only,

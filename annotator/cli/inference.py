@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from annotator.images.ref import ImageRef
     from annotator.indexing.embedding import OnError
     from annotator.indexing.metadata import IndexMetadata
+    from annotator.knn.members import Classifiers
     from annotator.knn.voting import Voting
     from annotator.vectors.table import VectorTable
     from index.protocols import Index, IndexLocation
@@ -273,6 +274,7 @@ def annotate_images(
     *,
     with_neighbors: bool,
     with_votes: bool = False,
+    classifiers: Classifiers | None = None,
     keep_all: bool = False,
     hierarchy: Hierarchy | None = None,
     only: Collection[str] | None = None,
@@ -289,6 +291,7 @@ def annotate_images(
         report: Takes errors and notes.
         with_neighbors: Include the neighbours that voted.
         with_votes: Include the scores of all concepts with a vote.
+        classifiers: Their probabilities are pooled with the votes.
         keep_all: Also yield files without an image (a DICOM structured report), without concepts.
         hierarchy: As for `Annotator`.
         only: The concepts that are voted on; None for all.
@@ -301,7 +304,14 @@ def annotate_images(
 
     relabel = None if only is None else lambda labels: labels.only(only)
     embedder = inference.load_embedder(stored, vectors)
-    annotator = Annotator(stored, embedder, voting, relabel=relabel, hierarchy=hierarchy)
+    annotator = Annotator(
+        stored,
+        embedder,
+        voting,
+        relabel=relabel,
+        hierarchy=hierarchy,
+        classifiers=classifiers,
+    )
     with inference.open_cache(place, annotator.embedder, vectors) as cache:
         annotations = annotator.stream(
             refs,

@@ -32,6 +32,7 @@ class Decision:
             hierarchical F1.
         candidates: int64[c], all concepts with a vote, as positions in the vocabulary.
         shares: float64[c], share of the votes of each candidate, 0..1.
+        vocabulary: All concepts, ascending.
     """
 
     cuis: tuple[str, ...]
@@ -39,15 +40,12 @@ class Decision:
     expected_f1: float
     candidates: NDArray[np.int64]
     shares: NDArray[np.float64]
+    vocabulary: tuple[str, ...]
 
-    def by_concept(self, labels: LabelTable) -> dict[str, float]:
-        """The share of each candidate by its concept.
-
-        Args:
-            labels: The vocabulary of the votes.
-        """
+    def by_concept(self) -> dict[str, float]:
+        """The share of each candidate by its concept, where it is not zero."""
         pairs = zip(self.candidates.tolist(), self.shares.tolist(), strict=True)
-        return {labels.cuis[j]: share for j, share in pairs}
+        return {self.vocabulary[j]: share for j, share in pairs if share > 0}
 
 
 def choose_concepts(
@@ -127,6 +125,7 @@ def decide_votes(
             expected_f1=float(expected[i]),
             candidates=votes.candidate_cui[all_bounds[i] : all_bounds[i + 1]],
             shares=scores[all_bounds[i] : all_bounds[i + 1]],
+            vocabulary=labels.cuis,
         )
         for i, (start, end) in enumerate(pairwise(bounds))
     ]

@@ -9,8 +9,9 @@ from __future__ import annotations
 import io
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from annotator.concept_ids import concept_id
-from annotator.errors import FormatError
+from annotator.errors import AnnotatorError, FormatError
 from annotator.ids import match_ids
 from annotator.tables.table import read_table
 
@@ -63,6 +64,11 @@ class Scores:
         values = np.stack(parts) if parts else np.zeros((0, len(column)), np.float32)
         return cls(tuple(ids), tuple(concepts), values)
 
+    @cached_property
+    def row_of(self) -> dict[str, int]:
+        """Row of each image id."""
+        return {image_id: row for row, image_id in enumerate(self.ids)}
+
     def rows_of(
         self, ids: Sequence[str], source: Path | str, notes: list[str]
     ) -> NDArray[np.int64]:
@@ -78,6 +84,41 @@ class Scores:
         row_of = {match.image_of.get(id_): row for row, id_ in enumerate(self.ids)}
         return np.array([row_of.get(id_, -1) for id_ in ids], np.int64)
 
+    def only(
+        self, ids: Sequence[str], concepts: Collection[str], source: Path | str, notes: list[str]
+    ) -> Scores:
+        """The scores of some images, under the ids given here, and of some concepts.
+
+        Args:
+            ids: Image ids, with which those of the file are matched; some may be missing.
+            concepts: Concepts; some may be missing.
+            source: The file, for messages.
+            notes: Gets a line for ids that differ, images and concepts that are missing, and
+                concepts that are left out.
+
+        Raises:
+            AnnotatorError: No image or no concept is in common.
+        """
+        rows = self.rows_of(ids, source, notes)
+        has = rows >= 0
+        kept = [j for j, concept in enumerate(self.concepts) if concept in concepts]
+        if not has.any():
+            raise _nothing_in_common(source, "image", self.ids[0], next(iter(ids), ""))
+        if not kept:
+            raise _nothing_in_common(source, "concept", self.concepts[0], min(concepts, default=""))
+        found = {self.concepts[j] for j in kept}
+        for what, names in (
+            ("images without scores", [ids[i] for i in np.flatnonzero(~has).tolist()]),
+            ("concepts without scores", sorted(set(concepts) - found)),
+            ("concepts that are not in the index, left out", sorted(set(self.concepts) - found)),
+        ):
+            if names:
+                more = ", …" if len(names) > 3 else ""
+                notes.append(f"{source}: {len(names)} {what} ({', '.join(names[:3])}{more})")
+        present = tuple(ids[i] for i in np.flatnonzero(has).tolist())
+        columns = tuple(self.concepts[j] for j in kept)
+        return Scores(present, columns, self.values[np.ix_(rows[has], np.array(kept))])
+
     def to_npz(self) -> bytes:
         """The `.npz` of these scores; the same scores give the same bytes."""
         buffer = io.BytesIO()
@@ -88,6 +129,13 @@ class Scores:
             scores=self.values,
         )
         return buffer.getvalue()
+
+
+def _nothing_in_common(source: Path | str, what: str, theirs: str, ours: str) -> AnnotatorError:
+    return AnnotatorError(
+        f"{source} has no {what} of those to annotate: it has {theirs!r}, not {ours!r}.",
+        "Its scores have to be of these images, and of concepts of the index.",
+    )
 
 
 def is_scores(path: Path | str) -> bool:

@@ -45,6 +45,14 @@ def test_only_some_concepts(sets: list[list[str]], wanted: set[str]) -> None:
     assert only.cuis == tuple(sorted(wanted & {cui for s in sets for cui in s}))
 
 
+@given(cui_sets, st.sets(st.sampled_from(["C0", "C2", "C99"])))
+def test_a_wider_vocabulary_changes_no_row(sets: list[list[str]], added: set[str]) -> None:
+    narrow = LabelTable.from_sets(sets)
+    wide = narrow.including(added)
+    assert [wide.row(i) for i in range(len(sets))] == [narrow.row(i) for i in range(len(sets))]
+    assert wide.cuis == tuple(sorted({*narrow.cuis, *added}))
+
+
 def table(
     indptr: Sequence[int] = (0, 2, 2, 3),
     indices: Sequence[int] = (0, 2, 1),
