@@ -62,7 +62,7 @@ class Engine:
     @property
     def searches_text(self) -> bool:
         """Whether the encoder has a text tower."""
-        from annotator.encoders.registry import has_text_tower
+        from annotator.encoders.text_tower import has_text_tower
 
         return has_text_tower(self.annotator.embedder.name)
 

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from annotator.encoders.contributions import ContributionMap
 from annotator.encoders.embedder import Embedder
 from annotator.encoders.fingerprint import Fingerprint
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 
 class CombinedEmbedder:
@@ -34,6 +31,8 @@ class CombinedEmbedder:
         self.frames = parts[0].frames
         self.image_size = max(part.image_size for part in parts)
         self.batch_size = min(part.batch_size for part in parts)
+        grey = [Image.new("L", (8, 8))]
+        self._shapes = [part.prepare(grey).shape[1:] for part in parts]
         prints = [part.fingerprint for part in parts]
         weights = " ".join(fingerprint.weights for fingerprint in prints)
         self.fingerprint = Fingerprint(
@@ -52,8 +51,7 @@ class CombinedEmbedder:
 
     def embed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         vectors, start = [], 0
-        for part in self._parts:
-            shape = (part.image_size, part.image_size, 3)
+        for part, shape in zip(self._parts, self._shapes, strict=True):
             end = start + int(np.prod(shape))
             own = np.ascontiguousarray(pixels[:, start:end]).reshape(-1, *shape)
             vectors.append(part.embed(own))

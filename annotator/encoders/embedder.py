@@ -86,12 +86,16 @@ class Encoder:
         preprocess: Of its input.
         architecture: For the fingerprint.
         blocks: As `Embedder.blocks`; None for one part.
+        weights: For the fingerprint; None for the digest of the model's tensors.
+        runs_on: Device and precision, if the model runs on these alone; it takes and gives float32.
     """
 
     model: nn.Module
     preprocess: Preprocess
     architecture: str
     blocks: tuple[int, ...] | None = None
+    weights: str | None = None
+    runs_on: tuple[Device, Precision] | None = None
 
 
 class TorchEmbedder:
@@ -121,6 +125,8 @@ class TorchEmbedder:
         frames: Frames = "middle",
     ) -> None:
         self.name = name
+        if encoder.runs_on is not None:
+            device, precision = encoder.runs_on
         self.device = choose_device(device)
         self.frames: Frames = frames
         # On a CPU small batches stay in its caches; a GPU is busy only with large ones.
@@ -128,13 +134,13 @@ class TorchEmbedder:
         if self.device.type == "cpu":
             keep_freed_memory()
         self._preprocess = encoder.preprocess
-        self.image_size = encoder.preprocess.size
+        self._size, self.image_size = encoder.preprocess.size, encoder.preprocess.smallest_side
         chosen = choose_precision(precision, self.device)
         self._dtype = torch.bfloat16 if chosen == "bf16" else torch.float32
-        digest = weights_digest(encoder.model)
+        digest = encoder.weights or weights_digest(encoder.model)
         model = encoder.model.eval().requires_grad_(False)
         seeded = torch.Generator().manual_seed(0)
-        example = torch.rand(1, 3, self.image_size, self.image_size, generator=seeded)
+        example = torch.rand(1, 3, self._size, self._size, generator=seeded)
         self.dim = _vector_length(name, model, example)
         self.blocks = encoder.blocks or (self.dim,)
         fold_batchnorm(model, example)
@@ -154,7 +160,7 @@ class TorchEmbedder:
         self.fingerprint = Fingerprint(
             architecture=encoder.architecture,
             weights=digest,
-            preprocess={**dataclasses.asdict(encoder.preprocess), "decoder": DECODER_VERSION},
+            preprocess={**encoder.preprocess.to_dict(), "decoder": DECODER_VERSION},
             precision=chosen,
             frames=frames,
             dim=self.dim,
@@ -171,10 +177,10 @@ class TorchEmbedder:
             AnnotatorError: The network returned a vector that is zero or not finite.
             ValueError: `pixels` has another shape or dtype.
         """
-        square = (self.image_size, self.image_size, 3)
+        square = (self._size, self._size, 3)
         if pixels.dtype != np.uint8 or pixels.shape[1:] != square:
             raise ValueError(
-                f"{self.name} takes uint8[n, {self.image_size}, {self.image_size}, 3], "
+                f"{self.name} takes uint8[n, {self._size}, {self._size}, 3], "
                 f"not {pixels.dtype}{list(pixels.shape)}"
             )
         vectors = self._run(lambda: self._forward(pixels))

@@ -1,18 +1,24 @@
-"""The text tower of an open_clip model: texts to vectors in the space of images."""
+"""Text towers, of encoders that have one: texts to vectors in the space of images."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from annotator.encoders.embedder import to_unit_norm
 from annotator.encoders.fingerprint import Fingerprint, weights_digest
-from annotator.encoders.registry import explained, open_clip_model
+from annotator.encoders.open_clip_encoder import open_clip_texts
+from annotator.encoders.preprocess import Resize
+from annotator.encoders.registry import full_name, split_names
+from annotator.encoders.transformers_encoder import has_transformers_text, transformers_texts
 from annotator.errors import AnnotatorError
+
+Encode = Callable[[list[str]], torch.Tensor]
 
 
 class TextTower:
@@ -22,17 +28,12 @@ class TextTower:
 
     Args:
         name: Of the encoder.
-        model: An open_clip model; its image tower is dropped.
-        tokenizer: Texts to int64[n, context].
+        encode: Texts to float[n, dim]; long texts are truncated.
     """
 
-    def __init__(
-        self, name: str, model: Any, tokenizer: Callable[[list[str]], torch.Tensor]
-    ) -> None:
+    def __init__(self, name: str, encode: Encode) -> None:
         self.name = name
-        self._tokenizer = tokenizer
-        self._model = model.requires_grad_(False).float()
-        self._model.visual = None
+        self._encode = encode
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Texts to float32[n, dim], each row of unit norm; long texts are truncated.
@@ -41,9 +42,22 @@ class TextTower:
             AnnotatorError: The model returned a vector that is zero or not finite.
         """
         with torch.inference_mode():
-            tokens = self._tokenizer(list(texts))
-            vectors: NDArray[np.float32] = self._model.encode_text(tokens).float().numpy()
+            vectors: NDArray[np.float32] = self._encode(list(texts)).float().numpy()
         return to_unit_norm(vectors, f"The text tower of {self.name}", "Its weights are damaged.")
+
+
+def has_text_tower(name: str) -> bool:
+    """Whether an encoder of this name has a text tower; nothing is downloaded to find out.
+
+    Raises:
+        AnnotatorError: A package is missing.
+    """
+    if len(split_names(name)) > 1:
+        return False
+    kind, rest = _kind(name)
+    if kind == "transformers" and rest:
+        return has_transformers_text(rest)
+    return kind in ("open_clip", "hf-hub", "local-dir") and bool(rest)
 
 
 def make_text_tower(name: str, fingerprint: Fingerprint) -> TextTower:
@@ -57,20 +71,28 @@ def make_text_tower(name: str, fingerprint: Fingerprint) -> TextTower:
         AnnotatorError: The encoder has no text tower, or it cannot be loaded, or the weights are
             others now.
     """
-    found = open_clip_model(name)
-    if found is None:
+    kind, rest = _kind(name)
+    visual: nn.Module
+    if not has_text_tower(name):
         raise AnnotatorError(
             f"The index's encoder {name} has no text tower, so it cannot be searched by free text.",
-            "Search by an image or a concept, or build an index with an encoder of open_clip: "
-            "annotator build-index … --embedder hf-hub:ORG/MODEL",
+            "Search by an image or a concept, or build an index with an encoder of images and "
+            "texts (CLIP, SigLIP): annotator build-index … --embedder hf-hub:ORG/MODEL, or "
+            "transformers:ORG/MODEL",
         )
-    model_name, model = found
-    if weights_digest(model.visual) != fingerprint.weights:
+    if kind == "transformers":
+        visual, encode = transformers_texts(rest)
+    else:
+        visual, encode = open_clip_texts(rest if kind == "open_clip" else f"{kind}:{rest}")
+    if weights_digest(visual) != fingerprint.weights:
         raise AnnotatorError(
             f"The weights of {name} are not those that the index was built with.",
             "Put the former weights back, or build the index again.",
         )
-    import open_clip
+    return TextTower(name, encode)
 
-    with explained(name):
-        return TextTower(name, model, open_clip.get_tokenizer(model_name))
+
+def _kind(name: str) -> tuple[str, str]:
+    """Kind of an encoder and the rest of its name, without how images become squares."""
+    kind, _, rest = full_name(name).partition(":")
+    return _kind(rest) if kind in get_args(Resize) and rest else (kind, rest)

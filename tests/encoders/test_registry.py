@@ -214,7 +214,7 @@ def test_weights_that_do_not_fit(tmp_path: Path) -> None:
     ("name", "said", "hint"),
     [
         ("", "Unknown encoder ''", "timm:MODEL"),
-        ("resnet18", "Unknown encoder 'resnet18'", "timm:MODEL"),
+        ("resnet18", "Unknown encoder 'resnet18'", "timm:resnet18"),
         ("timm:", "Unknown encoder 'timm:'", "timm:MODEL"),
         ("keras:resnet18", "Unknown encoder", "timm:MODEL"),
         ("timm:resnet_of_mine", "timm has no model 'resnet_of_mine'", "timm.list_models"),
