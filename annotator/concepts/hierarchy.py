@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from annotator.concept_ids import concept_id, is_cui
+from annotator.concepts.cycles import cycles
 from annotator.concepts.rrf import MRHIER, MRREL, recognise
 from annotator.errors import AnnotatorError, FormatError
 from annotator.tables.table import Record, read_table
@@ -32,7 +33,7 @@ class Hierarchy:
         notes: What was made of a file that contradicts itself, one line each.
 
     Raises:
-        AnnotatorError: The parents go round in a circle.
+        AnnotatorError: The parents have a cycle.
     """
 
     parents: Mapping[str, tuple[str, ...]]
@@ -41,9 +42,9 @@ class Hierarchy:
     _ancestors: dict[str, frozenset[str]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        for circle in circles(self.parents):
+        for cycle in cycles(self.parents):
             raise AnnotatorError(
-                f"{_listed(circle)} are ancestors of each other.",
+                f"{_listed(cycle)} are ancestors of each other.",
                 "Remove the row that makes a concept a descendant of its own descendants.",
             )
 
@@ -117,11 +118,11 @@ def read_hierarchy(path: Path | str, *, only: Collection[str] | None = None) -> 
     from annotator.concepts.relations import read_mrhier, read_mrrel  # loads numpy
 
     reader = read_mrrel if layout is MRREL else read_mrhier
-    parents, in_circles = reader(path, only)
+    parents, in_cycles = reader(path, only)
     notes: tuple[str, ...] = ()
-    if in_circles:
+    if in_cycles:
         notes = (
-            f"{in_circles:,} concepts are among their own ancestors in {path}: those that are each "
+            f"{in_cycles:,} concepts are among their own ancestors in {path}: those that are each "
             "other's ancestors count as equals, below all that is above one of them.",
         )
     return Hierarchy(parents, notes=notes)
@@ -177,49 +178,6 @@ def _is_header(cells: Sequence[str]) -> bool:
 
 def _cell(record: Record, column: int) -> str:
     return record.cells[column] if column < len(record.cells) else ""
-
-
-def circles(parents: Mapping[str, Iterable[str]]) -> list[list[str]]:
-    """Groups of concepts that are ancestors of each other, ascending; empty for a hierarchy.
-
-    These are the strongly connected components of more than one concept, or of a concept that is
-    its own parent (Tarjan 1972, "Depth-first search and linear graph algorithms").
-    """
-    found: list[list[str]] = []
-    number: dict[str, int] = {}  # in the order of the search
-    lowest: dict[str, int] = {}  # the first concept still open that can be reached
-    open_: list[str] = []
-    is_open: set[str] = set()
-    for start in parents:
-        if start in number:
-            continue
-        path = [(start, iter(parents[start]))]
-        number[start] = lowest[start] = len(number)
-        open_.append(start)
-        is_open.add(start)
-        while path:
-            concept, rest = path[-1]
-            parent = next(rest, None)
-            if parent is None:
-                path.pop()
-                if path:
-                    below = path[-1][0]
-                    lowest[below] = min(lowest[below], lowest[concept])
-                if lowest[concept] == number[concept]:
-                    group = [open_.pop()]
-                    while group[-1] != concept:
-                        group.append(open_.pop())
-                    is_open.difference_update(group)
-                    if len(group) > 1 or concept in parents.get(concept, ()):
-                        found.append(sorted(group))
-            elif parent not in number:
-                number[parent] = lowest[parent] = len(number)
-                open_.append(parent)
-                is_open.add(parent)
-                path.append((parent, iter(parents.get(parent, ()))))
-            elif parent in is_open:
-                lowest[concept] = min(lowest[concept], number[parent])
-    return sorted(found)
 
 
 def _listed(concepts: Collection[str]) -> str:

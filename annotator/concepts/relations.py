@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from annotator.concepts.hierarchy import circles
+from annotator.concepts.cycles import cycles
 from annotator.concepts.rrf import MRCONSO, MRHIER, MRREL, read_rows
 from annotator.errors import FormatError
 
@@ -144,7 +144,7 @@ def _id(number: int) -> str:
 def _parents(
     below: NDArray[np.int64], above: NDArray[np.int64], only: Collection[str] | None
 ) -> tuple[Parents, int]:
-    """Parents by concept, of all or of `only` some and their ancestors, without circles.
+    """Parents by concept, of all or of `only` some and their ancestors, without cycles.
 
     Concepts that are ancestors of each other, as some are across sources, become equals: each has
     the parents of all of them that are not among them.
@@ -164,7 +164,7 @@ def _parents(
         below, above = below[kept], above[kept]
     for child, parent in zip(below.tolist(), above.tolist(), strict=True):
         parents.setdefault(_id(child), {})[_id(parent)] = None
-    groups = circles(parents)
+    groups = cycles(parents)
     for group in groups:
         members = set(group)
         outside = dict.fromkeys(p for c in group for p in parents[c] if p not in members)
