@@ -16,7 +16,7 @@ from annotator.audit.align import fit_closely, fit_pairs
 from annotator.knn.fit import Fitter
 from annotator.knn.projection import Projection
 from index import FlatIndex, LabelTable
-from index.progress import track
+from index.progress import track, track_rows
 
 PROMISING = 0.8  # correlation at 64 x 64 pixels from which a pair is verified
 _BY_VECTOR, _BY_PIXELS = 10, 5  # neighbours that are compared
@@ -123,16 +123,16 @@ def verify_pairs(pairs: Pairs, first: Views, second: Views, *, workers: int) -> 
         return fit_closely(a, np.where(part.mirrored[:, None, None], b[:, :, ::-1], b))
 
     with ThreadPoolExecutor(max(1, workers), thread_name_prefix="verify") as pool:
-        scores = list(track(pool.map(verified, starts), total=len(starts), label="Verifying"))
+        found = pool.map(verified, starts)
+        total = len(kept.rows)
+        scores = list(track(found, total=total, label="Verifying", unit="pairs", size=len))
     joined = np.concatenate([np.zeros(0, np.float32), *scores])
     return Pairs(kept.rows, kept.others, kept.mirrored, joined)
 
 
 def _compared(first: Views, second: Views, keys: NDArray[np.int64], workers: int) -> Pairs:
     scores = np.zeros(len(keys), np.float32)
-    starts = range(0, len(keys), _FITTED_AT_ONCE)
-    for start in track(starts, total=len(starts), label="Comparing"):
-        part = slice(start, start + _FITTED_AT_ONCE)
+    for part in track_rows(len(keys), _FITTED_AT_ONCE, label="Comparing", unit="pairs"):
         rows, others, mirrored = keys[part, 0], keys[part, 1], keys[part, 2].astype(bool)
         scores[part] = fit_pairs(
             first.thumbnails, second.thumbnails, rows, others, mirrored, workers=workers

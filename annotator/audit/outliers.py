@@ -18,7 +18,7 @@ from annotator.encoders.cache import EmbeddingCache
 from annotator.knn.cross_validation import LEAST_IMAGES, group_numbers
 from annotator.knn.neighbors import nearest_of_other_groups
 from index import FlatIndex
-from index.progress import track
+from index.progress import track_rows
 from index.rows import sample_rows
 
 _FENCE = 3.0  # interquartile ranges; Tukey's outer fence
@@ -115,9 +115,7 @@ def distances_to(
     """
     index = FlatIndex(np.ascontiguousarray(known))
     distances = np.full(len(vectors), np.nan)
-    starts = range(0, len(vectors), _SEARCHED_AT_ONCE)
-    for start in track(starts, total=len(starts), label="Outliers"):
-        part = slice(start, start + _SEARCHED_AT_ONCE)
+    for part in track_rows(len(vectors), _SEARCHED_AT_ONCE, label="Outliers", unit="images"):
         found = nearest_of_other_groups(
             index, known_groups, np.array(vectors[part]), groups[part], _RANK, _OWN
         )

@@ -17,7 +17,6 @@ from annotator import __version__
 from annotator.cli.console import EXIT_INTERRUPTED, EXIT_OK, EXIT_PROBLEM, say
 from annotator.cli.sections import CommandGroup
 from annotator.errors import AnnotatorError
-from index.progress import bar, reported_by
 
 EXIT_CODES = """\b
 Exit codes:
@@ -55,21 +54,25 @@ SECTIONS = {
 class _Commands(CommandGroup):
     """Group whose commands return their exit code; expected errors show no traceback."""
 
+    def make_context(self, *args: Any, **settings: Any) -> click.Context:
+        if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
+            settings["color"] = False  # None: where the stream is a terminal
+        return super().make_context(*args, **settings)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            with reported_by(bar):
-                code = super().invoke(ctx)
+            code = super().invoke(ctx)
         except AnnotatorError as error:
-            say(f"Error: {error}")
+            say(f"Error: {error}", always=True)
             code = EXIT_PROBLEM
         except KeyboardInterrupt:
-            say("Interrupted.")
+            say("Interrupted.", always=True)
             code = EXIT_INTERRUPTED
         except OSError as error:
             if error.errno == errno.EPIPE:
                 raise  # click exits silently on a closed pipe
             where = f"{error.filename}: " if error.filename else ""
-            say(f"Error: {where}{error.strerror or error}")
+            say(f"Error: {where}{error.strerror or error}", always=True)
             code = EXIT_PROBLEM
         ctx.exit(code or EXIT_OK)
 

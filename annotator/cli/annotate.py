@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from index.protocols import IndexLocation
 
 
-@click.command("annotate", cls=Command)
+@click.command(
+    "annotate", cls=Command, short_help="Print the concepts of images: a table, a run or JSON."
+)
 @click.argument("images", required=False)
 @index_option
 @vector_options

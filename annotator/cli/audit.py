@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 _FAIL_ON = "exact,leak,straddle,copy"
 
 
-@click.command("audit", cls=Command)
+@click.command(
+    "audit", cls=Command, short_help="Find duplicates, leaks, doubtful labels and outliers."
+)
 @click.argument("images")
 @click.argument("concepts", required=False)
 @split_option

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from index.search.build import IndexType
 
 
-@click.command("build-index", cls=Command)
+@click.command("build-index", cls=Command, short_help="Build an index from labelled images.")
 @click.argument("images", required=False)
 @click.argument("concepts", required=False)
 @index_option
@@ -149,7 +149,9 @@ def build_index_command(
     return report.exit_code
 
 
-@click.command("sample", cls=Command)
+@click.command(
+    "sample", cls=Command, short_help="Write the sample collection: phantoms, not patients."
+)
 @click.argument("directory", type=file_path())
 @click.option("--n", type=click.IntRange(20), default=600, help="Number of images.")
 @click.option("--seed", type=click.IntRange(0), default=2026, help="Random seed.")

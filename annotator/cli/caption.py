@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from index.protocols import IndexLocation
 
 
-@click.command("caption", cls=Command)
+@click.command(
+    "caption", cls=Command, short_help="Print captions of images, in the words of similar cases."
+)
 @click.argument("images")
 @index_option
 @option(

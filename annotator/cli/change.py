@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from index.search.build import IndexType
 
 
-@click.command("add", cls=Command)
+@click.command(
+    "add", cls=Command, short_help="Add labelled images to an index without rebuilding it."
+)
 @click.argument("images", required=False)
 @click.argument("concepts", required=False)
 @index_option
@@ -134,7 +136,9 @@ def remove_command(
     return EXIT_OK
 
 
-@click.command("compact", cls=Command)
+@click.command(
+    "compact", cls=Command, short_help="Merge segments, and delete removed images from disk."
+)
 @index_option
 @index_type_options
 def compact_command(

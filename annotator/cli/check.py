@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from index.protocols import IndexLocation
 
 
-@click.command("info", cls=Command)
+@click.command("info", cls=Command, short_help="Show what an index holds and how it was built.")
 @index_option
 @json_option
 def info_command(place: IndexLocation, as_json: bool) -> None:
@@ -56,7 +56,7 @@ def verify_command(place: IndexLocation) -> int:
     return EXIT_PROBLEM if problems else EXIT_OK
 
 
-@click.command("stats", cls=Command)
+@click.command("stats", cls=Command, short_help="Describe a concepts file: counts and frequencies.")
 @click.argument("concepts", type=file_path())
 @names_option
 @type_options

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import platform
 import sys
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
+from annotator import __version__
 from annotator.errors import AnnotatorError
+from index.progress import Work, progress_line
 
 EXIT_OK = 0
 EXIT_PROBLEM = 1  # invalid input or index, or problems found by validate or verify
@@ -19,15 +24,86 @@ EXIT_USAGE = 2  # click's own
 EXIT_PARTIAL = 3  # finished, but some images could not be used
 EXIT_INTERRUPTED = 130
 
+_VERBOSITY = "annotator.verbosity"
+_STARTED = time.perf_counter()
+_COLOURS = {"Error:": "red", "Warning:": "yellow", "Next:": "cyan"}
+
 NO_THUMBNAILS = (
     "The index has no thumbnails: give --images, or rebuild it with --thumbnails (nothing is "
     "embedded again)."
 )
 
 
-def say(message: str) -> None:
-    """Print a message on stderr."""
-    click.echo(message, err=True)
+def verbosity_options() -> list[click.Option]:
+    """The options --quiet and --verbose, of every command."""
+
+    def keep(ctx: click.Context, option: click.Parameter, given: bool) -> None:
+        if given:
+            ctx.meta[_VERBOSITY] = option.name
+
+    return [
+        click.Option(
+            ["-q", "--quiet"], is_flag=True, expose_value=False, callback=keep,
+            help="Print results and errors only.",
+        ),
+        click.Option(
+            ["-v", "--verbose"], is_flag=True, expose_value=False, callback=keep,
+            help="Print details: versions, paths, and the time of each stage.",
+        ),
+    ]  # fmt: skip
+
+
+def say(message: str, *, always: bool = False) -> None:
+    """Print a message on stderr; with --quiet only if `always`, as errors are."""
+    if always or _verbosity() != "quiet":
+        beginning, colon, rest = message.partition(":")
+        if colour := _COLOURS.get(beginning + colon):
+            message = click.style(beginning + colon, fg=colour, bold=True) + rest
+        click.echo(message, err=True)
+
+
+def detail(message: str) -> None:
+    """Print a message on stderr, with the seconds since the command began, if --verbose."""
+    if _verbosity() == "verbose":
+        say(click.style(f"[{time.perf_counter() - _STARTED:6.1f} s] {message}", dim=True))
+
+
+def _verbosity() -> str | None:
+    context = click.get_current_context(silent=True)
+    return context.meta.get(_VERBOSITY) if context is not None else None
+
+
+@contextlib.contextmanager
+def shown_progress() -> Iterator[None]:
+    """Show the progress of a command on a line of the terminal, and its stages if --verbose."""
+    if _verbosity() == "quiet":
+        yield
+        return
+    detail(_versions())
+    with progress_line(_say_stage):
+        yield
+    detail(f"done; at most {_peak_megabytes():,.0f} MB of memory")
+
+
+def _say_stage(work: Work, seconds: float) -> None:
+    rate = f" ({work.total / seconds:,.0f}/s)" if seconds else ""
+    detail(f"{work.label}: {work.total:,} {work.unit} in {seconds:.1f} s{rate}")
+
+
+def _versions() -> str:
+    """Versions of what decides about results and speed, without importing it."""
+    from importlib.metadata import distributions
+
+    wanted = ("numpy", "torch", "timm", "faiss-cpu", "faiss-gpu", "pydicom", "pillow")
+    found = {d.metadata["Name"].lower(): d.version for d in distributions()}
+    listed = [f"{name} {found[name]}" for name in wanted if name in found]
+    return ", ".join([f"annotator {__version__}", f"Python {platform.python_version()}", *listed])
+
+
+def _peak_megabytes() -> float:
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def search_in_words(search: Mapping[str, Any]) -> str:

@@ -12,6 +12,7 @@ import click
 from annotator.cli.console import EXIT_OK, say, write_result
 from annotator.cli.image_report import ImageReport
 from annotator.cli.options import FindingOptions, file_path, finding_options, index_option
+from annotator.cli.sections import Command, option
 from annotator.errors import AnnotatorError, ImageError
 from index.progress import track
 
@@ -30,45 +31,51 @@ _NEIGHBORS_ON_PAGE = 6  # per concept
 _NEIGHBORS_IN_FIGURE = 5
 
 
-@click.command("explain")
+@click.command(
+    "explain", cls=Command, short_help="Explain concepts: heatmaps and the cases that voted."
+)
 @click.argument("images")
 @index_option
-@click.option(
+@option(
+    "Output",
     "--out",
     type=file_path(),
     required=True,
     help="Page (.html) or figure (.png, .svg) of one image, or folder for many pages.",
 )
-@click.option(
+@option(
+    "Input",
     "--images",
     "indexed_images",
     help="Indexed images, for pictures of the neighbours if the index has no thumbnails.",
 )
-@click.option(
+@option(
+    "Output",
     "--heatmaps",
     type=file_path(file_okay=False),
     help="Folder for the heatmaps as PNG overlays.",
 )
-@click.option(
+@option(
+    "Output",
     "--neighbors",
     type=click.IntRange(1),
     help="Maximum number of neighbours shown (default: 6 per concept on a page, 5 in a figure).",
 )
-@click.option(
+@option(
+    "Output",
     "--method",
     type=click.Choice(["auto", "exact", "patches", "occlusion"]),
     default="auto",
-    show_default=True,
     help="Attribution method: exact for encoders with average pooling; patches (transformers) "
     "and occlusion (any encoder) are approximate.",
 )
 @finding_options
-@click.option("--embedder", metavar="NAME", help="Encoder, if its weights have moved.")
-@click.option(
+@option("Encoder", "--embedder", metavar="NAME", help="Encoder, if its weights have moved.")
+@option(
+    "Running",
     "--device",
     type=click.Choice(["auto", "cpu", "cuda"]),
     default="auto",
-    show_default=True,
     help="Device for the encoder (and search, with cuda).",
 )
 def explain_command(

@@ -69,9 +69,10 @@ class ImageReport:
         for where, error in self.failed.items():
             by_reason.setdefault((error.message, error.hint), []).append(where)
         for (reason, hint), paths in sorted(by_reason.items(), key=lambda group: -len(group[1])):
-            _say_group(reason, hint, paths)
+            _say_group(reason, hint, paths, always=True)
         if self.failed:
-            say(f"{len(self.failed)} image{'s' * (len(self.failed) > 1)} could not be used.")
+            many = f"{len(self.failed)} image{'s' * (len(self.failed) > 1)}"
+            say(f"{many} could not be used.", always=True)
         if file is not None:
             write_result(self._to_csv(), file)
 
@@ -90,9 +91,10 @@ class ImageReport:
         return text.getvalue()
 
 
-def _say_group(reason: str, hint: str, paths: Sequence[str]) -> None:
-    say(f"{len(paths)} x {reason}{f'. {hint}' if hint else ''}")
+def _say_group(reason: str, hint: str, paths: Sequence[str], *, always: bool = False) -> None:
+    say(f"{len(paths)} x {reason}{f'. {hint}' if hint else ''}", always=always)
     for path in paths[:_PATHS_SHOWN]:
-        say(f"    {path}")
+        say(f"    {path}", always=always)
     if len(paths) > _PATHS_SHOWN:
-        say(f"    … and {len(paths) - _PATHS_SHOWN} more (--report FILE lists all)")
+        more = len(paths) - _PATHS_SHOWN
+        say(f"    … and {more} more (--report FILE lists all)", always=always)

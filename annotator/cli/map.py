@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 _KINDS = (".html", ".png")
 
 
-@click.command("map", cls=Command)
+@click.command(
+    "map", cls=Command, short_help="Draw an index in two dimensions, as a page or picture."
+)
 @index_option
 @click.option(
     "--output",

@@ -10,6 +10,7 @@ import click
 
 from annotator.cli.console import EXIT_OK, EXIT_PROBLEM, say
 from annotator.cli.options import file_path, json_option, names_option, side_options
+from annotator.cli.sections import Command, option
 from annotator.cli.semantic_types import TypeOptions, type_options
 from annotator.errors import AnnotatorError
 
@@ -31,53 +32,65 @@ _BELONGS = {
 }
 
 
-@click.command("evaluate")
+@click.command(
+    "evaluate", cls=Command, short_help="Score a run like the official evaluator of the task."
+)
 @click.argument("run", type=file_path())
 @click.argument("truth", type=file_path())
-@click.option("--captions", is_flag=True, help="Score captions: ROUGE-1, BERTScore.")
-@click.option("--ranking", is_flag=True, help="Score rankings of similar items: nDCG, MAP.")
-@click.option(
+@option("Scoring", "--captions", is_flag=True, help="Score captions: ROUGE-1, BERTScore.")
+@option("Scoring", "--ranking", is_flag=True, help="Score rankings of similar items: nDCG, MAP.")
+@option(
+    "Scoring",
     "--scorer",
     type=click.Choice(["current", "legacy"]),
     default="current",
-    show_default=True,
     help="Official scorer: current (2022-2026) or legacy (2017-2020).",
 )
-@click.option("--secondary", type=file_path(), help="concepts_manual.csv for the secondary score.")
-@click.option(
+@option(
+    "Scoring", "--secondary", type=file_path(), help="concepts_manual.csv for the secondary score."
+)
+@option(
+    "Scoring",
     "--hierarchy",
     type=file_path(),
     help="Also give partial credit (hierarchical F1): table of concept and parent, MRREL.RRF or "
     "MRHIER.RRF.",
 )
-@click.option(
-    "--against", type=file_path(), help="Other run to compare with: difference and paired interval."
+@option(
+    "Scoring",
+    "--against",
+    type=file_path(),
+    help="Other run to compare with: difference and paired interval.",
 )
-@click.option("--by", metavar="FILE[:COLUMN]", help="Table of groups to score separately.")
-@click.option(
+@option("Scoring", "--by", metavar="FILE[:COLUMN]", help="Table of groups to score separately.")
+@option(
+    "Captions",
     "--bertscore",
     metavar="MODEL",
     help="With --captions: model for BERTScore, a folder or a name on the hub (the task uses "
     "microsoft/deberta-xlarge-mnli).",
 )
-@click.option(
+@option(
+    "Captions",
     "--bertscore-layer",
     type=click.IntRange(1),
     help="Layer of the BERTScore model (default: the published one).",
 )
-@click.option(
+@option(
+    "Rankings",
     "--k",
     type=click.IntRange(1),
     default=10,
-    show_default=True,
     help="With --ranking: cutoff rank.",
 )
-@click.option(
+@option(
+    "Rankings",
     "--items",
     type=file_path(),
     help="With --ranking: concepts of the ranked items, if TRUTH has only those of the queries.",
 )
-@click.option(
+@option(
+    "Rankings",
     "--relevant",
     type=click.FloatRange(0, min_open=True),
     help="With --ranking: relevance threshold of MAP (default: judgements 1, concepts 0.5).",
@@ -169,10 +182,10 @@ def evaluate_command(
 def _check_options(kind: str) -> None:
     """Reject options of another kind of run."""
     context = click.get_current_context()
-    for option, owner in _BELONGS.items():
-        source = context.get_parameter_source(option.removeprefix("--").replace("-", "_"))
+    for name, owner in _BELONGS.items():
+        source = context.get_parameter_source(name.removeprefix("--").replace("-", "_"))
         if source is not click.core.ParameterSource.DEFAULT and owner != kind:
-            raise click.UsageError(f"{option} belongs to {owner}.")
+            raise click.UsageError(f"{name} belongs to {owner}.")
 
 
 def _read_ids(truth: Path, ranking: bool) -> list[str]:
@@ -261,7 +274,7 @@ def _evaluate_concepts(
     return facts, text
 
 
-@click.command("validate")
+@click.command("validate", cls=Command)
 @click.argument("run", type=file_path())
 @click.option(
     "--ids",

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import click
 
+from annotator.cli.console import shown_progress, verbosity_options
+
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 Heading = Literal[  # in the order of --help
-    "Query", "Input", "Index", "Encoder", "Voting", "Checks", "Network", "Limits", "Running",
-    "Output", "Options",
+    "Query", "Scoring", "Captions", "Rankings", "Input", "Index", "Encoder", "Voting", "Checks",
+    "Network", "Limits", "Running", "Output", "Options",
 ]  # fmt: skip
 
-_SHORT = 10  # maximum number of options without headings
+_SHORT = 12  # maximum number of options without headings
+_SUMMARY = 120  # maximum length of a command's summary
+_METAVARS = {
+    "INTEGER RANGE": "N", "INTEGER": "N", "FLOAT RANGE": "NUMBER", "FLOAT": "NUMBER",
+}  # fmt: skip
 
 
 class _Option(click.Option):
@@ -29,13 +36,42 @@ def option(heading: Heading, *names: str, **settings: Any) -> Decorator:
     return click.option(*names, cls=_Option, heading=heading, **settings)
 
 
-class Command(click.Command):
-    """Command with its options under headings, if there are more than a few."""
+class _Helped(click.Command):
+    """Command whose help has a heading for its examples."""
+
+    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        text, examples = split_examples(self.help or "")
+        formatter.write_paragraph()
+        with formatter.indentation():
+            formatter.write_text(text)
+        if examples:
+            with formatter.section(_bold("Examples")):
+                for line in examples.splitlines():
+                    formatter.write(f"{'':{formatter.current_indent}}{line}\n")
+
+
+class Command(_Helped):
+    """Command with its options under headings, if there are more than a few.
+
+    Every command has the options of `verbosity_options`; a terminal shows its progress.
+    """
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.params += verbosity_options()
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with shown_progress():
+            return super().invoke(ctx)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        for heading, options in option_sections(self, ctx).items():
-            with formatter.section(heading):
-                formatter.write_dl(options)
+        _write_sections(formatter, option_sections(self, ctx), formatter.width // 3)
+
+
+def split_examples(text: str) -> tuple[str, str]:
+    """Split the help of a command into its text and its examples, the block after a `\\b`."""
+    text, _, examples = inspect.cleandoc(text).partition("\n\n\b\n")
+    return text, examples
 
 
 def option_sections(command: click.Command, ctx: click.Context) -> dict[str, list[tuple[str, str]]]:
@@ -48,11 +84,35 @@ def option_sections(command: click.Command, ctx: click.Context) -> dict[str, lis
             heading = parameter.heading
         record = parameter.get_help_record(ctx)
         if record is not None:
-            sections[heading].append(record)
+            usage, help_ = record
+            for named, short in _METAVARS.items():
+                usage = usage.replace(named, short)
+            sections[heading].append((usage, help_))
     return {heading: records for heading, records in sections.items() if records}
 
 
-class CommandGroup(click.Group):
+def _write_sections(
+    formatter: click.HelpFormatter, sections: Mapping[str, Sequence[tuple[str, str]]], most: int
+) -> None:
+    """Write definition lists under headings, with all texts in one column.
+
+    Args:
+        formatter: Takes the text.
+        sections: By heading, pairs of a term and its text.
+        most: Maximum width of the terms' column; longer terms have lines of their own.
+    """
+    terms = [len(term) for rows in sections.values() for term, _ in rows]
+    width = max((length for length in terms if length <= most), default=most)
+    for heading, rows in sections.items():
+        with formatter.section(_bold(heading)):
+            formatter.write_dl([(term.ljust(width), text) for term, text in rows], col_max=width)
+
+
+def _bold(heading: str) -> str:
+    return click.style(heading, bold=True)  # click.echo takes it away where it cannot be shown
+
+
+class CommandGroup(_Helped, click.Group):
     """Group of commands under headings, which imports only the command that it runs.
 
     Args:
@@ -63,6 +123,7 @@ class CommandGroup(click.Group):
 
     def __init__(self, *, sections: Mapping[str, Mapping[str, str]], **settings: Any) -> None:
         super().__init__(**settings)
+        self.params += verbosity_options()
         self.sections = sections
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -76,11 +137,17 @@ class CommandGroup(click.Group):
                 return command
         return None
 
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        self.format_commands(ctx, formatter)
+        click.Command.format_options(self, ctx, formatter)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        width = formatter.width - 6 - max(map(len, self.list_commands(ctx)))
-        for heading, names in self.sections.items():
-            commands = [(name, self.get_command(ctx, name)) for name in names]
-            with formatter.section(heading):
-                formatter.write_dl(
-                    [(name, c.get_short_help_str(width)) for name, c in commands if c]
-                )
+        sections = {
+            heading: [
+                (name, command.get_short_help_str(limit=_SUMMARY))
+                for name in names
+                if (command := self.get_command(ctx, name))
+            ]
+            for heading, names in self.sections.items()
+        }
+        _write_sections(formatter, sections, formatter.width // 3)

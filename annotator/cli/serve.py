@@ -13,7 +13,7 @@ from annotator.errors import AnnotatorError
 from index.distribution import pip_install
 
 
-@click.command("serve", cls=Command)
+@click.command("serve", cls=Command, short_help="Serve an index over HTTP: a page and an API.")
 @option("Index", "--index", help="Index: a folder, or milvus://HOST:PORT/NAME [concept-index].")
 @option("Network", "--host", help="Address to listen on [127.0.0.1].")
 @option("Network", "--port", type=int, help="Port to listen on; 0 for any free one [8000].")

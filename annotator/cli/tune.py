@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from index.protocols import IndexLocation
 
 
-@click.command("tune", cls=Command)
+@click.command("tune", cls=Command, short_help="Tune the voting parameters of an index again.")
 @index_option
 @voting_options
 @json_option

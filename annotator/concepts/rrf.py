@@ -200,7 +200,8 @@ def _read(file: BinaryIO, size: int, path: Path, silent: bool) -> Iterator[bytes
     if silent:
         yield from blocks
     else:
-        yield from track(blocks, total=-(-size // _BLOCK), label=f"Reading {path.name}")
+        label = f"Reading {path.name}"
+        yield from track(blocks, total=size, label=label, unit="bytes", size=len)
 
 
 def _gunzip(blocks: Iterator[bytes], path: Path) -> Iterator[bytes]:

@@ -78,7 +78,7 @@ class BertScorer:
         self._scorer.compute_idf(list(truths))
         found = [(0.0, 0.0, 0.0)] * len(truths)
         rows = [i for i, text in enumerate(truths) if text.strip() and captions[i].strip()]
-        waiting = iter(track(rows, total=len(rows), label="BERTScore"))
+        waiting = iter(track(rows, total=len(rows), label="BERTScore", unit="captions"))
         while chunk := list(itertools.islice(waiting, _PAIRS_AT_ONCE)):
             values = self._scorer.score([captions[i] for i in chunk], [truths[i] for i in chunk])
             for i, (precision, recall, f1) in zip(

@@ -145,7 +145,7 @@ def leave_one_group_out(vectors: NDArray[np.float32], groups: NDArray[np.int64])
         nearest_of_other_groups(
             index, groups, np.array(vectors[block]), groups[block], MOST_NEIGHBORS
         )
-        for block in track(blocks, total=len(blocks), label="Tuning")
+        for block in track(blocks, total=len(queries), label="Tuning", size=len)
     ]
     return _usable(queries, parts)
 
@@ -175,7 +175,7 @@ def cross_fitted(
     queries = rows_for_tuning(len(vectors)) if queries is None else queries
     order: list[NDArray[np.int64]] = []
     parts: list[Neighbors] = []
-    for fold in track(range(FOLDS), total=FOLDS, label="Tuning"):
+    for fold in track(range(FOLDS), total=FOLDS, label="Tuning", unit="folds"):
         own = queries[folds[queries] == fold]
         others = np.flatnonzero(folds != fold)
         if not len(own) or not len(others):

@@ -89,7 +89,7 @@ def choose_voting(
     steps = [_free(candidates, best, fixed) for candidates in (_kernels(), _priors(), _deciders())]
     trials = [(step, changes) for step, candidates in enumerate(steps) for changes in candidates]
     kept, highest, now = best, -1.0, 0
-    for step, changes in track(trials, total=len(trials), label="Choosing"):
+    for step, changes in track(trials, total=len(trials), label="Choosing", unit="settings"):
         if step != now:
             best, now = kept, step
         voting = replace(best, **changes)

@@ -29,7 +29,7 @@ from benchmarks.index_latency.data import Dataset, Floats, prepare
 from benchmarks.index_latency.recall import recall, similarities
 from benchmarks.records import save
 from index.locations import locate
-from index.progress import reported_by
+from index.progress import Work, reported_by
 
 NAME = "annotator_benchmark"
 BATCHES = (1, 256)
@@ -144,10 +144,10 @@ def build(
     """Seconds of the product's build, by what it says that it does."""
     spent: dict[str, float] = {}
 
-    def track(items: Iterable[Any], *, total: int, label: str) -> Iterator[Any]:
+    def track(items: Iterable[Any], work: Work) -> Iterator[Any]:
         started = time.perf_counter()
         yield from items
-        spent[label] = time.perf_counter() - started
+        spent[work.label] = time.perf_counter() - started
 
     started = time.perf_counter()
     with reported_by(track), locate(address).writer() as writer:

@@ -104,7 +104,7 @@ class Collection:
                 client.create_index(self.name, wanted, timeout=seconds, sync=False)
 
         self.server.retry(create)
-        for _ in track(self._indexed(n), total=n, label="Indexing"):
+        for _ in track(self._indexed(n), total=n, label="Indexing", unit="vectors"):
             pass
         self.wait_until_loaded()
 

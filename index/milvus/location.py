@@ -323,7 +323,7 @@ def _publish(
 def _blocks(index: MilvusIndex) -> Iterator[list[Entity]]:
     """The live entities with all their fields, by row number."""
     rows = index.rows.in_row_order(index.stored, fields_of(index.entries), step=_BLOCK)
-    tracked = track(rows, total=len(index), label="Reading")
+    tracked = track(rows, total=len(index), label="Reading", unit="vectors")
     for _, block in groupby(tracked, lambda entity: int(entity["row"]) // _BLOCK):
         if found := index.live(block):
             yield found

@@ -172,7 +172,7 @@ def send_rows(collection: Collection, rows: Segment, first: int, *, resumed: boo
                 _send(collection, entities(rows, first, missing), replace=bool(there))
             yield from places
 
-    for _ in track(sent(), total=len(rows), label="Sending"):
+    for _ in track(sent(), total=len(rows), label="Sending", unit="vectors"):
         pass
 
 

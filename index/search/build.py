@@ -18,7 +18,7 @@ from index.search.flat import FlatIndex
 from index.search.gpu import gpu_index
 from index.search.ivf import IvfIndex, IvfKind, build_ivf, tune
 from index.search.pca_scan import ScanIndex
-from index.search.scan_table import ROWS_AT_ONCE, ScanTable, fit_axes, fit_table
+from index.search.scan_table import ScanTable, fit_axes, fit_table
 
 Kind = Literal["flat", "scan", "ivf", "compressed"]
 IndexType = Literal["auto", "flat", "scan", "ivf", "compressed"]
@@ -133,11 +133,9 @@ def _write_table(vectors: NDArray[np.float32], folder: Path) -> int:
     np.save(folder / AXES, axes, allow_pickle=False)
     shape = (len(vectors), axes.shape[1] + 1)
     table = np.lib.format.open_memmap(folder / TABLE, "w+", np.float32, shape)
-    steps = -(-len(vectors) // ROWS_AT_ONCE)
     done = 0
-    for part in track(
-        fit_table(vectors, axes), total=steps, label=f"Indexing (by {ROWS_AT_ONCE:,})"
-    ):
+    parts = fit_table(vectors, axes)
+    for part in track(parts, total=len(vectors), label="Indexing", unit="vectors", size=len):
         table[done : done + len(part)] = part
         done += len(part)
     table.flush()

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.errors import IndexProblem
-from index.progress import track
+from index.progress import track_rows
 from index.rows import Neighbors, sample_rows
 from index.search.base import (
     ROUNDING,
@@ -187,9 +187,8 @@ def build_ivf(kind: IvfKind, vectors: NDArray[np.float32]) -> Any:
     bits = {"ivf": "RaBitQfs", "compressed": "RaBitQfs4"}[kind]
     # A random rotation spreads what the bits have to say evenly over the numbers.
     ann = train(f"RR{vectors.shape[1]},IVF{lists_for(len(vectors))},{bits}", vectors)
-    starts = range(0, len(vectors), _ROWS_AT_ONCE)
-    for start in track(starts, total=len(starts), label=f"Indexing (by {_ROWS_AT_ONCE:,})"):
-        ann.add(np.ascontiguousarray(vectors[start : start + _ROWS_AT_ONCE]))
+    for part in track_rows(len(vectors), _ROWS_AT_ONCE, label="Indexing", unit="vectors"):
+        ann.add(np.ascontiguousarray(vectors[part]))
     return ann
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from annotator.concepts import rrf
 from annotator.concepts.rrf import MRCONSO, MRHIER, MRREL, MRSTY, read_rows, recognise
 from annotator.errors import FormatError
-from index.progress import reported_by
+from index.progress import Work, reported_by
 
 STY = "C0032285|T047|B2.2.1.2.1|Disease or Syndrome|AT17648347|256|\n"
 REL = "C0032285|A0101|AUI|PAR|C0024115|A0202|AUI|isa|R1||MSH|MSH|||N||\n"
@@ -109,15 +109,15 @@ def test_progress_is_reported(write, conso, monkeypatch) -> None:
     monkeypatch.setattr(rrf, "_BLOCK", 10)
     shown: list[tuple[int, int]] = []
 
-    def count(items: Iterable[bytes], *, total: int, label: str) -> Iterator[bytes]:
+    def count(items: Iterable[bytes], work: Work) -> Iterator[bytes]:
         n = 0
         for item in items:
-            n += 1
+            n += work.size(item)
             yield item
-        shown.append((n, total))
+        shown.append((n, work.total))
 
     path = write(conso("C1", "Lung"))
     with reported_by(count):
         assert len(list(read_rows(path, MRCONSO, ["CUI"]))) == 1
     ((n, total),) = shown
-    assert n == total > 1
+    assert n == total == path.stat().st_size > 10

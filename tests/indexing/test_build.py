@@ -25,7 +25,7 @@ from annotator.knn.projection import Projection
 from annotator.knn.voting import Voting
 from annotator.pipeline import Annotator
 from index import IndexProblem, StoredIndex, VersionWriter, open_index
-from index.progress import reported_by
+from index.progress import Work, reported_by
 
 T = TypeVar("T")
 
@@ -139,8 +139,8 @@ def test_a_second_build_embeds_what_is_new(
 def test_an_interrupted_build_publishes_nothing_and_continues(
     collection: Collection, tmp_path: Path, tiny_embedder: TorchEmbedder
 ) -> None:
-    def interrupted(items: Iterable[T], *, total: int, label: str) -> Iterable[T]:
-        assert (total, label) == (20, "Embedding")
+    def interrupted(items: Iterable[T], work: Work) -> Iterable[T]:
+        assert (work.total, work.label) == (20, "Embedding")
         return interrupt_after(6, items)
 
     directory = tmp_path / "index"
@@ -190,7 +190,7 @@ def test_images_that_cannot_be_used_are_left_out(
 def test_a_folder_of_other_files_is_refused_before_the_work(
     collection: Collection, tmp_path: Path, tiny_embedder: TorchEmbedder
 ) -> None:
-    def unwanted(items: Iterable[T], *, total: int, label: str) -> Iterable[T]:
+    def unwanted(items: Iterable[T], work: Work) -> Iterable[T]:
         raise AssertionError("images were embedded")
 
     wrong = pytest.raises(IndexProblem, match="not an index and not empty")

@@ -26,7 +26,7 @@ from annotator.phantoms import SamplePaths, write_sample
 from annotator.phantoms.cases import FINDINGS, NAMES, NORMAL, STUDIES, VIEWS, Case, draw_cases
 from annotator.phantoms.encode import write_image
 from annotator.phantoms.render import render
-from index.progress import reported_by
+from index.progress import Work, reported_by
 
 T = TypeVar("T")
 CASES = list(draw_cases(600, 2026))
@@ -210,9 +210,9 @@ def test_another_seed_gives_other_images(sample: SamplePaths, tmp_path: Path) ->
 def test_progress_counts_the_images(tmp_path: Path) -> None:
     totals: list[int] = []
 
-    def count(items: Iterable[T], *, total: int, label: str) -> Iterator[T]:
+    def count(items: Iterable[T], work: Work) -> Iterator[T]:
         for item in items:
-            totals.append(total)
+            totals.append(work.total)
             yield item
 
     with reported_by(count):
@@ -264,7 +264,7 @@ def test_impossible_sizes_and_seeds_are_refused(tmp_path: Path, n: int, seed: in
 
 
 def test_an_interrupted_run_leaves_nothing(tmp_path: Path) -> None:
-    def interrupt(items: Iterable[T], *, total: int, label: str) -> Iterator[T]:
+    def interrupt(items: Iterable[T], work: Work) -> Iterator[T]:
         yield next(iter(items))
         raise KeyboardInterrupt
 

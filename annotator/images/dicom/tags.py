@@ -71,7 +71,7 @@ def read_tags(openers: Sequence[Callable[[], BinaryIO]], keywords: Sequence[str]
     load_pydicom()
     work = partial(_read_tags, keywords=keywords)
     with closing(ordered_map(work, openers, workers=_THREADS)) as headers:
-        return list(track(headers, total=len(openers), label="Reading headers"))
+        return list(track(headers, total=len(openers), label="Reading headers", unit="files"))
 
 
 def _read_tags(opener: Callable[[], BinaryIO], keywords: Sequence[str]) -> Tags:

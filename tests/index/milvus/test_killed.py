@@ -12,7 +12,7 @@ import pytest
 from index import FlatIndex, LabelTable
 from index.milvus import rows as milvus_rows
 from index.milvus.location import MilvusLocation
-from index.progress import reported_by
+from index.progress import Work, reported_by
 from index.segments import Segment
 
 pytestmark = pytest.mark.slow
@@ -27,9 +27,9 @@ def killing(milvus: Any) -> Iterator[Callable[[int], Callable[..., Iterable[Any]
     starting: list[threading.Thread] = []
 
     def after(n: int) -> Callable[..., Iterable[Any]]:
-        def progress(items: Iterable[Any], *, total: int, label: str) -> Iterator[Any]:
+        def progress(items: Iterable[Any], work: Work) -> Iterator[Any]:
             for i, item in enumerate(items):
-                if i == n and label == "Sending":
+                if i == n and work.label == "Sending":
                     milvus.kill()
                     starting.append(threading.Thread(target=milvus.start))
                     starting[-1].start()

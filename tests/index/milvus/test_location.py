@@ -18,7 +18,7 @@ from index.milvus import rows as milvus_rows
 from index.milvus.collection import Collection
 from index.milvus.index import MilvusIndex
 from index.milvus.location import MilvusLocation
-from index.progress import reported_by
+from index.progress import Work, reported_by
 from index.segments import Segment
 
 Publish = Callable[..., str]
@@ -32,9 +32,9 @@ class Stopped(Exception):
 def stop_after(n: int) -> Callable[..., Iterable[Any]]:
     """A progress that stops the work after n rows."""
 
-    def progress(items: Iterable[Any], *, total: int, label: str) -> Iterator[Any]:
+    def progress(items: Iterable[Any], work: Work) -> Iterator[Any]:
         for i, item in enumerate(items):
-            if i == n and label == "Sending":
+            if i == n and work.label == "Sending":
                 raise Stopped
             yield item
 
