@@ -9,17 +9,27 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from annotator.cli.console import EXIT_OK, EXIT_PROBLEM, say
-from annotator.cli.options import file_path, json_option, names_option, side_options
+from annotator.cli.options import (
+    file_path,
+    json_option,
+    label_column_option,
+    mapping_option,
+    names_option,
+    side_options,
+)
 from annotator.cli.sections import Command, option
 from annotator.cli.semantic_types import TypeOptions, type_options
 from annotator.errors import AnnotatorError
 
 if TYPE_CHECKING:
     from annotator.evaluation.official_f1 import Scorer
+    from annotator.tables.labels import Labels
 
 _BELONGS = {
     "--scorer": "plain runs",
     "--secondary": "plain runs",
+    "--label-column": "plain runs",
+    "--mapping": "plain runs",
     "--names": "plain runs",
     "--hierarchy": "plain runs",
     "--types": "plain runs",
@@ -95,6 +105,8 @@ _BELONGS = {
     type=click.FloatRange(0, min_open=True),
     help="With --ranking: relevance threshold of MAP (default: judgements 1, concepts 0.5).",
 )
+@label_column_option
+@mapping_option
 @names_option
 @side_options
 @type_options
@@ -114,6 +126,8 @@ def evaluate_command(
     k: int,
     items: Path | None,
     relevant: float | None,
+    label_column: tuple[str, ...],
+    mapping: Path | None,
     names: Path | None,
     split: str | None,
     only: str | None,
@@ -137,15 +151,26 @@ def evaluate_command(
     _check_options("--captions" if captions else "--ranking" if ranking else "plain runs")
     if bertscore_layer is not None and bertscore is None:
         raise click.UsageError("--bertscore-layer requires --bertscore.")
+    labels = None if captions or ranking else _read_labels(truth, label_column, mapping)
     ids = None
     if split is not None or only is not None:
         notes: list[str] = []
-        ids = select_side(_read_ids(truth, ranking), split, only, notes)
+        known = list(labels.concepts) if labels else _read_ids(truth, ranking)
+        ids = select_side(known, split, only, notes)
         for note in notes:
             say(note)
     if not (captions or ranking):
         facts, text = _evaluate_concepts(
-            run, truth, ids, scorer, secondary, hierarchy, against, by, names, type_filter
+            run,
+            labels or truth,
+            ids,
+            scorer,
+            secondary,
+            hierarchy,
+            against,
+            by,
+            names,
+            type_filter,
         )
         _print(facts, text, as_json)
         return
@@ -195,13 +220,24 @@ def _read_ids(truth: Path, ranking: bool) -> list[str]:
     return list(read_qrels(truth)) if ranking and is_qrels(truth) else read_ids(truth)
 
 
+def _read_labels(truth: Path, column: tuple[str, ...], mapping: Path | None) -> Labels | None:
+    """The labels of a truth that is in no format of the task, and what was understood of it."""
+    from annotator.concepts.mapping import read_mapping
+    from annotator.evaluation.official_f1 import read_truth
+
+    labels = read_truth(truth, column=column, mapping=read_mapping(mapping) if mapping else None)
+    if labels is not None:
+        say(labels.understood)
+    return labels
+
+
 def _print(facts: dict[str, Any], text: str, as_json: bool) -> None:
     click.echo(json.dumps(facts, indent=2, ensure_ascii=False) if as_json else text)
 
 
 def _evaluate_concepts(
     run: Path,
-    truth: Path,
+    truth: Path | Labels,
     ids: set[str] | None,
     scorer: Scorer,
     secondary: Path | None,
@@ -218,12 +254,14 @@ def _evaluate_concepts(
     from annotator.evaluation.official_f1 import score
     from annotator.evaluation.report import render
     from annotator.render.text_table import section
+    from annotator.tables.labels import Labels
 
-    known = None
+    known = dict(truth.names) if isinstance(truth, Labels) else {}
     if names is not None or type_filter.given:
         scored = score(run, truth, scorer, ids)
         present = frozenset().union(*scored.truth, *scored.run)
-        known = read_names(names, only=present) if names is not None else None
+        if names is not None:
+            known |= read_names(names, only=present)
     above = None
     if hierarchy is not None:
         from annotator.evaluation.hierarchical import read_hierarchy_of

@@ -12,6 +12,7 @@ from annotator.errors import FormatError
 from annotator.evaluation.hierarchical import Hierarchical, score_hierarchically
 from annotator.evaluation.measures import Mean, average, average_by_group, read_groups
 from annotator.evaluation.official_f1 import Scored, Scorer, mean, score, score_secondary
+from annotator.tables.labels import Labels
 
 if TYPE_CHECKING:
     import numpy as np
@@ -131,7 +132,7 @@ class Evaluation:
 
 def evaluate(
     run: Path | str,
-    truth: Path | str,
+    truth: Path | str | Labels,
     *,
     scorer: Scorer = "current",
     secondary: Path | str | None = None,
@@ -144,7 +145,7 @@ def evaluate(
 
     Args:
         run: Run, as text or in a zip.
-        truth: Ground truth, in the format of any year.
+        truth: Ground truth, in the format of any year or another (see `score`).
         scorer: `current` (the evaluator of 2022 to 2026) or `legacy` (2017 to 2020).
         secondary: The manual ground truth, for the secondary score of 2025 and 2026.
         by: `FILE:COLUMN` with the group of each image (source, patient, ...); images missing from
