@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,7 @@ from annotator.knn.posterior import Posterior, weigh
 from annotator.knn.projection import Projection
 from annotator.knn.voting import Voting
 from annotator.render.thumbnails import index_thumbnails
+from annotator.vectors.table import VectorTable
 from index import LabelTable
 from index.locations import locate
 from index.progress import track
@@ -187,6 +189,39 @@ class Annotator:
                         )
                     else:
                         yield Annotation(result.ref.id, (), (), 0.0, (), error=result.error)
+
+    def annotate_vectors(
+        self,
+        vectors: VectorTable | NDArray[np.floating[Any]] | Sequence[Sequence[float]],
+        ids: Sequence[str] | None = None,
+        *,
+        with_neighbors: bool = True,
+    ) -> Annotations:
+        """Annotate images by their vectors, which the index's encoder gave them.
+
+        A vector that is zero or not finite gets an annotation with an error; others are scaled to
+        unit norm.
+
+        Args:
+            vectors: Floats [n, dim], or what `read_vectors` has read, which may tell the encoder.
+            ids: Id of each row of an array; None for vector-1, vector-2, …
+            with_neighbors: Include the neighbours that voted.
+
+        Returns:
+            An annotation of each row, in their order.
+
+        Raises:
+            AnnotatorError: The vectors have another length, are known to come from another
+                encoder, or there are not as many ids.
+        """
+        if isinstance(vectors, VectorTable):
+            self.metadata.encoder_of(vectors)
+            table = vectors
+        else:
+            table = VectorTable.of(vectors, ids)
+        return Annotations(
+            self.stream(table.in_rows(), runner=table.embed, with_neighbors=with_neighbors)
+        )
 
     def search(self, vectors: NDArray[np.float32], k: int | None = None) -> SearchResult:
         """Find the k nearest cases (None for `voting.k`) of encoder vectors float32[q, dim].

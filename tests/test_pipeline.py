@@ -23,6 +23,7 @@ from annotator.indexing.metadata import IndexMetadata
 from annotator.knn.projection import ARRAYS, Projection
 from annotator.knn.voting import Voting
 from annotator.pipeline import Annotator
+from annotator.vectors.table import VectorTable
 from index import IndexProblem, Neighbors, StoredIndex, open_index
 from index.rows import SearchResult
 from tests.index.indexes import publish, unit
@@ -344,6 +345,36 @@ def test_another_encoder_is_refused_and_the_difference_named(
     assert "precision: bf16, not fp32" in caught.value.message
     assert "dim" not in caught.value.message
     assert "--precision" in caught.value.hint
+
+
+def test_vectors_are_annotated_as_their_images(place: Path, tiny_embedder: TorchEmbedder) -> None:
+    annotator = Annotator.open(place / "index", embedder=tiny_embedder)
+    refs = find_images(place / "test").images
+    expected = list(annotator.stream(refs))
+    vectors = np.stack(
+        [r.vector for r in embed_images(refs, tiny_embedder) if r.vector is not None]
+    )
+    annotations = annotator.annotate_vectors(vectors, [ref.id for ref in refs])
+    assert list(annotations) == expected
+    (numbered,) = annotator.annotate_vectors(vectors[:1].tolist(), with_neighbors=False)
+    assert (numbered.image_id, numbered.neighbors) == ("vector-1", ())
+    assert numbered.cuis == expected[0].cuis
+    vectors[1] = np.nan
+    (first, second) = annotator.annotate_vectors(vectors[:2], ["b", "a"])
+    assert (first.image_id, second.image_id) == ("b", "a")  # in the order of the rows
+    assert first.error is None and second.error is not None
+
+
+def test_vectors_that_do_not_fit_are_refused(place: Path, tiny_embedder: TorchEmbedder) -> None:
+    annotator = Annotator.open(place / "index", embedder=tiny_embedder)
+    with pytest.raises(AnnotatorError, match="length 3, tiny has 16"):
+        annotator.annotate_vectors(unit(2, 3))
+    with pytest.raises(AnnotatorError, match="1 ids, but 2 vectors"):
+        annotator.annotate_vectors(unit(2, 16), ["a"])
+    with pytest.raises(AnnotatorError, match=r"not floats \[n, dim\]"):
+        annotator.annotate_vectors([1.0, 2.0])  # type: ignore[list-item]
+    with pytest.raises(AnnotatorError, match="does not say that it has the same"):
+        annotator.annotate_vectors(VectorTable.of(unit(2, 16), encoder="tiny"))
 
 
 def test_an_encoder_that_cannot_be_made_is_named(place: Path) -> None:
