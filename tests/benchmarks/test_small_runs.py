@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from annotator.cli import cli
 from annotator.tables.scores import Scores
-from benchmarks.features import audit, decoding, ensembles, explanations, finding
+from benchmarks.features import audit, concepts, decoding, ensembles, explanations, finding
 from benchmarks.quality.methods.finetuned import FineTuned, Recipe
 from benchmarks.records import load
 from benchmarks.service_load import __main__ as service_load
@@ -136,3 +136,13 @@ def test_fine_tuning_learns(sample, tmp_path) -> None:
     assert np.array_equal(again.probabilities(train), same)
     truth = method.vocabulary.matrix(train.labels).toarray() > 0
     assert same[truth].mean() > same[~truth].mean() + 0.3
+
+
+def test_concepts(results) -> None:
+    concepts.main(["--lines", "4000", "--words", "64"])
+    (record,) = load("concepts", results)
+    assert record["lines"] == 4000 and 20 < record["peak_mib"] < 1000
+    found = record["by_change"]
+    assert sum(n for counts in found.values() for n in counts.values()) == record["words"] == 64
+    for change in ("preferred", "case", "order", "absent"):
+        assert found[change] == {"right": 8}
