@@ -76,9 +76,9 @@ def recognise(path: Path | str) -> Layout | None:
             while len(start) < _START and (block := next(blocks, b"")):
                 start += block
         except FormatError:
-            if path.suffix.lower() != ".zip":
+            if not zipfile.is_zipfile(path):
                 raise
-            return None  # a zip of another kind
+            return None  # a zip of another kind, such as a workbook
     start = start.removeprefix(_BOM).lstrip()
     return next((layout for layout in LAYOUTS if layout.start.match(start)), None)
 
