@@ -146,8 +146,11 @@ def _read_table(path: Path | str) -> Hierarchy:
     parents: dict[str, dict[str, None]] = {}
     names: dict[str, str] = {}
 
-    def identify(words: str) -> str:
-        concept = concept_id(words)
+    def identify(words: str, line: int) -> str:
+        try:
+            concept = concept_id(words)
+        except ValueError:
+            raise table.error(line, "a cell has no word", "Give concept and parent.") from None
         if not is_cui(concept):
             names.setdefault(concept, words.strip())
         return concept
@@ -157,8 +160,9 @@ def _read_table(path: Path | str) -> Hierarchy:
         above = [part for part in _cell(record, parent_column).split(";") if part.strip()]
         if not child.strip():
             raise table.error(record.line, "the row has no concept", "Give concept and parent.")
-        concept = identify(child)
-        for parent in map(identify, above):
+        concept = identify(child, record.line)
+        for words in above:
+            parent = identify(words, record.line)
             if parent == concept:
                 raise table.error(
                     record.line,

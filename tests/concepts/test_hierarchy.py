@@ -103,6 +103,7 @@ def test_cuis_and_several_parents(write: Callable[..., Path]) -> None:
         ("concept,parent\nA,B\nB,C\nC,A\n", "A, B, C are ancestors of each other"),
         ("concept,parent\nA,B\nC1,C1\n", "line 3: C1 is its own parent"),
         ("concept,parent\nA,B\n,B\n", "line 3: the row has no concept"),
+        ("concept,parent\nA,\u200b\n", "line 2: a cell has no word"),
         ("A\nB\nC\n", "only one column"),
         ("C0000005|T116|A1.4.1.2.1.7|Amino Acid|AT17648347|256|\n", "is MRSTY.RRF"),
         ("", "is empty"),
