@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from annotator.cli import cli
-from benchmarks.features import audit, concepts, decoding, explanations, finding
+from benchmarks.features import audit, concepts, decoding, explanations, finding, resizing
 from benchmarks.records import load
 from benchmarks.service_load import __main__ as service_load
 from benchmarks.throughput import __main__ as throughput
@@ -99,3 +99,13 @@ def test_concepts(results) -> None:
     assert sum(n for counts in found.values() for n in counts.values()) == record["words"] == 64
     for change in ("preferred", "case", "order", "absent"):
         assert found[change] == {"right": 8}
+
+
+def test_resizing(sample, tmp_path, results) -> None:
+    some = tmp_path / "images.txt"
+    some.write_text("".join(f"{path}\n" for path in sorted(sample.images.iterdir())[:80]))
+    resizing.main(f"{some} {sample.concepts} --groups {sample.patients} --name phantoms".split())
+    records = load("resizing", results)
+    assert [record["resize"] for record in records] == ["letterbox", "stretch", "crop"]
+    assert [record["crop_pct"] for record in records] == [None, None, 0.875]
+    assert all(record["images"] == 80 and record["f1"] > 0.3 for record in records)
