@@ -101,11 +101,10 @@ def test_concepts(results) -> None:
         assert found[change] == {"right": 8}
 
 
-def test_resizing(sample, tmp_path, results) -> None:
-    some = tmp_path / "images.txt"
-    some.write_text("".join(f"{path}\n" for path in sorted(sample.images.iterdir())[:80]))
-    resizing.main(f"{some} {sample.concepts} --groups {sample.patients} --name phantoms".split())
+def test_resizing(sample, results) -> None:
+    given = f"{sample.images} {sample.concepts} --groups {sample.patients} --name phantoms"
+    resizing.main(given.split())
     records = load("resizing", results)
     assert [record["resize"] for record in records] == ["letterbox", "stretch", "crop"]
     assert [record["crop_pct"] for record in records] == [None, None, 0.875]
-    assert all(record["images"] == 80 and record["f1"] > 0.3 for record in records)
+    assert all(record["f1"] > 0.5 for record in records)
