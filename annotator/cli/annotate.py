@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from annotator.cli.console import write_result
+from annotator.cli.console import say, write_result
 from annotator.cli.ensemble import read_classifiers, with_option
 from annotator.cli.image_report import ImageReport
 from annotator.cli.inference import InferenceOptions, annotate_images, inference_options
@@ -98,7 +98,7 @@ def annotate_command(
     annotator annotate test/ --with probs.npz:0.5 > run.csv
     """
     from annotator.indexing.metadata import IndexMetadata
-    from annotator.tables.run import id_fault, render_run, zip_run
+    from annotator.tables.run import id_fault, local_ids_note, render_run, zip_run
     from annotator.tables.scores import Scores
 
     is_run = year not in ("jsonl", "scores")
@@ -151,5 +151,7 @@ def annotate_command(
     else:
         text = render_run(rows, year) if is_run else "".join(lines)
         write_result(zip_run(text) if zipped else text, output)
+        if note := local_ids_note(rows):
+            say(note)
     report.say(inference.report)
     return report.exit_code
