@@ -8,8 +8,8 @@ repeats and ids that contain the letters `ID`; the tests list each difference.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -101,12 +101,12 @@ def score(
     """
     if scorer not in SCORERS:
         raise FormatError(f"no scorer {scorer!r}", f"Choose one of {', '.join(SCORERS)}.")
-    labels = truth if isinstance(truth, Labels) else read_truth(truth)
+    labels = truth if isinstance(truth, Labels) else read_truth(truth, run)
     run_table = read_table(run, preamble=False)
     if labels is not None:
         truth = labels.path
         run_rows, truth_skipped, run_skipped = list(run_table.records), list[str](), list[str]()
-        wanted = _labelled(labels, [record.cells[0] for record in run_table.rows], scorer)
+        wanted = _labelled(labels, scorer)
     else:
         assert not isinstance(truth, Labels)
         truth_table = read_table(truth)
@@ -151,12 +151,13 @@ def score_secondary(
         FormatError: The file cannot be read, has none of the 15 CUIs, or has images that the run
             lacks.
     """
-    labels = read_truth(manual)
-    if labels is None:
+    if _is_of_the_task(manual):
         table = read_table(manual)
         concepts = _read_truth(table, table.rows, "current")
     else:
-        concepts = _labelled(labels, primary.ids, "current")
+        concepts = by_image(
+            _labelled(read_labels(manual), "current"), dict.fromkeys(primary.ids), manual, []
+        )
     chosen = None if ids is None else set(ids)
     truth = {
         image_id: cuis & SECONDARY_CUIS
@@ -177,6 +178,7 @@ def score_secondary(
 
 def read_truth(
     path: Path | str,
+    run: Path | str,
     *,
     column: Sequence[str] = (),
     mapping: Mapping[str, Sequence[str]] | None = None,
@@ -187,15 +189,20 @@ def read_truth(
 
     Args:
         path: Ground truth.
+        run: Run, whose ids the labels get where they are file names.
         column: As for `read_labels`.
         mapping: As for `read_labels`.
 
     Raises:
-        FormatError: As `read_labels`.
+        FormatError: As `read_labels`, or the run cannot be read.
     """
-    if column or mapping or not _is_of_the_task(path):
-        return read_labels(path, column=column, mapping=mapping)
-    return None
+    if not (column or mapping) and _is_of_the_task(path):
+        return None
+    labels = read_labels(path, column=column, mapping=mapping)
+    notes: list[str] = []
+    of_run = dict.fromkeys(row.cells[0] for row in read_table(run, preamble=False).rows)
+    concepts = by_image(labels.concepts, of_run, path, notes)
+    return replace(labels, concepts=concepts, understood="; ".join([labels.understood, *notes]))
 
 
 def _is_of_the_task(path: Path | str) -> bool:
@@ -210,11 +217,10 @@ def _is_of_the_task(path: Path | str) -> bool:
     )
 
 
-def _labelled(labels: Labels, run_ids: Iterable[str], scorer: Scorer) -> ConceptSets:
-    """The labels of the truth by the ids of a run, as the scorer sees them."""
-    concepts = by_image(labels.concepts, dict.fromkeys(run_ids), labels.path, [])
+def _labelled(labels: Labels, scorer: Scorer) -> ConceptSets:
+    """Labels as the scorer sees those of a truth."""
     nothing = frozenset({""} if scorer == "current" else ())
-    return {id_: frozenset(ids) or nothing for id_, ids in concepts.items()}
+    return {id_: frozenset(ids) or nothing for id_, ids in labels.concepts.items()}
 
 
 def _compare(

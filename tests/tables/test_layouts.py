@@ -20,8 +20,8 @@ Labelling = Mapping[str, Sequence[str]]
 Rows = list[list[str]]
 
 LABELS = (
-    "C0817096", "C1306645", "c0000726", "Pneumonia", "pleural effusion", "HER2+", "X-ray", "over 50%",
-    "No Finding", "Épanchement", "肺炎", "Alzheimer's disease", "grade 2", "left/right",
+    "C0817096", "C1306645", "c0000726", "Pneumonia", "pleural effusion", "HER2+", "X-ray",
+    "over 50%", "No Finding", "Épanchement", "肺炎", "Alzheimer's disease", "grade 2", "left/right",
 )  # fmt: skip
 IDS = ("img_{}.png", "p1/s2/{}.dcm", "1.2.840.{}", "ROCOv2_2023_train_{:06}", "{}")
 
