@@ -87,7 +87,7 @@ def score(
     other separators, or if the two files differ in theirs, no id is skipped.
 
     A truth that is not in a format of the task, such as words in a spreadsheet, is read as labels
-    (`read_truth`); its ids may be file names.
+    (`read_truth`), and scored as if it were in the format of the run.
 
     Args:
         run: Run, as text or in a zip.
@@ -103,17 +103,20 @@ def score(
         raise FormatError(f"no scorer {scorer!r}", f"Choose one of {', '.join(SCORERS)}.")
     labels = truth if isinstance(truth, Labels) else read_truth(truth, run)
     run_table = read_table(run, preamble=False)
-    if labels is not None:
+    if labels is not None:  # scored as if it were written like the run
         truth = labels.path
-        run_rows, truth_skipped, run_skipped = list(run_table.records), list[str](), list[str]()
+        skipping = scorer == "current" and run_table.separator == ","
+        truth_skipped = [id_ for id_ in labels.concepts if skipping and "ID" in id_]
         wanted = _labelled(labels, scorer)
+        for id_ in truth_skipped:
+            del wanted[id_]
     else:
         assert not isinstance(truth, Labels)
         truth_table = read_table(truth)
         skipping = scorer == "current" and truth_table.separator == run_table.separator == ","
         truth_rows, truth_skipped = _split_headers(truth_table.rows, skipping)
-        run_rows, run_skipped = _split_headers(run_table.records, skipping)
         wanted = _read_truth(truth_table, truth_rows, scorer)
+    run_rows, run_skipped = _split_headers(run_table.records, skipping)
     found = _read_run(run_table, run_rows, scorer, wanted)
     skipped = dict.fromkeys(truth_skipped + run_skipped)
     if ids is not None:
@@ -211,9 +214,11 @@ def _is_of_the_task(path: Path | str) -> bool:
     except FormatError:
         return False
     rows = [record.cells for record in table.rows]
-    cells = (_truth_cell(table, row) for row in rows)
-    return len({row[0] for row in rows}) == len(rows) and all(
-        not cell.strip() or cuis_in(cell) for cell in cells if cell is not None
+    cells = [cell for row in rows if (cell := _truth_cell(table, row)) is not None]
+    return (
+        bool(cells)
+        and len({row[0] for row in rows}) == len(rows)
+        and all(not cell.strip() or cuis_in(cell) is not None for cell in cells)
     )
 
 

@@ -35,7 +35,7 @@ _QUOTED_LIST = re.compile(rf"[\[({{]\s*(?:{_QUOTED})(?:[\s,]+(?:{_QUOTED}))*\s*,
 _PLAIN_LIST = re.compile(r"\[[^\[\](){}:'\"]*\]|\{[^\[\](){}:'\"]*\}")
 _NUMBER = re.compile(r"[-+]?[0-9]+(?:[.,][0-9]+)?(?:[eE][-+]?[0-9]+)?%?")
 _QUOTES = '"\u201c\u201d\u201e\u201f\u00ab\u00bb'
-_SINGLE_QUOTES = re.compile("(['\u2018\u2019\u201a])(.*)['\u2018\u2019]")
+_SINGLE_QUOTES = re.compile("['\u2018\u2019\u201a]([^'\u2018\u2019\u201a]*)['\u2018\u2019]")
 _SLIP = re.compile(r"[cC][0-9oOilI]*[0-9][0-9oOilI]*")  # a letter for a digit
 _CUI_WITHIN = re.compile(r"(?<![A-Za-z0-9])[cC][-_ ]?[0-9]{7}(?![0-9])")
 
@@ -89,19 +89,21 @@ def split_labels(cell: str, separator: str) -> list[str]:
     """
     parts = list_of(cell) if cell else []
     if parts is None:
+        cell = unquoted(cell)
         parts = cell.split(separator) if separator else [cell]
     labels = []
     for part in parts:
-        label = _unquoted(part)
+        label = unquoted(part)
         if label.casefold() not in MISSING:
             labels += cuis_in(label) or [label]
     return labels
 
 
-def _unquoted(text: str) -> str:
+def unquoted(text: str) -> str:
+    """A text less white space and quotes round it, those of word processors among them."""
     text = text.strip().strip(_QUOTES).strip()
     quoted = _SINGLE_QUOTES.fullmatch(text)
-    return quoted[2].strip() if quoted else text
+    return quoted[1].strip() if quoted else text
 
 
 def fault_of(label: str, *, among_cuis: bool) -> tuple[str, str]:
@@ -121,8 +123,9 @@ def fault_of(label: str, *, among_cuis: bool) -> tuple[str, str]:
         return "is not a CUI", "Is a letter O or l in it, instead of a digit?"
     if _CUI_WITHIN.search(label):
         return "holds a CUI and something else", "Give the CUI or the words."
-    if len(label) > LONGEST_LABEL or len(label.split()) > _MOST_WORDS:
-        return "is a text, too long for a label", (
+    is_sentence = label.endswith(".") and " " in label
+    if is_sentence or len(label) > LONGEST_LABEL or len(label.split()) > _MOST_WORDS:
+        return "is a text, no label", (
             "Choose the column of labels with --label-column, or match words first: "
             "annotator concepts match."
         )

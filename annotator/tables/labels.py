@@ -27,6 +27,7 @@ from annotator.tables.cells import (
     list_of,
     separator_of,
     split_labels,
+    unquoted,
 )
 from annotator.tables.layout import COLUMN_HINT, Layout, cell_of
 from annotator.tables.sheet import Sheet, read_sheet
@@ -352,6 +353,7 @@ class _Reader:
         id_ = self._cell(row, self.layout.id_column)
         if not id_.isascii():
             id_ = "".join(c for c in id_ if unicodedata.category(c) != "Cf").strip()
+        id_ = unquoted(id_)
         if not id_:
             where = self.layout.called([self.layout.id_column])
             hint = f"Give the id of its image in {where}, in every row."

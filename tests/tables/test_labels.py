@@ -58,6 +58,8 @@ def write(tmp_path: Path):  # type: ignore[no-untyped-def]
         pytest.param(table(header="Image Index,Finding Labels\n"), id="other words in the header"),
         pytest.param(table(header="picture,what it shows\n"), id="a header by the column below"),
         pytest.param(table(header=""), id="no header"),
+        pytest.param(table().replace("x_10,", "ID,CUIs\nx_10,"), id="two files joined"),
+        pytest.param(table("'{}','{}'\n", header="'ID','CUIs'\n"), id="single quotes"),
         pytest.param(table("{},7,{}\n", header="ID,Age,CUIs\n"), id="a column between"),
         pytest.param(
             table('{},"of x, a scan",{}\n', header="ID,Caption,CUIs\n"), id="a caption between"
@@ -235,6 +237,8 @@ def test_a_repeated_id_is_a_mistake_or_a_row_for_each_label(write) -> None:  # t
                      "--label-column", id="captions"),
         pytest.param("ID,Labels\nx," + "a long story " * 9 + "\n", "line 2: .* is a text", "match",
                      id="texts"),
+        pytest.param("ID,Finding\nx,There is a mass.\n", "line 2: .* is a text", "match",
+                     id="sentences"),
         pytest.param("ID,split\nx,train\ny,test\n", "no column that is one of labels",
                      "--label-column", id="a split"),
         pytest.param("CUI,Name\nC1,Chest\nC2,Lung\n", "table of names", "--names", id="names"),
