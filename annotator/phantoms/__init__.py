@@ -14,14 +14,20 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from annotator.errors import AnnotatorError
 from index.progress import track
+
+if TYPE_CHECKING:
+    from annotator.phantoms.render import Renderer
 
 __all__ = ["SamplePaths", "write_sample"]
 
 # Raise when the same seed gives other pictures or labels than before.
 _GENERATION = 1
+
+_TABLES = ("concepts", "captions", "concept_names", "hierarchy", "split", "patients")
 
 _README = """\
 Generated phantoms
@@ -35,6 +41,7 @@ images/            the pictures: JPEG, PNG (8 and 16 bits) and DICOM
 concepts.csv       ID,CUIs: the UMLS concepts that each picture shows, joined by ";"
 captions.csv       ID,Caption: one sentence that says what was drawn
 concept_names.csv  CUI,Name
+hierarchy.csv      concept,parent: what is broader than a concept, for partial credit
 split.csv          ID,split: train or test; all images of a patient are on one side
 patients.csv       ID,patient
 sample.json        what the collection was drawn from
@@ -52,6 +59,7 @@ class SamplePaths:
     concepts: Path
     captions: Path
     concept_names: Path
+    hierarchy: Path
     split: Path
     patients: Path
     readme: Path
@@ -59,16 +67,17 @@ class SamplePaths:
     @classmethod
     def of(cls, directory: Path) -> SamplePaths:
         """The paths of a collection in ``directory``, whether or not they exist."""
-        tables = ("concepts", "captions", "concept_names", "split", "patients")
         return cls(
             directory=directory,
             images=directory / "images",
             readme=directory / "README.txt",
-            **{table: directory / f"{table}.csv" for table in tables},
+            **{table: directory / f"{table}.csv" for table in _TABLES},
         )
 
 
-def write_sample(directory: Path, *, n: int = 600, seed: int = 2026) -> SamplePaths:
+def write_sample(
+    directory: Path | str, *, n: int = 600, seed: int = 2026, renderer: Renderer = "plain"
+) -> SamplePaths:
     """Draw the sample collection into ``directory``.
 
     The folder appears complete or not at all. Images depend on the seed and their own position,
@@ -79,6 +88,7 @@ def write_sample(directory: Path, *, n: int = 600, seed: int = 2026) -> SamplePa
         directory: The folder to make; its parents are made too.
         n: Number of images, at least 1.
         seed: Seed of all randomness, 0 or more; the same seed gives the same bytes.
+        renderer: See `annotator.phantoms.render.render`.
 
     Returns:
         The paths of the collection's parts.
@@ -91,8 +101,10 @@ def write_sample(directory: Path, *, n: int = 600, seed: int = 2026) -> SamplePa
             f"No sample collection of n={n} images with seed={seed}.",
             "Choose n of at least 1 and a seed of at least 0.",
         )
-    made_of = {"generation": _GENERATION, "n": n, "seed": seed}
-    directory = directory.resolve()
+    made_of: dict[str, object] = {"generation": _GENERATION, "n": n, "seed": seed}
+    if renderer != "plain":
+        made_of["renderer"] = renderer
+    directory = Path(directory).resolve()
     paths = SamplePaths.of(directory)
     if directory.exists():
         if _holds(paths, made_of):
@@ -106,7 +118,7 @@ def write_sample(directory: Path, *, n: int = 600, seed: int = 2026) -> SamplePa
     partial = directory.with_name(f".{directory.name}.{os.getpid()}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        _write(SamplePaths.of(partial), n, seed)
+        _write(SamplePaths.of(partial), n, seed, renderer)
         (partial / "sample.json").write_text(json.dumps(made_of) + "\n", encoding="utf-8")
         partial.rename(directory)
     finally:
@@ -114,30 +126,31 @@ def write_sample(directory: Path, *, n: int = 600, seed: int = 2026) -> SamplePa
     return paths
 
 
-def _holds(paths: SamplePaths, made_of: dict[str, int]) -> bool:
+def _holds(paths: SamplePaths, made_of: dict[str, object]) -> bool:
     """Whether the folder holds a complete collection of the same n, seed and generation."""
     try:
         recorded = json.loads((paths.directory / "sample.json").read_text(encoding="utf-8"))
         images = sum(1 for _ in paths.images.iterdir())
     except (OSError, ValueError):
         return False
-    tables = (paths.concepts, paths.captions, paths.concept_names, paths.split, paths.patients)
-    complete = images == made_of["n"] and all(table.is_file() for table in tables)
-    return bool(recorded == made_of and complete)
+    tables = all((paths.directory / f"{table}.csv").is_file() for table in _TABLES)
+    return bool(recorded == made_of and images == made_of["n"] and tables)
 
 
-def _write(paths: SamplePaths, n: int, seed: int) -> None:
-    from annotator.phantoms.cases import NAMES, draw_cases
+def _write(paths: SamplePaths, n: int, seed: int, renderer: Renderer) -> None:
+    from annotator.phantoms.cases import NAMES, PARENTS, draw_cases
     from annotator.phantoms.encode import write_image
     from annotator.phantoms.render import render
 
     cases = list(draw_cases(n, seed))
     paths.images.mkdir(parents=True)
     for case in track(cases, total=n, label="Drawing"):
-        write_image(paths.images, case, render(case))
+        write_image(paths.images, case, render(case, renderer))
     _table(paths.concepts, ("ID", "CUIs"), ((c.id, ";".join(c.cuis)) for c in cases))
     _table(paths.captions, ("ID", "Caption"), ((c.id, c.caption) for c in cases))
     _table(paths.concept_names, ("CUI", "Name"), sorted(NAMES.items()))
+    pairs = ((concept, parent) for concept, above in PARENTS.items() for parent in above)
+    _table(paths.hierarchy, ("concept", "parent"), pairs)
     _table(paths.split, ("ID", "split"), ((c.id, c.split) for c in cases))
     _table(paths.patients, ("ID", "patient"), ((c.id, c.patient_id) for c in cases))
     paths.readme.write_text(_README.format(n=n, seed=seed), encoding="utf-8")

@@ -19,8 +19,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from annotator.concept_ids import is_cui
+from annotator.concepts.hierarchy import read_hierarchy
 from annotator.errors import AnnotatorError
 from annotator.phantoms import SamplePaths, write_sample
+from annotator.phantoms.canvas import Array
 from annotator.phantoms.cases import FINDINGS, NAMES, NORMAL, STUDIES, VIEWS, Case, draw_cases
 from annotator.phantoms.encode import write_image
 from annotator.phantoms.render import render
@@ -172,6 +175,12 @@ def test_tables_and_images_name_the_same_ids(sample: SamplePaths) -> None:
     assert rows(sample.split) == [["ID", "split"], *([c.id, c.split] for c in cases)]
     assert rows(sample.patients) == [["ID", "patient"], *([c.id, c.patient_id] for c in cases)]
     assert dict(rows(sample.concept_names)[1:]) == NAMES
+    hierarchy = read_hierarchy(sample.hierarchy)
+    assert [concept for concept in NAMES if not hierarchy.parents.get(concept)] == []
+    assert all(is_cui(c) == (c in NAMES) for c in hierarchy.closure(NAMES))
+    assert hierarchy.ancestors("C0034079") == {  # of a lung nodule
+        "ABNORMALITY", "CHEST_ABNORMALITY", "LUNG_ABNORMALITY", "MASS"
+    }  # fmt: skip
     assert sorted(path.stem for path in sample.images.iterdir()) == ids
     assert "no patient" in sample.readme.read_text(encoding="utf-8")
 
@@ -279,3 +288,22 @@ def test_importing_the_package_is_light() -> None:
 def test_who_annotates_loads_no_phantoms() -> None:
     loaded = loaded_by("import annotator.pipeline, annotator.collection, annotator.cli.annotate")
     assert not {name for name in loaded if name.startswith("annotator.phantoms")}
+
+
+def test_a_renderer_with_a_checkerboard(tmp_path: Path) -> None:
+    """The same cases; pictures with power at the frequency of single pixels, as networks leave."""
+    plain = write_sample(tmp_path / "plain", n=20)
+    other = write_sample(tmp_path / "other", n=20, renderer="upsampled")
+    assert other.concepts.read_bytes() == plain.concepts.read_bytes()
+    with pytest.raises(AnnotatorError, match="other than the whole sample"):
+        write_sample(tmp_path / "other", n=20)
+    case = next(iter(draw_cases(20, 2026)))
+    flat, made = render(case), render(case, "upsampled")
+    assert flat.shape == made.shape and made.dtype == np.float32 and made.min() >= 0
+    assert made.max() <= 1 and 0 < np.abs(flat - made).mean() < 0.05
+
+    def checkerboard(picture: Array) -> float:
+        spectrum = np.abs(np.fft.fft2(picture[: 2 * (len(picture) // 2)], axes=(0, 1)))
+        return float(spectrum[len(spectrum) // 2, 0] / spectrum[0, 0])
+
+    assert checkerboard(made) > 5 * checkerboard(flat)
