@@ -121,7 +121,10 @@ def score(
         skipping = scorer == "current" and truth_table.separator == run_table.separator == ","
         truth_rows, truth_skipped = _split_headers(truth_table.rows, skipping)
         wanted = _read_truth(truth_table, truth_rows, scorer)
-    run_rows, run_skipped = _split_headers(run_table.records, skipping)
+    records = run_table.records
+    if run_table.header and run_table.header[0] in wanted:  # words, which look like a header's
+        records = (Record(1, list(run_table.header)), *records)
+    run_rows, run_skipped = _split_headers(records, skipping)
     found = _read_run(run_table, run_rows, scorer, wanted)
     skipped = dict.fromkeys(truth_skipped + run_skipped)
     if ids is not None:
@@ -208,7 +211,8 @@ def read_truth(
         return None
     labels = read_labels(path, column=column, mapping=mapping)
     notes: list[str] = []
-    of_run = dict.fromkeys(row.cells[0] for row in read_table(run, preamble=False).rows)
+    table = read_table(run, preamble=False)
+    of_run = dict.fromkeys([*(table.header or ())[:1], *(row.cells[0] for row in table.rows)])
     concepts = by_image(labels.concepts, of_run, path, notes)
     return replace(labels, concepts=concepts, understood="; ".join([labels.understood, *notes]))
 

@@ -37,6 +37,7 @@ _NUMBER = re.compile(r"[-+]?[0-9]+(?:[.,][0-9]+)?(?:[eE][-+]?[0-9]+)?%?")
 _QUOTES = '"\u201c\u201d\u201e\u201f\u00ab\u00bb'
 _SINGLE_QUOTES = re.compile("['\u2018\u2019\u201a]([^'\u2018\u2019\u201a]*)['\u2018\u2019]")
 _SLIP = re.compile(r"[cC][0-9oOilI]*[0-9][0-9oOilI]*")  # a letter for a digit
+_CUIS = re.compile(r"[;,|\s]*[cC][0-9]+(?:[;,|\s]+[cC][0-9]+)*[;,|\s]*")
 _CUI_WITHIN = re.compile(r"(?<![A-Za-z0-9])[cC][-_ ]?[0-9]{7}(?![0-9])")
 
 
@@ -77,8 +78,7 @@ def separator_of(cells: Iterable[str]) -> str:
 
 def cuis_in(text: str) -> list[str] | None:
     """The CUIs of a text that has nothing else but what separates them; None of other texts."""
-    parts = [part for part in re.split(r"[;,|\s]+", text) if part]
-    return parts if parts and all(map(is_cui, parts)) else None
+    return re.findall("[cC][0-9]+", text) if _CUIS.fullmatch(text) else None
 
 
 def split_labels(cell: str, separator: str) -> list[str]:
@@ -143,7 +143,7 @@ def kind_of(cells: Counter[str]) -> str:
     filled = {cell: n for cell, n in cells.items() if cell not in MISSING}
     if not filled:
         return "nothing"
-    if filled.keys() <= YES | NO | UNSURE and not filled.keys() <= UNSURE:
+    if filled.keys() <= YES | NO | UNSURE:
         return "binary"
     total = sum(filled.values())
     if 2 * sum(n for cell, n in filled.items() if _holds_cuis(cell)) > total:
@@ -152,4 +152,6 @@ def kind_of(cells: Counter[str]) -> str:
 
 
 def _holds_cuis(cell: str) -> bool:
-    return any(is_cui(part) for part in re.split(r"[;,|\s\[\](){}'\"\u2018-\u201f]+", cell))
+    return cuis_in(cell) is not None or any(
+        is_cui(part) for part in re.split(r"[;,|\s\[\](){}'\"\u2018-\u201f]+", cell)
+    )

@@ -196,3 +196,11 @@ def test_a_truth_in_another_layout_is_scored_as_one_in_the_format_of_the_run(
         score(run, plain, scorer, ["a", "b"]).f1
     )
     assert read_truth(plain, run) is None
+
+
+def test_a_run_in_words_without_a_header(tmp_path: Path) -> None:
+    """Its first row is no header, although it has words over CUIs."""
+    run, truth = tmp_path / "run.csv", tmp_path / "truth.csv"
+    run.write_text("scan,MASS\nb,C1\n")
+    truth.write_text("image,Finding\nscan.png,mass\nb.png,C1\n")
+    assert score(run, truth).ids == ("scan", "b") and score(run, truth).f1 == 1.0

@@ -162,6 +162,9 @@ def test_uncertain_cells_are_said(write) -> None:  # type: ignore[no-untyped-def
     assert list(labels.concepts.values()) == [("NO_FINDING",), (), ("EDEMA",)]
     assert "1 uncertain cells (-1.0) read as no" in labels.understood
     assert "not read: Sex, Age, Frontal/Lateral, AP/PA" in labels.understood
+    never_sure = read_labels(write("ID,Mass,Cyst\na,1,-1\nb,0,u\n"))
+    assert never_sure.concepts == {"a": ("MASS",), "b": ()}
+    assert "2 uncertain cells (-1, u) read as no" in never_sure.understood
 
 
 def test_columns_of_well_known_tables(write) -> None:  # type: ignore[no-untyped-def]
