@@ -31,12 +31,12 @@ LONGEST_LABEL = 100  # characters; longer is a text
 _MOST_WORDS = 12
 
 _QUOTED = r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\""
-_QUOTED_LIST = re.compile(rf"[\[({{]\s*(?:{_QUOTED})(?:[\s,]+(?:{_QUOTED}))*\s*,?\s*[\])}}]")
+_QUOTED_LIST = re.compile(rf"[\[({{]\s*(?:{_QUOTED})(?:[\s,]+(?:{_QUOTED}))*[\s,]*[\])}}]")
 _PLAIN_LIST = re.compile(r"\[[^\[\](){}:'\"]*\]|\{[^\[\](){}:'\"]*\}")
 _NUMBER = re.compile(r"[-+]?[0-9]+(?:[.,][0-9]+)?(?:[eE][-+]?[0-9]+)?%?")
 _QUOTES = '"\u201c\u201d\u201e\u201f\u00ab\u00bb'
 _SINGLE_QUOTES = re.compile("['\u2018\u2019\u201a]([^'\u2018\u2019\u201a]*)['\u2018\u2019]")
-_SLIP = re.compile(r"[cC][0-9oOilI]*[0-9][0-9oOilI]*")  # a letter for a digit
+_SLIP = re.compile(r"[cC](?=[oOilI]*[0-9])[0-9oOilI]+")  # a letter for a digit
 _CUIS = re.compile(r"[;,|\s]*[cC][0-9]+(?:[;,|\s]+[cC][0-9]+)*[;,|\s]*")
 _CUI_WITHIN = re.compile(r"(?<![A-Za-z0-9])[cC][-_ ]?[0-9]{7}(?![0-9])")
 

@@ -290,3 +290,12 @@ def test_refused_with_the_cause(write, content: str | bytes, cause: str, hint: s
         read_labels(path)
     assert str(path) in caught.value.message
     assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "cell", ["['a'" + " " * 100_000 + "x", "C" + "0" * 100_000 + "x", "(" * 9999]
+)
+def test_hostile_cells_take_no_time(write, cell: str) -> None:  # type: ignore[no-untyped-def]
+    """Patterns that backtrack would take hours."""
+    with pytest.raises(FormatError):
+        read_labels(write(f'ID,Labels\nx_1,"{cell}"\n'))

@@ -123,6 +123,9 @@ def test_workbooks_that_cannot_be_read(write: Write, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr("annotator.tables.workbook.MAX_CELLS", 5)
     with pytest.raises(FormatError, match="more than 5 cells"):
         read_labels(write(ONE_HOT))
+    monkeypatch.setattr("annotator.tables.workbook.MAX_BYTES", 100)
+    with pytest.raises(FormatError, match="MiB when unpacked"):
+        read_labels(write(ONE_HOT))
 
 
 def test_without_openpyxl(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
