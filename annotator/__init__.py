@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from annotator.evaluation.evaluation import evaluate
     from annotator.images.sources import find_images
     from annotator.indexing.build import build_index
+    from annotator.knn.estimator import ConceptKNN
     from annotator.knn.voting import Voting
     from annotator.pipeline import Annotator
     from annotator.vectors.table import read_vectors
@@ -52,6 +53,7 @@ _HOME = {
     "Annotations": "annotator.annotation",
     "Annotator": "annotator.pipeline",
     "AnnotatorError": "index.errors",
+    "ConceptKNN": "annotator.knn.estimator",
     "Voting": "annotator.knn.voting",
     "build_index": "annotator.indexing.build",
     "evaluate": "annotator.evaluation.evaluation",
@@ -66,6 +68,7 @@ __all__ = [
     "Annotations",
     "Annotator",
     "AnnotatorError",
+    "ConceptKNN",
     "Voting",
     "build_index",
     "evaluate",

@@ -396,3 +396,27 @@ def test_the_recorded_encoder_is_made_with_its_settings(tmp_path: Path) -> None:
     assert made.frames == made.fingerprint.frames == "all"
     with pytest.raises(AnnotatorError, match=r"architecture: .*weights: sha256"):
         Annotator(stored, made)
+
+
+def test_with_a_hierarchy_sets_are_the_best_by_hierarchical_f1(
+    place: Path, tiny_embedder: TorchEmbedder, annotator: Annotator, tmp_path: Path
+) -> None:
+    table = tmp_path / "hierarchy.csv"
+    table.write_text("concept,parent\nC1,Low\nC2,Low\nC3,High\nC4,High\nLow,All\nHigh,All\n")
+    with_one = Annotator.open(place / "index", embedder=tiny_embedder, hierarchy=table)
+    hierarchy = with_one.hierarchy
+    assert hierarchy is not None and annotator.hierarchy is None
+    refs = find_images(place / "test").images
+    partial, flat = list(with_one.stream(refs)), list(annotator.stream(refs))
+    assert [a.neighbors for a in partial] == [a.neighbors for a in flat]
+    assert any(a.cuis != b.cuis for a, b in zip(partial, flat, strict=True))
+
+    def expected(annotation: Annotation) -> float:
+        chosen = hierarchy.closure(annotation.cuis)
+        sets = [hierarchy.closure(n.cuis) for n in annotation.neighbors]
+        f1 = [2 * len(chosen & s) / (len(chosen) + len(s)) if chosen | s else 1.0 for s in sets]
+        return float(np.dot([n.weight for n in annotation.neighbors], f1))
+
+    for a, b in zip(partial, flat, strict=True):
+        assert a.expected_f1 == pytest.approx(expected(a))
+        assert a.expected_f1 >= expected(b) - 1e-12

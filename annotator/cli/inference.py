@@ -20,6 +20,7 @@ from annotator.errors import AnnotatorError
 if TYPE_CHECKING:
     from annotator.annotation import Annotation
     from annotator.cli.image_report import ImageReport
+    from annotator.concepts.hierarchy import Hierarchy
     from annotator.encoders.cache import EmbeddingCache
     from annotator.encoders.embedder import Embedder
     from annotator.encoders.runners import Runner
@@ -290,6 +291,7 @@ def annotate_images(
     with_votes: bool = False,
     classifiers: Classifiers | None = None,
     keep_all: bool = False,
+    hierarchy: Hierarchy | None = None,
     only: Collection[str] | None = None,
     vectors: VectorTable | None = None,
 ) -> Iterator[Annotation]:
@@ -306,6 +308,7 @@ def annotate_images(
         with_votes: Include the scores of all concepts with a vote.
         classifiers: Their probabilities are pooled with the votes.
         keep_all: Also yield files without an image (a DICOM structured report), without concepts.
+        hierarchy: As for `Annotator`.
         only: The concepts that are voted on; None for all.
         vectors: Where `refs` are from, if they are rows of vectors.
 
@@ -316,7 +319,14 @@ def annotate_images(
 
     relabel = None if only is None else lambda labels: labels.only(only)
     embedder = inference.load_embedder(stored, vectors)
-    annotator = Annotator(stored, embedder, voting, relabel=relabel, classifiers=classifiers)
+    annotator = Annotator(
+        stored,
+        embedder,
+        voting,
+        relabel=relabel,
+        hierarchy=hierarchy,
+        classifiers=classifiers,
+    )
     with inference.open_cache(place, annotator.embedder, vectors) as cache:
         annotations = annotator.stream(
             refs,

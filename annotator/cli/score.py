@@ -31,6 +31,7 @@ _BELONGS = {
     "--label-column": "plain runs",
     "--mapping": "plain runs",
     "--names": "plain runs",
+    "--hierarchy": "plain runs",
     "--types": "plain runs",
     "--semantic-types": "plain runs",
     "--bertscore": "--captions",
@@ -57,6 +58,13 @@ _BELONGS = {
 )
 @option(
     "Scoring", "--secondary", type=file_path(), help="concepts_manual.csv for the secondary score."
+)
+@option(
+    "Scoring",
+    "--hierarchy",
+    type=file_path(),
+    help="Also give partial credit (hierarchical F1): table of concept and parent, MRREL.RRF or "
+    "MRHIER.RRF.",
 )
 @option(
     "Scoring",
@@ -110,6 +118,7 @@ def evaluate_command(
     ranking: bool,
     scorer: Scorer,
     secondary: Path | None,
+    hierarchy: Path | None,
     against: Path | None,
     by: str | None,
     bertscore: str | None,
@@ -130,6 +139,7 @@ def evaluate_command(
     \b
     annotator evaluate run.csv concepts.csv
     annotator evaluate run.csv concepts.csv --split split.csv --only test --by sources.csv:source
+    annotator evaluate run.csv concepts.csv --hierarchy hierarchy.csv --against other.csv
     annotator evaluate run.csv concepts.csv --semantic-types MRSTY.RRF
     annotator evaluate captions.csv test_captions.csv --captions --against nearest.csv
     annotator evaluate similar.csv test_concepts.csv --ranking --items train_concepts.csv
@@ -151,7 +161,16 @@ def evaluate_command(
             say(note)
     if not (captions or ranking):
         facts, text = _evaluate_concepts(
-            run, labels or truth, ids, scorer, secondary, against, by, names, type_filter
+            run,
+            labels or truth,
+            ids,
+            scorer,
+            secondary,
+            hierarchy,
+            against,
+            by,
+            names,
+            type_filter,
         )
         _print(facts, text, as_json)
         return
@@ -222,6 +241,7 @@ def _evaluate_concepts(
     ids: set[str] | None,
     scorer: Scorer,
     secondary: Path | None,
+    hierarchy: Path | None,
     against: Path | None,
     by: str | None,
     names: Path | None,
@@ -242,7 +262,24 @@ def _evaluate_concepts(
         present = frozenset().union(*scored.truth, *scored.run)
         if names is not None:
             known |= read_names(names, only=present)
-    found = evaluate(run, truth, scorer=scorer, secondary=secondary, by=by, ids=ids, names=known)
+    above = None
+    if hierarchy is not None:
+        from annotator.evaluation.hierarchical import read_hierarchy_of
+
+        runs = [run] if against is None else [run, against]
+        above = read_hierarchy_of(hierarchy, [score(r, truth, scorer, ids) for r in runs])
+        for note in above.notes:
+            say(note)
+    found = evaluate(
+        run,
+        truth,
+        scorer=scorer,
+        secondary=secondary,
+        by=by,
+        ids=ids,
+        names=known,
+        hierarchy=above,
+    )
     for note in found.notes:
         say(note)
     facts, text = found.to_dict(), render(found)
@@ -254,7 +291,7 @@ def _evaluate_concepts(
         title = "By semantic type, over the images with such a concept"
         text += "\n".join(["", *section(title, render_by_type(per_type))])
     if against is not None:
-        other = evaluate(against, truth, scorer=scorer, ids=ids)
+        other = evaluate(against, truth, scorer=scorer, ids=ids, hierarchy=above)
         scores = dict(zip(other.image_ids, other.image_scores.tolist(), strict=True))
         if scores.keys() != set(found.image_ids):
             raise AnnotatorError(
@@ -265,6 +302,13 @@ def _evaluate_concepts(
         difference = compare(found.image_scores.tolist(), others)
         facts["against"] = difference.to_dict()
         text += "\n".join(["", *section("F1 against the other run", render_difference(difference))])
+        if found.hierarchical is not None and other.hierarchical is not None:
+            by_image, micro = found.hierarchical.against(other.hierarchical)
+            facts["hierarchical"]["against"] = by_image.to_dict()
+            facts["hierarchical"]["micro_against"] = micro.to_dict()
+            for how, partial in (("mean over images", by_image), ("micro", micro)):
+                title = f"Hierarchical F1, {how}, against the other run"
+                text += "\n".join(["", *section(title, render_difference(partial))])
     return facts, text
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from annotator.errors import FormatError
+from annotator.evaluation.hierarchical import Hierarchical, score_hierarchically
 from annotator.evaluation.measures import Mean, average, average_by_group, read_groups
 from annotator.evaluation.official_f1 import Scored, Scorer, mean, score, score_secondary
 from annotator.tables.labels import Labels
@@ -16,6 +17,8 @@ from annotator.tables.labels import Labels
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
+    from annotator.concepts.hierarchy import Hierarchy
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,7 @@ class Evaluation:
         image_ids: Ids of the n scored images, in the order of the run.
         image_scores: float64[n], F1 of each image.
         notes: What is to be said of the ids of the groups, one line each.
+        hierarchical: Scores with partial credit, or None without a hierarchy.
     """
 
     scorer: Scorer
@@ -84,6 +88,7 @@ class Evaluation:
     image_ids: tuple[str, ...]
     image_scores: npt.NDArray[np.float64]
     notes: tuple[str, ...] = ()
+    hierarchical: Hierarchical | None = None
 
     @property
     def most_missed(self) -> tuple[ConceptScore, ...]:
@@ -110,6 +115,7 @@ class Evaluation:
             "micro_recall": self.micro_recall,
             "macro_f1": self.macro_f1,
             "secondary": self.secondary and _f1_to_dict(self.secondary),
+            "hierarchical": self.hierarchical and self.hierarchical.to_dict(),
             "per_group": {group: _f1_to_dict(found) for group, found in self.per_group.items()},
             "per_concept": [asdict(concept) for concept in self.per_concept],
             "most_missed": [
@@ -133,6 +139,7 @@ def evaluate(
     by: str | None = None,
     ids: Collection[str] | None = None,
     names: Mapping[str, str] | None = None,
+    hierarchy: Hierarchy | None = None,
 ) -> Evaluation:
     """Score a run against a ground truth with the official F1, by concept and by group.
 
@@ -145,6 +152,7 @@ def evaluate(
             it form a group with an empty name.
         ids: Subset of images to score, such as the test side of a split; None for all.
         names: Name by CUI, where known.
+        hierarchy: Ancestors of concepts, for hierarchical precision, recall and F1, too.
 
     Raises:
         FormatError: A file cannot be read, or the official evaluator would reject the run; the
@@ -181,6 +189,7 @@ def evaluate(
         image_ids=scored.ids,
         image_scores=np.array(scored.scores, dtype=np.float64),
         notes=tuple(notes),
+        hierarchical=None if hierarchy is None else score_hierarchically(scored, hierarchy, groups),
     )
 
 

@@ -56,6 +56,11 @@ class Scored:
     skipped: tuple[str, ...] = ()
     left_out: int = 0
 
+    @property
+    def concepts(self) -> list[str]:
+        """All concepts of truth or run, ascending, without the empty one."""
+        return sorted(frozenset[str]().union(*self.truth, *self.run) - {""})
+
 
 def image_f1(truth: Collection[str], run: Collection[str]) -> float:
     """Compute the F1 of two sets, 2TP / (2TP + FP + FN); 0 if they are disjoint."""
