@@ -18,6 +18,7 @@ from annotator.ids import by_image, unknown_hint
 from annotator.tables.cells import cuis_in
 from annotator.tables.labels import Labels, read_labels
 from annotator.tables.run import MAX_CUIS
+from annotator.tables.sheet import read_sheet
 from annotator.tables.table import Record, Table, read_table
 
 Scorer = Literal["current", "legacy"]
@@ -220,6 +221,8 @@ def read_truth(
 def _is_of_the_task(path: Path | str) -> bool:
     try:
         table = read_table(path)
+        if read_sheet(path).separator != table.separator:  # a semicolon
+            return False
     except FormatError:
         return False
     rows = [record.cells for record in table.rows]
