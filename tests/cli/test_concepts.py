@@ -166,6 +166,7 @@ def test_types_without_their_file(arguments: tuple[str, ...], said: str) -> None
     assert said in problem(invoke(*arguments), 2)
 
 
+@pytest.mark.slow
 def test_from_words_to_annotations_of_some_types(tables: Path, draw) -> None:
     (tables / "images").mkdir()
     for i in range(9):
@@ -211,3 +212,5 @@ def test_from_words_to_annotations_of_some_types(tables: Path, draw) -> None:
     )
     assert "has no semantic type 'T999'" in problem(invoke(*annotate, *types, "--types", "T999"))
     assert "--semantic-types requires --types" in problem(invoke(*annotate, *types), 2)
+    both = ("--types", "T047", "--hierarchy", tables / "types")
+    assert "mutually exclusive" in problem(invoke(*annotate, *types, *both), 2)
