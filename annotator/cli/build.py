@@ -142,9 +142,11 @@ def build_index_command(
     if built.model.tuned is not None:
         say_tuned(built.model.tuned)
     say(f"Index type {built.index_type}: {search_in_words(built.search)}.")
+    how = f"{built.embedded} embedded, {built.cached} known before"
+    if vectors is not None:
+        how = f"vectors of {vectors.embedder.name}"
     say(
-        f"{place}: version {built.version}, {built.rows} images, {built.concepts} concepts "
-        f"({built.embedded} embedded, {built.cached} known before)."
+        f"{place}: version {built.version}, {built.rows} images, {built.concepts} concepts ({how})."
     )
     return report.exit_code
 
