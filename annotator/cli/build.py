@@ -32,6 +32,7 @@ from annotator.cli.vectors import VectorOptions, labelled, row_ids_option, vecto
 if TYPE_CHECKING:
     from annotator.collection import OnMismatch
     from annotator.knn.model import Adaptation
+    from annotator.phantoms.render import Renderer
     from index.milvus.kinds import MilvusKind
     from index.protocols import IndexLocation
     from index.search.build import IndexType
@@ -157,7 +158,13 @@ def build_index_command(
 @click.argument("directory", type=file_path())
 @click.option("--n", type=click.IntRange(20), default=600, help="Number of images.")
 @click.option("--seed", type=click.IntRange(0), default=2026, help="Random seed.")
-def sample_command(directory: Path, n: int, seed: int) -> None:
+@click.option(
+    "--renderer",
+    type=click.Choice(["plain", "upsampled"]),
+    default="plain",
+    help="How pictures are drawn: plain, or upsampled as by a generative network.",
+)
+def sample_command(directory: Path, n: int, seed: int, renderer: Renderer) -> None:
     """Write the built-in sample collection: generated phantoms, not patients.
 
     \b
@@ -166,5 +173,5 @@ def sample_command(directory: Path, n: int, seed: int) -> None:
     """
     from annotator.phantoms import write_sample
 
-    paths = write_sample(directory, n=n, seed=seed)
+    paths = write_sample(directory, n=n, seed=seed, renderer=renderer)
     say(f"{n} phantoms with concepts, captions, patients and a split: {paths.directory}")
