@@ -25,7 +25,7 @@ with_option = option(
     "classifiers",
     multiple=True,
     metavar="FILE[:WEIGHT|:FILE]",
-    help="Mix in a classifier's probabilities (.npz or CSV) with this weight, the votes keeping "
+    help="Mix in a classifier's probabilities (.npz or a table) with this weight, the votes keeping "
     "the rest (default: equal shares), or with the weight that is best on the index's own images, "
     "of which the second file has out-of-fold probabilities (repeatable).",
 )
@@ -71,7 +71,7 @@ def ensemble_command(
 ) -> int:
     """Combine runs and score files of the same images into one run.
 
-    A MEMBER is a run of any year or a file of scores (.npz, or a CSV with a column for each
+    A MEMBER is a run of any year or a file of scores (.npz, or a table with a column for each
     concept), and may be followed by its weight: FILE:2. Or by what the same model says of images
     whose concepts are known, FILE:OTHER, and then the weights are chosen that have the highest F1
     there: OTHER is a run or scores, out of fold, or the index that the scores are from, whose

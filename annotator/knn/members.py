@@ -56,7 +56,12 @@ def read_member(path: Path | str) -> Member:
     if is_scores(path):
         return Member(str(path), read_scores(path))
     run: dict[str, tuple[str, ...]] = {}
-    for row in read_rows(path):
+    rows = read_rows(path)
+    if all(row.cell is None for row in rows):
+        raise FormatError(
+            f"{path} has no column of concepts", "Give a run, or scores with a column for each."
+        )
+    for row in rows:
         concepts = split_cuis(row.cell)
         bad = next((concept for concept in concepts if not is_concept_id(concept)), None)
         if bad is not None:
@@ -64,8 +69,6 @@ def read_member(path: Path | str) -> Member:
         if row.id in run:
             raise FormatError(f"{path}, line {row.line}: the id {row.id!r} is there twice")
         run[row.id] = concepts
-    if not run:
-        raise FormatError(f"{path} has no images", "Give a run or a score file.")
     return Member(str(path), run)
 
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from annotator.concept_ids import concept_id
 from annotator.errors import AnnotatorError, FormatError
 from annotator.ids import match_ids
-from annotator.tables.table import read_table
+from annotator.tables.sheet import Sheet, read_sheet
 
 _ID_NAMES = ("ids", "id", "image_ids", "images")
 _CONCEPT_NAMES = ("concepts", "cuis", "labels", "classes")
@@ -139,24 +139,24 @@ def _nothing_in_common(source: Path | str, what: str, theirs: str, ours: str) ->
 
 
 def is_scores(path: Path | str) -> bool:
-    """Whether a file is a score file rather than a run: an `.npz`, or a CSV of numbers.
+    """Whether a file is a score file rather than a run: an `.npz`, or a table of numbers.
 
     Raises:
-        FormatError: A text file cannot be read as a table.
+        FormatError: The file is neither `.npz` nor a table.
     """
     if _is_npz(Path(path)):
         return True
-    table = read_table(path)
-    rows = table.rows if table.header else table.rows[1:]
-    cells = [cell for record in rows for cell in record.cells[1:]]
-    return bool(cells) and all(_number(cell) is not None for cell in cells)
+    sheet = read_sheet(path)
+    cells = [cell for record in sheet.records[1:] for cell in record.cells[1:]]
+    return bool(cells) and all(_number(cell, sheet) is not None for cell in cells)
 
 
 def read_scores(path: Path | str) -> Scores:
-    """Read the scores of an `.npz`, or of a CSV with a column for each concept.
+    """Read the scores of an `.npz`, or of a table with a column for each concept.
 
     An `.npz` has the arrays `ids`, `concepts` (or `cuis`, `labels`, `classes`) and `scores` (or
-    `probs`, `probabilities`). A CSV has ids in its first column and the concepts in its header.
+    `probs`, `probabilities`). A table (`read_sheet`: CSV in any dialect, Excel, Parquet) has ids in
+    its first column and the concepts in its header.
     Labels in words become concept ids.
 
     Raises:
@@ -164,7 +164,7 @@ def read_scores(path: Path | str) -> Scores:
             concept is repeated or empty; or a score is no number from 0 to 1.
     """
     path = Path(path)
-    ids, labels, values = _read_npz(path) if _is_npz(path) else _read_csv(path)
+    ids, labels, values = _read_npz(path) if _is_npz(path) else _read_table(path)
     if not ids or not labels:
         raise FormatError(f"{path} holds {len(ids)} images and {len(labels)} concepts")
     return Scores(
@@ -265,37 +265,35 @@ def _texts(path: Path, name: str, arrays: Mapping[str, NDArray[Any]]) -> list[st
     return [str(value) for value in array.tolist()]
 
 
-def _read_csv(path: Path) -> tuple[list[str], list[str], NDArray[Any]]:
-    table = read_table(path)
-    rows = list(table.rows)
-    line, header = 1, list(table.header or ())
-    if not header:
-        line, header = rows[0].line, [cell.strip() for cell in rows.pop(0).cells]
+def _read_table(path: Path) -> tuple[list[str], list[str], NDArray[Any]]:
+    sheet = read_sheet(path)
+    (line, header), *rows = sheet.records
+    if len(header) < 2:
+        raise sheet.error(line, "only one column", "Give a column of scores for each concept.")
     values = np.zeros((len(rows), len(header) - 1), np.float64)
     for i, record in enumerate(rows):
         if len(record.cells) != len(header):
-            raise table.error(
+            raise sheet.error(
                 record.line,
                 f"{len(record.cells)} columns where the header has {len(header)}",
                 "Give the id first and then a column for each concept, named in the header.",
             )
         for j, cell in enumerate(record.cells[1:]):
-            number = _number(cell)
+            number = _number(cell, sheet)
             if number is None:
-                raise table.error(
+                raise sheet.error(
                     record.line,
                     f"{cell!r} in column {header[j + 1]!r} is not a number",
                     "Give the id first and then a column of scores for each concept.",
                 )
             values[i, j] = number
-    if len(header) < 2:
-        raise table.error(line, "only one column", "Give a column of scores for each concept.")
     return [record.cells[0] for record in rows], header[1:], values
 
 
-def _number(cell: str) -> float | None:
+def _number(cell: str, sheet: Sheet) -> float | None:
+    """A number, with a decimal comma where semicolons separate."""
     try:
-        return float(cell)
+        return float(cell.replace(",", ".") if sheet.separator == ";" else cell)
     except ValueError:
         return None
 

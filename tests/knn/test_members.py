@@ -35,7 +35,11 @@ def test_runs_and_score_files_are_told_apart(tmp_path: Path) -> None:
     assert read_member(tmp_path / "run.tsv").opinion == {"x": ("C1", "C2"), "y": ()}
     (tmp_path / "p.csv").write_text("ID,C1\nx,0.5\n")
     assert isinstance(read_member(tmp_path / "p.csv").opinion, Scores)
-    for text, message in (("x,C1\nx,C2\n", "twice"), ('ID,CUIs\nx,"C1,C""2"\n', "no")):
+    for text, message in (
+        ("x\ny\n", "no column"),
+        ("x,C1\nx,C2\n", "twice"),
+        ('ID,CUIs\nx,"C1,C""2"\n', "no"),
+    ):
         (tmp_path / "bad.csv").write_text(text)
         with pytest.raises(FormatError, match=message):
             read_member(tmp_path / "bad.csv")

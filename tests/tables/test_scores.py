@@ -82,6 +82,7 @@ def test_arrays_as_classifiers_name_them(parts: Mapping[str, Any], tmp_path: Pat
     [
         "ID,C1,C2,C3\nx1,0,0.25,1\nx2,0.5,1.25e-1,0\n",
         "image\tC1\tC2\tC3\nx1\t0\t0.25\t1\nx2\t0.5\t0.125\t0\n",
+        "\ufeff;c1;c2;c3\nx1;0;0,25;1\nx2;0,5;0,125;0\n",
     ],
 )
 def test_a_csv_has_a_column_for_each_concept(text: str, tmp_path: Path) -> None:
@@ -181,7 +182,8 @@ def test_a_cut_file_is_refused(tmp_path: Path) -> None:
     [
         ("ID,C1,C2\nx1,0.5\n", "line 2: 2 columns where the header has 3"),
         ("ID,C1,C2\nx1,0.5,high\n", "'high' in column 'C2' is not a number"),
-        ("ID,C1,C2\nx1,0.5,\n", "'' in column 'C2' is not a number"),
+        ("ID,C1,C2\nx1,0.5,\n", "line 2: 2 columns where the header has 3"),
+        ("ID,C1,C2\nx1,,0.5\n", "'' in column 'C1' is not a number"),
         ("ID,C1,C2\nx1,0.5,inf\n", "is inf, not a probability"),
         ("ID\nx1\n", "only one column"),
         ("ID,C1\n", "0 images"),
