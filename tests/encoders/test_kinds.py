@@ -225,6 +225,7 @@ def test_weights_alone_are_answered_with_the_folder_of_their_model(saved: Saved)
         ("microsoft/rad-dino", "transformers:microsoft/rad-dino"),
         ("transformers:no/such/folder", "ORG/MODEL"),
         ("transformers:/no/such@mean", "ORG/MODEL"),
+        ("/no/such/folder", "transformers:FOLDER"),
         ("onnx:no/such.onnx", ""),
     ],
 )
