@@ -109,7 +109,7 @@ def annotate_command(
     """
     from annotator.concepts.hierarchy import read_hierarchy
     from annotator.indexing.metadata import IndexMetadata
-    from annotator.tables.run import id_fault, render_run, zip_run
+    from annotator.tables.run import id_fault, local_ids_note, render_run, zip_run
     from annotator.tables.scores import Scores
 
     is_run = year not in ("jsonl", "scores")
@@ -171,5 +171,7 @@ def annotate_command(
     else:
         text = render_run(rows, year) if is_run else "".join(lines)
         write_result(zip_run(text) if zipped else text, output)
+        if note := local_ids_note(rows):
+            say(note)
     report.say(inference.report)
     return report.exit_code
