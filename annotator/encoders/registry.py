@@ -127,32 +127,34 @@ def _encoder(name: str, device: Device) -> Encoder:
         except AnnotatorError as error:
             raise _explained(error, kind, rest) from error
     if Path(name).suffix in WEIGHTS:
-        others = [other for other in strings_for(name) if other != name]
-        if others:
+        found = strings_for(name)
+        if found and str(Path(name)) not in found:
             raise AnnotatorError(
-                f"{name} is part of a model of {_library(others[0])}.",
-                f"Write {' or '.join(others)}.",
+                f"{name} is part of a model of {_library(found[0])}.",
+                f"Write {' or '.join(found)}.",
             )
         return make_timm_file(Path(name))
-    found = strings_for(name) if name else []
+    raise _unknown(name)
+
+
+def _unknown(name: str) -> AnnotatorError:
+    """The error for a name without a kind, and what it may have meant."""
     if name and Path(name).is_dir():
-        raise AnnotatorError(
+        return AnnotatorError(
             f"{name} is no folder of open_clip, timm or transformers: it has none of "
             "open_clip_config.json, a config.json of theirs, and a single .onnx file.",
             "For weights alone, name the network: timm:MODEL@FILE.",
         )
     if _is_path(name):
-        raise AnnotatorError(f"There is no folder or file {name}.", f"Use {_FORMS}.")
+        return AnnotatorError(f"There is no folder or file {name}.", f"Use {_FORMS}.")
+    found = strings_for(name) if name else []
     hint = f"Write {' or '.join(found)}." if found else f"Use {_FORMS}."
     if not found and name.count("/") == 1:
-        hint = f"Write {_REPOSITORIES.format(name)}. Or use {_FORMS}."
-    raise AnnotatorError(f"Unknown encoder {name!r}.", hint)
-
-
-_REPOSITORIES = (
-    "transformers:{0} for a model of transformers, hf-hub:{0} for one of open_clip, "
-    "timm:hf-hub:{0} for one of timm"
-)
+        hint = (
+            f"Write transformers:{name} for a model of transformers, hf-hub:{name} for one of "
+            f"open_clip, timm:hf-hub:{name} for one of timm. Or use {_FORMS}."
+        )
+    return AnnotatorError(f"Unknown encoder {name!r}.", hint)
 
 
 def _explained(error: AnnotatorError, kind: str, rest: str) -> AnnotatorError:
