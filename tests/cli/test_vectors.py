@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,20 @@ def test_other_formats(name: str, place: Path) -> None:
     done(invoke("embed", "images", "--index", "of-images", "--out", name, *SIDES, "test"))
     expected = annotated("of-images", "--vectors", "all.parquet")
     assert annotated("of-images", "--vectors", name) == expected
+
+
+@pytest.mark.slow
+def test_searching_and_adding_exported_vectors(place: Path, tmp_path: Path) -> None:
+    form = (*SIDES, "test", "--format", "csv", "--index", "of-images")
+    by_images = invoke("search", "--image", "images", *form)
+    by_vectors = invoke("search", "--vectors", "all.parquet", *form)
+    assert by_vectors.exit_code == 0 and by_vectors.stdout == by_images.stdout
+    index = shutil.copytree(place / "of-images", tmp_path / "index")
+    added = ("--vectors", "all.parquet", "concepts.csv", *SIDES, "test", "--index", index)
+    assert "6 images added; 36 in all" in done(invoke("add", *added))
+    itself = invoke("search", "--image", "images/i35.png", "--k", 1, "--format", "csv",
+                    "--index", index)  # fmt: skip
+    assert itself.stdout.splitlines()[1] == "i35,i35"
 
 
 @pytest.mark.slow
@@ -167,6 +182,14 @@ def test_bad_rows_get_empty_rows(own: Path, tmp_path: Path) -> None:
     assert lines[2:4] == ["b,", "c,"] and lines[1] != "a," and lines[4] != "d,"
     assert "2 x its vector is zero or not finite" in result.stderr
     assert "q.npz row 1\n" in result.stderr
+
+
+def test_ids_in_an_array(own: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "q.npy", clusters(3, 5))
+    np.save(tmp_path / "ids.npy", ["b", "a", "c"])
+    given = ("--vectors", tmp_path / "q.npy", "--ids", tmp_path / "ids.npy", "--index", own)
+    lines = invoke("annotate", *given).stdout.splitlines()
+    assert [line.split(",")[0] for line in lines] == ["ID", "b", "a", "c"]
 
 
 def test_a_selection_of_vectors_with_ids(own: Path, tmp_path: Path) -> None:
