@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import shutil
 import sys
 import tempfile
 import time
@@ -104,6 +105,16 @@ def _peak_megabytes() -> float:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def table_width(output: Path | None) -> int | None:
+    """Width of the terminal that takes the results; None where they go to a file or a pipe."""
+    return shutil.get_terminal_size().columns if to_terminal(output) else None
+
+
+def to_terminal(output: Path | None) -> bool:
+    """Whether a person sees the results, rather than a file or a program."""
+    return output is None and sys.stdout.isatty()
 
 
 def search_in_words(search: Mapping[str, Any]) -> str:
