@@ -56,7 +56,7 @@ def verbosity_options() -> list[click.Option]:
 
 def say(message: str, *, always: bool = False) -> None:
     """Print a message on stderr; with --quiet only if `always`, as errors are."""
-    if always or _verbosity() != "quiet":
+    if always or not is_quiet():
         beginning, colon, rest = message.partition(":")
         if colour := _COLOURS.get(beginning + colon):
             message = click.style(beginning + colon, fg=colour, bold=True) + rest
@@ -65,8 +65,18 @@ def say(message: str, *, always: bool = False) -> None:
 
 def detail(message: str) -> None:
     """Print a message on stderr, with the seconds since the command began, if --verbose."""
-    if _verbosity() == "verbose":
+    if is_verbose():
         say(click.style(f"[{time.perf_counter() - _STARTED:6.1f} s] {message}", dim=True))
+
+
+def is_quiet() -> bool:
+    """Whether --quiet was given."""
+    return _verbosity() == "quiet"
+
+
+def is_verbose() -> bool:
+    """Whether --verbose was given."""
+    return _verbosity() == "verbose"
 
 
 def _verbosity() -> str | None:
@@ -77,7 +87,7 @@ def _verbosity() -> str | None:
 @contextlib.contextmanager
 def shown_progress() -> Iterator[None]:
     """Show the progress of a command on a line of the terminal, and its stages if --verbose."""
-    if _verbosity() == "quiet":
+    if is_quiet():
         yield
         return
     detail(_versions())
