@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from annotator.evaluation.evaluation import evaluate
     from annotator.images.sources import find_images
     from annotator.indexing.build import build_index
+    from annotator.knn.estimator import ConceptKNN
     from annotator.knn.voting import Voting
     from annotator.pipeline import Annotator
+    from annotator.vectors.table import read_vectors
     from index.errors import AnnotatorError
 
 __version__ = "0.1.0"
@@ -51,12 +53,14 @@ _HOME = {
     "Annotations": "annotator.annotation",
     "Annotator": "annotator.pipeline",
     "AnnotatorError": "index.errors",
+    "ConceptKNN": "annotator.knn.estimator",
     "Voting": "annotator.knn.voting",
     "build_index": "annotator.indexing.build",
     "evaluate": "annotator.evaluation.evaluation",
     "find_images": "annotator.images.sources",
     "make_embedder": "annotator.encoders.registry",
     "read_collection": "annotator.collection",
+    "read_vectors": "annotator.vectors.table",
 }
 
 __all__ = [
@@ -64,12 +68,14 @@ __all__ = [
     "Annotations",
     "Annotator",
     "AnnotatorError",
+    "ConceptKNN",
     "Voting",
     "build_index",
     "evaluate",
     "find_images",
     "make_embedder",
     "read_collection",
+    "read_vectors",
 ]
 
 

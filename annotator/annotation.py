@@ -52,9 +52,10 @@ class Annotation:
 
     Attributes:
         image_id: Image id.
-        cuis: Predicted concepts, highest score first.
+        cuis: Predicted concepts, highest score first; with a hierarchy, the most specific ones.
         scores: Share of the neighbours' votes for each concept, 0..1.
-        expected_f1: Expected F1 of the predicted set, 0..1.
+        expected_f1: Expected F1 of the predicted set, 0..1; with a hierarchy, its expected
+            hierarchical F1.
         familiarity: Quantile of the similarity to the nearest case, 0..1: the share of the index's
             images that are less similar to their own nearest case of another patient. Near 0, the
             image is out of distribution. None if the index was not tuned.

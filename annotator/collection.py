@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from annotator.concept_ids import is_cui
 from annotator.concepts.names import read_names
 from annotator.errors import AnnotatorError, FormatError
 from annotator.ids import by_image, natural_key, printable
@@ -18,10 +17,9 @@ from annotator.images.sources import FoundImages, IdFrom, find_images, parquet_c
 from annotator.tables.formats import (
     read_captions,
     read_column,
-    read_concepts,
     select_side,
-    split_cuis,
 )
+from annotator.tables.labels import Labels, labels_of_lists, read_labels
 
 OnMismatch = Literal["skip", "fail"]
 OnDuplicate = Literal["fail", "first"]
@@ -34,8 +32,8 @@ class Collection:
     Attributes:
         images: Images in the natural order of their ids, all with an entry in `concepts`. Those
             that cannot be read, and may be or hold images, have an empty one.
-        concepts: CUIs by image id.
-        names: Name by CUI, where known.
+        concepts: Concept ids by image id: CUIs, and local ids of labels in words.
+        names: Name by concept id, where known.
         captions: Caption by image id, where given.
         groups: Patient, study or figure by image id, where known. Each image without one is a
             group of its own.
@@ -44,6 +42,7 @@ class Collection:
         duplicates: Paths of images with the same id; the first of each is used.
         ignored: Files that are not images.
         notes: What else is to be said of images and ids, one line each.
+        understood: How the table of labels was read, in one line.
     """
 
     images: Sequence[ImageRef]
@@ -56,10 +55,11 @@ class Collection:
     duplicates: Mapping[str, Sequence[str]]
     ignored: Sequence[str]
     notes: Sequence[str] = ()
+    understood: str = ""
 
     def report(self) -> list[str]:
-        """Describe each kind of mismatch in one line, with a count and examples."""
-        lines = []
+        """What was understood, and each kind of mismatch with a count and examples, in lines."""
+        lines = [self.understood] if self.understood else []
         for what, where in (
             ("ids of the concepts file have no image and are left out", self.without_image),
             ("images are not in the concepts file and are left out", self.without_concepts),
@@ -74,6 +74,8 @@ def read_collection(
     images: str | Path | Sequence[str | Path] | FoundImages,
     concepts: str | Path | None = None,
     *,
+    label_column: str | Sequence[str] | None = None,
+    mapping: Mapping[str, Sequence[str]] | None = None,
     names: str | Path | None = None,
     captions: str | Path | None = None,
     groups: str | None = None,
@@ -89,9 +91,11 @@ def read_collection(
     Args:
         images: A folder, a glob, a list file or Parquet files; see `find_images`. Or what was found
             already, such as the rows of a table of vectors (`VectorTable.found`).
-        concepts: A ground-truth file of any year, ROCO v1 or ROCOv2; None for Parquet files, which
-            contain their concepts.
-        names: Table of concept names by CUI.
+        concepts: A table of labels, such as a ground truth of any year (see
+            `annotator.tables.labels`); None for Parquet files, which contain their concepts.
+        label_column: Name of the column of labels, or of several, if it is not found by itself.
+        mapping: Concepts of labels in words, from `annotator.concepts.mapping.read_mapping`.
+        names: Table of concept names by CUI. Labels that are words are their own names.
         captions: Table of captions by id.
         groups: "FILE" or "FILE:COLUMN" with the patient or study of each image, or
             "dicom:KEYWORD" to read it from the headers of DICOM files, such as "dicom:PatientID".
@@ -120,9 +124,11 @@ def read_collection(
     if concepts is None:
         if isinstance(images, FoundImages):
             raise AnnotatorError("No concepts file given.", "Give one.")
-        concepts_by_id, captions_by_id = parquet_tables(images)
+        labels, captions_by_id = parquet_tables(images, mapping)
     else:
-        concepts_by_id = by_image(read_concepts(concepts), image_ids, concepts, notes)
+        labels = read_labels(concepts, column=label_column, mapping=mapping)
+    source = concepts or "the Parquet files"
+    concepts_by_id = by_image(labels.concepts, image_ids, source, notes)
     if captions is not None:
         captions_by_id = by_image(read_captions(captions), image_ids, captions, notes)
     known = concepts_by_id.keys()
@@ -146,7 +152,7 @@ def read_collection(
     return Collection(
         images=matched,
         concepts=concepts_of,
-        names=read_names(names, only=wanted) if names is not None else {},
+        names={**labels.names, **(read_names(names, only=wanted) if names is not None else {})},
         captions=captions_by_id,
         groups=read_groups(groups, found, notes),
         without_image=without_image,
@@ -154,6 +160,7 @@ def read_collection(
         duplicates=found.duplicates,
         ignored=found.ignored,
         notes=notes,
+        understood=labels.understood,
     )
 
 
@@ -197,16 +204,19 @@ def read_groups(groups: str | None, found: FoundImages, notes: list[str]) -> dic
 
 def parquet_tables(
     images: str | Path | Sequence[str | Path],
-) -> tuple[dict[str, tuple[str, ...]], dict[str, str]]:
-    """Read concepts and captions by image id from Parquet files.
+    mapping: Mapping[str, Sequence[str]] | None = None,
+) -> tuple[Labels, dict[str, str]]:
+    """Read labels and captions by image id from Parquet files.
 
-    CUIs are normalised as by `read_concepts`.
+    Args:
+        images: As for `read_collection`.
+        mapping: As for `read_collection`.
 
     Raises:
         AnnotatorError: No Parquet file, or none with concepts.
     """
     try:
-        raw, captions = parquet_concepts(images)
+        lists, captions = parquet_concepts(images)
     except FormatError:
         raise
     except AnnotatorError as error:
@@ -214,15 +224,7 @@ def parquet_tables(
             f"No concepts file given, and no Parquet file with concepts in {images}.",
             "Give the concepts file after the images.",
         ) from error
-    concepts = {id_: split_cuis(";".join(cuis)) for id_, cuis in raw.items()}
-    for id_, cuis in concepts.items():
-        bad = next((cui for cui in cuis if not is_cui(cui)), None)
-        if bad is not None:
-            raise FormatError(
-                f"{images}, image {id_!r}: {bad!r} is not a CUI",
-                "A CUI is C and digits, such as C0817096.",
-            )
-    return concepts, captions
+    return labels_of_lists(str(images), lists, mapping), captions
 
 
 @contextlib.contextmanager

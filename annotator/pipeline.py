@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from annotator.annotation import Annotation, Annotations, Look, with_picture
+from annotator.concepts.hierarchy import Hierarchy, read_hierarchy
 from annotator.encoders.cache import EmbeddingCache
 from annotator.encoders.embedder import Embedder
 from annotator.encoders.local_runner import embed_images
@@ -27,6 +29,7 @@ from annotator.knn.posterior import Posterior, weigh
 from annotator.knn.projection import Projection
 from annotator.knn.voting import Voting
 from annotator.render.thumbnails import index_thumbnails
+from annotator.vectors.table import VectorTable
 from index import LabelTable
 from index.locations import locate
 from index.progress import track
@@ -48,7 +51,10 @@ class Annotator:
         voting: Voting parameters; None for those recorded in the index.
         relabel: Changes the labels of the cases before they vote, such as
             `LabelTable.only` some concepts; None for the labels as they are.
-        classifiers: Their probabilities of the images' concepts are pooled with the votes.
+        hierarchy: Hierarchy over which these labels are closed, so that sets are chosen by their
+            expected hierarchical F1 (`choose_concepts`); None without one.
+        classifiers: Their probabilities of the images' concepts are pooled with the votes; not
+            together with a hierarchy.
 
     Attributes:
         metadata: Build metadata of the index.
@@ -65,18 +71,23 @@ class Annotator:
         voting: Voting | None = None,
         *,
         relabel: Relabel | None = None,
+        hierarchy: Hierarchy | None = None,
         classifiers: Classifiers | None = None,
     ) -> None:
+        if hierarchy is not None and classifiers is not None:
+            raise ValueError("a hierarchy cannot be combined with classifiers")
         self.metadata = IndexMetadata.of(stored)
         self.metadata.check_encoder(embedder)
         self.stored = stored
         self.embedder = embedder
         self.voting = voting or self.metadata.voting
         self.relabel = relabel
+        self.hierarchy = hierarchy
+        self._changed: tuple[LabelTable, LabelTable, LabelTable | None] | None = None
         self.classifiers = classifiers
-        self._changed: tuple[LabelTable, LabelTable] | None = None
         self.projection = Projection.from_arrays(stored.arrays)
-        self._look = Look(stored.names, index_thumbnails(stored))
+        names = {} if hierarchy is None else hierarchy.names
+        self._look = Look({**names, **stored.names}, index_thumbnails(stored))
 
     @classmethod
     def open(
@@ -85,18 +96,28 @@ class Annotator:
         *,
         embedder: Embedder | None = None,
         voting: Voting | None = None,
+        hierarchy: Hierarchy | Path | str | None = None,
         device: Device = "auto",
     ) -> Annotator:
         """Open the index in `directory` (or at an address) with its recorded encoder.
 
+        Args:
+            directory: The index.
+            embedder: Encoder; None for the recorded one.
+            voting: As for the class.
+            hierarchy: As for the class, or a file of `read_hierarchy`.
+            device: Device of the encoder, and with "cuda" of the search.
+
         Raises:
             IndexProblem: The index is missing, damaged or unreachable.
-            AnnotatorError: The encoder cannot be loaded, or has changed.
+            AnnotatorError: The encoder cannot be loaded, or has changed; the hierarchy cannot be
+                read.
         """
         stored = locate(directory).open(device=device)
-        return cls(
-            stored, embedder or IndexMetadata.of(stored).make_embedder(device=device), voting
-        )
+        if isinstance(hierarchy, (str, Path)):
+            hierarchy = read_hierarchy(hierarchy, only=stored.concepts)
+        embedder = embedder or IndexMetadata.of(stored).make_embedder(device=device)
+        return cls(stored, embedder, voting, hierarchy=hierarchy)
 
     def annotate(self, images: Images, *, allow_blank: bool = False) -> Annotations:
         """Annotate whatever images a program has.
@@ -169,6 +190,39 @@ class Annotator:
                     else:
                         yield Annotation(result.ref.id, (), (), 0.0, (), error=result.error)
 
+    def annotate_vectors(
+        self,
+        vectors: VectorTable | NDArray[np.floating[Any]] | Sequence[Sequence[float]],
+        ids: Sequence[str] | None = None,
+        *,
+        with_neighbors: bool = True,
+    ) -> Annotations:
+        """Annotate images by their vectors, which the index's encoder gave them.
+
+        A vector that is zero or not finite gets an annotation with an error; others are scaled to
+        unit norm.
+
+        Args:
+            vectors: Floats [n, dim], or what `read_vectors` has read, which may tell the encoder.
+            ids: Id of each row of an array; None for vector-1, vector-2, …
+            with_neighbors: Include the neighbours that voted.
+
+        Returns:
+            An annotation of each row, in their order.
+
+        Raises:
+            AnnotatorError: The vectors have another length, are known to come from another
+                encoder, or there are not as many ids.
+        """
+        if isinstance(vectors, VectorTable):
+            self.metadata.encoder_of(vectors)
+            table = vectors
+        else:
+            table = VectorTable.of(vectors, ids)
+        return Annotations(
+            self.stream(table.in_rows(), runner=table.embed, with_neighbors=with_neighbors)
+        )
+
     def search(self, vectors: NDArray[np.float32], k: int | None = None) -> SearchResult:
         """Find the k nearest cases (None for `voting.k`) of encoder vectors float32[q, dim].
 
@@ -207,9 +261,10 @@ class Annotator:
             with_votes: Include the scores of all concepts with a vote.
         """
         voting = voting or self.voting
-        posterior = weigh(found.neighbors, self._labels(found.cases.labels), voting)
+        labels, ancestors = self._labels(found.cases.labels)
+        posterior = weigh(found.neighbors, labels, voting)
         if self.classifiers is None:
-            decisions = choose_concepts(posterior, voting)
+            decisions = choose_concepts(posterior, voting, ancestors)
         else:
             decisions = self.classifiers.decide(image_ids, posterior, voting)
         similarities = found.neighbors.similarities
@@ -227,13 +282,21 @@ class Annotator:
             for i, (image_id, decision) in enumerate(zip(image_ids, decisions, strict=True))
         ]
 
-    def _labels(self, labels: LabelTable) -> LabelTable:
-        """The labels that vote; those of a whole index are changed once."""
-        if self.relabel is None:
-            return labels
-        if self._changed is None or self._changed[0] is not labels:
-            self._changed = labels, self.relabel(labels)
-        return self._changed[1]
+    def _labels(self, labels: LabelTable) -> tuple[LabelTable, LabelTable | None]:
+        """The labels that vote, and with a hierarchy the ancestors of each concept of theirs.
+
+        Those of a whole index are changed once.
+        """
+        known = self._changed  # another thread may replace it
+        if known is None or known[0] is not labels:
+            changed = labels if self.relabel is None else self.relabel(labels)
+            ancestors = None
+            if self.hierarchy is not None:
+                above = self.hierarchy.ancestors
+                changed = changed.closed(above)
+                ancestors = LabelTable.from_sets([above(c) for c in changed.cuis], changed.cuis)
+            self._changed = known = labels, changed, ancestors
+        return known[1:]
 
     def _familiarity(self, similarities: NDArray[np.float32]) -> float | None:
         """Quantile of the nearest similarity among those of the index's own images."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -15,6 +15,7 @@ from index.errors import IndexProblem
 from index.rows import sample_rows
 
 SAMPLE = 64  # rows of `LabelTable.sample`
+_ROWS_AT_ONCE = 1 << 16  # bounds the memory of `LabelTable.closed`
 
 
 @dataclass(frozen=True)
@@ -57,9 +58,17 @@ class LabelTable:
             raise IndexProblem(f"The label table is damaged: {problem}.")
 
     @classmethod
-    def from_sets(cls, sets: Sequence[Sequence[str]]) -> LabelTable:
-        """Build from each row's CUIs; repeats within a row count once."""
-        cuis = tuple(sorted({cui for row in sets for cui in row}))
+    def from_sets(
+        cls, sets: Sequence[Collection[str]], cuis: tuple[str, ...] | None = None
+    ) -> LabelTable:
+        """Build from each row's CUIs; repeats within a row count once.
+
+        Args:
+            sets: CUIs of each row.
+            cuis: The vocabulary, ascending; None for the CUIs of the rows.
+        """
+        if cuis is None:
+            cuis = tuple(sorted({cui for row in sets for cui in row}))
         position = {cui: j for j, cui in enumerate(cuis)}
         rows = [sorted({position[cui] for cui in row}) for row in sets]
         indptr = np.zeros(len(rows) + 1, np.int64)
@@ -85,8 +94,7 @@ class LabelTable:
         """Select rows, int64[m], with the vocabulary reduced to their concepts."""
         sizes = self.sizes[rows]
         indptr = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        within = np.arange(indptr[-1]) - np.repeat(indptr[:-1], sizes)
-        indices = self.indices[np.repeat(self.indptr[rows], sizes) + within]
+        indices = self.indices[self.entries(rows)]
         used = np.bincount(indices, minlength=len(self.cuis)) > 0
         moved = (np.cumsum(used) - 1).astype(np.int32)
         cuis = tuple(cui for cui, kept in zip(self.cuis, used.tolist(), strict=True) if kept)
@@ -105,6 +113,26 @@ class LabelTable:
             tuple(cui for cui in self.cuis if cui in wanted),
         )
 
+    def closed(self, ancestors: Callable[[str], Collection[str]]) -> LabelTable:
+        """The same rows, each with the ancestors of its concepts, too.
+
+        Args:
+            ancestors: The concepts above one; those above them are among them.
+        """
+        closures = LabelTable.from_sets([{cui, *ancestors(cui)} for cui in self.cuis])
+        width = max(len(closures.cuis), 1)
+        indices, sizes = [np.empty(0, np.int32)], [np.zeros(1, np.int64)]
+        for start in range(0, len(self), _ROWS_AT_ONCE):
+            pointers = self.indptr[start : start + _ROWS_AT_ONCE + 1]
+            concepts = self.indices[pointers[0] : pointers[-1]].astype(np.int64)
+            row = np.repeat(np.arange(len(pointers) - 1), np.diff(pointers))
+            row = np.repeat(row, closures.sizes[concepts])
+            entries = np.unique(row * width + closures.indices[closures.entries(concepts)])
+            indices.append((entries % width).astype(np.int32))
+            sizes.append(np.bincount(entries // width, minlength=len(pointers) - 1))
+        indptr = np.cumsum(np.concatenate(sizes), dtype=np.int64)
+        return LabelTable(indptr, np.concatenate(indices), closures.cuis)
+
     def including(self, cuis: Collection[str]) -> LabelTable:
         """The same rows over a vocabulary that has these concepts, too."""
         joint = tuple(sorted({*self.cuis, *cuis}))
@@ -117,6 +145,13 @@ class LabelTable:
 
     def __len__(self) -> int:
         return len(self.indptr) - 1
+
+    def entries(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Positions in `indices` of the entries of some rows, one row after the other; int64[m]."""
+        sizes = self.sizes[rows]
+        starts = self.indptr[rows] - (np.cumsum(sizes) - sizes)
+        entries: NDArray[np.int64] = np.arange(sizes.sum()) + np.repeat(starts, sizes)
+        return entries
 
     def row(self, i: int) -> tuple[str, ...]:
         """The CUIs of row i, ascending."""

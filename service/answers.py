@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
+
+import numpy as np
+from numpy.typing import NDArray
 
 from annotator.errors import FormatError
 from annotator.ids import image_id
-from annotator.images.notes import NOTES
+from annotator.images.notes import NOTES, Note
 from annotator.tables.run import render_run
 from service.engine import Engine
 from service.observability import STAGES
@@ -83,7 +88,7 @@ class Answer:
         fields = annotation.to_dict(self.engine.stored.names, explain=True)
         for neighbor in fields["neighbors"]:
             neighbor["thumbnail"] = picture_path(self.engine, neighbor["id"])
-        fields["notes"] = [{"code": note, "detail": NOTES[note]} for note in outcome[0].notes]
+        fields["notes"] = describe_notes(outcome[0].notes)
         return {**fields, "error": None}
 
     def _timings(self, total_seconds: float) -> dict[str, float]:
@@ -91,6 +96,63 @@ class Answer:
         longest = {s: max((each[s] for each in seconds), default=0.0) for s in STAGES}
         longest["total"] = total_seconds
         return {f"{stage}_ms": round(value * 1000, 3) for stage, value in longest.items()}
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """The vectors of a request's images with notes, or the problems of those without one."""
+
+    engine: Engine
+    ids: Sequence[str]
+    outcomes: Sequence[tuple[NDArray[np.float32], tuple[Note, ...]] | Problem]
+
+    @property
+    def failed(self) -> int:
+        """Number of unusable images."""
+        return sum(isinstance(outcome, Problem) for outcome in self.outcomes)
+
+    def raise_if_alone(self) -> None:
+        """Raise the problem of the only image of a request."""
+        if len(self.outcomes) == 1 and isinstance(self.outcomes[0], Problem):
+            raise self.outcomes[0]
+
+    def to_dict(self, encoding: Literal["float", "base64"]) -> dict[str, Any]:
+        """The answer as `schemas.EmbedOut`."""
+        vectors: list[list[float] | str | None] = []
+        for outcome in self.outcomes:
+            if isinstance(outcome, Problem):
+                vectors.append(None)
+            elif encoding == "float":
+                vectors.append(outcome[0].tolist())
+            else:
+                vectors.append(base64.b64encode(outcome[0].astype("<f4").tobytes()).decode())
+        return {
+            "model": describe_model(self.engine),
+            "dim": self.engine.annotator.embedder.dim,
+            "ids": list(self.ids),
+            "vectors": vectors,
+            "notes": [
+                [] if isinstance(outcome, Problem) else describe_notes(outcome[1])
+                for outcome in self.outcomes
+            ],
+            "errors": [
+                outcome.to_dict() if isinstance(outcome, Problem) else None
+                for outcome in self.outcomes
+            ],
+        }
+
+    def to_npy(self) -> bytes:
+        """The vectors as an .npy file, float32[n, dim]; rows of unusable images are nan."""
+        nothing = np.full(self.engine.annotator.embedder.dim, np.nan, np.float32)
+        rows = [nothing if isinstance(o, Problem) else o[0] for o in self.outcomes]
+        file = io.BytesIO()
+        np.save(file, np.stack(rows), allow_pickle=False)
+        return file.getvalue()
+
+
+def describe_notes(notes: Iterable[Note]) -> list[dict[str, str]]:
+    """Notes as `schemas.NoteOut`."""
+    return [{"code": note, "detail": NOTES[note]} for note in notes]
 
 
 def picture_path(engine: Engine, image_id: str) -> str | None:
@@ -131,14 +193,14 @@ def _render_run(rows: Iterable[tuple[str, Sequence[str]]]) -> str:
         raise Problem(422, "not_a_run", detail, error.hint) from None
 
 
-def wants_csv(accept: str) -> bool:
-    """Whether an Accept header prefers text/csv to JSON (RFC 9110, section 12.5.1)."""
+def prefers(accept: str, media_type: str) -> bool:
+    """Whether an Accept header prefers a media type to JSON (RFC 9110, section 12.5.1)."""
     weights: dict[str, float] = {}
     for part in accept.lower().split(","):
-        media_type, *parameters = (piece.strip() for piece in part.split(";"))
+        accepted, *parameters = (piece.strip() for piece in part.split(";"))
         weight = next((p[2:] for p in parameters if p.startswith("q=")), "1")
         try:
-            weights[media_type] = float(weight)
+            weights[accepted] = float(weight)
         except ValueError:
-            weights[media_type] = 0.0
-    return weights.get("text/csv", 0.0) > weights.get("application/json", 0.0)
+            weights[accepted] = 0.0
+    return weights.get(media_type, 0.0) > weights.get("application/json", 0.0)

@@ -103,7 +103,12 @@ def _middleware(
                 allow_origins=[settings.cors_origin],
                 allow_methods=["GET", "POST"],
                 allow_headers=["Authorization", "X-API-Key", "Content-Type"],
-                expose_headers=["X-Request-ID", "X-Annotator-Failed", "Retry-After"],
+                expose_headers=[
+                    "X-Request-ID",
+                    "X-Annotator-Failed",
+                    "X-Annotator-Fingerprint",
+                    "Retry-After",
+                ],
             )
         )
     if keys is not None:

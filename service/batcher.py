@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.errors import IndexProblem
-from service.engine import Engine
+from service.engine import Engine, Processed
 from service.observability import Metrics
 
 if TYPE_CHECKING:
@@ -31,8 +31,8 @@ class _Job:
 
     engine: Engine
     pixels: NDArray[np.uint8]
-    voting: Voting
-    done: asyncio.Future[Annotation]
+    voting: Voting | None
+    done: asyncio.Future[Processed]
     seconds: dict[str, float]
     since: float = field(default_factory=time.perf_counter)
 
@@ -99,11 +99,33 @@ class Batcher:
             and vote.
 
         Raises:
+            IndexProblem: The index cannot be searched.
+            ImageError, MemoryError, AnnotatorError: As `embed`.
+        """
+        done, notes, seconds = await self._process(engine, data, voting)
+        assert done.annotation is not None
+        return replace(done.annotation, notes=notes), seconds
+
+    async def embed(
+        self, engine: Engine, data: bytes
+    ) -> tuple[NDArray[np.float32], tuple[Note, ...]]:
+        """Encode an image file.
+
+        Returns:
+            Its vector, float32[dim], and notes on its picture.
+
+        Raises:
             ImageError: The image cannot be used.
             MemoryError: The image does not fit into memory.
-            IndexProblem: The index cannot be searched.
             AnnotatorError: The image cannot be encoded.
         """
+        done, notes, _ = await self._process(engine, data, None)
+        return done.vector, notes
+
+    async def _process(
+        self, engine: Engine, data: bytes, voting: Voting | None
+    ) -> tuple[Processed, tuple[Note, ...], dict[str, float]]:
+        """Decode an image file, and what follows in a batch; with notes and seconds."""
         asked = time.perf_counter()
         seconds: dict[str, float] = {}
 
@@ -124,10 +146,10 @@ class Batcher:
             self._changed.set()
         job = _Job(engine, pixels, voting, loop.create_future(), seconds)
         self._waiting.append(job)
-        annotation = await job.done
+        done = await job.done
         for stage in ("queue", "decode"):
             self._metrics.stage_seconds.labels(stage).observe(seconds[stage])
-        return replace(annotation, notes=notes), seconds
+        return done, notes, seconds
 
     async def search(self, work: Callable[[], T]) -> T:
         """Run a search without images beside the batches, one at a time."""
@@ -173,18 +195,18 @@ class Batcher:
             self._changed.set()
 
     async def _encode_together(self, batch: Sequence[_Job]) -> None:
-        def work() -> tuple[list[Annotation], dict[str, float], float]:
+        def work() -> tuple[list[Processed], dict[str, float], float]:
             started = time.perf_counter()
-            annotations, seconds = batch[0].engine.annotate(
+            results, seconds = batch[0].engine.annotate(
                 [job.pixels for job in batch],
                 [job.voting for job in batch],
                 self._max_batch,
             )
-            return annotations, seconds, started
+            return results, seconds, started
 
         loop = asyncio.get_running_loop()
         try:
-            annotations, seconds, started = await loop.run_in_executor(self._encode_pool, work)
+            results, seconds, started = await loop.run_in_executor(self._encode_pool, work)
         except Exception as error:
             # Each alone, so that one bad image costs the others nothing. But an index that cannot
             # be reached fails for all of them, and each one's own try would wait for it.
@@ -199,8 +221,8 @@ class Batcher:
         self._metrics.batch_images.observe(len(batch))
         for stage, value in seconds.items():
             self._metrics.stage_seconds.labels(stage).observe(value)
-        for job, annotation in zip(batch, annotations, strict=True):
+        for job, result in zip(batch, results, strict=True):
             job.seconds |= seconds
             job.seconds["queue"] += started - job.since
             if not job.done.done():
-                job.done.set_result(annotation)
+                job.done.set_result(result)

@@ -35,6 +35,18 @@ class Concept(NamedTuple):
     images: int
 
 
+class Processed(NamedTuple):
+    """What comes of an image.
+
+    Attributes:
+        vector: float32[dim], from the encoder.
+        annotation: Its annotation, with an empty image id; None if it was only to be encoded.
+    """
+
+    vector: NDArray[np.float32]
+    annotation: Annotation | None
+
+
 @dataclass(frozen=True, eq=False)
 class Engine:
     """One opened, immutable version of an index with its encoder.
@@ -64,7 +76,7 @@ class Engine:
         """Whether the encoder has a text tower."""
         from annotator.encoders.text_tower import has_text_tower
 
-        return has_text_tower(self.annotator.embedder.name)
+        return self.takes_images and has_text_tower(self.annotator.embedder.name)
 
     def search_text(self, text: str, k: int) -> Sequence[Case]:
         """The k cases most similar to a text; not thread-safe, as the first call loads the tower.
@@ -101,24 +113,55 @@ class Engine:
         )
         return embedder.prepare(decoded.frames), decoded.notes
 
+    @property
+    def takes_images(self) -> bool:
+        """Whether the encoder is ours to run; else there are only vectors."""
+        return not self.annotator.embedder.fingerprint.is_own
+
     def annotate(
-        self, pixels: Sequence[NDArray[np.uint8]], votings: Sequence[Voting], batch_size: int
-    ) -> tuple[list[Annotation], dict[str, float]]:
+        self,
+        pixels: Sequence[NDArray[np.uint8]],
+        votings: Sequence[Voting | None],
+        batch_size: int,
+    ) -> tuple[list[Processed], dict[str, float]]:
         """Encode, search and vote.
 
         Args:
             pixels: At least one image, from `decode`.
-            votings: The voting of each.
+            votings: The voting of each; None to encode it alone.
             batch_size: Frames encoded at once.
 
         Returns:
-            An annotation of each (its image id is empty), and the seconds of encode, search, vote.
+            Vector and annotation of each, and the seconds of encode, search, vote.
         """
         from annotator.encoders.local_runner import embed_frames
 
-        clock = [time.perf_counter()]
+        started = time.perf_counter()
         vectors = embed_frames(pixels, self.annotator.embedder, batch_size)
-        clock.append(time.perf_counter())
+        seconds = {"encode": time.perf_counter() - started}
+        voted = [(i, voting) for i, voting in enumerate(votings) if voting is not None]
+        annotations: dict[int, Annotation] = {}
+        if voted:
+            rows = [i for i, _ in voted]
+            decided, more = self.vote(vectors[rows], [voting for _, voting in voted])
+            annotations = dict(zip(rows, decided, strict=True))
+            seconds |= more
+        each = [Processed(vector, annotations.get(i)) for i, vector in enumerate(vectors)]
+        return each, seconds
+
+    def vote(
+        self, vectors: NDArray[np.float32], votings: Sequence[Voting]
+    ) -> tuple[list[Annotation], dict[str, float]]:
+        """Search and vote.
+
+        Args:
+            vectors: float32[n, dim] of unit norm, from the encoder; n at least 1.
+            votings: The voting of each.
+
+        Returns:
+            An annotation of each (its image id is empty), and the seconds of search and vote.
+        """
+        clock = [time.perf_counter()]
         # The first k of more neighbours are the k nearest, so one search serves every k.
         found = self.annotator.search(vectors, max(voting.k for voting in votings))
         clock.append(time.perf_counter())
@@ -128,13 +171,13 @@ class Engine:
             decided = self.annotator.decide([""] * len(alike), found.take(alike), voting=voting)
             annotations.update(zip(alike, decided, strict=True))
         clock.append(time.perf_counter())
-        encode, search, vote = np.diff(clock).tolist()
-        seconds = {"encode": encode, "search": search, "vote": vote}
+        search, vote = np.diff(clock).tolist()
+        seconds = {"search": search, "vote": vote}
         return [annotations[i] for i in range(len(votings))], seconds
 
 
 def open_engine(settings: Settings, embedder: Embedder | None = None) -> Engine:
-    """Open the current version of the index, and try it on one image.
+    """Open the current version of the index, and try it on one image, or on a vector.
 
     Args:
         settings: The index and the device; with "cuda" the search runs there, too.
@@ -160,6 +203,9 @@ def open_engine(settings: Settings, embedder: Embedder | None = None) -> Engine:
     ]
     concepts.sort(key=lambda c: (-c.images, c.cui))
     engine = Engine(annotator, concepts, settings.pixels, settings.max_frames, settings.allow_blank)
-    # Also warms up the network.
-    engine.annotate([blank_pixels(embedder)], [annotator.voting], 1)
+    if engine.takes_images:
+        # Also warms up the network.
+        engine.annotate([blank_pixels(embedder)], [annotator.voting], 1)
+    else:
+        engine.vote(np.eye(1, embedder.dim, dtype=np.float32), [annotator.voting])
     return engine

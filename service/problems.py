@@ -23,6 +23,7 @@ _IMAGE_FAULTS: Mapping[ImageFault, tuple[int, str]] = {
     "blank": (422, "blank_image"),
     "too_large": (413, "image_too_large"),
     "too_many_frames": (413, "image_too_large"),
+    "no_vector": (422, "unusable_vector"),
 }
 
 
@@ -86,6 +87,16 @@ def unreachable() -> Problem:
         "The index cannot be reached at the moment.",
         "Try again after a moment.",
         {"Retry-After": "5"},
+    )
+
+
+def no_encoder(name: str) -> Problem:
+    """409: images where the encoder is the user's."""
+    return Problem(
+        409,
+        "no_encoder",
+        f"The index holds vectors of {name!r}, an encoder that the service cannot run on images.",
+        "Encode the images with it, and send the vectors to POST /v1/annotate-vectors.",
     )
 
 

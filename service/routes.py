@@ -11,11 +11,12 @@ from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Request
+from pydantic import BaseModel
 from starlette.responses import JSONResponse, Response
 
 from annotator import __version__
 from index.errors import IndexProblem
-from service.answers import check_run_ids, describe_model, wants_csv
+from service.answers import Answer, check_run_ids, describe_model, prefers
 from service.observability import log
 from service.problems import MEDIA_TYPE, Problem, unreachable
 from service.schemas import (
@@ -23,6 +24,8 @@ from service.schemas import (
     AnnotateQuery,
     ConceptsOut,
     ConceptsQuery,
+    EmbedOut,
+    EmbedQuery,
     InfoOut,
     ReloadOut,
     SearchOut,
@@ -31,9 +34,12 @@ from service.schemas import (
     SimilarOut,
     SimilarQuery,
     StatusOut,
+    VectorsIn,
+    VectorsQuery,
 )
 from service.search import search, similar_to, similar_to_images
 from service.service import Service
+from service.vectors import NPY, Model
 
 NOTICE = "Not for clinical use."
 
@@ -75,6 +81,16 @@ _BODY = {
 }
 
 
+def _inlined(model: type[BaseModel]) -> dict[str, Any]:
+    """The schema of a body that the route reads by itself, without references."""
+    schema = model.model_json_schema()
+    for name, definition in schema.pop("$defs", {}).items():
+        for field, described in schema["properties"].items():
+            if described.get("$ref") == f"#/$defs/{name}":
+                schema["properties"][field] = definition
+    return schema
+
+
 async def _service(request: Request) -> Service:
     service: Service = request.app.state.service
     return service
@@ -102,10 +118,83 @@ async def annotate(
     it an unusable image has no CUIs, and `X-Annotator-Failed` counts such images.
     """
     started = time.perf_counter()
-    as_run = wants_csv(request.headers.get("accept", ""))
-    options = query.model_dump(include={"k", "decider", "min_score"}, exclude_none=True)
-    answer = await service.annotate(request, options, check_run_ids if as_run else None)
-    if as_run:
+    check_ids = check_run_ids if _wants_run(request) else None
+    answer = await service.annotate(request, _options(query), check_ids)
+    return _annotated(request, answer, query, started)
+
+
+@router.post(
+    "/v1/annotate-vectors",
+    response_class=JSONResponse,
+    responses={
+        200: {"model": AnnotateOut, "content": {"text/csv": {"schema": {"type": "string"}}}},
+        **_problems(400, 401, 408, 409, 413, 415, 422, 429, 500, 503),
+    },
+    openapi_extra={
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": _inlined(VectorsIn)}, NPY: _BYTES},
+        }
+    },
+)
+async def annotate_vectors(
+    request: Request, service: TheService, query: Annotated[VectorsQuery, Query()]
+) -> Response:
+    """Annotate images by their vectors, as `/v1/embed` or an encoder of your own has made them.
+
+    The body is JSON, or an .npy file of floats [n, dim]. It (or the query) says which encoder made
+    them: the fingerprint of the index's own, or the name under which an index of your own vectors
+    was built. A vector that is zero or not finite costs the others nothing: its result says so.
+    """
+    started = time.perf_counter()
+    check_ids = check_run_ids if _wants_run(request) else None
+    named = Model(query.name, query.fingerprint)
+    answer = await service.annotate_vectors(request, _options(query), named, check_ids)
+    return _annotated(request, answer, query, started)
+
+
+@router.post(
+    "/v1/embed",
+    response_class=JSONResponse,
+    responses={
+        200: {"model": EmbedOut, "content": {NPY: _BYTES}},
+        **_problems(400, 401, 408, 409, 413, 415, 422, 429, 500, 503),
+    },
+    openapi_extra=_BODY,
+)
+async def embed(
+    request: Request, service: TheService, query: Annotated[EmbedQuery, Query()]
+) -> Response:
+    """The vectors of one or several images, sent as for `/v1/annotate`, before any projection.
+
+    The answer can be sent to `/v1/annotate-vectors` as it is. An image that cannot be used costs
+    the others nothing: its vector is null. If it was the only one, that is the answer. With
+    `Accept: application/x-npy` the answer is an .npy file of float32 [n, dim]; in it the row of an
+    unusable image is nan, `X-Annotator-Failed` counts such images, and
+    `X-Annotator-Fingerprint` is the encoder's.
+    """
+    answer = await service.embed(request)
+    if prefers(request.headers.get("accept", ""), NPY):
+        headers = {"X-Annotator-Fingerprint": describe_model(answer.engine)["fingerprint"]}
+        if answer.failed:
+            headers["X-Annotator-Failed"] = str(answer.failed)
+        return Response(answer.to_npy(), headers=headers, media_type=NPY)
+    answer.raise_if_alone()
+    return JSONResponse(answer.to_dict(query.encoding))
+
+
+def _wants_run(request: Request) -> bool:
+    return prefers(request.headers.get("accept", ""), "text/csv")
+
+
+def _options(query: AnnotateQuery) -> dict[str, Any]:
+    """Fields of `Voting` that replace the index's own."""
+    return query.model_dump(include={"k", "decider", "min_score"}, exclude_none=True)
+
+
+def _annotated(request: Request, answer: Answer, query: AnnotateQuery, started: float) -> Response:
+    """Annotations as the client wants them."""
+    if _wants_run(request):
         headers = {"X-Annotator-Failed": str(answer.failed)} if answer.failed else None
         return Response(answer.to_run(), headers=headers, media_type="text/csv")
     answer.raise_if_alone()

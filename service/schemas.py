@@ -38,6 +38,25 @@ class AnnotateQuery(_Query):
     )
 
 
+class VectorsQuery(AnnotateQuery):
+    """Options of `POST /v1/annotate-vectors`."""
+
+    fingerprint: str | None = Field(
+        None, max_length=64, description="Of their encoder, for a body that does not say it."
+    )
+    name: str | None = Field(
+        None, max_length=200, description="Likewise: the name of an encoder of your own."
+    )
+
+
+class EmbedQuery(_Query):
+    """Options of `POST /v1/embed`."""
+
+    encoding: Literal["float", "base64"] = Field(
+        "float", description="Vectors as lists of numbers, or as base64 of little-endian float32."
+    )
+
+
 class ConceptsQuery(_Query):
     """Options of `GET /v1/concepts`."""
 
@@ -153,6 +172,44 @@ class AnnotateOut(BaseModel):
     results: list[Result] = Field(description="In the order of the files.")
     names: Names
     timings: Timings
+
+
+class EmbedOut(BaseModel):
+    """Answer of `POST /v1/embed`; as it is, a body for `POST /v1/annotate-vectors`."""
+
+    model: ModelOut
+    dim: int = Field(description="Length of the vectors.")
+    ids: list[str] = Field(description="As in `/v1/annotate`, in the order of the files.")
+    vectors: list[list[float] | str | None] = Field(
+        description="Of unit norm; null for an image that cannot be used."
+    )
+    notes: list[list[NoteOut]] = Field(
+        description="What was done to each picture that its file did not ask for."
+    )
+    errors: list[ProblemOut | None] = Field(description="Why there is no vector.")
+
+
+class ModelIn(BaseModel):
+    """The encoder of vectors that are sent."""
+
+    fingerprint: str | None = Field(None, max_length=64, description="As `/v1/info` has it.")
+    name: str | None = Field(
+        None, max_length=200, description="Enough where the index is of vectors of your own."
+    )
+
+
+class VectorsIn(BaseModel):
+    """Body of `POST /v1/annotate-vectors`; other fields are ignored."""
+
+    model: ModelIn = ModelIn(fingerprint=None, name=None)
+    vectors: list[list[float] | str | None] = Field(
+        min_length=1,
+        description="One for each image, of any norm: numbers, or base64 of little-endian "
+        "float32; null for an image without one.",
+    )
+    ids: list[Annotated[str, Field(max_length=1000)]] | None = Field(
+        None, description="One for each vector; else vector-1, vector-2, …"
+    )
 
 
 class IndexOut(BaseModel):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, TypeVar
@@ -15,13 +15,14 @@ from starlette.requests import Request
 from annotator.errors import AnnotatorError, ImageError
 from index.errors import IndexProblem, IndexUnreachable
 from service.admission import Admission
-from service.answers import Answer, image_ids
+from service.answers import Answer, Embedding, image_ids
 from service.batcher import Batcher
 from service.engine import Engine, open_engine
 from service.observability import Metrics, log
-from service.problems import Problem, client_closed, unreachable, unusable_image
+from service.problems import Problem, client_closed, no_encoder, unreachable, unusable_image
 from service.settings import Settings
 from service.uploads import announced_size, read_uploads
+from service.vectors import Model, read_sent
 
 T = TypeVar("T")
 
@@ -74,10 +75,76 @@ class Service:
             Problem: The body is refused, there is no room (429), the client left (499), the time is
                 up (503), or the index cannot be reached (503).
         """
+        engine = self.engine
+        voting = dataclasses.replace(engine.annotator.voting, **options)
+        ids, outcomes = await self._each_image(
+            request, engine, lambda data: self.batcher.annotate(engine, data, voting), check_ids
+        )
+        for outcome in outcomes:
+            if isinstance(outcome, Problem) and outcome.code == "index_unreachable":
+                raise outcome  # none of the others was searched either
+        self._count(outcomes)
+        return Answer(engine, ids, outcomes)
+
+    async def embed(self, request: Request) -> Embedding:
+        """Encode the images in the body of a request.
+
+        Raises:
+            Problem: As in `annotate`.
+        """
+        engine = self.engine
+        ids, outcomes = await self._each_image(
+            request, engine, lambda data: self.batcher.embed(engine, data)
+        )
+        self._count(outcomes)
+        return Embedding(engine, ids, outcomes)
+
+    async def annotate_vectors(
+        self,
+        request: Request,
+        options: dict[str, Any],
+        named: Model,
+        check_ids: Callable[[Sequence[str]], None] | None = None,
+    ) -> Answer:
+        """Annotate the vectors in the body of a request.
+
+        Args:
+            request: JSON (`schemas.VectorsIn`) or an .npy file.
+            options: Fields of `Voting` that replace the index's own.
+            named: What the request says of their encoder outside of the body.
+            check_ids: As in `annotate`.
+
+        Raises:
+            Problem: As in `annotate`, or the vectors are not those of the index's encoder.
+        """
         size = announced_size(request.headers, self.settings)
         with self.admission.enter(size) as ticket:
             engine = self.engine
             voting = dataclasses.replace(engine.annotator.voting, **options)
+            sent = await read_sent(request, self.settings, ticket, engine, named)
+            request.state.images = len(sent.ids)  # for the log
+            if check_ids is not None:
+                check_ids(sent.ids)
+            async with self._until_the_deadline(request):
+                try:
+                    outcomes = await self.batcher.search(partial(sent.annotate, engine, voting))
+                except IndexProblem as error:
+                    raise self._problem(error) from error
+        self._count(outcomes)
+        return Answer(engine, sent.ids, outcomes)
+
+    async def _each_image(
+        self,
+        request: Request,
+        engine: Engine,
+        work: Callable[[bytes], Awaitable[T]],
+        check_ids: Callable[[Sequence[str]], None] | None = None,
+    ) -> tuple[list[str], list[T | Problem]]:
+        """Do `work` on each image in the body of a request: its ids, and results or problems."""
+        if not engine.takes_images:
+            raise no_encoder(engine.annotator.embedder.name)
+        size = announced_size(request.headers, self.settings)
+        with self.admission.enter(size) as ticket:
             uploads = await read_uploads(request, self.settings, ticket)
             request.state.images = len(uploads)  # for the log
             ids = image_ids(uploads)
@@ -85,16 +152,14 @@ class Service:
                 check_ids(ids)
             async with self._until_the_deadline(request):
                 results = await asyncio.gather(
-                    *(self.batcher.annotate(engine, upload.data, voting) for upload in uploads),
-                    return_exceptions=True,
+                    *(work(upload.data) for upload in uploads), return_exceptions=True
                 )
-        outcomes = [self._problem(r) if isinstance(r, BaseException) else r for r in results]
+        return ids, [self._problem(r) if isinstance(r, BaseException) else r for r in results]
+
+    def _count(self, outcomes: Sequence[object]) -> None:
         for outcome in outcomes:
-            if isinstance(outcome, Problem) and outcome.code == "index_unreachable":
-                raise outcome  # none of the others was searched either
             code = outcome.code if isinstance(outcome, Problem) else "ok"
             self.metrics.images.labels(code).inc()
-        return Answer(engine, ids, outcomes)
 
     async def search(self, request: Request, work: Callable[[Engine], T]) -> T:
         """Run a blocking search without images.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from python_multipart.exceptions import FormParserError
@@ -56,25 +57,43 @@ async def read_uploads(request: Request, settings: Settings, ticket: Ticket) -> 
             that holds no image, 429 no room for so many images, 499 the client left.
     """
     content_type, options = parse_options_header(request.headers.get("content-type"))
+    async with body_chunks(request, settings, ticket) as body:
+        if content_type == b"multipart/form-data":
+            reader = MultipartReader(
+                options.get(b"boundary", b""),
+                settings.images_per_request,
+                lambda n: ticket.hold(images=n),
+            )
+            async for chunk in body:
+                reader.write(chunk)
+            return reader.close()
+        if _is_image_type(content_type.decode("latin-1")):
+            data = b"".join([chunk async for chunk in body])
+            if not data:
+                raise Problem(400, "no_image", "The body is empty.", "Send an image.")
+            return [Upload("", data)]
+    raise Problem(
+        415,
+        "unsupported_media_type",
+        "The Content-Type is none that holds images.",
+        "Send multipart/form-data, image/*, application/dicom or application/octet-stream.",
+    )
+
+
+@asynccontextmanager
+async def body_chunks(
+    request: Request, settings: Settings, ticket: Ticket
+) -> AsyncIterator[AsyncIterator[bytes]]:
+    """The body of a request, whose size is counted and whose time is limited in the block.
+
+    Raises:
+        Problem: 408 too slow, 413 too large, 415 compressed, 429 no room, 499 the client left.
+    """
     if request.headers.get("content-encoding", "identity").lower() != "identity":
         raise Problem(415, "unsupported_encoding", "The body is compressed.", "Send it as it is.")
-    body = _counted_chunks(request, settings, ticket)
     try:
         async with asyncio.timeout(settings.read_timeout_s):
-            if content_type == b"multipart/form-data":
-                reader = MultipartReader(
-                    options.get(b"boundary", b""),
-                    settings.images_per_request,
-                    lambda n: ticket.hold(images=n),
-                )
-                async for chunk in body:
-                    reader.write(chunk)
-                return reader.close()
-            if _is_image_type(content_type.decode("latin-1")):
-                data = b"".join([chunk async for chunk in body])
-                if not data:
-                    raise Problem(400, "no_image", "The body is empty.", "Send an image.")
-                return [Upload("", data)]
+            yield _counted_chunks(request, settings, ticket)
     except ClientDisconnect:
         raise client_closed() from None
     except TimeoutError:
@@ -85,12 +104,6 @@ async def read_uploads(request: Request, settings: Settings, ticket: Ticket) -> 
             "Send fewer or smaller images at once.",
             {"Connection": "close"},
         ) from None
-    raise Problem(
-        415,
-        "unsupported_media_type",
-        "The Content-Type is none that holds images.",
-        "Send multipart/form-data, image/*, application/dicom or application/octet-stream.",
-    )
 
 
 async def _counted_chunks(

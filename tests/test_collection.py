@@ -52,7 +52,8 @@ def test_what_does_not_match_is_counted_and_named(images: Path, concepts: Path) 
     collection = read_collection(images, concepts)
     assert collection.without_image == ["lost"]
     assert collection.without_concepts == [str(images / "stray.png")]
-    report = collection.report()
+    understood, *report = collection.report()
+    assert understood.startswith(f"{concepts}: ") and understood == collection.understood
     assert report[0] == "1 ids of the concepts file have no image and are left out: lost"
     assert report[1].startswith("1 images are not in the concepts file") and "stray" in report[1]
     assert report[2].startswith("1 files are not images") and "notes.pdf" in report[2]
@@ -141,7 +142,7 @@ def test_names_in_another_unicode_form(tmp_path: Path) -> None:
 
 
 def test_a_table_of_which_nothing_matches_is_said(images: Path, concepts: Path) -> None:
-    path = table(images.parent, "groups.csv", "ID;patient\na;p1\nb;p2\n")
+    path = table(images.parent, "groups.csv", "ID\na\nb\n")
     with pytest.raises(FormatError, match="only one column"):
         read_collection(images, concepts, groups=str(path))
     path = table(images.parent, "groups.csv", "ID,patient\ni1,p1\ni2,p2\n")
@@ -231,7 +232,7 @@ def test_parquet_files_carry_their_concepts(tmp_path: Path) -> None:
     assert collection.concepts == {"r0": ("C2", "C1"), "r1": (), "r2": ("C3",)}
     assert collection.captions["r2"] == "caption 2"
     assert collection.images[1].read() == png(1)
-    assert collection.report() == []
+    assert collection.report() == [f"{path}: 3 images, 3 labels, in lists"]
 
 
 def test_parquet_files_with_other_concepts(tmp_path: Path) -> None:
@@ -241,10 +242,33 @@ def test_parquet_files_with_other_concepts(tmp_path: Path) -> None:
     assert collection.concepts == {"r1": ("C9",)} and collection.captions == {}
 
 
-def test_parquet_files_with_something_else_than_cuis(tmp_path: Path) -> None:
-    path = parquet(tmp_path / "train.parquet", [["C2"], ["radiograph"]])
-    with pytest.raises(FormatError, match="image 'r1': 'RADIOGRAPH' is not a CUI"):
+def test_parquet_files_with_words(tmp_path: Path) -> None:
+    path = parquet(tmp_path / "train.parquet", [["C2"], ["Chest X-ray", "c2"]])
+    collection = read_collection(path)
+    assert collection.concepts == {"r0": ("C2",), "r1": ("CHEST_X-RAY", "C2")}
+    assert collection.names == {"CHEST_X-RAY": "Chest X-ray"}
+    mapped = read_collection(path, mapping={"CHEST_X-RAY": ("C7",)})
+    assert mapped.concepts["r1"] == ("C7", "C2") and mapped.names == {}
+    path = parquet(tmp_path / "train.parquet", [["C2"], ["0000003"]])
+    with pytest.raises(FormatError, match="image 'r1': '0000003' is a number"):
         read_collection(path)
+
+
+def test_words_are_their_own_names(images: Path) -> None:
+    path = table(images.parent, "words.csv", "image;Finding\na.png;Mass\nb.png;mass; C1\n")
+    names = table(images.parent, "names.csv", "CUI,Name\nC1,Chest\n")
+    collection = read_collection(images, path, names=names)
+    assert collection.concepts == {"a": ("MASS",), "b": ("MASS", "C1")}
+    assert collection.names == {"MASS": "Mass", "C1": "Chest"}
+
+
+def test_one_folder_for_both_sides(images: Path) -> None:
+    for name in ("x_train_1", "x_test_2"):
+        (images / f"{name}.png").write_bytes(png())
+    path = table(images.parent, "all.csv", "ID,CUIs\nx_train_1,C1\nx_test_2,C2\n")
+    assert read_collection(images, path, only="id:*_train_*").concepts == {"x_train_1": ("C1",)}
+    with pytest.raises(AnnotatorError, match="None of the 2 ids matches"):
+        read_collection(images, path, only="id:*_valid_*")
 
 
 @pytest.mark.slow

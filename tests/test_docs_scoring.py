@@ -1,4 +1,4 @@
-"""docs/captions.md, ranking.md and finding.md: their files are written, their commands run."""
+"""Pages of docs/ whose files are written and whose commands run: captions, ranking, finding, …"""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def play(page: str, folder: Path) -> int:
     played = 0
     for before, kind, body in BLOCK.findall(text):
         if kind != "console":
-            names += re.findall(r"`([\w.]+\.(?:csv|txt))`", before)
+            names += re.findall(r"`([\w.]+\.(?:csv|txt|RRF))`", before)
             (folder / names.pop(0)).write_text(body, encoding="utf-8")
             continue
         for part in re.split(r"^\$ ", body, flags=re.MULTILINE)[1:]:
@@ -45,7 +45,9 @@ def play(page: str, folder: Path) -> int:
             found, said = run(command, folder)
             same = doctest.OutputChecker().check_output(wanted, found, doctest.ELLIPSIS)
             assert same, f"{command}\n--- wanted\n{wanted}\n--- found\n{found}"
-            if command.startswith(("annotator caption", "annotator evaluate", "annotator search")):
+            if re.match(
+                "annotator (caption|search|concepts|evaluate .*--(captions|ranking))", command
+            ):
                 assert "\nNext: " in f"\n{said}", command
             played += 1
     assert not names
@@ -67,3 +69,8 @@ def test_finding(tmp_path: Path) -> None:
     assert play("finding.md", tmp_path) == 6
     page = (tmp_path / "brain.html").read_text(encoding="utf-8")
     assert page.count("data:image/jpeg;base64,") >= 3 and "Likely missing" in page
+
+
+def test_concepts(tmp_path: Path) -> None:
+    pytest.importorskip("rapidfuzz")
+    assert play("concepts.md", tmp_path) == 2

@@ -26,6 +26,7 @@ SERVICE |= {"prometheus_client", "python_multipart"}
 MAY_LOAD = {
     "annotator/encoders": {"torch"},
     "annotator/images/dicom/worker.py": {"pydicom"},  # a process of its own
+    "annotator/knn/estimator.py": {"sklearn"},  # whose base classes it has
 }
 
 

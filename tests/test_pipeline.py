@@ -23,6 +23,7 @@ from annotator.indexing.metadata import IndexMetadata
 from annotator.knn.projection import ARRAYS, Projection
 from annotator.knn.voting import Voting
 from annotator.pipeline import Annotator
+from annotator.vectors.table import VectorTable
 from index import IndexProblem, Neighbors, StoredIndex, open_index
 from index.rows import SearchResult
 from tests.index.indexes import publish, unit
@@ -346,6 +347,36 @@ def test_another_encoder_is_refused_and_the_difference_named(
     assert "--precision" in caught.value.hint
 
 
+def test_vectors_are_annotated_as_their_images(place: Path, tiny_embedder: TorchEmbedder) -> None:
+    annotator = Annotator.open(place / "index", embedder=tiny_embedder)
+    refs = find_images(place / "test").images
+    expected = list(annotator.stream(refs))
+    vectors = np.stack(
+        [r.vector for r in embed_images(refs, tiny_embedder) if r.vector is not None]
+    )
+    annotations = annotator.annotate_vectors(vectors, [ref.id for ref in refs])
+    assert list(annotations) == expected
+    (numbered,) = annotator.annotate_vectors(vectors[:1].tolist(), with_neighbors=False)
+    assert (numbered.image_id, numbered.neighbors) == ("vector-1", ())
+    assert numbered.cuis == expected[0].cuis
+    vectors[1] = np.nan
+    (first, second) = annotator.annotate_vectors(vectors[:2], ["b", "a"])
+    assert (first.image_id, second.image_id) == ("b", "a")  # in the order of the rows
+    assert first.error is None and second.error is not None
+
+
+def test_vectors_that_do_not_fit_are_refused(place: Path, tiny_embedder: TorchEmbedder) -> None:
+    annotator = Annotator.open(place / "index", embedder=tiny_embedder)
+    with pytest.raises(AnnotatorError, match="length 3, tiny has 16"):
+        annotator.annotate_vectors(unit(2, 3))
+    with pytest.raises(AnnotatorError, match="1 ids, but 2 vectors"):
+        annotator.annotate_vectors(unit(2, 16), ["a"])
+    with pytest.raises(AnnotatorError, match=r"not floats \[n, dim\]"):
+        annotator.annotate_vectors([1.0, 2.0])  # type: ignore[list-item]
+    with pytest.raises(AnnotatorError, match="does not say that it has the same"):
+        annotator.annotate_vectors(VectorTable.of(unit(2, 16), encoder="tiny"))
+
+
 def test_an_encoder_that_cannot_be_made_is_named(place: Path) -> None:
     with pytest.raises(AnnotatorError, match="Unknown encoder 'tiny'"):
         Annotator.open(place / "index")
@@ -365,3 +396,27 @@ def test_the_recorded_encoder_is_made_with_its_settings(tmp_path: Path) -> None:
     assert made.frames == made.fingerprint.frames == "all"
     with pytest.raises(AnnotatorError, match=r"architecture: .*weights: sha256"):
         Annotator(stored, made)
+
+
+def test_with_a_hierarchy_sets_are_the_best_by_hierarchical_f1(
+    place: Path, tiny_embedder: TorchEmbedder, annotator: Annotator, tmp_path: Path
+) -> None:
+    table = tmp_path / "hierarchy.csv"
+    table.write_text("concept,parent\nC1,Low\nC2,Low\nC3,High\nC4,High\nLow,All\nHigh,All\n")
+    with_one = Annotator.open(place / "index", embedder=tiny_embedder, hierarchy=table)
+    hierarchy = with_one.hierarchy
+    assert hierarchy is not None and annotator.hierarchy is None
+    refs = find_images(place / "test").images
+    partial, flat = list(with_one.stream(refs)), list(annotator.stream(refs))
+    assert [a.neighbors for a in partial] == [a.neighbors for a in flat]
+    assert any(a.cuis != b.cuis for a, b in zip(partial, flat, strict=True))
+
+    def expected(annotation: Annotation) -> float:
+        chosen = hierarchy.closure(annotation.cuis)
+        sets = [hierarchy.closure(n.cuis) for n in annotation.neighbors]
+        f1 = [2 * len(chosen & s) / (len(chosen) + len(s)) if chosen | s else 1.0 for s in sets]
+        return float(np.dot([n.weight for n in annotation.neighbors], f1))
+
+    for a, b in zip(partial, flat, strict=True):
+        assert a.expected_f1 == pytest.approx(expected(a))
+        assert a.expected_f1 >= expected(b) - 1e-12

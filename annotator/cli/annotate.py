@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from annotator.cli.annotation_table import annotation_lines
-from annotator.cli.console import to_terminal, write_result
+from annotator.cli.console import say, to_terminal, write_result
 from annotator.cli.ensemble import read_classifiers, with_option
 from annotator.cli.image_report import ImageReport
 from annotator.cli.inference import InferenceOptions, annotate_images, inference_options
@@ -18,6 +18,7 @@ from annotator.cli.options import (
     GROUPS_METAVAR,
     SelectionOptions,
     VotingOptions,
+    file_path,
     for_a_run,
     index_option,
     output_option,
@@ -65,6 +66,13 @@ if TYPE_CHECKING:
 @selection_options
 @inference_options
 @voting_options
+@option(
+    "Voting",
+    "--hierarchy",
+    type=file_path(),
+    help="Choose by hierarchical F1, which gives partial credit: table of concept and parent, "
+    "MRREL.RRF or MRHIER.RRF.",
+)
 @type_options
 @with_option
 def annotate_command(
@@ -79,6 +87,7 @@ def annotate_command(
     selection: SelectionOptions,
     inference: InferenceOptions,
     voting: VotingOptions,
+    hierarchy: Path | None,
     type_filter: TypeOptions,
     classifiers: tuple[str, ...],
 ) -> int:
@@ -97,9 +106,11 @@ def annotate_command(
     annotator annotate --vectors test.npy --ids test_ids.csv > run.csv
     annotator annotate study/ --where Modality=DX,CR --groups dicom:PatientID --format jsonl
     annotator annotate test/ --format scores --output votes.npz
+    annotator annotate test/ --hierarchy hierarchy.csv > run.csv
     annotator annotate test/ --types T047,T023 --semantic-types MRSTY.RRF > run.csv
     annotator annotate test/ --with probs.npz:0.5 > run.csv
     """
+    from annotator.concepts.hierarchy import read_hierarchy
     from annotator.indexing.metadata import IndexMetadata
     from annotator.tables.run import id_fault, render_run, zip_run
     from annotator.tables.scores import Scores
@@ -112,12 +123,20 @@ def annotate_command(
         raise click.UsageError("--groups requires --format jsonl: a run has no groups.")
     if zipped and not is_run:
         raise click.UsageError("--zip requires a submission format.")
+    if hierarchy is not None and classifiers:
+        raise click.UsageError("--hierarchy and --with are mutually exclusive.")
     inference.make_runner()  # fail early
     vectors = given.read(selection.ids_file, ids_select=True)
     refs, group_of = selection.find_grouped(images_or(vectors, images), groups)
     if is_run:
         refs = for_a_run(refs)
     stored = place.open(whole=inference.verify, device=inference.device)
+    names, vocabulary, above = stored.names, frozenset(stored.concepts), None
+    if hierarchy is not None:
+        above = read_hierarchy(hierarchy, only=vocabulary)
+        for note in (*above.notes, above.describe(vocabulary)):
+            say(note)
+        names, vocabulary = {**above.names, **names}, above.closure(vocabulary)
     only = type_filter.select(stored.concepts, "the index")
     rows: list[tuple[str, tuple[str, ...]]] = []
     lines: list[str] = []
@@ -137,6 +156,7 @@ def annotate_command(
             classifiers, [ref.id for ref in refs], stored, only, chosen, str(place)
         ),
         keep_all=selection.ids_file is not None,
+        hierarchy=above,
         only=only,
         vectors=vectors,
     ):
@@ -144,16 +164,16 @@ def annotate_command(
             if annotation.error is None:
                 votes.append((annotation.image_id, annotation.votes))
         elif year == "table":
-            lines += (f"{line}\n" for line in annotation_lines(annotation, stored.names))
+            lines += (f"{line}\n" for line in annotation_lines(annotation, names))
         elif not is_run:
-            record = annotation.to_dict(stored.names, explain=explain)
+            record = annotation.to_dict(names, explain=explain)
             if groups is not None:
                 record["group"] = group_of.get(annotation.image_id, "")
             lines.append(json.dumps(record, ensure_ascii=False) + "\n")
         elif not id_fault(annotation.image_id):
             rows.append((annotation.image_id, annotation.cuis))
     if year == "scores":
-        write_result(Scores.from_shares(votes, sorted(stored.concepts)).to_npz(), output)
+        write_result(Scores.from_shares(votes, sorted(vocabulary)).to_npz(), output)
     else:
         text = render_run(rows, year) if is_run else "".join(lines).removeprefix("\n")
         write_result(zip_run(text) if zipped else text, output)

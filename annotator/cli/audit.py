@@ -19,6 +19,7 @@ from annotator.cli.options import (
     file_path,
     finding_options,
     groups_option,
+    label_column_option,
     names_option,
     split_option,
 )
@@ -41,6 +42,7 @@ _FAIL_ON = "exact,leak,straddle,copy"
 @click.argument("concepts", required=False)
 @split_option
 @groups_option
+@label_column_option
 @names_option
 @finding_options
 @option(
@@ -102,6 +104,7 @@ def audit_command(
     concepts: str | None,
     split: str | None,
     groups: str | None,
+    label_column: tuple[str, ...],
     names: Path | None,
     finding: FindingOptions,
     place: IndexLocation | None,
@@ -143,7 +146,7 @@ def audit_command(
 
         result = trace_images(refs, others, loader, threshold=threshold)
     else:
-        labels = _labels(images, found, concepts, names, groups, split)
+        labels = _labels(images, found, concepts, label_column, names, groups, split)
         _say_unmatched(found.images, labels)
         index = _reference(place) if place else None
         loader = _loader(index, embedder, cache, embedding)
@@ -180,6 +183,7 @@ def _labels(
     images: str,
     found: FoundImages,
     concepts: str | None,
+    label_column: tuple[str, ...],
     names: Path | None,
     groups: str | None,
     split: str | None,
@@ -189,20 +193,26 @@ def _labels(
     from annotator.collection import parquet_tables, read_groups
     from annotator.concepts.names import read_names
     from annotator.ids import by_image
-    from annotator.tables.formats import read_column, read_concepts
+    from annotator.tables.formats import read_column
+    from annotator.tables.labels import Labels, read_labels
 
     ids = [ref.id for ref in found.images]
     notes: list[str] = []
+    found_labels: Labels | None = None
     if concepts is not None:
-        sets: Mapping[str, tuple[str, ...]] | None = by_image(
-            read_concepts(concepts), ids, concepts, notes
-        )
-    else:
-        sets = parquet_tables(images)[0] if images.endswith(".parquet") else None
+        found_labels = read_labels(concepts, column=label_column)
+    elif images.endswith(".parquet"):
+        found_labels, _ = parquet_tables(images)
+    sets: Mapping[str, tuple[str, ...]] | None = None
+    words: Mapping[str, str] = {}
+    if found_labels is not None:
+        notes.append(found_labels.understood)
+        sets = by_image(found_labels.concepts, ids, concepts or images, notes)
+        words = found_labels.names
     present = {concept for row in (sets or {}).values() for concept in row}
     labels = AuditLabels(
         concepts=sets,
-        names=read_names(names, only=present) if names else {},
+        names={**words, **(read_names(names, only=present) if names else {})},
         groups=read_groups(groups, found, notes),
         sides=by_image(read_column(split), ids, split, notes) if split else {},
     )

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from annotator.cli.console import EXIT_OK, EXIT_PROBLEM, say
-from annotator.cli.options import file_path, index_option, json_option, names_option
+from annotator.cli.options import (
+    file_path,
+    index_option,
+    json_option,
+    label_column_option,
+    names_option,
+)
 from annotator.cli.sections import Command
 from annotator.cli.semantic_types import TypeOptions, type_options
 
@@ -58,6 +64,7 @@ def verify_command(place: IndexLocation) -> int:
 
 @click.command("stats", cls=Command, short_help="Describe a concepts file: counts and frequencies.")
 @click.argument("concepts", type=file_path())
+@label_column_option
 @names_option
 @type_options
 @click.option("--validation", type=file_path(), help="Second concepts file to compare with.")
@@ -66,6 +73,7 @@ def verify_command(place: IndexLocation) -> int:
 )
 def stats_command(
     concepts: Path,
+    label_column: tuple[str, ...],
     names: Path | None,
     type_filter: TypeOptions,
     validation: Path | None,
@@ -79,13 +87,19 @@ def stats_command(
     """
     from annotator.concepts.names import read_names
     from annotator.evaluation.collection_stats import explore, plot_stats, render_stats
-    from annotator.tables.formats import read_concepts
+    from annotator.tables.labels import read_labels
 
-    first = read_concepts(concepts)
-    second = read_concepts(validation) if validation else None
-    present = {
-        concept for side in (first, second or {}) for row in side.values() for concept in row
-    }
+    sides = [read_labels(concepts, column=label_column)]
+    if validation is not None:
+        sides.append(read_labels(validation, column=label_column))
+    for labels in sides:
+        say(labels.understood)
+    first = sides[0].concepts
+    second = sides[1].concepts if validation else None
+    present = {concept for labels in sides for row in labels.concepts.values() for concept in row}
+    known = {concept: name for labels in reversed(sides) for concept, name in labels.names.items()}
+    if names is not None:
+        known |= read_names(names, only=present)
     types = None
     if type_filter.given:
         types, tuis = type_filter.read(present)
@@ -95,7 +109,7 @@ def stats_command(
             second = second and {
                 id_: tuple(c for c in row if c in types.of) for id_, row in second.items()
             }
-    stats = explore(first, read_names(names, only=present) if names else {}, second, types)
+    stats = explore(first, known, second, types)
     click.echo(render_stats(stats))
     if plot:
         plot_stats(stats, plot)

@@ -239,11 +239,11 @@ def _tuned(
 
 def _concepts_of(source: str) -> Mapping[str, Sequence[str]]:
     """Concepts by image id, of an index in a folder or of a table."""
-    from annotator.tables.formats import read_concepts
+    from annotator.tables.labels import read_labels
     from index import open_index
 
     if not Path(source).is_dir():
-        return read_concepts(source)
+        return read_labels(source).concepts
     stored = open_index(Path(source))
     return {image_id: stored.labels.row(row) for row, image_id in enumerate(stored.ids)}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
+from annotator.cli.console import say
 from annotator.cli.options import device_option, file_path, options_as
 from annotator.cli.sections import option
 from annotator.errors import AnnotatorError
@@ -19,6 +20,7 @@ from annotator.errors import AnnotatorError
 if TYPE_CHECKING:
     from annotator.annotation import Annotation
     from annotator.cli.image_report import ImageReport
+    from annotator.concepts.hierarchy import Hierarchy
     from annotator.encoders.cache import EmbeddingCache
     from annotator.encoders.embedder import Embedder
     from annotator.encoders.runners import Runner
@@ -130,16 +132,25 @@ class EncoderOptions:
     frames: Frames
 
     def make_embedder(self, device: Device) -> Embedder:
-        """Load the encoder.
+        """Load the encoder; of one that is no part of the house, say how it sees images.
 
         Raises:
             AnnotatorError: It cannot be loaded.
         """
         from annotator.encoders.registry import make_embedder
 
-        return make_embedder(
+        made = make_embedder(
             self.embedder, device=device, precision=self.precision, frames=self.frames
         )
+        seen = made.fingerprint.preprocess
+        if ":" in made.name and "resize" in seen:
+            words = {"letterbox": "letterboxed", "crop": "cropped", "stretch": "stretched"}
+            say(
+                f"Encoder {made.name}: {made.dim} numbers from images {words[seen['resize']]} to "
+                f"{seen['size']} x {seen['size']} pixels ({seen['interpolation']}), "
+                f"mean {_numbers(seen['mean'])}, deviation {_numbers(seen['std'])}."
+            )
+        return made
 
     def refuse_with(self, other: str) -> None:
         """Refuse these options where another one names the encoder.
@@ -148,6 +159,10 @@ class EncoderOptions:
             click.UsageError: One of them is given.
         """
         refuse(("embedder", "precision", "frames"), f"{other} says which encoder.")
+
+
+def _numbers(values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.3g}" for value in values)
 
 
 def refuse(names: Collection[str], reason: str) -> None:
@@ -174,7 +189,8 @@ encoder_options = options_as(
         default="efficientnet-lite0",
         metavar="NAME",
         help="Encoder: efficientnet-lite0[@SIZE], -lite1, -lite2, timm:MODEL[@FILE], "
-        "open_clip:MODEL@PRETRAINED, hf-hub:ORG/MODEL, local-dir:FOLDER, a .safetensors file, "
+        "open_clip:MODEL@PRETRAINED, hf-hub:ORG/MODEL, local-dir:FOLDER, transformers:ORG/MODEL, "
+        "transformers:FOLDER, onnx:FILE, xrv:WEIGHTS[@FILE], a folder or file of one of these, "
         "or several joined by +.",
     ),
     option(
@@ -275,6 +291,7 @@ def annotate_images(
     with_votes: bool = False,
     classifiers: Classifiers | None = None,
     keep_all: bool = False,
+    hierarchy: Hierarchy | None = None,
     only: Collection[str] | None = None,
     vectors: VectorTable | None = None,
 ) -> Iterator[Annotation]:
@@ -291,6 +308,7 @@ def annotate_images(
         with_votes: Include the scores of all concepts with a vote.
         classifiers: Their probabilities are pooled with the votes.
         keep_all: Also yield files without an image (a DICOM structured report), without concepts.
+        hierarchy: As for `Annotator`.
         only: The concepts that are voted on; None for all.
         vectors: Where `refs` are from, if they are rows of vectors.
 
@@ -301,7 +319,14 @@ def annotate_images(
 
     relabel = None if only is None else lambda labels: labels.only(only)
     embedder = inference.load_embedder(stored, vectors)
-    annotator = Annotator(stored, embedder, voting, relabel=relabel, classifiers=classifiers)
+    annotator = Annotator(
+        stored,
+        embedder,
+        voting,
+        relabel=relabel,
+        hierarchy=hierarchy,
+        classifiers=classifiers,
+    )
     with inference.open_cache(place, annotator.embedder, vectors) as cache:
         annotations = annotator.stream(
             refs,

@@ -115,6 +115,21 @@ zip_option = option(
 
 json_option = option("Output", "--json", "as_json", is_flag=True, help="Print JSON.")
 
+label_column_option = option(
+    "Input",
+    "--label-column",
+    multiple=True,
+    metavar="NAME",
+    help="Column of labels, if it is not found by itself (repeatable).",
+)
+
+mapping_option = option(
+    "Input",
+    "--mapping",
+    type=file_path(),
+    help="Table with the CUI of each word, from `annotator concepts match`.",
+)
+
 names_option = option("Input", "--names", type=file_path(), help="Table with the name of each CUI.")
 
 split_option = option(
@@ -368,6 +383,8 @@ class CollectionOptions(FindingOptions):
     only: str | None
     groups: str | None
     captions: Path | None
+    label_column: tuple[str, ...]
+    mapping: Path | None
     names: Path | None
 
     def read(
@@ -375,10 +392,13 @@ class CollectionOptions(FindingOptions):
     ) -> Collection:
         """Read the collection (see `read_collection`) and report mismatches on stderr."""
         from annotator.collection import read_collection
+        from annotator.concepts.mapping import read_mapping
 
         return read_collection(
             images if isinstance(images, str) else self._rows(images, self.groups),
             concepts,
+            label_column=self.label_column,
+            mapping=read_mapping(self.mapping) if self.mapping else None,
             names=self.names,
             captions=self.captions,
             groups=self.groups,
@@ -397,6 +417,8 @@ collection_options = options_as(
     side_options,
     groups_option,
     option("Input", "--captions", type=file_path(), help="Table with the caption of each image."),
+    label_column_option,
+    mapping_option,
     names_option,
     *_finding(),
 )

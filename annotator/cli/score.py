@@ -9,18 +9,29 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from annotator.cli.console import EXIT_OK, EXIT_PROBLEM, say
-from annotator.cli.options import file_path, json_option, names_option, side_options
+from annotator.cli.options import (
+    file_path,
+    json_option,
+    label_column_option,
+    mapping_option,
+    names_option,
+    side_options,
+)
 from annotator.cli.sections import Command, option
 from annotator.cli.semantic_types import TypeOptions, type_options
 from annotator.errors import AnnotatorError
 
 if TYPE_CHECKING:
     from annotator.evaluation.official_f1 import Scorer
+    from annotator.tables.labels import Labels
 
 _BELONGS = {
     "--scorer": "plain runs",
     "--secondary": "plain runs",
+    "--label-column": "plain runs",
+    "--mapping": "plain runs",
     "--names": "plain runs",
+    "--hierarchy": "plain runs",
     "--types": "plain runs",
     "--semantic-types": "plain runs",
     "--bertscore": "--captions",
@@ -47,6 +58,13 @@ _BELONGS = {
 )
 @option(
     "Scoring", "--secondary", type=file_path(), help="concepts_manual.csv for the secondary score."
+)
+@option(
+    "Scoring",
+    "--hierarchy",
+    type=file_path(),
+    help="Also give partial credit (hierarchical F1): table of concept and parent, MRREL.RRF or "
+    "MRHIER.RRF.",
 )
 @option(
     "Scoring",
@@ -87,6 +105,8 @@ _BELONGS = {
     type=click.FloatRange(0, min_open=True),
     help="With --ranking: relevance threshold of MAP (default: judgements 1, concepts 0.5).",
 )
+@label_column_option
+@mapping_option
 @names_option
 @side_options
 @type_options
@@ -98,6 +118,7 @@ def evaluate_command(
     ranking: bool,
     scorer: Scorer,
     secondary: Path | None,
+    hierarchy: Path | None,
     against: Path | None,
     by: str | None,
     bertscore: str | None,
@@ -105,6 +126,8 @@ def evaluate_command(
     k: int,
     items: Path | None,
     relevant: float | None,
+    label_column: tuple[str, ...],
+    mapping: Path | None,
     names: Path | None,
     split: str | None,
     only: str | None,
@@ -116,6 +139,7 @@ def evaluate_command(
     \b
     annotator evaluate run.csv concepts.csv
     annotator evaluate run.csv concepts.csv --split split.csv --only test --by sources.csv:source
+    annotator evaluate run.csv concepts.csv --hierarchy hierarchy.csv --against other.csv
     annotator evaluate run.csv concepts.csv --semantic-types MRSTY.RRF
     annotator evaluate captions.csv test_captions.csv --captions --against nearest.csv
     annotator evaluate similar.csv test_concepts.csv --ranking --items train_concepts.csv
@@ -127,15 +151,26 @@ def evaluate_command(
     _check_options("--captions" if captions else "--ranking" if ranking else "plain runs")
     if bertscore_layer is not None and bertscore is None:
         raise click.UsageError("--bertscore-layer requires --bertscore.")
+    labels = None if captions or ranking else _read_labels(truth, label_column, mapping)
     ids = None
     if split is not None or only is not None:
         notes: list[str] = []
-        ids = select_side(_read_ids(truth, ranking), split, only, notes)
+        known = list(labels.concepts) if labels else _read_ids(truth, ranking)
+        ids = select_side(known, split, only, notes)
         for note in notes:
             say(note)
     if not (captions or ranking):
         facts, text = _evaluate_concepts(
-            run, truth, ids, scorer, secondary, against, by, names, type_filter
+            run,
+            labels or truth,
+            ids,
+            scorer,
+            secondary,
+            hierarchy,
+            against,
+            by,
+            names,
+            type_filter,
         )
         _print(facts, text, as_json)
         return
@@ -185,16 +220,28 @@ def _read_ids(truth: Path, ranking: bool) -> list[str]:
     return list(read_qrels(truth)) if ranking and is_qrels(truth) else read_ids(truth)
 
 
+def _read_labels(truth: Path, column: tuple[str, ...], mapping: Path | None) -> Labels | None:
+    """The labels of a truth that is in no format of the task, and what was understood of it."""
+    from annotator.concepts.mapping import read_mapping
+    from annotator.evaluation.official_f1 import read_truth
+
+    labels = read_truth(truth, column=column, mapping=read_mapping(mapping) if mapping else None)
+    if labels is not None:
+        say(labels.understood)
+    return labels
+
+
 def _print(facts: dict[str, Any], text: str, as_json: bool) -> None:
     click.echo(json.dumps(facts, indent=2, ensure_ascii=False) if as_json else text)
 
 
 def _evaluate_concepts(
     run: Path,
-    truth: Path,
+    truth: Path | Labels,
     ids: set[str] | None,
     scorer: Scorer,
     secondary: Path | None,
+    hierarchy: Path | None,
     against: Path | None,
     by: str | None,
     names: Path | None,
@@ -207,13 +254,32 @@ def _evaluate_concepts(
     from annotator.evaluation.official_f1 import score
     from annotator.evaluation.report import render
     from annotator.render.text_table import section
+    from annotator.tables.labels import Labels
 
-    known = None
+    known = dict(truth.names) if isinstance(truth, Labels) else {}
     if names is not None or type_filter.given:
         scored = score(run, truth, scorer, ids)
         present = frozenset().union(*scored.truth, *scored.run)
-        known = read_names(names, only=present) if names is not None else None
-    found = evaluate(run, truth, scorer=scorer, secondary=secondary, by=by, ids=ids, names=known)
+        if names is not None:
+            known |= read_names(names, only=present)
+    above = None
+    if hierarchy is not None:
+        from annotator.evaluation.hierarchical import read_hierarchy_of
+
+        runs = [run] if against is None else [run, against]
+        above = read_hierarchy_of(hierarchy, [score(r, truth, scorer, ids) for r in runs])
+        for note in above.notes:
+            say(note)
+    found = evaluate(
+        run,
+        truth,
+        scorer=scorer,
+        secondary=secondary,
+        by=by,
+        ids=ids,
+        names=known,
+        hierarchy=above,
+    )
     for note in found.notes:
         say(note)
     facts, text = found.to_dict(), render(found)
@@ -225,7 +291,7 @@ def _evaluate_concepts(
         title = "By semantic type, over the images with such a concept"
         text += "\n".join(["", *section(title, render_by_type(per_type))])
     if against is not None:
-        other = evaluate(against, truth, scorer=scorer, ids=ids)
+        other = evaluate(against, truth, scorer=scorer, ids=ids, hierarchy=above)
         scores = dict(zip(other.image_ids, other.image_scores.tolist(), strict=True))
         if scores.keys() != set(found.image_ids):
             raise AnnotatorError(
@@ -236,6 +302,13 @@ def _evaluate_concepts(
         difference = compare(found.image_scores.tolist(), others)
         facts["against"] = difference.to_dict()
         text += "\n".join(["", *section("F1 against the other run", render_difference(difference))])
+        if found.hierarchical is not None and other.hierarchical is not None:
+            by_image, micro = found.hierarchical.against(other.hierarchical)
+            facts["hierarchical"]["against"] = by_image.to_dict()
+            facts["hierarchical"]["micro_against"] = micro.to_dict()
+            for how, partial in (("mean over images", by_image), ("micro", micro)):
+                title = f"Hierarchical F1, {how}, against the other run"
+                text += "\n".join(["", *section(title, render_difference(partial))])
     return facts, text
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from urllib.parse import unquote
 
+from annotator.concept_ids import concept_id, is_cui
 from annotator.errors import AnnotatorError
 
 _LISTED = 8
@@ -27,7 +30,7 @@ class SeveralConcepts(AnnotatorError):
         more = f" and {len(cuis) - _LISTED} more" if len(cuis) > _LISTED else ""
         super().__init__(
             f"{text!r} may mean {len(cuis)} concepts: {'; '.join(shown[:_LISTED])}{more}.",
-            "Give the CUI of one.",
+            "Give the id of one.",
         )
         self.cuis = tuple(cuis)
 
@@ -35,14 +38,15 @@ class SeveralConcepts(AnnotatorError):
 def find_concept(
     text: str, concepts: Mapping[str, int], names: Mapping[str, str], *, suggest: bool = True
 ) -> str:
-    """Find the CUI for a text: a CUI, a name, or the beginning or a part of a name.
+    """Find the concept for a text: its id, its name, or the beginning or a part of its name.
 
-    These are tried in this order, ignoring case; the first kind with a match decides.
+    These are tried in this order, ignoring case; the first kind with a match decides. The words of
+    a label are its id, so that they always mean the label itself.
 
     Args:
-        text: A CUI or a name.
-        concepts: Number of images by CUI of the index.
-        names: Name by CUI, where known.
+        text: A CUI, a label in words, or a name.
+        concepts: Number of images by concept of the index.
+        names: Name by concept, where known; a label in words is its own name.
         suggest: Suggest similar names in the error, which is slower.
 
     Raises:
@@ -50,7 +54,7 @@ def find_concept(
         SeveralConcepts: Several match equally well.
     """
     wanted = _plain(text)
-    for meant in _readings(wanted, concepts, names) if wanted else ():
+    for meant in _readings(text, concepts, names) if wanted else ():
         if len(meant) == 1:
             return meant[0]
         if meant:
@@ -68,8 +72,14 @@ def find_concept(
 def _similar(wanted: str, concepts: Mapping[str, int], names: Mapping[str, str]) -> list[str]:
     known: dict[str, str] = {}
     for cui in sorted(concepts, key=lambda cui: concepts[cui]):
-        known |= dict.fromkeys((cui.casefold(), _plain(names.get(cui, ""))), cui)  # frequent last
+        known |= dict.fromkeys((cui.casefold(), _plain(_name(cui, names))), cui)  # frequent last
     return list(dict.fromkeys(known[near] for near in get_close_matches(wanted, known, 3, 0.5)))
+
+
+def _name(concept: str, names: Mapping[str, str]) -> str:
+    """The name of a concept, or the words of a label that has no other; empty if unknown."""
+    name = names.get(concept, "")
+    return name if name or is_cui(concept) else unquote(concept).replace("_", " ").lower()
 
 
 def _plain(name: str) -> str:
@@ -81,10 +91,13 @@ def _shown(cui: str, names: Mapping[str, str]) -> str:
 
 
 def _readings(
-    wanted: str, concepts: Mapping[str, int], names: Mapping[str, str]
+    text: str, concepts: Mapping[str, int], names: Mapping[str, str]
 ) -> Iterator[list[str]]:
-    yield [cui for cui in concepts if cui.casefold() == wanted]
-    plain = {cui: _plain(names[cui]) for cui in concepts if cui in names}
+    with contextlib.suppress(ValueError):  # nothing but invisible characters
+        own = concept_id(text)
+        yield [own] if own in concepts else []
+    wanted = _plain(text)
+    plain = {cui: name for cui in concepts if (name := _plain(_name(cui, names)))}
     yield [cui for cui, name in plain.items() if name == wanted]
     yield [cui for cui, name in plain.items() if name.startswith(wanted)]
     yield [cui for cui, name in plain.items() if wanted in name]

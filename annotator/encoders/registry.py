@@ -153,15 +153,14 @@ _REPOSITORIES = (
 
 
 def _other_kind(kind: str, rest: str) -> AnnotatorError | None:
-    """The error for a model that is named as one of another kind; None if it is not."""
+    """The error for a model whose string begins with another kind; None if it does not."""
     model = rest if Path(rest).exists() else rest.partition("@")[0]
     model = model.removeprefix("hf-hub:").removeprefix("local-dir:")
     found = strings_for(model)
-    own = {"hf-hub": "open_clip", "local-dir": "open_clip"}.get(kind, kind)
-    if not found or own in {_library(string) for string in found}:
+    if not found or any(string.startswith(f"{kind}:") for string in found):
         return None
     return AnnotatorError(
-        f"{model} is a model of {_library(found[0])}, not of {own}.",
+        f"{model} is a model of {_library(found[0])}, which {kind}: does not load.",
         f"Write {' or '.join(found)}.",
     )
 

@@ -110,7 +110,7 @@ def explore(
     """Describe the concepts of a collection.
 
     Args:
-        concepts: CUIs by image id, from `annotator.tables.formats.read_concepts`.
+        concepts: Concept ids by image id, from `annotator.tables.labels.read_labels`.
         names: Name by CUI, where known.
         validation: CUIs by image id of the validation side, for comparison.
         types: Semantic types of the concepts, to count by them.

@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from annotator.errors import FormatError
+from annotator.evaluation.hierarchical import Hierarchical, score_hierarchically
 from annotator.evaluation.measures import Mean, average, average_by_group, read_groups
 from annotator.evaluation.official_f1 import Scored, Scorer, mean, score, score_secondary
+from annotator.tables.labels import Labels
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+
+    from annotator.concepts.hierarchy import Hierarchy
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,7 @@ class Evaluation:
         image_ids: Ids of the n scored images, in the order of the run.
         image_scores: float64[n], F1 of each image.
         notes: What is to be said of the ids of the groups, one line each.
+        hierarchical: Scores with partial credit, or None without a hierarchy.
     """
 
     scorer: Scorer
@@ -83,6 +88,7 @@ class Evaluation:
     image_ids: tuple[str, ...]
     image_scores: npt.NDArray[np.float64]
     notes: tuple[str, ...] = ()
+    hierarchical: Hierarchical | None = None
 
     @property
     def most_missed(self) -> tuple[ConceptScore, ...]:
@@ -109,6 +115,7 @@ class Evaluation:
             "micro_recall": self.micro_recall,
             "macro_f1": self.macro_f1,
             "secondary": self.secondary and _f1_to_dict(self.secondary),
+            "hierarchical": self.hierarchical and self.hierarchical.to_dict(),
             "per_group": {group: _f1_to_dict(found) for group, found in self.per_group.items()},
             "per_concept": [asdict(concept) for concept in self.per_concept],
             "most_missed": [
@@ -125,25 +132,27 @@ class Evaluation:
 
 def evaluate(
     run: Path | str,
-    truth: Path | str,
+    truth: Path | str | Labels,
     *,
     scorer: Scorer = "current",
     secondary: Path | str | None = None,
     by: str | None = None,
     ids: Collection[str] | None = None,
     names: Mapping[str, str] | None = None,
+    hierarchy: Hierarchy | None = None,
 ) -> Evaluation:
     """Score a run against a ground truth with the official F1, by concept and by group.
 
     Args:
         run: Run, as text or in a zip.
-        truth: Ground truth, in the format of any year.
+        truth: Ground truth, in the format of any year or another (see `score`).
         scorer: `current` (the evaluator of 2022 to 2026) or `legacy` (2017 to 2020).
         secondary: The manual ground truth, for the secondary score of 2025 and 2026.
         by: `FILE:COLUMN` with the group of each image (source, patient, ...); images missing from
             it form a group with an empty name.
         ids: Subset of images to score, such as the test side of a split; None for all.
         names: Name by CUI, where known.
+        hierarchy: Ancestors of concepts, for hierarchical precision, recall and F1, too.
 
     Raises:
         FormatError: A file cannot be read, or the official evaluator would reject the run; the
@@ -180,6 +189,7 @@ def evaluate(
         image_ids=scored.ids,
         image_scores=np.array(scored.scores, dtype=np.float64),
         notes=tuple(notes),
+        hierarchical=None if hierarchy is None else score_hierarchically(scored, hierarchy, groups),
     )
 
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from annotator.evaluation.official_f1 import mean
 from annotator.ids import by_image
 from annotator.render.text_table import Row, columns, section
 from annotator.tables.formats import read_column
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 _DRAWN_AT_ONCE = 4_000_000  # counts of a bootstrap, 32 MB
 
@@ -114,9 +118,6 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Compute the 95% percentile bootstrap interval of a mean (Efron and Tibshirani 1993, ch. 13).
 
-    Scores such as F1 take few distinct values, whose counts in a bootstrap sample are multinomial;
-    these counts are drawn instead of images.
-
     Args:
         scores: Score of each image, at least one.
         resamples: Number of bootstrap samples, at least 1.
@@ -124,16 +125,42 @@ def bootstrap_interval(
     """
     import numpy as np
 
-    values, counts = np.unique(np.asarray(scores, dtype=np.float64), return_counts=True)
-    n = len(scores)
-    generator = np.random.default_rng(seed)
-    at_once = max(_DRAWN_AT_ONCE // len(values), 1)
-    means = [
-        generator.multinomial(n, counts / n, size=min(at_once, resamples - done)) @ values / n
-        for done in range(0, resamples, at_once)
-    ]
-    low, high = np.percentile(np.concatenate(means), [2.5, 97.5])
+    return interval_of(bootstrap_means(np.asarray(scores, dtype=np.float64), resamples, seed))
+
+
+def interval_of(resampled: NDArray[np.float64]) -> tuple[float, float]:
+    """The 95% percentile interval of a statistic of bootstrap samples."""
+    import numpy as np
+
+    low, high = np.percentile(resampled, [2.5, 97.5])
     return float(low), float(high)
+
+
+def bootstrap_means(
+    values: NDArray[np.float64], resamples: int = 2000, seed: int = 0
+) -> NDArray[np.float64]:
+    """Means of bootstrap samples of images, float64[resamples] or, jointly, [resamples, c].
+
+    Scores such as F1 take few distinct values, whose counts in a bootstrap sample are multinomial;
+    these counts are drawn instead of images.
+
+    Args:
+        values: float64[n], or float64[n, c] for c values of each image; n at least 1.
+        resamples: Number of bootstrap samples, at least 1.
+        seed: Seed of the random generator.
+    """
+    import numpy as np
+
+    distinct, counts = np.unique(values, axis=0, return_counts=True)
+    n = len(values)
+    generator = np.random.default_rng(seed)
+    at_once = max(_DRAWN_AT_ONCE // len(distinct), 1)
+    return np.concatenate(
+        [
+            generator.multinomial(n, counts / n, size=min(at_once, resamples - done)) @ distinct / n
+            for done in range(0, resamples, at_once)
+        ]
+    )
 
 
 def average(scores: Sequence[float]) -> Mean:

@@ -8,18 +8,20 @@ repeats and ids that contain the letters `ID`; the tests list each difference.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from annotator.errors import FormatError
-from annotator.ids import unknown_hint
+from annotator.ids import by_image, unknown_hint
+from annotator.tables.cells import cuis_in
+from annotator.tables.labels import Labels, read_labels
 from annotator.tables.run import MAX_CUIS
 from annotator.tables.table import Record, Table, read_table
 
 Scorer = Literal["current", "legacy"]
-Labels = dict[str, frozenset[str]]
+ConceptSets = dict[str, frozenset[str]]
 
 SCORERS: tuple[Scorer, ...] = ("current", "legacy")
 # fmt: off
@@ -54,6 +56,11 @@ class Scored:
     skipped: tuple[str, ...] = ()
     left_out: int = 0
 
+    @property
+    def concepts(self) -> list[str]:
+        """All concepts of truth or run, ascending, without the empty one."""
+        return sorted(frozenset[str]().union(*self.truth, *self.run) - {""})
+
 
 def image_f1(truth: Collection[str], run: Collection[str]) -> float:
     """Compute the F1 of two sets, 2TP / (2TP + FP + FN); 0 if they are disjoint."""
@@ -75,7 +82,7 @@ def mean(scores: Sequence[float]) -> float:
 
 def score(
     run: Path | str,
-    truth: Path | str,
+    truth: Path | str | Labels,
     scorer: Scorer = "current",
     ids: Collection[str] | None = None,
 ) -> Scored:
@@ -84,9 +91,12 @@ def score(
     The current scorer skips rows of comma-separated files whose id contains `ID`, as headers; with
     other separators, or if the two files differ in theirs, no id is skipped.
 
+    A truth that is not in a format of the task, such as words in a spreadsheet, is read as labels
+    (`read_truth`); its ids may be file names.
+
     Args:
         run: Run, as text or in a zip.
-        truth: Ground truth.
+        truth: Ground truth, or what `read_truth` has read of it.
         scorer: `current` (2022 to 2026) or `legacy` (2017 to 2020).
         ids: Subset of images to score; the run may lack the others.
 
@@ -96,11 +106,19 @@ def score(
     """
     if scorer not in SCORERS:
         raise FormatError(f"no scorer {scorer!r}", f"Choose one of {', '.join(SCORERS)}.")
-    truth_table, run_table = read_table(truth), read_table(run, preamble=False)
-    skipping = scorer == "current" and truth_table.separator == run_table.separator == ","
-    truth_rows, truth_skipped = _split_headers(truth_table.rows, skipping)
-    run_rows, run_skipped = _split_headers(run_table.records, skipping)
-    wanted = _read_truth(truth_table, truth_rows, scorer)
+    labels = truth if isinstance(truth, Labels) else read_truth(truth)
+    run_table = read_table(run, preamble=False)
+    if labels is not None:
+        truth = labels.path
+        run_rows, truth_skipped, run_skipped = list(run_table.records), list[str](), list[str]()
+        wanted = _labelled(labels, [record.cells[0] for record in run_table.rows], scorer)
+    else:
+        assert not isinstance(truth, Labels)
+        truth_table = read_table(truth)
+        skipping = scorer == "current" and truth_table.separator == run_table.separator == ","
+        truth_rows, truth_skipped = _split_headers(truth_table.rows, skipping)
+        run_rows, run_skipped = _split_headers(run_table.records, skipping)
+        wanted = _read_truth(truth_table, truth_rows, scorer)
     found = _read_run(run_table, run_rows, scorer, wanted)
     skipped = dict.fromkeys(truth_skipped + run_skipped)
     if ids is not None:
@@ -138,11 +156,16 @@ def score_secondary(
         FormatError: The file cannot be read, has none of the 15 CUIs, or has images that the run
             lacks.
     """
-    table = read_table(manual)
+    labels = read_truth(manual)
+    if labels is None:
+        table = read_table(manual)
+        concepts = _read_truth(table, table.rows, "current")
+    else:
+        concepts = _labelled(labels, primary.ids, "current")
     chosen = None if ids is None else set(ids)
     truth = {
         image_id: cuis & SECONDARY_CUIS
-        for image_id, cuis in _read_truth(table, table.rows, "current").items()
+        for image_id, cuis in concepts.items()
         if cuis & SECONDARY_CUIS
         and image_id not in primary.skipped
         and (chosen is None or image_id in chosen)
@@ -155,6 +178,48 @@ def score_secondary(
             "Give the manual ground truth of the same images.",
         )
     return _compare(truth, run, manual)
+
+
+def read_truth(
+    path: Path | str,
+    *,
+    column: Sequence[str] = (),
+    mapping: Mapping[str, Sequence[str]] | None = None,
+) -> Labels | None:
+    """The labels of a truth that is in no format of the task; None for one that is.
+
+    A format of the task has a row for each image, with its id and CUIs alone.
+
+    Args:
+        path: Ground truth.
+        column: As for `read_labels`.
+        mapping: As for `read_labels`.
+
+    Raises:
+        FormatError: As `read_labels`.
+    """
+    if column or mapping or not _is_of_the_task(path):
+        return read_labels(path, column=column, mapping=mapping)
+    return None
+
+
+def _is_of_the_task(path: Path | str) -> bool:
+    try:
+        table = read_table(path)
+    except FormatError:
+        return False
+    rows = [record.cells for record in table.rows]
+    cells = (_truth_cell(table, row) for row in rows)
+    return len({row[0] for row in rows}) == len(rows) and all(
+        not cell.strip() or cuis_in(cell) for cell in cells if cell is not None
+    )
+
+
+def _labelled(labels: Labels, run_ids: Iterable[str], scorer: Scorer) -> ConceptSets:
+    """The labels of the truth by the ids of a run, as the scorer sees them."""
+    concepts = by_image(labels.concepts, dict.fromkeys(run_ids), labels.path, [])
+    nothing = frozenset({""} if scorer == "current" else ())
+    return {id_: frozenset(ids) or nothing for id_, ids in concepts.items()}
 
 
 def _compare(
@@ -182,8 +247,8 @@ def _split_headers(records: Sequence[Record], skipping: bool) -> tuple[list[Reco
     return rows, skipped
 
 
-def _read_truth(table: Table, records: Sequence[Record], scorer: Scorer) -> Labels:
-    truth: Labels = {}
+def _read_truth(table: Table, records: Sequence[Record], scorer: Scorer) -> ConceptSets:
+    truth: ConceptSets = {}
     lines: dict[str, int] = {}
     for line, cells in records:
         image_id = cells[0]
@@ -210,8 +275,8 @@ def _read_truth(table: Table, records: Sequence[Record], scorer: Scorer) -> Labe
 
 def _read_run(
     table: Table, records: Sequence[Record], scorer: Scorer, truth: Mapping[str, object]
-) -> Labels:
-    run: Labels = {}
+) -> ConceptSets:
+    run: ConceptSets = {}
     lines: dict[str, int] = {}
     for record in records:
         line, cells = record

@@ -9,7 +9,7 @@ import numpy as np
 
 from annotator.errors import AnnotatorError, FormatError
 from annotator.evaluation.measures import Measured, measure, read_groups
-from annotator.tables.formats import read_concepts
+from annotator.tables.labels import read_labels
 from annotator.tables.ranking import is_qrels, read_qrels, read_ranking
 from index.distribution import pip_install
 
@@ -108,12 +108,12 @@ def _read_truth(
                 "Leave out --items, which belongs to a table of concepts.",
             )
         return read_qrels(truth), None, JUDGED_RELEVANT
-    concepts = read_concepts(truth)
+    concepts = dict(read_labels(truth).concepts)
     chosen = concepts.keys() if ids is None else set(ids)
     queries = {query: cuis for query, cuis in concepts.items() if query in chosen}
     others = {item: cuis for item, cuis in concepts.items() if item not in chosen}
     if items is not None:
-        others = read_concepts(items)
+        others = dict(read_labels(items).concepts)
     others = others or concepts
     return _SharedConcepts(queries, others), others.keys(), SHARED_RELEVANT
 

@@ -26,18 +26,26 @@ def render(evaluation: Evaluation) -> str:
             f"Secondary F1 {render_mean(evaluation.secondary)}",
             f"   {evaluation.secondary.mean!r}, all digits",
         ]
-    lines += section(
-        "Precision and recall",
-        columns(
-            ["", "precision", "recall"],
-            [
-                ["mean over images", evaluation.precision, evaluation.recall],
-                ["micro", evaluation.micro_precision, evaluation.micro_recall],
-            ],
-        ),
-    )
+    sides: list[Row] = [
+        ["mean over images", evaluation.precision, evaluation.recall],
+        ["micro", evaluation.micro_precision, evaluation.micro_recall],
+    ]
+    partial = evaluation.hierarchical
+    if partial is not None:
+        lines += [
+            f"Hierarchical F1, mean over images {render_mean(partial.f1)}",
+            f"Hierarchical F1, micro {render_mean(partial.micro_f1)}",
+        ]
+        sides += [
+            ["hierarchical, mean over images", partial.precision, partial.recall],
+            ["hierarchical, micro", partial.micro_precision, partial.micro_recall],
+        ]
+    lines += section("Precision and recall", columns(["", "precision", "recall"], sides))
     if evaluation.per_group:
         lines += section("By group", render_groups(evaluation.per_group, "images", "F1"))
+    if partial is not None and partial.per_group:
+        table = render_groups(partial.per_group, "images", "F1")
+        lines += section("Hierarchical F1 by group, mean over images", table)
     true = [concept for concept in evaluation.per_concept if concept.truth]
     lines += section(
         f"Concepts: macro F1 {evaluation.macro_f1:.4f} over the {len(true):,} of the ground truth; "
@@ -63,6 +71,18 @@ def render(evaluation: Evaluation) -> str:
             f"Left out, since the official evaluator takes a row for a header where its id has the "
             f"letters ID: {len(evaluation.skipped):,}",
             _some(evaluation.skipped),
+        )
+    if partial is not None and partial.unknown:
+        lines += section(
+            f"Concepts that the hierarchy lacks, which count as their own: "
+            f"{len(partial.unknown):,}",
+            _some(partial.unknown),
+        )
+    if partial is not None and partial.labelled_roots:
+        lines += section(
+            "Labels that are roots of the hierarchy, which count as nobody's ancestors: "
+            f"{len(partial.labelled_roots):,}",
+            _some(partial.labelled_roots),
         )
     if evaluation.left_out:
         lines += ["", f"Left out, since their ground truth is empty: {evaluation.left_out:,}"]

@@ -1,4 +1,7 @@
-"""Decision rules from a posterior to sets of concepts: expected F1, threshold and top-r."""
+"""Decision rules from a posterior to sets of concepts: expected F1, threshold and top-r.
+
+With a hierarchy, sets are closed over ancestors, and the expected F1 is the hierarchical one.
+"""
 
 from __future__ import annotations
 
@@ -22,9 +25,11 @@ class Decision:
     """Concepts chosen for one image.
 
     Attributes:
-        cuis: Chosen CUIs, by descending score, then by `LabelTable.ranks`.
+        cuis: Chosen CUIs, by descending score, then by `LabelTable.ranks`. With a hierarchy, the
+            most specific ones of the chosen set; of equal scores, those with fewer ancestors first.
         scores: float64[len(cuis)], share of the neighbours' votes, 0..1.
-        expected_f1: Expected F1 of this set under the posterior, 0..1.
+        expected_f1: Expected F1 of this set under the posterior, 0..1; with a hierarchy, expected
+            hierarchical F1.
         candidates: int64[c], all concepts with a vote, as positions in the vocabulary.
         shares: float64[c], share of the votes of each candidate, 0..1.
         vocabulary: All concepts, ascending.
@@ -43,46 +48,75 @@ class Decision:
         return {self.vocabulary[j]: share for j, share in pairs if share > 0}
 
 
-def choose_concepts(posterior: Posterior, voting: Voting) -> list[Decision]:
+def choose_concepts(
+    posterior: Posterior, voting: Voting, ancestors: LabelTable | None = None
+) -> list[Decision]:
     """Choose the concepts of each image, at most 100 (the limit of the task).
+
+    With a hierarchy, the label sets of the posterior are closed over ancestors, and so is each
+    chosen set, whatever the decider: if concept a is an ancestor of concept j, every neighbour with
+    j has a, too. Hence P[a, s] >= P[j, s] for each size s of a label set, the score of a is at
+    least that of j, and Δ[a, m] >= Δ[j, m] (see `_optimal_size`). The concepts with the m largest
+    values are thus closed over ancestors if of equal values those with fewer ancestors go first,
+    as a has fewer than j.
+
+    The hierarchical F1 of two sets is the F1 of their closures, and a closed set is told by its
+    most specific concepts. As the decider "expected-f1" finds the best one of all sets, and this
+    set is closed, it is the best one of the closed sets: no concepts have a higher expected
+    hierarchical F1.
 
     Args:
         posterior: Posterior of q images.
         voting: Decider with its parameter, and `min_score`.
+        ancestors: Row j has the ancestors of concept j of the posterior's vocabulary, which is also
+            its own. The label sets of the posterior are closed over them (`LabelTable.closed`).
+            None without a hierarchy.
     """
     decisions: list[Decision] = []
     for start in range(0, len(posterior), _IMAGES_AT_ONCE):
         block = slice(start, start + _IMAGES_AT_ONCE)
         part = Posterior(posterior.rows[block], posterior.weights[block], posterior.labels)
-        decisions += decide_votes(count_votes(part), posterior.labels, voting)
+        decisions += decide_votes(count_votes(part), posterior.labels, voting, ancestors)
     return decisions
 
 
-def decide_votes(votes: Votes, labels: LabelTable, voting: Voting) -> list[Decision]:
+def decide_votes(
+    votes: Votes, labels: LabelTable, voting: Voting, ancestors: LabelTable | None = None
+) -> list[Decision]:
     """Choose the concepts of each image by its votes, as `choose_concepts` does by a posterior.
 
     Args:
         votes: Votes on q images, few enough for tables of all their candidates.
         labels: The vocabulary of the votes, with the ranks that break ties.
         voting: As for `choose_concepts`.
+        ancestors: As for `choose_concepts`.
     """
     q, scores = len(votes.empty), votes.scores
+    above = None if ancestors is None else _Above.of(votes, ancestors)
+    depth = np.zeros(len(scores), np.int64) if above is None else above.depth
     if voting.decider == "threshold":
         chosen = np.flatnonzero(scores >= voting.threshold - 10.0**-_DECIMALS)
     else:
         if voting.decider == "expected-f1":
-            values, size = _optimal_size(votes, q)
+            values, size = _optimal_size(votes, q, MOST_CUIS if above is None else None)
         else:
             values, size = scores, _top_r_size(votes, scores, voting.top_r)
+        if above is not None:
+            values = above.at_least_those_below(np.round(values, _DECIMALS))
         within = _within_reach(votes, values, size)
-        chosen = _best_first(votes, labels, values, within, size)
+        chosen = _best_first(votes, labels, values, within, size, depth)
     chosen = chosen[scores[chosen] >= voting.min_score - 10.0**-_DECIMALS]
-    order = _best_first(votes, labels, scores, np.sort(chosen), MOST_CUIS)
+    told = np.sort(chosen)
+    if above is not None:
+        told = told[~above.among(told)[told]]
+    order = _best_first(votes, labels, scores, told, MOST_CUIS, depth)
     is_chosen = np.zeros(len(scores), bool)
     is_chosen[order] = True
-    image = votes.candidate_image[order]
-    expected = votes.expected_f1(is_chosen, np.bincount(image, minlength=q))
-    bounds = np.searchsorted(image, np.arange(q + 1))
+    if above is not None:
+        is_chosen |= above.among(order)
+    size = np.bincount(votes.candidate_image[is_chosen], minlength=q)
+    expected = votes.expected_f1(is_chosen, size)
+    bounds = np.searchsorted(votes.candidate_image[order], np.arange(q + 1))
     all_bounds = np.searchsorted(votes.candidate_image, np.arange(q + 1))
     return [
         Decision(
@@ -97,7 +131,47 @@ def decide_votes(votes: Votes, labels: LabelTable, voting: Voting) -> list[Decis
     ]
 
 
-def _optimal_size(votes: Votes, q: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+@dataclass(frozen=True)
+class _Above:
+    """The ancestors of candidates, which are candidates of the same image.
+
+    Attributes:
+        depth: int64[c], number of ancestors of each candidate.
+        below: int64[p], a candidate for each of its ancestors, ascending.
+        above: int64[p], the ancestors.
+    """
+
+    depth: NDArray[np.int64]
+    below: NDArray[np.int64]
+    above: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, votes: Votes, ancestors: LabelTable) -> _Above:
+        depth = ancestors.sizes[votes.candidate_cui]
+        below = np.repeat(np.arange(len(depth)), depth)
+        start = votes.candidate_image * len(ancestors)
+        above = ancestors.indices[ancestors.entries(votes.candidate_cui)]
+        place = np.searchsorted(start + votes.candidate_cui, start[below] + above)
+        return cls(depth, below, place)
+
+    def at_least_those_below(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Values of which rounding has not put a concept above its ancestor."""
+        raised = values.copy()
+        np.maximum.at(raised, self.above, values[self.below])
+        return raised
+
+    def among(self, candidates: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """bool[c]: whether a candidate is an ancestor of one of `candidates`."""
+        is_one = np.zeros(len(self.depth), bool)
+        is_one[candidates] = True
+        found = np.zeros(len(self.depth), bool)
+        found[self.above[is_one[self.below]]] = True
+        return found
+
+
+def _optimal_size(
+    votes: Votes, q: int, most: int | None
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Maximise the expected F1 under the posterior exactly: the size m of the best set for each of
     q images, and Δ[j, m] of each candidate, float64[c], whose m largest make up the set.
 
@@ -111,13 +185,18 @@ def _optimal_size(votes: Votes, q: int) -> tuple[NDArray[np.float64], NDArray[np
     has 2/3 and {a} 1/2. But a set of size m shares at most min(s, m) concepts with a neighbour of
     size s, so E_m <= Σ_s P(s) · 2 min(s, m) / (s + m); sizes with a bound below the best value
     found are skipped.
+
+    Args:
+        votes: Votes of q images.
+        q: Number of images.
+        most: Maximum size of a set; None for any.
     """
     best, size = np.full(q, -1.0), np.zeros(q, np.int64)
     c = len(votes.candidate_cui)
     if c == 0:
         return np.zeros(0), size
     counts = np.bincount(votes.candidate_image, minlength=q)
-    m_max = min(int(counts.max()), MOST_CUIS)
+    m_max = int(counts.max()) if most is None else min(int(counts.max()), most)
     sizes, column = np.unique(votes.vote_size, return_inverse=True)
     cell = votes.vote_candidate * len(sizes) + column
     weight = np.bincount(cell, votes.vote_weight, c * len(sizes)).reshape(c, -1)  # P[j, s]
@@ -185,13 +264,17 @@ def _best_first(
     values: NDArray[np.float64],
     candidates: NDArray[np.int64],
     most: NDArray[np.int64] | int,
+    depth: NDArray[np.int64],
 ) -> NDArray[np.int64]:
-    """Sort `candidates` by image, value and rank (frequency first); at most `most` per image."""
+    """Sort `candidates` by image, value, depth (0 without a hierarchy) and rank (frequency first);
+    at most `most` per image.
+    """
     image, rank = (
         votes.candidate_image[candidates],
         labels.ranks[votes.candidate_cui[candidates]],
     )
-    order = np.lexsort((rank, -np.round(values[candidates], _DECIMALS), image))
+    value = np.round(values[candidates], _DECIMALS)
+    order = np.lexsort((rank, depth[candidates], -value, image))
     counts = np.bincount(image, minlength=len(votes.empty))
     place = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
     return candidates[order[place < np.repeat(np.broadcast_to(most, len(counts)), counts)]]

@@ -146,9 +146,7 @@ def count_votes(posterior: Posterior) -> Votes:
     rows, weights = posterior.rows.ravel(), posterior.weights.ravel()
     sizes = labels.sizes[rows]
     voter = np.repeat(np.arange(q * k), sizes)
-    # Position of each vote within its neighbour's label set, then in the table.
-    within = np.arange(len(voter)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    cui = labels.indices[labels.indptr[rows][voter] + within].astype(np.int64)
+    cui = labels.indices[labels.entries(rows)].astype(np.int64)
     image = voter // max(k, 1)
     vocabulary = max(len(labels.cuis), 1)
     candidates, vote_candidate = np.unique(image * vocabulary + cui, return_inverse=True)

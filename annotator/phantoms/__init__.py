@@ -23,6 +23,8 @@ __all__ = ["SamplePaths", "write_sample"]
 # Raise when the same seed gives other pictures or labels than before.
 _GENERATION = 1
 
+_TABLES = ("concepts", "captions", "concept_names", "hierarchy", "split", "patients")
+
 _README = """\
 Generated phantoms
 ==================
@@ -35,6 +37,7 @@ images/            the pictures: JPEG, PNG (8 and 16 bits) and DICOM
 concepts.csv       ID,CUIs: the UMLS concepts that each picture shows, joined by ";"
 captions.csv       ID,Caption: one sentence that says what was drawn
 concept_names.csv  CUI,Name
+hierarchy.csv      concept,parent: what is broader than a concept, for partial credit
 split.csv          ID,split: train or test; all images of a patient are on one side
 patients.csv       ID,patient
 sample.json        what the collection was drawn from
@@ -52,6 +55,7 @@ class SamplePaths:
     concepts: Path
     captions: Path
     concept_names: Path
+    hierarchy: Path
     split: Path
     patients: Path
     readme: Path
@@ -59,12 +63,11 @@ class SamplePaths:
     @classmethod
     def of(cls, directory: Path) -> SamplePaths:
         """The paths of a collection in ``directory``, whether or not they exist."""
-        tables = ("concepts", "captions", "concept_names", "split", "patients")
         return cls(
             directory=directory,
             images=directory / "images",
             readme=directory / "README.txt",
-            **{table: directory / f"{table}.csv" for table in tables},
+            **{table: directory / f"{table}.csv" for table in _TABLES},
         )
 
 
@@ -121,13 +124,12 @@ def _holds(paths: SamplePaths, made_of: dict[str, int]) -> bool:
         images = sum(1 for _ in paths.images.iterdir())
     except (OSError, ValueError):
         return False
-    tables = (paths.concepts, paths.captions, paths.concept_names, paths.split, paths.patients)
-    complete = images == made_of["n"] and all(table.is_file() for table in tables)
-    return bool(recorded == made_of and complete)
+    tables = all((paths.directory / f"{table}.csv").is_file() for table in _TABLES)
+    return bool(recorded == made_of and images == made_of["n"] and tables)
 
 
 def _write(paths: SamplePaths, n: int, seed: int) -> None:
-    from annotator.phantoms.cases import NAMES, draw_cases
+    from annotator.phantoms.cases import NAMES, PARENTS, draw_cases
     from annotator.phantoms.encode import write_image
     from annotator.phantoms.render import render
 
@@ -138,6 +140,8 @@ def _write(paths: SamplePaths, n: int, seed: int) -> None:
     _table(paths.concepts, ("ID", "CUIs"), ((c.id, ";".join(c.cuis)) for c in cases))
     _table(paths.captions, ("ID", "Caption"), ((c.id, c.caption) for c in cases))
     _table(paths.concept_names, ("CUI", "Name"), sorted(NAMES.items()))
+    pairs = ((concept, parent) for concept, above in PARENTS.items() for parent in above)
+    _table(paths.hierarchy, ("concept", "parent"), pairs)
     _table(paths.split, ("ID", "split"), ((c.id, c.split) for c in cases))
     _table(paths.patients, ("ID", "patient"), ((c.id, c.patient_id) for c in cases))
     paths.readme.write_text(_README.format(n=n, seed=seed), encoding="utf-8")

@@ -52,6 +52,58 @@ NAMES = {
 }
 NORMAL = "C0205307"
 
+# What is broader than a concept, for partial credit; groups that are no labels are in words.
+PARENTS: dict[str, tuple[str, ...]] = {
+    "C1306645": ("X-ray imaging",),
+    "C0040405": ("X-ray imaging",),
+    "X-ray imaging": ("Modality",),
+    "C0024485": ("Modality",),
+    "C0041618": ("Modality",),
+    "C0006104": ("C0018670",),  # the brain is in the head
+    "C0018670": ("Body part",),
+    "C0018563": ("C1140618",),  # the hand is of the upper extremity
+    "C1140618": ("Body part",),
+    "C0817096": ("Trunk",),
+    "C0006141": ("Trunk",),
+    "Trunk": ("Body part",),
+    "C0205131": ("Section plane",),
+    "C0205123": ("Section plane",),
+    "C0205129": ("Section plane",),
+    "Section plane": ("View",),
+    "C1996865": ("Projection",),
+    "C0205093": ("Projection",),
+    "Projection": ("View",),
+    "C0001675": ("Age group",),
+    "C0008059": ("Age group",),
+    "C0205183": ("Dignity",),
+    "C0205282": ("Dignity",),
+    NORMAL: ("Finding",),
+    "C0030163": ("Finding",),
+    "C0032227": ("Pleural abnormality",),
+    "C0032326": ("Pleural abnormality",),
+    "Pleural abnormality": ("Chest abnormality",),
+    "C0034079": ("Lung abnormality", "Mass"),
+    "C0521530": ("Lung abnormality",),
+    "Lung abnormality": ("Chest abnormality",),
+    "C0018800": ("Chest abnormality",),
+    "Chest abnormality": ("Abnormality",),
+    "C0019080": ("Vascular brain abnormality",),
+    "C0021308": ("Vascular brain abnormality",),
+    "Vascular brain abnormality": ("Brain abnormality",),
+    "C0006118": ("Brain abnormality", "Mass"),
+    "C0013604": ("Brain abnormality",),
+    "C0020255": ("Brain abnormality",),
+    "Brain abnormality": ("Abnormality",),
+    "C0024103": ("Breast abnormality", "Mass"),
+    "C0010709": ("Breast abnormality", "Mass"),
+    "Breast abnormality": ("Abnormality",),
+    "C0016658": ("Bone abnormality",),
+    "C0036439": ("Bone abnormality",),
+    "Bone abnormality": ("Abnormality",),
+    "Mass": ("Abnormality",),
+    "Abnormality": ("Finding",),
+}
+
 Study = Literal["chest", "head-ct", "brain-mr", "breast-us", "hand"]
 Format = Literal["jpg", "png", "png16", "dcm"]
 _Key = TypeVar("_Key", bound=str)

@@ -6,14 +6,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from annotator.concept_ids import CUI
 from annotator.errors import AnnotatorError, FormatError
 from annotator.ids import by_image, natural_key
-from annotator.tables.table import CUI_DELIMITERS, SEPARATOR, Table, holds_cui, read_table
+from annotator.tables.labels import labels_of
+from annotator.tables.sheet import Sheet, read_sheet
+from annotator.tables.table import CUI_DELIMITERS, Table, is_header, read_table
 
 _OF_IDS = "id:"  # in --only: a pattern of ids
 
@@ -45,53 +47,12 @@ def read_rows(path: Path | str) -> list[Row]:
 
 
 def split_cuis(cell: str | None) -> tuple[str, ...]:
-    """Split a cell into CUIs in upper case, in order, without empty parts and repeats.
+    """Split the cell of a run into concept ids, in order, without empty parts and repeats.
 
     The separator is `;` today; older files have comma, tab or space.
     """
     parts = CUI_DELIMITERS.split(cell.upper()) if cell else []
     return tuple(dict.fromkeys(part for part in parts if part))
-
-
-def read_concepts(path: Path | str) -> dict[str, tuple[str, ...]]:
-    """Read the CUIs of each image, in file order; an image without CUIs has an empty tuple.
-
-    Raises:
-        FormatError: The file cannot be read as a table, an id is repeated, or something other than
-            a CUI (`C` and digits, in either case) is among the CUIs.
-    """
-    concepts: dict[str, tuple[str, ...]] = {}
-    table = read_table(path)
-    rows = _rows_of(table, 1)
-    if not rows:
-        raise FormatError(f"{path} has a header and no rows", "Give one row for each image.")
-    if all(row.cell is None for row in rows):
-        hint = "Separate id and CUIs by a tab, `|` or comma, and the CUIs by `;`."
-        if all(SEPARATOR.search(row.id) for row in rows):
-            hint = "Each row is one quoted cell: leave out the outer quotes."
-        raise FormatError(f"{path} has no column of CUIs", hint)
-    for row in _unique(path, rows):
-        cuis = split_cuis(row.cell)
-        bad = next((cui for cui in cuis if not CUI.fullmatch(cui)), None)
-        if bad is not None:
-            raise table.error(row.line, f"{bad!r} is not a CUI", _no_cui_hint(table, row, bad))
-        concepts[row.id] = cuis
-    return concepts
-
-
-def _no_cui_hint(table: Table, row: Row, bad: str) -> str:
-    """Hint for a part of a cell that is not a CUI."""
-    if bad in ("NAN", "NA", "N/A", "NONE", "NULL", "-"):
-        return "Leave the cell of an image without CUIs empty."
-    if bad in ("0", "1", "0.0", "1.0", "TRUE", "FALSE"):
-        return "Give two columns, `ID,CUIs`, instead of a column for each CUI."
-    if CUI.fullmatch(bad.strip("[](){}'\"\u2018\u2019\u201c\u201d")):
-        return "Join several CUIs by `;`, without brackets and quotes."
-    record = next(record for record in table.rows if record.line == row.line)
-    for column, cell in enumerate(record.cells):
-        if column != 1 and holds_cui(cell):
-            return f"CUIs are read from the second column, but column {column + 1} has some."
-    return "A CUI is C and digits, such as C0817096; several are joined by `;`."
 
 
 def read_captions(path: Path | str) -> dict[str, str]:
@@ -115,8 +76,8 @@ def read_column(spec: str) -> dict[str, str]:
     """
     path, _, name = spec.rpartition(":")
     if not path or Path(spec).exists():
-        return _values(read_table(spec), 1)
-    table = read_table(path)
+        return _values(_with_header(read_sheet(spec)), 1)
+    table = _with_header(read_sheet(path))
     if table.header is None:  # a named column implies a header
         first, *rest = table.rows
         header = tuple(cell.strip() for cell in first.cells)
@@ -131,12 +92,23 @@ def read_column(spec: str) -> dict[str, str]:
 
 
 def read_ids(path: Path | str) -> list[str]:
-    """Read ids from the first column of a table, or from a plain list, in file order.
+    """Read ids from a plain list, a table of labels, or the first column of another table.
 
     Raises:
         FormatError: The file cannot be read as a table, or an id is repeated.
     """
-    return [row.id for row in _unique(path, read_rows(path))]
+    sheet = read_sheet(path)
+    if any(len(cells) > 1 for _, cells in sheet.records):
+        with suppress(FormatError):  # no table of labels
+            return list(labels_of(sheet).concepts)
+    return [row.id for row in _unique(path, _rows_of(_with_header(sheet), 1))]
+
+
+def _with_header(sheet: Sheet) -> Table:
+    first, *rest = sheet.records
+    if not is_header(first.cells, rest):
+        return Table(sheet.path, sheet.separator, None, sheet.records)
+    return Table(sheet.path, sheet.separator, tuple(first.cells), tuple(rest))
 
 
 def _values(table: Table, column: int) -> dict[str, str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from annotator.concept_ids import CUI
+from annotator.concept_ids import CUI, is_concept_id
 from annotator.errors import FormatError
 from annotator.ids import match_ids
 from annotator.tables.table import (
@@ -196,7 +196,7 @@ def id_fault(image_id: str) -> str:
 
 
 def _check_cuis(image_id: str, cuis: Sequence[str]) -> None:
-    bad = next((cui for cui in cuis if not CUI.fullmatch(cui)), None)
+    bad = next((cui for cui in cuis if not is_concept_id(cui)), None)
     if bad is not None:
         raise FormatError(f"image {image_id!r}: {bad!r} is not a CUI", "A CUI is C and digits.")
     if len(set(cuis)) < len(cuis):

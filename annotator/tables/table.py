@@ -11,6 +11,7 @@ import io
 import re
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path, PurePosixPath
@@ -31,9 +32,9 @@ _HEADER_WORD = re.compile(
     re.IGNORECASE,
 )
 # What some programs write before a table: comments, and Excel's word on the separator.
-_PREAMBLE = re.compile(r'(?:[ \t]*(?:#[^\r\n]*|"?sep=.{1,2}?"?)?(?:\r\n|\r|\n))+', re.IGNORECASE)
+PREAMBLE = re.compile(r'(?:[ \t]*(?:#[^\r\n]*|"?sep=.{1,2}?"?)?(?:\r\n|\r|\n))+', re.IGNORECASE)
 _WORKBOOK_HINT = "Save the sheet of an Excel workbook as CSV UTF-8."
-_QUOTED_CELL = re.compile(r'"(?:[^"]|"")*"')
+QUOTED_CELL = re.compile(r'"(?:[^"]|"")*"')
 SEPARATOR = re.compile(f"[{re.escape(SEPARATORS)}]")
 
 
@@ -108,7 +109,7 @@ def read_table(path: Path | str, *, preamble: bool = True) -> Table:
     """
     path = Path(path)
     text = read_text(path)
-    if preamble and (found := _PREAMBLE.match(text)):
+    if preamble and (found := PREAMBLE.match(text)):
         n_lines = len(io.StringIO(found[0], newline=None).readlines())
         text = "\n" * n_lines + text[found.end() :]
     separator = find_separator(text)
@@ -123,7 +124,7 @@ def read_table(path: Path | str, *, preamble: bool = True) -> Table:
     if first is None:
         raise FormatError(f"{path} is empty", "Give a file with one row for each image.")
     header = None
-    if _is_header(records[first].cells, records[first + 1 :]):
+    if is_header(records[first].cells, records[first + 1 :]):
         header = tuple(cell.strip() for cell in records[first].cells)
         records = records[first + 1 :]
     return Table(path, separator, header, tuple(records))
@@ -135,8 +136,24 @@ def read_text(path: Path | str) -> str:
     Raises:
         FormatError: The file is missing, binary, too large or not UTF-8.
     """
-    _, data = read_source(path)
+    return decode(path, read_source(path)[1])
+
+
+def decode(path: Path | str, data: bytes, *, utf16: bool = False) -> str:
+    """The text of a file's bytes, without byte order mark.
+
+    Args:
+        path: The file, for messages.
+        data: Its bytes.
+        utf16: Take UTF-16 with a byte order mark, too.
+
+    Raises:
+        FormatError: They are not text in UTF-8.
+    """
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        text = data.decode("utf-16", "replace") if utf16 else "\0"
+        if "\0" not in text and "\ufffd" not in text:
+            return text
         raise FormatError(f"{path} is text in UTF-16", "Save it as UTF-8 (Excel: CSV UTF-8).")
     if data.startswith(b"\xd0\xcf\x11\xe0"):
         raise FormatError(f"{path} is an Office document", _WORKBOOK_HINT)
@@ -169,24 +186,47 @@ def read_source(path: Path | str) -> tuple[str, bytes]:
             one csv.
     """
     path = Path(path)
+    data = read_bytes(path)
+    name = path.name
+    if path.suffix.lower() == ".zip" or data.startswith(b"PK\x03\x04"):
+        name, data = inflate(path, data)
+    check_size(path, data)
+    return name, data
+
+
+def check_size(path: Path, data: bytes) -> None:
+    """Check that bytes are no more than `MAX_BYTES`.
+
+    Raises:
+        FormatError: They are.
+    """
+    if len(data) > MAX_BYTES:
+        raise FormatError(f"{path} holds more than {MAX_BYTES >> 20} MiB", "Give one table of it.")
+
+
+def read_bytes(path: Path) -> bytes:
+    """Read a file, of which `MAX_BYTES` and one more at most.
+
+    Raises:
+        FormatError: The file is missing, a folder or unreadable.
+    """
     try:
         with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+            return file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         raise FormatError(f"{path} does not exist", "Check the path.") from None
     except IsADirectoryError:
         raise FormatError(f"{path} is a folder", "Give the table in it, not the folder.") from None
     except OSError as error:
         raise FormatError(f"{path} cannot be read ({error.strerror})") from None
-    name = path.name
-    if path.suffix.lower() == ".zip" or data.startswith(b"PK\x03\x04"):
-        name, data = _inflate(path, data)
-    if len(data) > MAX_BYTES:
-        raise FormatError(f"{path} holds more than {MAX_BYTES >> 20} MiB", "Give one table of it.")
-    return name, data
 
 
-def _inflate(path: Path, data: bytes) -> tuple[str, bytes]:
+def inflate(path: Path, data: bytes) -> tuple[str, bytes]:
+    """Name and bytes (`MAX_BYTES` and one more at most) of the only csv in a zip.
+
+    Raises:
+        FormatError: Not exactly one csv, or no readable zip.
+    """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             if "xl/workbook.xml" in archive.namelist():
@@ -251,7 +291,7 @@ def parse_csv(
 def find_separator(text: str) -> str:
     """First tab, `|` or comma in the first line with one; comma if there is none."""
     for line in io.StringIO(text, newline=""):
-        quoted = _QUOTED_CELL.match(line)
+        quoted = QUOTED_CELL.match(line)
         found = SEPARATOR.search(line, quoted.end() if quoted else 0)
         if found:
             return found[0]
@@ -267,7 +307,8 @@ def _parse(text: str, separator: str) -> list[Record]:
         return parse_csv(text, separator, quoted=False)
 
 
-def _is_header(cells: list[str], rest: list[Record]) -> bool:
+def is_header(cells: Sequence[str], rest: Sequence[Record]) -> bool:
+    """Return whether the cells of a first row are a header, as `read_table` describes."""
     if any(holds_cui(cell) for cell in cells):
         return False
     if _HEADER_WORD.fullmatch(cells[0].strip()):

@@ -7,6 +7,7 @@ where they are compressed, so that memory does not grow with their number. Nothi
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import math
 import tempfile
@@ -99,6 +100,29 @@ def read_stored(path: Path) -> Stored:
     return stored
 
 
+def array_of(data: bytes, where: str) -> NDArray[np.floating[Any]]:
+    """The floats [n, dim] of an .npy file in memory, without copying them.
+
+    Args:
+        data: The whole file.
+        where: For messages.
+
+    Raises:
+        FormatError: It is no such file, holds something else, or is longer or shorter than it says.
+    """
+    file = io.BytesIO(data)
+    dtype, shape, fortran = _npy_header(file, where)
+    _check_floats(dtype, where)
+    if len(shape) != 2 or 0 in shape:
+        raise FormatError(f"{where} has no table of vectors", "Give one row for each image.")
+    needed, there = dtype.itemsize * math.prod(shape), len(data) - file.tell()
+    if needed != there:
+        message = f"{where} announces {needed} bytes of vectors and has {there}"
+        raise FormatError(message, "Write it again with numpy.save.")
+    flat = np.frombuffer(data, dtype, offset=file.tell())
+    return flat.reshape(shape, order="F" if fortran else "C")
+
+
 def ids_beside(path: Path) -> Path:
     """Where `annotator embed` writes the ids of an .npy file."""
     return path.with_suffix(".ids.csv")
@@ -152,9 +176,9 @@ def _npy_header(file: IO[bytes], where: str) -> tuple[np.dtype[Any], tuple[int, 
         version = npy.read_magic(file)
         read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
         shape, fortran, dtype = read(file)
-    except Exception as error:  # a header is a literal of Python, which fails in many ways
+    except Exception:  # a header is a literal of Python, which fails in many ways
         raise FormatError(
-            f"{where} cannot be read as an array of numpy: {first_line(error)}",
+            f"{where} cannot be read as an array of numpy: its header is damaged",
             "Write it again with numpy.save.",
         ) from None
     if any(side < 0 for side in shape):

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from annotator.encoders.local_runner import Embedded
     from annotator.images.notes import Note
 
+#: What is wrong with a vector that cannot be scaled to unit norm, and what to do.
+NO_DIRECTION = ("its vector is zero or not finite", "Encode the image again, or leave it out.")
+
 _AT_ONCE = 256
 # Rows whose norms differ less from 1 stay as they are, to the last bit.
 _UNIT = 1e-5
@@ -59,6 +62,40 @@ class VectorTable:
     source: str = "vectors"
     encoder: VectorEncoder | None = None
     ids_in: str = ""
+
+    @classmethod
+    def of(
+        cls,
+        rows: NDArray[np.floating[Any]] | Sequence[Sequence[float]],
+        ids: Sequence[str] | None = None,
+        *,
+        encoder: str | None = None,
+    ) -> VectorTable:
+        """Vectors in memory.
+
+        Args:
+            rows: Floats [n, dim], n and dim at least 1: an array, or what numpy makes one of.
+            ids: Id of each row; None for vector-1, vector-2, …
+            encoder: What the user calls their encoder.
+
+        Raises:
+            AnnotatorError: They are no such floats, or there are not as many ids.
+        """
+        array = np.asarray(rows)
+        if array.ndim != 2 or 0 in array.shape or array.dtype.kind not in "fiu":
+            raise AnnotatorError(
+                f"The vectors are {array.dtype} {list(array.shape)}, not floats [n, dim].",
+                "Give one row for each image.",
+            )
+        if array.dtype not in (np.float16, np.float32, np.float64):
+            array = array.astype(np.float64)
+        ids = [f"vector-{row}" for row in range(1, len(array) + 1)] if ids is None else list(ids)
+        if len(ids) != len(array):
+            raise AnnotatorError(
+                f"There are {len(ids)} ids, but {len(array)} vectors.", "Give one for each row."
+            )
+        known = None if encoder is None else VectorEncoder.own(encoder, array.shape[1])
+        return cls(array, ids, "vectors", known, "the ids given")
 
     @property
     def dim(self) -> int:
@@ -114,6 +151,10 @@ class VectorTable:
                 for id_, places in sorted(repeated.items())
             },
         )
+
+    def in_rows(self) -> list[ImageRef]:
+        """References to all rows in their own order, with the ids as given."""
+        return [self._reference(id_, row) for row, id_ in enumerate(self.ids)]
 
     def embed(
         self,
@@ -284,8 +325,7 @@ def _embedded(ref: ImageRef, unit: tuple[NDArray[np.float32] | None, bool] | Non
         if unit is None:
             ref.read()  # says why there is none
         if vector is None:
-            message = "its vector is zero or not finite"
-            raise ImageError(message, "Encode the image again, or leave it out.", "no_vector")
+            raise ImageError(*NO_DIRECTION, "no_vector")
     except ImageError as error:
         return Embedded(ref, None, error=error)
     notes: tuple[Note, ...] = ("vector_scaled",) if scaled else ()

@@ -21,7 +21,7 @@ import csv
 import io
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from PIL import Image, ImageEnhance
 from annotator.images.decode import decode
 from annotator.images.ref import ImageRef
 from annotator.images.sources import find_images
-from annotator.tables.formats import read_concepts
+from annotator.tables.labels import read_labels
 from benchmarks.features.cli import annotator
 from benchmarks.records import save
 
@@ -60,7 +60,7 @@ def main(arguments: list[str] | None = None) -> None:
         second = {pair["other_id"] for pair in pairs}
         clean = [ref for ref in images if ref.id not in second]
         for seed in options.seeds:
-            records = [labels(images, read_concepts(options.concepts), seed, audit)]
+            records = [labels(images, read_labels(options.concepts).concepts, seed, audit)]
             for name, base in (("without its own duplicates", clean), ("as it is", images)):
                 folder = Path(temporary) / f"{name} {seed}"
                 records.append({"collection": name, **duplicates(base, seed, folder, audit)})
@@ -163,7 +163,7 @@ def changed(picture: Image.Image, change: str, rng: np.random.Generator) -> byte
 
 
 def labels(
-    images: Sequence[ImageRef], concepts: dict[str, tuple[str, ...]], seed: int, audit: Audit
+    images: Sequence[ImageRef], concepts: Mapping[str, tuple[str, ...]], seed: int, audit: Audit
 ) -> dict[str, Any]:
     """Let pairs of images exchange their concepts, and count."""
     rng = np.random.default_rng(seed)

@@ -14,8 +14,9 @@ ImageCLEFmedical Caption and ROCOv2 have a folder and a file for each side:
     python -m benchmarks.quality 'data/train-*.parquet' --test-images 'data/test-*.parquet'
 
 Results go to benchmarks/results/quality-NAME.{md,json,png} after every method, so a run that is
-stopped has what it measured; vectors, pixels and trained CNNs are kept in --work and are not
-computed again. The CNN's pixels take 0.5 MB an image there. Needs the extra "dev".
+stopped has what it measured; with --update the rows of other methods stay as they were. Vectors,
+pixels and trained CNNs are kept in --work and are not computed again. The CNN's pixels take 0.5 MB
+an image there. Needs the extra "dev".
 """
 
 from __future__ import annotations
@@ -70,12 +71,43 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     sources = read_column(options.by) if options.by else {}
     truth = Truth({r.id: frozenset(sides[1].concepts[r.id]) for r in sides[1].images}, sources)
     record = _describe(options, sides, train, truth)
+    if options.update:
+        record = _earlier(record, options.results / f"quality-{options.name}.json")
+        truth = Truth({id_: truth.labels[id_] for id_ in record["image_ids"]}, sources)
     for name in names:
         row = run_method(METHODS[name](settings), train, test, truth)
-        record["rows"].append({"key": name, **row})
+        _put(record["rows"], {"key": name, **row})
         print(f"{row['name']:40s} {row['f1']:.4f}  {row['chosen']}", file=sys.stderr)
         save(record, options.results, options.name)
     return record
+
+
+def _earlier(record: dict[str, Any], path: Path) -> dict[str, Any]:
+    """What was saved before, of the same images and encoder.
+
+    Raises:
+        AnnotatorError: Nothing was, or it is of others.
+    """
+    try:
+        earlier: dict[str, Any] = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise AnnotatorError(f"There is no {path} to update.", "Leave out --update.") from None
+    if sorted(earlier["image_ids"]) != sorted(record["image_ids"]):
+        raise AnnotatorError(f"{path} is of other images.", "Give another --name.")
+    for what in ("embedder", "collection"):
+        if earlier[what] != record[what]:
+            raise AnnotatorError(f"{path} is of another {what}.", "Give another --name.")
+    return earlier
+
+
+def _put(rows: list[dict[str, Any]], row: dict[str, Any]) -> None:
+    """Put a row in the place of its method's earlier one, or behind those of the methods before."""
+    keys = [other["key"] for other in rows]
+    if row["key"] in keys:
+        rows[keys.index(row["key"])] = row
+        return
+    before = list(METHODS)[: list(METHODS).index(row["key"])]
+    rows.insert(max((i for i, key in enumerate(keys, 1) if key in before), default=0), row)
 
 
 def _embedded(side: Collection, settings: Settings, *, tested: bool) -> Data:
@@ -208,6 +240,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--epochs", type=int, default=10, help="of the CNN (default: 10)")
     add("--embedder", default=DEFAULT, help=f"default: {DEFAULT}")
     add("--name", default="run", help="of the result files")
+    add("--update", action="store_true", help="keep the other rows of the result files")
     add("--results", type=Path, default=RESULTS, help="folder of the result files")
     work = Path.home() / ".cache" / "annotator-quality"
     add("--work", type=Path, default=work, help=f"folder for what is kept (default: {work})")

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
+from annotator.errors import AnnotatorError
 from annotator.evaluation.official_f1 import image_f1
 from annotator.images.sources import ImageRef
 from benchmarks.quality import __main__ as quality
@@ -136,14 +137,38 @@ def test_scores_by_hand():
     assert figures["bands"]["4-19"] == {"concepts": 1, "annotations": 2, "f1": 0.0}
 
 
+def test_rows_of_an_earlier_run_are_kept(tmp_path):
+    path = tmp_path / "quality-run.json"
+    now = {"embedder": "e", "collection": {"train": 2}, "image_ids": ["b", "a"], "rows": []}
+    with pytest.raises(AnnotatorError, match=r"quality-run\.json to update"):
+        quality._earlier(now, path)
+    rows = [{"key": key} for key in ("nearest", "of a version before", "ours", "ours-raw")]
+    path.write_text(json.dumps({**now, "rows": rows}))
+    assert quality._earlier({**now, "image_ids": ["a", "b"]}, path)["rows"] == rows
+    with pytest.raises(AnnotatorError, match="another embedder"):
+        quality._earlier({**now, "embedder": "f"}, path)
+    with pytest.raises(AnnotatorError, match="other images"):
+        quality._earlier({**now, "image_ids": ["b"]}, path)
+    quality._put(rows, {"key": "ours", "f1": 1})
+    quality._put(rows, {"key": "ours-estimator"})
+    quality._put(rows, {"key": "most-frequent"})
+    assert [row["key"] for row in rows] == [
+        "most-frequent", "nearest", "of a version before", "ours", "ours-estimator", "ours-raw"
+    ]  # fmt: skip
+    assert rows[3]["f1"] == 1
+
+
 @pytest.mark.slow
 def test_a_tiny_run(sample, tmp_path, results):
     given = f"{sample.images} {sample.concepts} --split {sample.split} --groups {sample.patients}"
     given += f" --by {sample.split} --work {tmp_path} --results {results} --epochs 1"
-    quality.main([*given.split(), "--methods", "most-frequent,nearest,cnn-tuned,ours"])
+    quality.main(
+        [*given.split(), "--methods", "most-frequent,nearest,cnn-tuned,ours,ours-estimator"]
+    )
     record = json.loads((results / "quality-run.json").read_text())
     f1 = {row["key"]: row["f1"] for row in record["rows"]}
     assert f1["most-frequent"] < min(f1["nearest"], f1["ours"])
+    assert f1["ours-estimator"] == pytest.approx(f1["ours"], abs=0.002)
     for row in record["rows"]:
         assert np.mean(row["image_f1"]) == pytest.approx(row["f1"], abs=1e-5)
     assert record["rows"][-1]["build"]["cpu_seconds"] > 0

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from annotator.cli import cli
-from benchmarks.features import audit, decoding, explanations, finding
+from benchmarks.features import audit, concepts, decoding, explanations, finding
 from benchmarks.records import load
 from benchmarks.service_load import __main__ as service_load
 from benchmarks.throughput import __main__ as throughput
@@ -89,3 +89,13 @@ def test_decoding_takes_little_memory(results) -> None:
     assert record["kinds"].keys() == {"JPEG grey", "DICOM rescale"}
     for row in record["kinds"].values():
         assert row["beyond"] < 6
+
+
+def test_concepts(results) -> None:
+    concepts.main(["--lines", "4000", "--words", "64"])
+    (record,) = load("concepts", results)
+    assert record["lines"] == 4000 and 20 < record["peak_mib"] < 1000
+    found = record["by_change"]
+    assert sum(n for counts in found.values() for n in counts.values()) == record["words"] == 64
+    for change in ("preferred", "case", "order", "absent"):
+        assert found[change] == {"right": 8}

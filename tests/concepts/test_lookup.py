@@ -46,7 +46,37 @@ def test_several() -> None:
         find_concept("x", many, {cui: f"x{n}" for cui, n in many.items()})
 
 
-@pytest.mark.parametrize("text", ["", "   ", "liver", "C99", "Absent from the index"])
+@pytest.mark.parametrize("text", ["", "   ", "\u200b", "liver", "C99", "Absent from the index"])
 def test_none(text: str) -> None:
     with pytest.raises(NoSuchConcept, match="None of the 6 concepts"):
         find_concept(text, CONCEPTS, NAMES)
+
+
+LABELS = {"CHEST_X-RAY": 4, "EFFUSION%2C_LEFT": 2, "PNEUMONIA": 3, "C0032285": 9, "CHEST": 1}
+WORDS = {"CHEST_X-RAY": "Chest X-ray", "C0032285": "Pneumonia", "PNEUMONIA": "pneumonia"}
+
+
+@pytest.mark.parametrize(
+    ("text", "concept"),
+    [
+        ("chest x-ray", "CHEST_X-RAY"),
+        ("CHEST_X-RAY", "CHEST_X-RAY"),
+        ("chest", "CHEST"),
+        ("x-ray", "CHEST_X-RAY"),
+        ("effusion,  left", "EFFUSION%2C_LEFT"),
+        ("Effusion", "EFFUSION%2C_LEFT"),  # its words, where it has no name
+        ("pneumonia", "PNEUMONIA"),  # the label itself, though a CUI has that name
+        ("c0032285", "C0032285"),
+    ],
+)
+def test_labels_in_words(text: str, concept: str) -> None:
+    assert find_concept(text, LABELS, WORDS) == concept
+
+
+def test_labels_in_words_are_suggested() -> None:
+    with pytest.raises(NoSuchConcept) as error:
+        find_concept("chest xray", LABELS, WORDS)
+    assert error.value.hint.startswith("Similar: CHEST_X-RAY Chest X-ray")
+    with pytest.raises(SeveralConcepts) as several:
+        find_concept("che", LABELS, WORDS)
+    assert several.value.cuis == ("CHEST_X-RAY", "CHEST")

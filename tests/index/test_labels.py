@@ -121,3 +121,19 @@ def test_taken_rows_hold_their_concepts_and_the_vocabulary_no_others(
     assert found.cuis == expected.cuis
     assert found.indptr.tolist() == expected.indptr.tolist()
     assert found.indices.tolist() == expected.indices.tolist()
+
+
+@given(cui_sets, st.dictionaries(st.sampled_from(["C1", "C10", "C2"]), st.just({"C30", "C5"})))
+def test_closed_over_ancestors(sets: list[list[str]], above: dict[str, set[str]]) -> None:
+    table = LabelTable.from_sets(sets)
+    closed = table.closed(lambda cui: above.get(cui, set()))
+    expected = [set(s).union(*(above.get(cui, ()) for cui in s)) for s in sets]
+    assert [closed.row(i) for i in range(len(sets))] == [tuple(sorted(s)) for s in expected]
+    assert closed.cuis == tuple(sorted(set().union(*expected)))
+
+
+def test_a_large_table_is_closed_in_parts() -> None:
+    table = LabelTable.from_sets([[f"C{i % 7}"] if i % 5 else [] for i in range(150_000)])
+    closed = table.closed(lambda cui: {"C8"})
+    assert closed.sizes.tolist() == [2 if i % 5 else 0 for i in range(150_000)]
+    assert closed.row(149_999) == ("C3", "C8")

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from annotator.concepts.hierarchy import Hierarchy
 from annotator.knn.decision import Decision, choose_concepts
 from annotator.knn.posterior import Posterior
 from annotator.knn.voting import Decider, Voting
@@ -118,3 +119,98 @@ def test_no_neighbours_means_no_concepts(decider: Decider) -> None:
     empty = Posterior(np.zeros((2, 0), np.int64), np.zeros((2, 0)), LabelTable.from_sets([]))
     found = choose_concepts(empty, Voting(decider=decider))
     assert [(d.cuis, d.expected_f1) for d in found] == [((), 1.0)] * 2
+
+
+@st.composite
+def hierarchies(draw: st.DrawFn) -> Hierarchy:
+    """Directed graphs without cycles on A to G, of several roots; some letters may be unknown."""
+    return Hierarchy(
+        {
+            concept: tuple(draw(st.lists(st.sampled_from("ABCDEFG"[:i]), max_size=2, unique=True)))
+            for i, concept in enumerate("ABCDEFG")
+            if i
+        }
+    )
+
+
+def choose_closed(
+    p: Posterior, voting: Voting, hierarchy: Hierarchy
+) -> tuple[list[Decision], LabelTable]:
+    labels = p.labels.closed(hierarchy.ancestors)
+    ancestors = LabelTable.from_sets([hierarchy.ancestors(c) for c in labels.cuis], labels.cuis)
+    return choose_concepts(Posterior(p.rows, p.weights, labels), voting, ancestors), labels
+
+
+@settings(max_examples=200, deadline=None)
+@given(sets=label_sets, hierarchy=hierarchies(), data=st.data())
+def test_expected_hierarchical_f1_is_the_best_of_all_sets(
+    sets: list[list[str]], hierarchy: Hierarchy, data: st.DataObject
+) -> None:
+    row = st.lists(st.integers(1, 50).map(float), min_size=len(sets), max_size=len(sets))
+    weights = data.draw(st.lists(row, min_size=1, max_size=3))
+    p = posterior(sets, weights)
+    closed = [sorted(hierarchy.closure(s)) for s in sets]
+    decisions, labels = choose_closed(p, Voting(), hierarchy)
+    assert [labels.row(i) for i in range(len(sets))] == [tuple(s) for s in closed]
+    everything = [
+        hierarchy.closure(c)
+        for m in range(len(labels.cuis) + 1)
+        for c in combinations(labels.cuis, m)
+    ]
+    for decision, w in zip(decisions, p.weights, strict=True):
+        best = max(expected_f1(set(chosen), closed, w) for chosen in everything)
+        mine = set(hierarchy.closure(decision.cuis))
+        assert expected_f1(mine, closed, w) == pytest.approx(best, abs=1e-9)
+        assert decision.expected_f1 == pytest.approx(best, abs=1e-9)
+
+
+@settings(max_examples=50, deadline=None)
+@given(sets=label_sets, hierarchy=hierarchies(), data=st.data())
+def test_every_decider_tells_a_closed_set_by_its_most_specific_concepts(
+    sets: list[list[str]], hierarchy: Hierarchy, data: st.DataObject
+) -> None:
+    weights = data.draw(
+        st.lists(st.integers(1, 9).map(float), min_size=len(sets), max_size=len(sets))
+    )
+    p = posterior(sets, [weights])
+    closed = [sorted(hierarchy.closure(s)) for s in sets]
+    for voting in (Voting(min_score=0.3), Voting(decider="threshold"), Voting(decider="top-r")):
+        (decision,), labels = choose_closed(p, voting, hierarchy)
+        whole = hierarchy.closure(decision.cuis)
+        for cui in decision.cuis:
+            assert not any(cui in hierarchy.ancestors(other) for other in decision.cuis)
+        share = {
+            c: sum(w for w, s in zip(p.weights[0], closed, strict=True) if c in s)
+            for c in labels.cuis
+        }
+        assert decision.scores == pytest.approx([share[c] for c in decision.cuis])
+        assert decision.expected_f1 == pytest.approx(expected_f1(set(whole), closed, p.weights[0]))
+        if voting.decider == "threshold":
+            assert whole == {c for c in labels.cuis if share[c] >= voting.threshold - 1e-12}
+
+
+def test_a_concept_without_relations_is_chosen_as_without_a_hierarchy() -> None:
+    p = posterior([["A", "B"], ["B", "C"], ["D"]], [[3, 2, 1]])
+    (with_one,), _ = choose_closed(p, Voting(), Hierarchy({}))
+    (without,) = choose_concepts(p, Voting())
+    assert (with_one.cuis, with_one.expected_f1) == (without.cuis, without.expected_f1)
+
+
+def test_doubt_between_kinds_gives_what_they_share() -> None:
+    kinds = ("CYST", "TUMOUR", "ABSCESS")
+    parents = dict.fromkeys(kinds, ("MASS",)) | {"MASS": ("LESION",), "LESION": ("FINDING",)}
+    p = posterior([[kind] for kind in kinds], [[1, 1, 1]])
+    (decision,), _ = choose_closed(p, Voting(), Hierarchy(parents))
+    assert decision.cuis == ("MASS",)
+    assert decision.expected_f1 == pytest.approx(2 * 2 / (2 + 3))
+    assert decision.scores == pytest.approx([1.0])
+
+
+def test_at_most_100_concepts_are_told_of_a_closed_set() -> None:
+    cuis = [f"C{i:04d}" for i in range(150)]
+    hierarchy = Hierarchy({cui: (f"ABOVE_{cui}",) for cui in cuis} | {
+        f"ABOVE_{cui}": ("ROOT",) for cui in cuis
+    })  # fmt: skip
+    (decision,), _ = choose_closed(posterior([cuis], [[1.0]]), Voting(), hierarchy)
+    assert decision.cuis == tuple(cuis[:100])
+    assert decision.expected_f1 == pytest.approx(2 * 200 / 500)

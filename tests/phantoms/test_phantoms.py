@@ -19,6 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from annotator.concept_ids import is_cui
+from annotator.concepts.hierarchy import read_hierarchy
 from annotator.errors import AnnotatorError
 from annotator.phantoms import SamplePaths, write_sample
 from annotator.phantoms.cases import FINDINGS, NAMES, NORMAL, STUDIES, VIEWS, Case, draw_cases
@@ -172,6 +174,12 @@ def test_tables_and_images_name_the_same_ids(sample: SamplePaths) -> None:
     assert rows(sample.split) == [["ID", "split"], *([c.id, c.split] for c in cases)]
     assert rows(sample.patients) == [["ID", "patient"], *([c.id, c.patient_id] for c in cases)]
     assert dict(rows(sample.concept_names)[1:]) == NAMES
+    hierarchy = read_hierarchy(sample.hierarchy)
+    assert [concept for concept in NAMES if not hierarchy.parents.get(concept)] == []
+    assert all(is_cui(c) == (c in NAMES) for c in hierarchy.closure(NAMES))
+    assert hierarchy.ancestors("C0034079") == {  # of a lung nodule
+        "ABNORMALITY", "CHEST_ABNORMALITY", "LUNG_ABNORMALITY", "MASS"
+    }  # fmt: skip
     assert sorted(path.stem for path in sample.images.iterdir()) == ids
     assert "no patient" in sample.readme.read_text(encoding="utf-8")
 

@@ -156,6 +156,61 @@ def queries() -> Iterator[BadRequest]:
         yield BadRequest(name, partial(_whole, line + head), frozenset({status}))
 
 
+def vectors() -> Iterator[BadRequest]:
+    """Vectors in JSON and in arrays of numpy."""
+    json = b"application/json"
+    texts: dict[str, tuple[bytes, int]] = {
+        "nothing": (b"", 422),
+        "cut off": (b'{"vectors": [[0.1, 0.2', 422),
+        "not UTF-8": (b'{"vectors": [["\xff"]]}', 422),
+        "a lone surrogate": (b'{"vectors": [[1]], "ids": ["\\ud800"]}', 422),
+        "deep lists": (b"[" * 1900, 422),
+        "deeper lists": (b"[" * 5_000_000, 413),
+        "millions of lists": (b'{"vectors": [' + b"[]," * 5_000_000 + b"[]]}", 413),
+        "millions of numbers": (b'{"vectors": [[' + b"0," * 5_000_000 + b"0]]}", 413),
+        "millions of fields": (b'{"a":0,' * 2_000_000, 413),
+        "a number of a million digits": (b'{"vectors": [[' + b"9" * 1_000_000 + b"]]}", 422),
+        "numbers that overflow": (b'{"vectors": [[1e999, -1e999]]}', 422),
+        "a long string": (b'{"vectors": ["' + b"A" * 20_000_000 + b'"]}', 422),
+        "no base64": (b'{"vectors": ["\\u0000\\n=="]}', 422),
+        "a long id": (b'{"vectors": [null], "ids": ["' + b"i" * 5000 + b'"]}', 422),
+        "a list for a model": (b'{"vectors": [null], "model": []}', 422),
+        "a long fingerprint": (
+            b'{"vectors": [null], "model": {"fingerprint": "' + b"0" * 5000 + b'"}}', 422,
+        ),
+        "none of an encoder": (b'{"vectors": [null]}', 422),
+    }  # fmt: skip
+    for name, (data, status) in texts.items():
+        yield _of_vectors(f"JSON: {name}", data, json, status)
+    shape = "{'descr': '<f4', 'fortran_order': False, 'shape': "
+    headers: dict[str, tuple[str, bytes]] = {
+        "no data": (shape + "(1, 8)}", b""),
+        "too much data": (shape + "(1, 8)}", bytes(5_000_000)),
+        "huge": (shape + "(4000000000, 4000000000)}", b""),
+        "negative": (shape + "(-1, 8)}", bytes(32)),
+        "of many axes": (shape + f"({'1, ' * 99})}}", bytes(4)),
+        "of objects": ("{'descr': '|O', 'fortran_order': False, 'shape': (1, 1)}", b"\x80\x04N."),
+        "of records": (
+            "{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (1, 1)}", bytes(4),
+        ),
+        "a call": ("__import__('os').system('true')", b""),
+        "deep": ("(" * 9000, b""),
+    }  # fmt: skip
+    npy = b"application/x-npy"
+    for name, (header, data) in headers.items():
+        head = b"\x93NUMPY\x02\x00" + len(header).to_bytes(4, "little") + header.encode()
+        yield _of_vectors(f"npy: {name}", head + data, npy, 400)
+    yield _of_vectors("npy: a header of 4 GB", b"\x93NUMPY\x02\x00\xff\xff\xff\xff", npy, 400)
+    yield _of_vectors("npy: a picture", good_files()["png"], npy, 400)
+    yield _of_vectors("a picture", good_files()["png"], b"image/png", 415)
+    yield _of_vectors("Parquet", b"PAR1" * 9, b"application/vnd.apache.parquet", 415)
+
+
+def _of_vectors(name: str, data: bytes, content_type: bytes, status: int) -> BadRequest:
+    whole = post(data, content_type, target=b"/v1/annotate-vectors")
+    return BadRequest(name, partial(_whole, whole), frozenset([status]))
+
+
 def framing() -> Iterator[BadRequest]:
     """What is no HTTP, or does not keep to its own lengths."""
     png = good_files()["png"]

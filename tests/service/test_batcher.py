@@ -56,7 +56,7 @@ def test_images_of_many_requests_go_together(engine: Engine) -> None:
     assert batches(metrics) == (2, 8)
     for file, (annotation, seconds) in zip(files, results, strict=True):
         (alone,), _ = engine.annotate([engine.decode(file)[0]], [engine.annotator.voting], 1)
-        assert annotation.cuis == alone.cuis
+        assert alone.annotation is not None and annotation.cuis == alone.annotation.cuis
         assert seconds.keys() == {"queue", "decode", "encode", "search", "vote"}
 
 

@@ -29,8 +29,9 @@ def test_one_search_serves_requests_with_different_options(engine: Engine) -> No
     own = engine.annotator.voting
     votings = [own, replace(own, k=1), replace(own, k=12, decider="threshold"), own]
     together, seconds = engine.annotate(pixels, votings, 16)
-    for image, voting, annotation in zip(pixels, votings, together, strict=True):
-        (alone,), _ = engine.annotate([image], [voting], 16)
+    for image, voting, (_, annotation) in zip(pixels, votings, together, strict=True):
+        (((_, alone),), _) = engine.annotate([image], [voting], 16)
+        assert alone is not None and annotation is not None
         assert alone.cuis == annotation.cuis
         np.testing.assert_allclose(alone.scores, annotation.scores, atol=1e-5)
         assert [n.image_id for n in alone.neighbors] == [n.image_id for n in annotation.neighbors]

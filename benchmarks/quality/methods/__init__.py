@@ -9,6 +9,7 @@ from pathlib import Path
 from benchmarks.quality.data import Method
 from benchmarks.quality.methods import recipes
 from benchmarks.quality.methods.cnn import Cnn, Recipe
+from benchmarks.quality.methods.estimator import Estimator
 from benchmarks.quality.methods.finetuned import FineTuned
 from benchmarks.quality.methods.logistic import Logistic
 from benchmarks.quality.methods.mlknn import MLkNN
@@ -50,6 +51,7 @@ METHODS: dict[str, Maker] = {
     "logistic": lambda _: Logistic(expected_f1=False),
     "logistic-expected-f1": lambda _: Logistic(expected_f1=True),
     "ours": lambda s: Ours("ours", named(s.embedder)),
+    "ours-estimator": lambda s: Estimator(named(s.embedder)().blocks),
     "ours-several": lambda _: Ours("ours, two encoders, two sizes", named(SEVERAL)),
     "ours-untuned": lambda s: Ours("ours, not tuned", named(s.embedder), tuning=False),
     "ours-head": lambda _: Ours("ours without the stages", head_alone),
