@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from annotator.concepts.names import read_names
 from annotator.errors import AnnotatorError, FormatError
@@ -19,7 +19,10 @@ from annotator.tables.formats import (
     read_column,
     select_side,
 )
-from annotator.tables.labels import Labels, labels_of_lists, read_labels
+from annotator.tables.labels import Labels, labels_of, labels_of_lists, read_labels
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 OnMismatch = Literal["skip", "fail"]
 OnDuplicate = Literal["fail", "first"]
@@ -72,7 +75,7 @@ class Collection:
 
 def read_collection(
     images: str | Path | Sequence[str | Path] | FoundImages,
-    concepts: str | Path | None = None,
+    concepts: str | Path | pd.DataFrame | Mapping[str, Iterable[str]] | None = None,
     *,
     label_column: str | Sequence[str] | None = None,
     mapping: Mapping[str, Sequence[str]] | None = None,
@@ -92,7 +95,8 @@ def read_collection(
         images: A folder, a glob, a list file or Parquet files; see `find_images`. Or what was found
             already, such as the rows of a table of vectors (`VectorTable.found`).
         concepts: A table of labels, such as a ground truth of any year (see
-            `annotator.tables.labels`); None for Parquet files, which contain their concepts.
+            `annotator.tables.labels`), a file or of pandas; or the labels of each image by its id.
+            None for Parquet files, which contain their concepts.
         label_column: Name of the column of labels, or of several, if it is not found by itself.
         mapping: Concepts of labels in words, from `annotator.concepts.mapping.read_mapping`.
         names: Table of concept names by CUI. Labels that are words are their own names.
@@ -126,8 +130,8 @@ def read_collection(
             raise AnnotatorError("No concepts file given.", "Give one.")
         labels, captions_by_id = parquet_tables(images, mapping)
     else:
-        labels = read_labels(concepts, column=label_column, mapping=mapping)
-    source = concepts or "the Parquet files"
+        labels = _labels(concepts, label_column, mapping)
+    source = "the Parquet files" if concepts is None else labels.path
     concepts_by_id = by_image(labels.concepts, image_ids, source, notes)
     if captions is not None:
         captions_by_id = by_image(read_captions(captions), image_ids, captions, notes)
@@ -138,7 +142,7 @@ def read_collection(
     without_concepts = [ref.where for ref in found.images if ref.id not in known]
     matched = [ref for ref in found.images if ref.id in kept]
     if not matched:
-        table = f"{f'{only} in ' if only else ''}{concepts or images}"
+        table = f"{f'{only} in ' if only else ''}{images if concepts is None else labels.path}"
         raise nothing_matches(found, kept, table, found.notes)
     if on_mismatch == "fail" and (without_image or without_concepts):
         raise AnnotatorError(
@@ -162,6 +166,25 @@ def read_collection(
         notes=notes,
         understood=labels.understood,
     )
+
+
+def _labels(
+    concepts: str | Path | pd.DataFrame | Mapping[str, Iterable[str]],
+    column: str | Sequence[str] | None,
+    mapping: Mapping[str, Sequence[str]] | None,
+) -> Labels:
+    if isinstance(concepts, (str, Path)):
+        return read_labels(concepts, column=column, mapping=mapping)
+    if isinstance(concepts, Mapping):
+        lists = {
+            id_: [labels] if isinstance(labels, str) else [*labels]
+            for id_, labels in concepts.items()
+        }
+        return labels_of_lists("the mapping", lists, mapping)
+    from annotator.tables.frame import sheet_of_frame
+
+    columns = [column] if isinstance(column, str) else column or ()
+    return labels_of(sheet_of_frame(concepts), columns, mapping)
 
 
 def nothing_matches(

@@ -71,7 +71,7 @@ class SamplePaths:
         )
 
 
-def write_sample(directory: Path, *, n: int = 600, seed: int = 2026) -> SamplePaths:
+def write_sample(directory: Path | str, *, n: int = 600, seed: int = 2026) -> SamplePaths:
     """Draw the sample collection into ``directory``.
 
     The folder appears complete or not at all. Images depend on the seed and their own position,
@@ -95,7 +95,7 @@ def write_sample(directory: Path, *, n: int = 600, seed: int = 2026) -> SamplePa
             "Choose n of at least 1 and a seed of at least 0.",
         )
     made_of = {"generation": _GENERATION, "n": n, "seed": seed}
-    directory = directory.resolve()
+    directory = Path(directory).resolve()
     paths = SamplePaths.of(directory)
     if directory.exists():
         if _holds(paths, made_of):

@@ -170,7 +170,7 @@ def read_parquet(path: Path) -> Cells:
         columns = file.read(columns=read).to_pydict()
     except (ArrowException, OSError) as error:
         raise FormatError(f"{path} is not a readable Parquet file ({error})") from None
-    rows = zip(*(map(_plain_text, columns[name]) for name in read), strict=True)
+    rows = zip(*(map(plain_text, columns[name]) for name in read), strict=True)
     return Cells([Record(1, read), *(Record(i, list(row)) for i, row in enumerate(rows, start=2))])
 
 
@@ -178,7 +178,8 @@ def _is_bytes(kind: Any, types: Any) -> bool:
     return bool(types.is_binary(kind) or types.is_large_binary(kind) or types.is_struct(kind))
 
 
-def _plain_text(value: Any) -> str:
+def plain_text(value: Any) -> str:
+    """The text of a value as a table holds it; a list in JSON."""
     if value is None:
         return ""
     if isinstance(value, bool):
