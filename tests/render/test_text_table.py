@@ -56,7 +56,7 @@ def test_east_asian_letters_take_two_columns() -> None:
         "Chest    22",
     ]
     with fitted_to(16):
-        assert columns(("id", "name"), [("a", "胸部X線写真像")])[1] == "a   胸部X線…"
+        assert columns(("id", "name"), [("a", "胸部X線写真像")])[1] == "a   胸部X線写…"
 
 
 texts = st.text(st.characters(categories=("Lu", "Ll", "Lo", "Zs")), min_size=1, max_size=60)
