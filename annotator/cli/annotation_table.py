@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from annotator.annotation import Annotation
+from annotator.concept_ids import is_cui
 from annotator.images.notes import NOTES
 from annotator.render.text_table import Row, columns, section
 
@@ -27,8 +28,11 @@ def annotation_lines(annotation: Annotation, names: Mapping[str, str]) -> list[s
         title += f"  (familiarity {familiarity:.2f}"
         title += ": unlike the cases of the index)" if familiarity < _UNFAMILIAR else ")"
     rows: list[Row] = [
-        [score, concept, names.get(concept, "")]
+        [score, names.get(concept, ""), concept]
+        if is_cui(concept)
+        else [score, names.get(concept, concept), ""]
         for concept, score in zip(annotation.cuis, annotation.scores, strict=True)
     ]
-    lines = columns(["score", "concept", "name"], rows, decimals=2) if rows else ["no concepts"]
+    header = ["score", "concept", "CUI" if any(map(is_cui, annotation.cuis)) else ""]
+    lines = columns(header, rows, decimals=2, whole=header[2]) if rows else ["no concepts"]
     return section(title, [*lines, *(f"note: {NOTES[note]}" for note in annotation.notes)])

@@ -26,16 +26,19 @@ def fitted_to(width: int | None) -> Iterator[None]:
         _limit.reset(token)
 
 
-def columns(header: Sequence[str], rows: Sequence[Row], *, decimals: int = 4) -> list[str]:
+def columns(
+    header: Sequence[str], rows: Sequence[Row], *, decimals: int = 4, whole: str | None = None
+) -> list[str]:
     """Lay out a table: text flush left, numbers flush right.
 
     To fit the terminal (`fitted_to`), long texts are cut and columns brought closer together, but
-    numbers and the first column of text, which names the row, stay whole.
+    numbers and the texts that name the rows stay whole.
 
     Args:
         header: Column names.
         rows: Cells of each row, with one type per column.
         decimals: Decimals of floats.
+        whole: Name of the column that names the rows; None for the first one of text.
 
     Returns:
         Lines of the header and the rows, without trailing white space.
@@ -45,8 +48,9 @@ def columns(header: Sequence[str], rows: Sequence[Row], *, decimals: int = 4) ->
     is_text = [isinstance(value, str) for value in rows[0]] if rows else [True] * len(header)
     gap = 2
     if (limit := _limit.get()) is not None:
-        texts = [column for column, text in enumerate(is_text) if text][1:]
-        widths, gap = _fit(widths, texts, limit - INDENT)
+        texts = [column for column, text in enumerate(is_text) if text]
+        named = texts[:1] if whole is None else [header.index(whole)]
+        widths, gap = _fit(widths, [t for t in texts if t not in named], limit - INDENT)
     return [
         (" " * gap)
         .join(

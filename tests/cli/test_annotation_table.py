@@ -13,18 +13,25 @@ from annotator.annotation import Annotation
 from annotator.cli.annotation_table import annotation_lines
 from annotator.errors import ImageError
 
-NAMES = {"C1": "Chest", "C2": "Structure of the left lower lobe of the lung"}
+NAMES = {
+    "C1": "Chest",
+    "IN_WORDS": "In words",
+    "C2": "Structure of the left lower lobe of the lung",
+}
 
 
 def test_concepts_have_names_and_scores() -> None:
-    made = Annotation("scan", ("C1", "NO_NAME"), (0.987, 0.5), 0.9, (), familiarity=0.62)
+    made = Annotation("scan", ("C1", "IN_WORDS", "C3"), (0.987, 0.5, 0.4), 0.9, (), 0.62)
     assert annotation_lines(made, NAMES) == [
         "",
         "scan  (familiarity 0.62)",
-        "  score  concept  name",
-        "   0.99  C1       Chest",
-        "   0.50  NO_NAME",
+        "  score  concept   CUI",
+        "   0.99  Chest     C1",
+        "   0.50  In words",
+        "   0.40            C3",
     ]
+    words = Annotation("scan", ("IN_WORDS",), (0.5,), 0.9, ())
+    assert annotation_lines(words, NAMES)[2:] == ["  score  concept", "   0.50  In words"]
 
 
 def test_what_is_unusual_is_said() -> None:
@@ -68,9 +75,9 @@ def test_a_terminal_shows_the_table_and_a_pipe_takes_the_run(circle: Path) -> No
     run = invoke(*asked)
     assert run.stdout == "ID,CUIs\nfirst,C1\nlast,C2\n"
     table = invoke(*asked, "--format", "table").stdout
-    assert table.startswith("first") and f"  1.00  C2       {NAMES['C2']}\n" in table
+    assert table.startswith("first") and f"  1.00  {NAMES['C2']}  C2\n" in table
     written, code = Terminal(*asked, columns=40).ended()
-    assert code == 0 and "  1.00  C2       Structure of the left…\n" in written
+    assert code == 0 and "  1.00  Structure of the left low…  C2\n" in written
     kept = circle / "run.csv"
     assert Terminal(*asked, "--output", kept).ended()[1] == 0
     assert kept.read_text() == run.stdout
