@@ -146,6 +146,8 @@ def build_index_command(
         f"{place}: version {built.version}, {built.rows} images, {built.concepts} concepts "
         f"({built.embedded} embedded, {built.cached} known before)."
     )
+    what = "--vectors FILE" if vectors else "IMAGES"
+    say(f"Next: annotator annotate {what} --index {place}")
     return report.exit_code
 
 
@@ -166,3 +168,7 @@ def sample_command(directory: Path, n: int, seed: int) -> None:
 
     paths = write_sample(directory, n=n, seed=seed)
     say(f"{n} phantoms with concepts, captions, patients and a split: {paths.directory}")
+    say(
+        f"Next: annotator build-index {directory}/images {directory}/concepts.csv "
+        f"--names {directory}/concept_names.csv --split {directory}/split.csv --only train"
+    )

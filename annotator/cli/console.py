@@ -85,12 +85,20 @@ def _verbosity() -> str | None:
 
 
 @contextlib.contextmanager
-def shown_progress() -> Iterator[None]:
-    """Show the progress of a command on a line of the terminal, and its stages if --verbose."""
+def shown_progress(params: Mapping[str, Any]) -> Iterator[None]:
+    """Show the progress of a command on a line of the terminal.
+
+    With --verbose also versions, the paths among its parameters, and what each stage took.
+    """
     if is_quiet():
         yield
         return
-    detail(_versions())
+    if is_verbose():
+        detail(_versions())
+        for name, value in params.items():
+            path = getattr(value, "folder", value)  # of an index
+            if isinstance(path, Path):
+                detail(f"{name}: {path.resolve()}")
     with progress_line(_say_stage):
         yield
     detail(f"done; at most {_peak_megabytes():,.0f} MB of memory")

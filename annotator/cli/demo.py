@@ -67,7 +67,7 @@ def demo_command(ctx: click.Context, directory: Path, n: int, port: int, no_brow
             threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
 
     code = run_service(settings, started, log_requests=is_verbose())
-    say(f"Stopped. Next: annotator demo {directory} serves it again; {directory} may be deleted.")
+    say(f"Next: annotator demo {directory} serves it again; the folder may be deleted.")
     return code
 
 

@@ -62,7 +62,7 @@ class Command(_Helped):
         self.params += verbosity_options()
 
     def invoke(self, ctx: click.Context) -> Any:
-        with shown_progress(), fitted_to(table_width(ctx.params.get("output"))):
+        with shown_progress(ctx.params), fitted_to(table_width(ctx.params.get("output"))):
             return super().invoke(ctx)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
