@@ -87,6 +87,7 @@ class Encoder:
         architecture: For the fingerprint.
         blocks: As `Embedder.blocks`; None for one part.
         weights: For the fingerprint; None for the digest of the model's tensors.
+        crop_pct: As `Preprocess.crop_pct`, where the centre is asked for.
         runs_on: Device and precision, if the model runs on these alone; it takes and gives float32.
     """
 
@@ -95,6 +96,7 @@ class Encoder:
     architecture: str
     blocks: tuple[int, ...] | None = None
     weights: str | None = None
+    crop_pct: float = 1.0
     runs_on: tuple[Device, Precision] | None = None
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from annotator.errors import AnnotatorError
 
@@ -45,6 +45,11 @@ class Fingerprint:
     def digest(self) -> str:
         """sha256 of the fields, 64 hex digits: the key under which vectors are cached."""
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
+
+    @property
+    def asked_precision(self) -> Literal["fp32", "bf16"]:
+        """The precision that gives this one: of several encoders, one may have only its own."""
+        return "bf16" if "bf16" in self.precision else "fp32"
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)

@@ -106,9 +106,7 @@ class Preprocess:
         return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def preprocess_of(
-    size: Any, resize: Resize, config: Mapping[str, Any], crop_pct: float = 1.0
-) -> Preprocess:
+def preprocess_of(size: Any, resize: Resize, config: Mapping[str, Any]) -> Preprocess:
     """Preprocessing with the interpolation, mean and std that timm and open_clip record."""
     interpolation = config["interpolation"]
     return Preprocess(
@@ -117,7 +115,6 @@ def preprocess_of(
         interpolation=interpolation if interpolation in _FILTERS else "bicubic",
         mean=three(config["mean"]),
         std=three(config["std"]),
-        crop_pct=crop_pct,
     )
 
 

@@ -17,7 +17,7 @@ from annotator.encoders.embedder import Embedder
 from annotator.encoders.fingerprint import Fingerprint
 from annotator.encoders.local_runner import embed_batch
 from annotator.encoders.registry import make_embedder
-from annotator.encoders.torch_setup import Device, Precision, threads_per_operation
+from annotator.encoders.torch_setup import Device, threads_per_operation
 from annotator.errors import AnnotatorError, ImageError
 from annotator.images.frames import Frames
 from annotator.images.notes import Note
@@ -59,7 +59,7 @@ class EncoderSpec:
         made = make_embedder(
             self.name,
             device=self.device,
-            precision=cast(Precision, self.fingerprint.precision.partition(" ")[0]),
+            precision=self.fingerprint.asked_precision,
             frames=cast(Frames, self.fingerprint.frames),
         )
         differences = made.fingerprint.differences(self.fingerprint)

@@ -66,7 +66,7 @@ def make_embedder(
             ``xrv:WEIGHTS``, ``xrv:WEIGHTS@FILE`` (torchxrayvision).
             A folder or an ``.onnx`` file alone is loaded by the string that fits it.
             ``letterbox:``, ``crop:`` or ``stretch:`` before any of these sets how images become
-            squares.
+            squares; ``crop:timm:MODEL`` is what timm itself does.
         device: "auto" takes CUDA where there is one.
         precision: "auto" takes bf16 where the hardware multiplies it natively, else fp32.
         frames: "middle" or "all" frames of multi-frame images (the mean of their vectors).
@@ -113,9 +113,10 @@ def _encoder(name: str, device: Device) -> Encoder:
     kind, _, rest = name.partition(":")
     if kind in get_args(Resize) and rest:
         encoder = _encoder(full_name(rest), device)
-        own = encoder.preprocess
-        if own.resize != kind:
-            own = replace(own, resize=cast(Resize, kind), crop_pct=1.0)
+        own, resize = encoder.preprocess, cast(Resize, kind)
+        if own.resize != resize:
+            crop_pct = encoder.crop_pct if resize == "crop" else 1.0
+            own = replace(own, resize=resize, crop_pct=crop_pct)
         return replace(encoder, preprocess=own)
     network, _, size = name.partition("@")
     if network in PACKAGED:

@@ -89,4 +89,5 @@ def _encoder(model: Any) -> Encoder:
 
     config = resolve_model_data_config(model)  # type: ignore[no-untyped-call]
     preprocess = preprocess_of(config["input_size"][-1], _RESIZE, config)
-    return Encoder(model, preprocess, f"timm {model.pretrained_cfg['architecture']}")
+    architecture = f"timm {model.pretrained_cfg['architecture']}"
+    return Encoder(model, preprocess, architecture, crop_pct=config["crop_pct"])

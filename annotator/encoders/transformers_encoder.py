@@ -36,11 +36,11 @@ class ImageTower(nn.Module):
 
     Args:
         model: In evaluation mode.
-        pooling: "cls" takes the class token, "mean" the mean of the patches' tokens (without class
-            and register tokens), both after the last norm; "pooled" the model's own pooling. None
-            is the model's own choice: the projected features where there is a text tower to compare
-            them with; else its own pooling, but the class token where that would pass through a
-            layer trained for the next sentence or not at all (ViT, DeiT).
+        pooling: "cls" takes the class token of the last hidden states, "mean" the mean of their
+            patches' tokens (without class and register tokens), "pooled" the model's own pooling.
+            None is the model's own choice: the projected features where there is a text tower to
+            compare them with; else its own pooling, but the class token where that would go
+            through one more dense layer, which most checkpoints never trained (ViT, DeiT).
         size: Side of its images in pixels.
     """
 
@@ -208,11 +208,11 @@ def _load(source: str) -> Any:
     missing = sorted(report["missing_keys"])
     if any(name.startswith("pooler.") for name in missing):
         model.pooler = None  # drawn at random: the checkpoint is of a model without one
-    missing = [name for name in missing if not name.startswith("pooler.")]
-    unused = [name for name in missing if name.endswith("mask_token")]  # for training alone
+    unused = {name for name in missing if name.endswith("mask_token")}  # for training alone
     for name in unused:
         model.get_parameter(name).data.zero_()
-    if len(missing) > len(unused):
+    missing = [n for n in missing if not n.startswith("pooler.") and n not in unused]
+    if missing:
         raise AnnotatorError(
             f"{source} lacks {len(missing)} tensors of {type(model).__name__}, such as "
             f"{missing[0]}.",

@@ -105,7 +105,7 @@ class IndexMetadata:
         return make_embedder(
             name or self.encoder,
             device=device,
-            precision=precision or cast("Precision", self.fingerprint.precision),
+            precision=precision or self.fingerprint.asked_precision,
             frames=cast("Frames", self.fingerprint.frames),
         )
 

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from annotator.cli import cli
-from benchmarks.features import audit, concepts, decoding, explanations, finding
+from benchmarks.features import audit, concepts, decoding, explanations, finding, resizing
 from benchmarks.records import load
 from benchmarks.service_load import __main__ as service_load
 from benchmarks.throughput import __main__ as throughput
@@ -99,3 +99,12 @@ def test_concepts(results) -> None:
     assert sum(n for counts in found.values() for n in counts.values()) == record["words"] == 64
     for change in ("preferred", "case", "order", "absent"):
         assert found[change] == {"right": 8}
+
+
+def test_resizing(sample, results) -> None:
+    given = f"{sample.images} {sample.concepts} --groups {sample.patients} --name phantoms"
+    resizing.main(given.split())
+    records = load("resizing", results)
+    assert [record["resize"] for record in records] == ["letterbox", "stretch", "crop"]
+    assert [record["crop_pct"] for record in records] == [None, None, 0.875]
+    assert all(record["f1"] > 0.5 for record in records)

@@ -26,6 +26,7 @@ preprocesses = st.builds(
     interpolation=st.sampled_from(["bicubic", "bilinear"]),
     mean=st.just(HALF),
     std=st.just(HALF),
+    crop_pct=st.sampled_from([1.0, 0.875, 0.5]),
 )
 sides = st.tuples(st.integers(1, 200), st.integers(1, 200)) | st.sampled_from(EXTREMES)
 
@@ -88,6 +89,28 @@ def test_stretch_keeps_every_corner() -> None:
     image[:50, :150], image[:50, 150:], image[50:, :150] = 50, 100, 150
     pixels = dataclasses.replace(LETTERBOX, resize="stretch")(Image.fromarray(image))[:, :, 0]
     assert [pixels[0, 0], pixels[0, -1], pixels[-1, 0], pixels[-1, -1]] == [50, 100, 150, 0]
+
+
+@pytest.mark.parametrize("size", [(200, 200), (200, 120), (120, 360)])
+@pytest.mark.parametrize("resize", ["crop", "stretch"])
+def test_a_part_is_kept_as_if_resized_and_then_cropped(
+    resize: Resize, size: tuple[int, int]
+) -> None:
+    coarse = Image.fromarray(noise(6, 6, 3)).resize(size, Image.Resampling.BICUBIC)
+    preprocess = dataclasses.replace(LETTERBOX, resize=resize, crop_pct=0.8)
+    assert preprocess.smallest_side == 80
+    scale = 80 / min(size)
+    width, height = (round(side * scale) for side in size) if resize == "crop" else (80, 80)
+    resized = coarse.resize((width, height), Image.Resampling.BICUBIC)
+    left, top = (width - 64) // 2, (height - 64) // 2
+    expected = np.asarray(resized.crop((left, top, left + 64, top + 64)), float)
+    assert np.abs(preprocess(coarse) - expected).mean() < 2
+
+
+def test_a_part_of_one_is_not_recorded() -> None:
+    """So that fingerprints of indexes stay what they were."""
+    assert "crop_pct" not in LETTERBOX.to_dict()
+    assert dataclasses.replace(LETTERBOX, crop_pct=0.8).to_dict()["crop_pct"] == 0.8
 
 
 def test_interpolation_is_antialiased() -> None:

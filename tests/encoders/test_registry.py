@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from annotator.encoders.embedder import Embedder, TorchEmbedder
 from annotator.encoders.fingerprint import weights_digest
 from annotator.encoders.preprocess import DECODER_VERSION
-from annotator.encoders.registry import make_embedder
+from annotator.encoders.registry import make_embedder, split_names
 from annotator.encoders.torch_setup import make_torchvision_importable
 from annotator.encoders.weights import read_weights
 from annotator.errors import AnnotatorError
@@ -254,6 +254,38 @@ def test_without_network_the_error_is_clear(offline: None, name: str) -> None:
         make(name)
     assert name in error.value.message
     assert "network" in error.value.hint
+
+
+@pytest.mark.parametrize(
+    ("name", "parts"),
+    [
+        ("efficientnet-lite0", ["efficientnet-lite0"]),
+        ("efficientnet-lite0+timm:resnet10t", ["efficientnet-lite0", "timm:resnet10t"]),
+        ("timm:a@/w+x/f.pth+efficientnet-lite0@64", ["timm:a@/w+x/f.pth", "efficientnet-lite0@64"]),
+        ("transformers:/m+n/dino+onnx:/a.onnx", ["transformers:/m+n/dino", "onnx:/a.onnx"]),
+        ("efficientnet-lite0+nonsense", ["efficientnet-lite0", "nonsense"]),
+        ("crop:timm:a+timm:b", ["crop:timm:a", "timm:b"]),
+    ],
+)
+def test_names_are_joined_by_a_plus_that_is_in_no_path(name: str, parts: list[str]) -> None:
+    assert split_names(name) == parts
+
+
+def test_timm_s_own_crop_may_be_asked_for(tmp_path: Path) -> None:
+    model = timm_model("resnet10t", num_classes=0)
+    path = save(model.state_dict(), tmp_path / "w.safetensors")
+    letterboxed, cropped = (make(f"{how}timm:resnet10t@{path}") for how in ("", "crop:"))
+    assert letterboxed.fingerprint.preprocess["resize"] == "letterbox"
+    assert cropped.fingerprint.preprocess["resize"] == "crop"
+    assert cropped.fingerprint.preprocess["crop_pct"] == model.pretrained_cfg["crop_pct"] < 1
+    own = ("input_size", "mean", "std", "interpolation", "crop_pct")
+    config = {"pretrained_cfg": {key: model.pretrained_cfg[key] for key in own}}
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": "resnet10t", **config}))
+    (tmp_path / "w.safetensors").rename(tmp_path / "model.safetensors")
+    assert make(f"timm:{tmp_path}").fingerprint == letterboxed.fingerprint
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(AnnotatorError, match="is no folder of timm: it lacks weights"):
+        make(f"timm:{tmp_path}")
 
 
 # --- open_clip ------------------------------------------------------------------------------------
