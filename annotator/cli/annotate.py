@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from annotator.cli.annotation_table import annotation_lines
 from annotator.cli.console import say, to_terminal, write_result
 from annotator.cli.ensemble import read_classifiers, with_option
 from annotator.cli.image_report import ImageReport
@@ -110,6 +109,7 @@ def annotate_command(
     annotator annotate test/ --types T047,T023 --semantic-types MRSTY.RRF > run.csv
     annotator annotate test/ --with probs.npz:0.5 > run.csv
     """
+    from annotator.cli.annotation_table import annotation_lines
     from annotator.concepts.hierarchy import read_hierarchy
     from annotator.indexing.metadata import IndexMetadata
     from annotator.tables.run import id_fault, render_run, zip_run
