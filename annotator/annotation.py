@@ -52,7 +52,7 @@ class Annotation:
 
     Attributes:
         image_id: Image id.
-        cuis: Predicted concepts, highest score first; with a hierarchy, the most specific ones.
+        cuis: Predicted concepts, highest score first.
         scores: Share of the neighbours' votes for each concept, 0..1.
         expected_f1: Expected F1 of the predicted set, 0..1; with a hierarchy, its expected
             hierarchical F1.

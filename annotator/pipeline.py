@@ -22,7 +22,7 @@ from annotator.encoders.torch_setup import Device
 from annotator.images.given import Images, given_images
 from annotator.images.ref import ImageRef
 from annotator.indexing.metadata import IndexMetadata
-from annotator.knn.decision import choose_concepts
+from annotator.knn.decision import Closing, choose_concepts
 from annotator.knn.members import Classifiers
 from annotator.knn.neighbors import Case, case_of
 from annotator.knn.posterior import Posterior, weigh
@@ -83,7 +83,7 @@ class Annotator:
         self.voting = voting or self.metadata.voting
         self.relabel = relabel
         self.hierarchy = hierarchy
-        self._changed: tuple[LabelTable, LabelTable, LabelTable | None] | None = None
+        self._changed: tuple[LabelTable, LabelTable, Closing | None] | None = None
         self.classifiers = classifiers
         self.projection = Projection.from_arrays(stored.arrays)
         names = {} if hierarchy is None else hierarchy.names
@@ -261,10 +261,10 @@ class Annotator:
             with_votes: Include the scores of all concepts with a vote.
         """
         voting = voting or self.voting
-        labels, ancestors = self._labels(found.cases.labels)
+        labels, closing = self._labels(found.cases.labels)
         posterior = weigh(found.neighbors, labels, voting)
         if self.classifiers is None:
-            decisions = choose_concepts(posterior, voting, ancestors)
+            decisions = choose_concepts(posterior, voting, closing)
         else:
             decisions = self.classifiers.decide(image_ids, posterior, voting)
         similarities = found.neighbors.similarities
@@ -282,20 +282,20 @@ class Annotator:
             for i, (image_id, decision) in enumerate(zip(image_ids, decisions, strict=True))
         ]
 
-    def _labels(self, labels: LabelTable) -> tuple[LabelTable, LabelTable | None]:
-        """The labels that vote, and with a hierarchy the ancestors of each concept of theirs.
+    def _labels(self, labels: LabelTable) -> tuple[LabelTable, Closing | None]:
+        """The labels that vote, and how they were closed over a hierarchy.
 
         Those of a whole index are changed once.
         """
         known = self._changed  # another thread may replace it
         if known is None or known[0] is not labels:
-            changed = labels if self.relabel is None else self.relabel(labels)
-            ancestors = None
+            changed, closing = labels if self.relabel is None else self.relabel(labels), None
             if self.hierarchy is not None:
-                above = self.hierarchy.ancestors
-                changed = changed.closed(above)
+                above, named = self.hierarchy.ancestors, changed
+                changed = named.closed(above)
                 ancestors = LabelTable.from_sets([above(c) for c in changed.cuis], changed.cuis)
-            self._changed = known = labels, changed, ancestors
+                closing = Closing(ancestors, named.including(changed.cuis))
+            self._changed = known = labels, changed, closing
         return known[1:]
 
     def _familiarity(self, similarities: NDArray[np.float32]) -> float | None:

@@ -112,7 +112,7 @@ def annotate_command(
     from annotator.cli.annotation_table import annotation_lines
     from annotator.concepts.hierarchy import read_hierarchy
     from annotator.indexing.metadata import IndexMetadata
-    from annotator.tables.run import id_fault, render_run, zip_run
+    from annotator.tables.run import id_fault, local_ids_note, render_run, zip_run
     from annotator.tables.scores import Scores
 
     year = chosen_format or ("table" if to_terminal(output) and not zipped else "2026")
@@ -177,5 +177,7 @@ def annotate_command(
     else:
         text = render_run(rows, year) if is_run else "".join(lines).removeprefix("\n")
         write_result(zip_run(text) if zipped else text, output)
+        if note := local_ids_note(rows):
+            say(note)
     report.say(inference.report)
     return report.exit_code

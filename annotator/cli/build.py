@@ -32,6 +32,7 @@ from annotator.cli.vectors import VectorOptions, labelled, row_ids_option, vecto
 if TYPE_CHECKING:
     from annotator.collection import OnMismatch
     from annotator.knn.model import Adaptation
+    from annotator.phantoms.render import Renderer
     from index.milvus.kinds import MilvusKind
     from index.protocols import IndexLocation
     from index.search.build import IndexType
@@ -142,9 +143,11 @@ def build_index_command(
     if built.model.tuned is not None:
         say_tuned(built.model.tuned)
     say(f"Index type {built.index_type}: {search_in_words(built.search)}.")
+    how = f"{built.embedded} embedded, {built.cached} known before"
+    if vectors is not None:
+        how = f"vectors of {vectors.embedder.name}"
     say(
-        f"{place}: version {built.version}, {built.rows} images, {built.concepts} concepts "
-        f"({built.embedded} embedded, {built.cached} known before)."
+        f"{place}: version {built.version}, {built.rows} images, {built.concepts} concepts ({how})."
     )
     what = "--vectors FILE" if vectors else "IMAGES"
     say(f"Next: annotator annotate {what} --index {place}")
@@ -157,7 +160,13 @@ def build_index_command(
 @click.argument("directory", type=file_path())
 @click.option("--n", type=click.IntRange(20), default=600, help="Number of images.")
 @click.option("--seed", type=click.IntRange(0), default=2026, help="Random seed.")
-def sample_command(directory: Path, n: int, seed: int) -> None:
+@click.option(
+    "--renderer",
+    type=click.Choice(["plain", "upsampled"]),
+    default="plain",
+    help="How pictures are drawn: plain, or upsampled as by a generative network.",
+)
+def sample_command(directory: Path, n: int, seed: int, renderer: Renderer) -> None:
     """Write the built-in sample collection: generated phantoms, not patients.
 
     \b
@@ -166,7 +175,7 @@ def sample_command(directory: Path, n: int, seed: int) -> None:
     """
     from annotator.phantoms import write_sample
 
-    paths = write_sample(directory, n=n, seed=seed)
+    paths = write_sample(directory, n=n, seed=seed, renderer=renderer)
     say(f"{n} phantoms with concepts, captions, patients and a split: {paths.directory}")
     say(
         f"Next: annotator build-index {directory}/images {directory}/concepts.csv "

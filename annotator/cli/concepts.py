@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from annotator.cli.console import say, write_result
-from annotator.cli.options import file_path, output_option
+from annotator.cli.options import file_path, label_column_option, output_option
 from annotator.cli.sections import Command
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def concepts_command() -> None:
     "--mrconso", type=file_path(), help="MRCONSO.RRF of a UMLS release; may be compressed."
 )
 @click.option("--names", type=file_path(), help="Table with the name of each CUI, instead.")
+@label_column_option
 @click.option(
     "--threshold",
     type=click.FloatRange(0, 1),
@@ -47,6 +48,7 @@ def match_command(
     labels: Path,
     mrconso: Path | None,
     names: Path | None,
+    label_column: tuple[str, ...],
     threshold: float,
     fuzzy: bool,
     output: Path | None,
@@ -69,7 +71,7 @@ def match_command(
     source = mrconso or names
     if source is None or (mrconso and names):
         raise click.UsageError("Give one of --mrconso and --names.")
-    words, understood = count_words(labels)
+    words, understood = count_words(labels, column=label_column)
     say(understood)
     suggestions = suggest(words, source, threshold=threshold, fuzzy=fuzzy)
     write_result(render_suggestions(suggestions), output)

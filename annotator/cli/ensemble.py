@@ -85,7 +85,7 @@ def ensemble_command(
     from annotator.knn.members import align, read_member
     from annotator.knn.voting import Voting
     from annotator.tables.formats import read_ids
-    from annotator.tables.run import render_run, zip_run
+    from annotator.tables.run import local_ids_note, render_run, zip_run
     from annotator.tables.scores import Scores
 
     if zipped and year == "scores":
@@ -117,6 +117,8 @@ def ensemble_command(
         return EXIT_OK
     sets = aligned.combine(rule, weights, voting)
     text = render_run(zip(ids, sets, strict=True), year)
+    if note := local_ids_note(zip(ids, sets, strict=True)):
+        say(note)
     write_result(zip_run(text) if zipped else text, output)
     return EXIT_OK
 

@@ -62,7 +62,10 @@ class ImageReport:
             for note in notes:
                 by_note.setdefault(note, []).append(where)
         for note, paths in by_note.items():
-            _say_group(NOTES[note], "", paths)
+            if note == "vector_scaled":  # of a whole file: which ones does not matter
+                say(f"{len(paths)} x {NOTES[note]}")
+            else:
+                _say_group(NOTES[note], "", paths)
         if self.skipped:
             _say_group("no image in the file; skipped", "", self.skipped)
         by_reason: dict[tuple[str, str], list[str]] = {}

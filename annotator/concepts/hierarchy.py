@@ -12,7 +12,8 @@ from annotator.concept_ids import concept_id, is_cui
 from annotator.concepts.cycles import cycles
 from annotator.concepts.rrf import MRHIER, MRREL, recognise
 from annotator.errors import AnnotatorError, FormatError
-from annotator.tables.table import Record, read_table
+from annotator.tables.sheet import read_sheet
+from annotator.tables.table import Record, is_header
 
 _PARENT = re.compile(r"(?!.*name)(?:.*[ _-])?(?:parents?|broader|is[ _-]?a)(?:[ _-].*)?", re.I)
 _CONCEPT = re.compile(r"(?:.*[ _-])?(?:cui|concept|child|narrower)s?[ _-]?\d?", re.I)
@@ -94,9 +95,10 @@ def read_hierarchy(path: Path | str, *, only: Collection[str] | None = None) -> 
 
     The file is one of
 
-    - a table with a concept and a parent in each row: a CUI or a label in words, in the first two
-      columns, or in any order where the header names the column of the parents (`parent`); several
-      parents have a row each or are joined by `;`, and a concept without parents needs no row;
+    - a table (text, an Excel workbook, Parquet) with a concept and a parent in each row: CUIs or
+      labels in words, in the first two columns, or in any order where the header names the column
+      of the parents (`parent`); several parents have a row each or are joined by `;`, and a concept
+      without parents needs no row;
     - MRREL.RRF or MRHIER.RRF of the UMLS (`annotator.concepts.relations`).
 
     Args:
@@ -129,10 +131,10 @@ def read_hierarchy(path: Path | str, *, only: Collection[str] | None = None) -> 
 
 
 def _read_table(path: Path | str) -> Hierarchy:
-    table = read_table(path)
-    header, rows = table.header, table.rows
-    if header is None and _is_header(rows[0].cells):
-        header, rows = tuple(cell.strip() for cell in rows[0].cells), rows[1:]
+    table = read_sheet(path)
+    header, rows = None, table.records
+    if rows and (_is_header(rows[0].cells) or is_header(rows[0].cells, rows[1:])):
+        header, rows = rows[0].cells, rows[1:]
     titles = tuple(enumerate(header or ()))
     parent_column = next((i for i, title in titles if _PARENT.fullmatch(title)), 1)
     concept_columns = [i for i, title in titles if i != parent_column and _CONCEPT.fullmatch(title)]
@@ -144,8 +146,11 @@ def _read_table(path: Path | str) -> Hierarchy:
     parents: dict[str, dict[str, None]] = {}
     names: dict[str, str] = {}
 
-    def identify(words: str) -> str:
-        concept = concept_id(words)
+    def identify(words: str, line: int) -> str:
+        try:
+            concept = concept_id(words)
+        except ValueError:
+            raise table.error(line, "a cell has no word", "Give concept and parent.") from None
         if not is_cui(concept):
             names.setdefault(concept, words.strip())
         return concept
@@ -155,8 +160,9 @@ def _read_table(path: Path | str) -> Hierarchy:
         above = [part for part in _cell(record, parent_column).split(";") if part.strip()]
         if not child.strip():
             raise table.error(record.line, "the row has no concept", "Give concept and parent.")
-        concept = identify(child)
-        for parent in map(identify, above):
+        concept = identify(child, record.line)
+        for words in above:
+            parent = identify(words, record.line)
             if parent == concept:
                 raise table.error(
                     record.line,
@@ -172,8 +178,7 @@ def _read_table(path: Path | str) -> Hierarchy:
 
 
 def _is_header(cells: Sequence[str]) -> bool:
-    titles = [cell.strip() for cell in cells]
-    return any(map(_PARENT.fullmatch, titles)) or all(map(_CONCEPT.fullmatch, titles))
+    return any(map(_PARENT.fullmatch, cells)) or all(map(_CONCEPT.fullmatch, cells))
 
 
 def _cell(record: Record, column: int) -> str:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from annotator.concept_ids import concept_id, is_cui
 from annotator.errors import FormatError
-from annotator.tables.table import CUI_DELIMITERS, Record, read_table
+from annotator.tables.sheet import Sheet, read_sheet
+from annotator.tables.table import CUI_DELIMITERS, Record
 
 _WORD = ("word", "words", "label", "term", "text", "finding")
-_CUI = ("cui", "cuis", "concept", "concepts")
+_CUI = re.compile(r"\b(?:cui|concept)s?\b")
 
 
 @dataclass(frozen=True)
@@ -68,10 +70,9 @@ def read_mapping(path: Path | str) -> dict[str, tuple[str, ...]]:
         FormatError: The file cannot be read as a table, lacks a column, has something other than a
             CUI in the column of CUIs, or maps a word in two ways.
     """
-    table = read_table(path)
-    records = [record for record in table.records if not record.blank]
-    header, records = _header(table.header, records)
-    word_column, cui_column = _columns(path, header, records)
+    sheet = read_sheet(path)
+    header, records = _header(sheet)
+    word_column, cui_column = _columns(sheet, header)
     mapping: dict[str, tuple[str, ...]] = {}
     lines: dict[str, int] = {}
     for record in records:
@@ -79,17 +80,17 @@ def read_mapping(path: Path | str) -> dict[str, tuple[str, ...]]:
         try:
             key = concept_id(word)
         except ValueError:
-            raise table.error(record.line, "the row has no word", "Remove the row.") from None
+            raise sheet.error(record.line, "the row has no word", "Remove the row.") from None
         cuis = tuple(dict.fromkeys(c for c in CUI_DELIMITERS.split(cell.upper()) if c))
         bad = next((cui for cui in cuis if not is_cui(cui)), None)
         if bad is not None:
-            raise table.error(
+            raise sheet.error(
                 record.line,
                 f"{bad!r}, the concept of {word!r}, is not a CUI",
                 "A CUI is C and digits; several are joined by `;`; a word may be without one.",
             )
         if mapping.setdefault(key, cuis) != cuis:
-            raise table.error(
+            raise sheet.error(
                 record.line,
                 f"{word!r} is mapped to {';'.join(cuis) or 'nothing'}, and on line {lines[key]} "
                 f"to {';'.join(mapping[key]) or 'nothing'}",
@@ -99,40 +100,33 @@ def read_mapping(path: Path | str) -> dict[str, tuple[str, ...]]:
     return mapping
 
 
-def _header(
-    header: Sequence[str] | None, records: list[Record]
-) -> tuple[list[str] | None, list[Record]]:
-    """The header in lower case, also where nothing but its names tells that it is one."""
-    if header is not None:
-        return [cell.strip().casefold() for cell in header], records
-    first = [cell.strip().casefold() for cell in records[0].cells]
-    if any(cell in _CUI for cell in first) or first[0] in _WORD:
-        return first, records[1:]
-    return None, records
+def _header(sheet: Sheet) -> tuple[list[str] | None, Sequence[Record]]:
+    """The header in lower case, if there is one, and the other rows."""
+    first, *rest = sheet.records
+    names = [cell.casefold() for cell in first.cells]
+    if names[0] in _WORD or any(map(_CUI.search, names)):
+        return names, rest
+    return None, sheet.records
 
 
-def _columns(
-    path: Path | str, header: Sequence[str] | None, records: Sequence[Record]
-) -> tuple[int, int]:
+def _columns(sheet: Sheet, header: Sequence[str] | None) -> tuple[int, int]:
+    """Positions of word and CUI."""
     if header is None:
-        if all(len(record.cells) < 2 for record in records):
-            raise FormatError(f"{path} has only one column", "Give two columns: word and CUI.")
+        if all(len(cells) < 2 for _, cells in sheet.records):
+            raise FormatError(f"{sheet.path} has only one column", "Give two: word and CUI.")
         return 0, 1
-    cui = next((i for i, name in enumerate(header) if name in _CUI), None)
+    named = f"Its columns are: {', '.join(header)}."
+    cui = next((i for i, name in enumerate(header) if _CUI.search(name)), None)
     if cui is None:
-        raise FormatError(
-            f"{path} has no column called CUI", f"Its columns are: {', '.join(header)}."
-        )
+        raise FormatError(f"{sheet.path} has no column called CUI", named)
     word = next((header.index(name) for name in _WORD if name in header), None)
     if word is None:
         others = [i for i in range(len(header)) if i != cui]
         if len(others) != 1:
-            raise FormatError(
-                f"{path} has no column called word", f"Its columns are: {', '.join(header)}."
-            )
+            raise FormatError(f"{sheet.path} has no column called word", named)
         (word,) = others
     return word, cui
 
 
 def _cell(record: Record, column: int) -> str:
-    return record.cells[column].strip() if column < len(record.cells) else ""
+    return record.cells[column] if column < len(record.cells) else ""

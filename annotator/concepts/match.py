@@ -17,6 +17,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -36,14 +37,14 @@ LEAST_SIMILAR = 0.75  # of candidates by fuzzy matching
 # edits is at most two insertions and deletions, and the shorter text has that share of the longer.
 _LEAST_RATIO = 100 * (1 - 2 * (1 - LEAST_SIMILAR) / (1 + LEAST_SIMILAR))
 _SHORTEST = 5  # letters of a word that is matched fuzzily
-_NAMES, _QUERIES = 50_000, 32  # compared at once, those of similar length
+_NAMES, _QUERIES = 10_000, 32  # compared at once, those of similar length
 _ALTERNATIVES = 5
 _KEPT = 500  # concepts of a word; there are that many for none of a real vocabulary
 
 # Those of `norm`.
 _STOP_WORDS = frozenset(["of", "and", "with", "for", "nos", "to", "in", "by", "on", "the"])
 _PUNCTUATION = {ord(c): " " for c in map(chr, range(128)) if not c.isalnum()}
-_POSSESSIVE = re.compile(r"['’]s\b|\(e?s\)")
+_POSSESSIVE = re.compile(r"['’]s\b|\(e?s\)", re.IGNORECASE)
 _ABBREVIATION = re.compile(r"(?=.*[A-Z])[A-Z0-9][A-Z0-9&/+.-]{0,4}")
 _SHORT_ABBREVIATION = re.compile(r"[A-Z0-9]{1,3}")
 
@@ -247,7 +248,7 @@ def _match_exactly(
             same_case = not has_case or not (abbreviated[i] or _SHORT_ABBREVIATION.fullmatch(name))
             level = EXACT if same_case or name == words[i] else OTHER_CASE
             candidates[i].offer(cui, level, rank == 0)
-        if known.issuperset(_split(plain)):
+        if known.issuperset(_split(name)):
             key = " ".join(sorted(normalise(name)))
             for i in normal.get(key, ()):
                 if plain != _plain(words[i]):
@@ -270,7 +271,7 @@ def _match_fuzzily(wanted: Sequence[tuple[str, _Candidates]], terms: Iterable[Te
         for cui, name, rank in terms
         if len(name) >= shortest and shortest <= len(text := " ".join(_parts(name))) <= longest
     )
-    while block := sorted(islice(names, _NAMES)):
+    while block := sorted(islice(names, _NAMES), key=itemgetter(0)):
         for q, n, similarity in _similar(queries, block):
             _, query, i = queries[q]
             _, text, cui, rank = block[n]
@@ -287,7 +288,7 @@ def _similar(
     from rapidfuzz.distance import OSA
     from rapidfuzz.process import cdist
 
-    lengths = [length for length, *_ in block]
+    lengths, texts = zip(*((length, text) for length, text, *_ in block), strict=True)
     for start in range(0, len(queries), _QUERIES):
         some = queries[start : start + _QUERIES]
         first = bisect_left(lengths, LEAST_SIMILAR * some[0][0])
@@ -296,7 +297,7 @@ def _similar(
             continue
         ratios = cdist(
             [text for _, text, _ in some],
-            [text for _, text, _, _ in block[first:last]],
+            texts[first:last],
             scorer=fuzz.ratio,
             score_cutoff=_LEAST_RATIO,
             dtype=np.uint8,
@@ -304,7 +305,7 @@ def _similar(
         )
         for q, n in np.argwhere(ratios).tolist():
             similarity = OSA.normalized_similarity(
-                some[q][1], block[first + n][1], score_cutoff=LEAST_SIMILAR
+                some[q][1], texts[first + n], score_cutoff=LEAST_SIMILAR
             )
             if similarity:
                 yield start + q, first + n, similarity
@@ -317,7 +318,9 @@ def normalise(text: str) -> list[str]:
 
 def _parts(text: str) -> list[str]:
     """The parts of a text without stop words, unless there are no others."""
-    parts = _split(_plain(text))
+    parts = _split(text)
+    if _STOP_WORDS.isdisjoint(parts):
+        return parts
     return [part for part in parts if part not in _STOP_WORDS] or parts
 
 
@@ -328,15 +331,14 @@ def _plain(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-def _split(plain: str) -> list[str]:
-    if "'" in plain or "(" in plain or "’" in plain:
-        plain = _POSSESSIVE.sub("", plain)
-    if not plain.isascii():
-        plain = unicodedata.normalize("NFKD", plain)
-        plain = "".join(
-            c if c.isalnum() else " " for c in plain if not unicodedata.combining(c)
-        ).casefold()
-    return plain.translate(_PUNCTUATION).split()
+def _split(text: str) -> list[str]:
+    """The parts of a text between white space and punctuation, in lower case, without accents."""
+    if "'" in text or "(" in text or "’" in text:
+        text = _POSSESSIVE.sub("", text)
+    if not text.isascii():
+        text = unicodedata.normalize("NFKD", text)
+        text = "".join(c if c.isalnum() else " " for c in text if not unicodedata.combining(c))
+    return text.casefold().translate(_PUNCTUATION).split()
 
 
 def _singular(part: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from annotator.concept_ids import is_cui
 from annotator.concepts.rrf import MRCONSO, read_rows, recognise
 from annotator.errors import FormatError
-from annotator.tables.table import read_table
+from annotator.tables.sheet import read_sheet
 
 Term = tuple[str, str, int]  # CUI, name, and rank among the CUI's names: 0 for the preferred one
 
@@ -80,29 +80,28 @@ def _metathesaurus(path: Path | str, only: Collection[str] | None) -> Iterator[T
 
 
 def _table(path: Path | str) -> dict[str, str]:
-    table = read_table(path)
-    records = table.rows
-    hits = Counter(
-        column
-        for record in records
-        for column, cell in enumerate(record.cells)
-        if is_cui(cell.strip())
-    )
-    width = max((len(record.cells) for record in records), default=0)
+    sheet = read_sheet(path)
+    header, *rest = (cells for _, cells in sheet.records)
+    hits = Counter(i for cells in (header, *rest) for i, cell in enumerate(cells) if is_cui(cell))
+    width = max(map(len, (header, *rest)))
     if not hits or width < 2:
         raise FormatError(
             f"{path} has no column of CUIs beside a column of names",
             "Give a table with two columns, such as `CUI,Name`.",
         )
     cui_column = min(hits, key=lambda column: (-hits[column], column))
+    if any(map(is_cui, header)):
+        header, rest = [], [header, *rest]
     others = [column for column in range(width) if column != cui_column]
-    header = table.header or ()
     named = [c for c in others if c < len(header) and "name" in header[c].lower()]
     name_column = (named or others)[0]
+    # The last column takes the rest of the row: names have commas, and quotes may be missing.
+    end = None if name_column == max(len(header), 2) - 1 else name_column + 1
+    joint = ", " if sheet.separator == "," else sheet.separator
     names: dict[str, str] = {}
-    for record in records:
-        cui = record.cells[cui_column].strip() if cui_column < len(record.cells) else ""
-        name = (table.cell(record, name_column) or "").strip()
+    for cells in rest:
+        cui = cells[cui_column] if cui_column < len(cells) else ""
+        name = joint.join(cells[name_column:end])
         if name and is_cui(cui):
             names.setdefault(cui.upper(), name)
     return names

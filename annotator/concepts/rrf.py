@@ -76,9 +76,9 @@ def recognise(path: Path | str) -> Layout | None:
             while len(start) < _START and (block := next(blocks, b"")):
                 start += block
         except FormatError:
-            if path.suffix.lower() != ".zip":
-                raise
-            return None  # a zip of another kind
+            if zipfile.is_zipfile(path):
+                return None  # of another kind, such as a workbook
+            raise
     start = start.removeprefix(_BOM).lstrip()
     return next((layout for layout in LAYOUTS if layout.start.match(start)), None)
 

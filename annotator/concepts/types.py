@@ -12,7 +12,8 @@ from pathlib import Path
 from annotator.concept_ids import is_cui
 from annotator.concepts.rrf import MRSTY, read_rows, recognise
 from annotator.errors import AnnotatorError, FormatError
-from annotator.tables.table import Record, read_table
+from annotator.tables.sheet import read_sheet
+from annotator.tables.table import Record
 
 _TUI = re.compile(r"T\d{3}", re.IGNORECASE)  # type unique identifier
 _TUIS = re.compile(r"T\d{3}(?:\s*[;,\s]\s*T\d{3})*", re.IGNORECASE)
@@ -115,8 +116,8 @@ def read_types(path: Path | str, *, only: Collection[str] | None = None) -> Sema
 
 
 def _table(path: Path | str) -> Iterator[tuple[str, ...]]:
-    table = read_table(path)
-    records = table.rows
+    sheet = read_sheet(path)
+    records = sheet.records
     cui_column = _column(records, is_cui)
     tui_column = _column(records, lambda cell: _TUIS.fullmatch(cell) is not None)
     if cui_column is None or tui_column is None:
@@ -124,16 +125,16 @@ def _table(path: Path | str) -> Iterator[tuple[str, ...]]:
             f"{path} has no column of CUIs beside one of semantic types (TUIs)",
             "Give MRSTY.RRF, or a table such as `CUI,TUI` with rows such as `C0032285,T047`.",
         )
-    header = [cell.casefold() for cell in table.header or ()]
+    header = [] if any(map(is_cui, records[0].cells)) else records[0].cells
+    records = records[len(header) > 0 :]
+    header = [cell.casefold() for cell in header]
     name_column = next((header.index(name) for name in _NAMES if name in header), -1)
     for record in records:
         cui, cell = _cell(record, cui_column).upper(), _cell(record, tui_column).upper()
         if not cell and is_cui(cui):
             continue
         if not is_cui(cui) or not _TUIS.fullmatch(cell):
-            if record is records[0] and table.header is None:
-                continue  # a header
-            raise table.error(
+            raise sheet.error(
                 record.line,
                 f"{cui!r} has the semantic type {cell!r}",
                 "Give a CUI, and T with three digits; several are joined by `;`.",
@@ -153,4 +154,4 @@ def _column(records: Sequence[Record], fits: Callable[[str], bool]) -> int | Non
 
 
 def _cell(record: Record, column: int) -> str:
-    return record.cells[column].strip() if column < len(record.cells) else ""
+    return record.cells[column] if column < len(record.cells) else ""

@@ -106,8 +106,7 @@ class Hierarchical:
 
 def read_hierarchy_of(path: Path | str, scored: Iterable[Scored]) -> Hierarchy:
     """Read what `score_hierarchically` needs for some runs, as `read_hierarchy`."""
-    concepts = {c for one in scored for c in one.concepts if c.strip()}
-    return read_hierarchy(path, only={concept_id(concept) for concept in concepts})
+    return read_hierarchy(path, only={_id(c) for one in scored for c in one.concepts})
 
 
 def score_hierarchically(
@@ -156,8 +155,14 @@ def score_hierarchically(
 
 def _id_in(hierarchy: Hierarchy, concept: str) -> str:
     """The id of a concept that is spelt as in a table; of an unknown one, its spelling."""
-    known = concept_id(concept) if concept.strip() else concept
-    return known if known in hierarchy else concept
+    return _id(concept) if _id(concept) in hierarchy else concept
+
+
+def _id(concept: str) -> str:
+    try:
+        return concept_id(concept)
+    except ValueError:  # no word is left of it
+        return concept
 
 
 def _micro_f1(counts: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -8,8 +8,8 @@ repeats and ids that contain the letters `ID`; the tests list each difference.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -92,7 +92,7 @@ def score(
     other separators, or if the two files differ in theirs, no id is skipped.
 
     A truth that is not in a format of the task, such as words in a spreadsheet, is read as labels
-    (`read_truth`); its ids may be file names.
+    (`read_truth`), and scored as if it were in the format of the run.
 
     Args:
         run: Run, as text or in a zip.
@@ -106,19 +106,25 @@ def score(
     """
     if scorer not in SCORERS:
         raise FormatError(f"no scorer {scorer!r}", f"Choose one of {', '.join(SCORERS)}.")
-    labels = truth if isinstance(truth, Labels) else read_truth(truth)
+    labels = truth if isinstance(truth, Labels) else read_truth(truth, run)
     run_table = read_table(run, preamble=False)
-    if labels is not None:
+    if labels is not None:  # scored as if it were written like the run
         truth = labels.path
-        run_rows, truth_skipped, run_skipped = list(run_table.records), list[str](), list[str]()
-        wanted = _labelled(labels, [record.cells[0] for record in run_table.rows], scorer)
+        skipping = scorer == "current" and run_table.separator == ","
+        truth_skipped = [id_ for id_ in labels.concepts if skipping and "ID" in id_]
+        wanted = _labelled(labels, scorer)
+        for id_ in truth_skipped:
+            del wanted[id_]
     else:
         assert not isinstance(truth, Labels)
         truth_table = read_table(truth)
         skipping = scorer == "current" and truth_table.separator == run_table.separator == ","
         truth_rows, truth_skipped = _split_headers(truth_table.rows, skipping)
-        run_rows, run_skipped = _split_headers(run_table.records, skipping)
         wanted = _read_truth(truth_table, truth_rows, scorer)
+    records = run_table.records
+    if run_table.header and run_table.header[0] in wanted:  # words, which look like a header's
+        records = (Record(1, list(run_table.header)), *records)
+    run_rows, run_skipped = _split_headers(records, skipping)
     found = _read_run(run_table, run_rows, scorer, wanted)
     skipped = dict.fromkeys(truth_skipped + run_skipped)
     if ids is not None:
@@ -156,12 +162,13 @@ def score_secondary(
         FormatError: The file cannot be read, has none of the 15 CUIs, or has images that the run
             lacks.
     """
-    labels = read_truth(manual)
-    if labels is None:
+    if _is_of_the_task(manual):
         table = read_table(manual)
         concepts = _read_truth(table, table.rows, "current")
     else:
-        concepts = _labelled(labels, primary.ids, "current")
+        concepts = by_image(
+            _labelled(read_labels(manual), "current"), dict.fromkeys(primary.ids), manual, []
+        )
     chosen = None if ids is None else set(ids)
     truth = {
         image_id: cuis & SECONDARY_CUIS
@@ -182,6 +189,7 @@ def score_secondary(
 
 def read_truth(
     path: Path | str,
+    run: Path | str,
     *,
     column: Sequence[str] = (),
     mapping: Mapping[str, Sequence[str]] | None = None,
@@ -192,15 +200,21 @@ def read_truth(
 
     Args:
         path: Ground truth.
+        run: Run, whose ids the labels get where they are file names.
         column: As for `read_labels`.
         mapping: As for `read_labels`.
 
     Raises:
-        FormatError: As `read_labels`.
+        FormatError: As `read_labels`, or the run cannot be read.
     """
-    if column or mapping or not _is_of_the_task(path):
-        return read_labels(path, column=column, mapping=mapping)
-    return None
+    if not (column or mapping) and _is_of_the_task(path):
+        return None
+    labels = read_labels(path, column=column, mapping=mapping)
+    notes: list[str] = []
+    table = read_table(run, preamble=False)
+    of_run = dict.fromkeys([*(table.header or ())[:1], *(row.cells[0] for row in table.rows)])
+    concepts = by_image(labels.concepts, of_run, path, notes)
+    return replace(labels, concepts=concepts, understood="; ".join([labels.understood, *notes]))
 
 
 def _is_of_the_task(path: Path | str) -> bool:
@@ -209,17 +223,18 @@ def _is_of_the_task(path: Path | str) -> bool:
     except FormatError:
         return False
     rows = [record.cells for record in table.rows]
-    cells = (_truth_cell(table, row) for row in rows)
-    return len({row[0] for row in rows}) == len(rows) and all(
-        not cell.strip() or cuis_in(cell) for cell in cells if cell is not None
+    cells = [cell for row in rows if (cell := _truth_cell(table, row)) is not None]
+    return (
+        bool(cells)
+        and len({row[0] for row in rows}) == len(rows)
+        and all(not cell.strip() or cuis_in(cell) is not None for cell in cells)
     )
 
 
-def _labelled(labels: Labels, run_ids: Iterable[str], scorer: Scorer) -> ConceptSets:
-    """The labels of the truth by the ids of a run, as the scorer sees them."""
-    concepts = by_image(labels.concepts, dict.fromkeys(run_ids), labels.path, [])
+def _labelled(labels: Labels, scorer: Scorer) -> ConceptSets:
+    """Labels as the scorer sees those of a truth."""
     nothing = frozenset({""} if scorer == "current" else ())
-    return {id_: frozenset(ids) or nothing for id_, ids in concepts.items()}
+    return {id_: frozenset(ids) or nothing for id_, ids in labels.concepts.items()}
 
 
 def _compare(

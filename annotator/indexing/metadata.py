@@ -183,6 +183,8 @@ def describe(stored: Index, place: IndexLocation) -> dict[str, Any]:
         "dim": manifest.dim,
         "bytes": sum(file.bytes for file in manifest.files.values()),
         "embedder": metadata.encoder,
+        "vector_length": metadata.fingerprint.dim,
+        "own_vectors": metadata.fingerprint.is_own,
         "fingerprint": metadata.fingerprint.digest,
         "precision": metadata.fingerprint.precision,
         "voting": asdict(metadata.voting),

@@ -18,6 +18,7 @@ from annotator.indexing.metadata import IndexMetadata
 from annotator.knn.cross_validation import ARRAYS as TUNING
 from annotator.knn.cross_validation import stored_lists
 from annotator.knn.projection import Projection
+from annotator.vectors.table import NO_FILE
 from index import LabelTable
 from index.locations import locate
 from index.milvus.kinds import MilvusKind
@@ -194,8 +195,8 @@ def _forget(place: IndexLocation, stored: Index, contents: set[bytes] | None) ->
     cache = place.folder / CACHE_FILE
     if not cache.exists():
         return
-    if contents is None:
-        # An early index does not record file digests: delete the whole cache.
+    if contents is None or any(content.startswith(NO_FILE) for content in contents):
+        # An early index, or one of vectors, does not record file digests: delete the whole cache.
         for path in place.folder.glob(f"{CACHE_FILE}*"):
             path.unlink()
     elif contents:

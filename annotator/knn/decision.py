@@ -17,6 +17,7 @@ from index import LabelTable
 
 MOST_CUIS = 100  # limit of the task per image
 _DECIMALS = 12  # smaller differences are ties
+_MOST = 0.5 - 10.0**-_DECIMALS  # share of the vote
 _IMAGES_AT_ONCE = 256  # bounds the memory of the padded tables
 
 
@@ -25,8 +26,9 @@ class Decision:
     """Concepts chosen for one image.
 
     Attributes:
-        cuis: Chosen CUIs, by descending score, then by `LabelTable.ranks`. With a hierarchy, the
-            most specific ones of the chosen set; of equal scores, those with fewer ancestors first.
+        cuis: Chosen CUIs, by descending score, then by `LabelTable.ranks`. With a hierarchy, those
+            of the chosen set that are told (`Closing`); of equal scores, those with fewer ancestors
+            first.
         scores: float64[len(cuis)], share of the neighbours' votes, 0..1.
         expected_f1: Expected F1 of this set under the posterior, 0..1; with a hierarchy, expected
             hierarchical F1.
@@ -48,8 +50,40 @@ class Decision:
         return {self.vocabulary[j]: share for j, share in pairs if share > 0}
 
 
+@dataclass(frozen=True)
+class Closing:
+    """How label sets were closed over the ancestors of their concepts.
+
+    Of a chosen set, the most specific concepts are told: its closure is theirs. Telling their
+    ancestors as well changes nothing in the hierarchical score, but the official one counts those
+    that are labels of their own. So ancestors are told, too, that most of the vote names.
+
+    Attributes:
+        ancestors: Row j has the ancestors of concept j of the closed sets' vocabulary, which is
+            also its own.
+        named: The sets before they were closed, over the same vocabulary.
+    """
+
+    ancestors: LabelTable
+    named: LabelTable
+
+    def shares(self, posterior: Posterior, votes: Votes) -> NDArray[np.float64]:
+        """Share of the votes of cases that name a candidate themselves, float64[c].
+
+        Args:
+            posterior: Posterior over the closed sets.
+            votes: Its votes.
+        """
+        own = count_votes(Posterior(posterior.rows, posterior.weights, self.named))
+        width = len(self.ancestors)
+        shares = np.zeros(len(votes.candidate_cui))
+        keys = votes.candidate_image * width + votes.candidate_cui
+        shares[np.searchsorted(keys, own.candidate_image * width + own.candidate_cui)] = own.scores
+        return shares
+
+
 def choose_concepts(
-    posterior: Posterior, voting: Voting, ancestors: LabelTable | None = None
+    posterior: Posterior, voting: Voting, closing: Closing | None = None
 ) -> list[Decision]:
     """Choose the concepts of each image, at most 100 (the limit of the task).
 
@@ -68,20 +102,21 @@ def choose_concepts(
     Args:
         posterior: Posterior of q images.
         voting: Decider with its parameter, and `min_score`.
-        ancestors: Row j has the ancestors of concept j of the posterior's vocabulary, which is also
-            its own. The label sets of the posterior are closed over them (`LabelTable.closed`).
-            None without a hierarchy.
+        closing: How the label sets of the posterior were closed (`LabelTable.closed`); None without
+            a hierarchy.
     """
     decisions: list[Decision] = []
     for start in range(0, len(posterior), _IMAGES_AT_ONCE):
         block = slice(start, start + _IMAGES_AT_ONCE)
         part = Posterior(posterior.rows[block], posterior.weights[block], posterior.labels)
-        decisions += decide_votes(count_votes(part), posterior.labels, voting, ancestors)
+        votes = count_votes(part)
+        above = None if closing is None else _Above.of(votes, closing, part)
+        decisions += decide_votes(votes, posterior.labels, voting, above)
     return decisions
 
 
 def decide_votes(
-    votes: Votes, labels: LabelTable, voting: Voting, ancestors: LabelTable | None = None
+    votes: Votes, labels: LabelTable, voting: Voting, above: _Above | None = None
 ) -> list[Decision]:
     """Choose the concepts of each image by its votes, as `choose_concepts` does by a posterior.
 
@@ -89,10 +124,9 @@ def decide_votes(
         votes: Votes on q images, few enough for tables of all their candidates.
         labels: The vocabulary of the votes, with the ranks that break ties.
         voting: As for `choose_concepts`.
-        ancestors: As for `choose_concepts`.
+        above: Ancestors of the candidates; None without a hierarchy.
     """
     q, scores = len(votes.empty), votes.scores
-    above = None if ancestors is None else _Above.of(votes, ancestors)
     depth = np.zeros(len(scores), np.int64) if above is None else above.depth
     if voting.decider == "threshold":
         chosen = np.flatnonzero(scores >= voting.threshold - 10.0**-_DECIMALS)
@@ -108,7 +142,7 @@ def decide_votes(
     chosen = chosen[scores[chosen] >= voting.min_score - 10.0**-_DECIMALS]
     told = np.sort(chosen)
     if above is not None:
-        told = told[~above.among(told)[told]]
+        told = told[(above.named[told] >= _MOST) | ~above.among(told)[told]]
     order = _best_first(votes, labels, scores, told, MOST_CUIS, depth)
     is_chosen = np.zeros(len(scores), bool)
     is_chosen[order] = True
@@ -139,20 +173,23 @@ class _Above:
         depth: int64[c], number of ancestors of each candidate.
         below: int64[p], a candidate for each of its ancestors, ascending.
         above: int64[p], the ancestors.
+        named: float64[c], share of the votes of cases that name a candidate themselves.
     """
 
     depth: NDArray[np.int64]
     below: NDArray[np.int64]
     above: NDArray[np.int64]
+    named: NDArray[np.float64]
 
     @classmethod
-    def of(cls, votes: Votes, ancestors: LabelTable) -> _Above:
+    def of(cls, votes: Votes, closing: Closing, posterior: Posterior) -> _Above:
+        ancestors = closing.ancestors
         depth = ancestors.sizes[votes.candidate_cui]
         below = np.repeat(np.arange(len(depth)), depth)
         start = votes.candidate_image * len(ancestors)
         above = ancestors.indices[ancestors.entries(votes.candidate_cui)]
         place = np.searchsorted(start + votes.candidate_cui, start[below] + above)
-        return cls(depth, below, place)
+        return cls(depth, below, place, closing.shares(posterior, votes))
 
     def at_least_those_below(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Values of which rounding has not put a concept above its ancestor."""

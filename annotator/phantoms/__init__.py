@@ -14,9 +14,13 @@ import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from annotator.errors import AnnotatorError
 from index.progress import track
+
+if TYPE_CHECKING:
+    from annotator.phantoms.render import Renderer
 
 __all__ = ["SamplePaths", "write_sample"]
 
@@ -71,7 +75,9 @@ class SamplePaths:
         )
 
 
-def write_sample(directory: Path | str, *, n: int = 600, seed: int = 2026) -> SamplePaths:
+def write_sample(
+    directory: Path | str, *, n: int = 600, seed: int = 2026, renderer: Renderer = "plain"
+) -> SamplePaths:
     """Draw the sample collection into ``directory``.
 
     The folder appears complete or not at all. Images depend on the seed and their own position,
@@ -82,6 +88,7 @@ def write_sample(directory: Path | str, *, n: int = 600, seed: int = 2026) -> Sa
         directory: The folder to make; its parents are made too.
         n: Number of images, at least 1.
         seed: Seed of all randomness, 0 or more; the same seed gives the same bytes.
+        renderer: See `annotator.phantoms.render.render`.
 
     Returns:
         The paths of the collection's parts.
@@ -94,7 +101,9 @@ def write_sample(directory: Path | str, *, n: int = 600, seed: int = 2026) -> Sa
             f"No sample collection of n={n} images with seed={seed}.",
             "Choose n of at least 1 and a seed of at least 0.",
         )
-    made_of = {"generation": _GENERATION, "n": n, "seed": seed}
+    made_of: dict[str, object] = {"generation": _GENERATION, "n": n, "seed": seed}
+    if renderer != "plain":
+        made_of["renderer"] = renderer
     directory = Path(directory).resolve()
     paths = SamplePaths.of(directory)
     if directory.exists():
@@ -109,7 +118,7 @@ def write_sample(directory: Path | str, *, n: int = 600, seed: int = 2026) -> Sa
     partial = directory.with_name(f".{directory.name}.{os.getpid()}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        _write(SamplePaths.of(partial), n, seed)
+        _write(SamplePaths.of(partial), n, seed, renderer)
         (partial / "sample.json").write_text(json.dumps(made_of) + "\n", encoding="utf-8")
         partial.rename(directory)
     finally:
@@ -117,7 +126,7 @@ def write_sample(directory: Path | str, *, n: int = 600, seed: int = 2026) -> Sa
     return paths
 
 
-def _holds(paths: SamplePaths, made_of: dict[str, int]) -> bool:
+def _holds(paths: SamplePaths, made_of: dict[str, object]) -> bool:
     """Whether the folder holds a complete collection of the same n, seed and generation."""
     try:
         recorded = json.loads((paths.directory / "sample.json").read_text(encoding="utf-8"))
@@ -128,7 +137,7 @@ def _holds(paths: SamplePaths, made_of: dict[str, int]) -> bool:
     return bool(recorded == made_of and images == made_of["n"] and tables)
 
 
-def _write(paths: SamplePaths, n: int, seed: int) -> None:
+def _write(paths: SamplePaths, n: int, seed: int, renderer: Renderer) -> None:
     from annotator.phantoms.cases import NAMES, PARENTS, draw_cases
     from annotator.phantoms.encode import write_image
     from annotator.phantoms.render import render
@@ -136,7 +145,7 @@ def _write(paths: SamplePaths, n: int, seed: int) -> None:
     cases = list(draw_cases(n, seed))
     paths.images.mkdir(parents=True)
     for case in track(cases, total=n, label="Drawing"):
-        write_image(paths.images, case, render(case))
+        write_image(paths.images, case, render(case, renderer))
     _table(paths.concepts, ("ID", "CUIs"), ((c.id, ";".join(c.cuis)) for c in cases))
     _table(paths.captions, ("ID", "Caption"), ((c.id, c.caption) for c in cases))
     _table(paths.concept_names, ("CUI", "Name"), sorted(NAMES.items()))

@@ -31,12 +31,13 @@ LONGEST_LABEL = 100  # characters; longer is a text
 _MOST_WORDS = 12
 
 _QUOTED = r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\""
-_QUOTED_LIST = re.compile(rf"[\[({{]\s*(?:{_QUOTED})(?:[\s,]+(?:{_QUOTED}))*\s*,?\s*[\])}}]")
+_QUOTED_LIST = re.compile(rf"[\[({{]\s*(?:{_QUOTED})(?:[\s,]+(?:{_QUOTED}))*[\s,]*[\])}}]")
 _PLAIN_LIST = re.compile(r"\[[^\[\](){}:'\"]*\]|\{[^\[\](){}:'\"]*\}")
 _NUMBER = re.compile(r"[-+]?[0-9]+(?:[.,][0-9]+)?(?:[eE][-+]?[0-9]+)?%?")
 _QUOTES = '"\u201c\u201d\u201e\u201f\u00ab\u00bb'
-_SINGLE_QUOTES = re.compile("(['\u2018\u2019\u201a])(.*)['\u2018\u2019]")
-_SLIP = re.compile(r"[cC][0-9oOilI]*[0-9][0-9oOilI]*")  # a letter for a digit
+_SINGLE_QUOTES = re.compile("['\u2018\u2019\u201a]([^'\u2018\u2019\u201a]*)['\u2018\u2019]")
+_SLIP = re.compile(r"[cC](?=[oOilI]*[0-9])[0-9oOilI]+")  # a letter for a digit
+_CUIS = re.compile(r"[;,|\s]*[cC][0-9]+(?:[;,|\s]+[cC][0-9]+)*[;,|\s]*")
 _CUI_WITHIN = re.compile(r"(?<![A-Za-z0-9])[cC][-_ ]?[0-9]{7}(?![0-9])")
 
 
@@ -77,8 +78,7 @@ def separator_of(cells: Iterable[str]) -> str:
 
 def cuis_in(text: str) -> list[str] | None:
     """The CUIs of a text that has nothing else but what separates them; None of other texts."""
-    parts = [part for part in re.split(r"[;,|\s]+", text) if part]
-    return parts if parts and all(map(is_cui, parts)) else None
+    return re.findall("[cC][0-9]+", text) if _CUIS.fullmatch(text) else None
 
 
 def split_labels(cell: str, separator: str) -> list[str]:
@@ -89,19 +89,21 @@ def split_labels(cell: str, separator: str) -> list[str]:
     """
     parts = list_of(cell) if cell else []
     if parts is None:
+        cell = unquoted(cell)
         parts = cell.split(separator) if separator else [cell]
     labels = []
     for part in parts:
-        label = _unquoted(part)
+        label = unquoted(part)
         if label.casefold() not in MISSING:
             labels += cuis_in(label) or [label]
     return labels
 
 
-def _unquoted(text: str) -> str:
+def unquoted(text: str) -> str:
+    """A text less white space and quotes round it, those of word processors among them."""
     text = text.strip().strip(_QUOTES).strip()
     quoted = _SINGLE_QUOTES.fullmatch(text)
-    return quoted[2].strip() if quoted else text
+    return quoted[1].strip() if quoted else text
 
 
 def fault_of(label: str, *, among_cuis: bool) -> tuple[str, str]:
@@ -121,8 +123,9 @@ def fault_of(label: str, *, among_cuis: bool) -> tuple[str, str]:
         return "is not a CUI", "Is a letter O or l in it, instead of a digit?"
     if _CUI_WITHIN.search(label):
         return "holds a CUI and something else", "Give the CUI or the words."
-    if len(label) > LONGEST_LABEL or len(label.split()) > _MOST_WORDS:
-        return "is a text, too long for a label", (
+    is_sentence = label.endswith(".") and " " in label
+    if is_sentence or len(label) > LONGEST_LABEL or len(label.split()) > _MOST_WORDS:
+        return "is a text, no label", (
             "Choose the column of labels with --label-column, or match words first: "
             "annotator concepts match."
         )
@@ -140,7 +143,7 @@ def kind_of(cells: Counter[str]) -> str:
     filled = {cell: n for cell, n in cells.items() if cell not in MISSING}
     if not filled:
         return "nothing"
-    if filled.keys() <= YES | NO | UNSURE and not filled.keys() <= UNSURE:
+    if filled.keys() <= YES | NO | UNSURE:
         return "binary"
     total = sum(filled.values())
     if 2 * sum(n for cell, n in filled.items() if _holds_cuis(cell)) > total:
@@ -149,4 +152,6 @@ def kind_of(cells: Counter[str]) -> str:
 
 
 def _holds_cuis(cell: str) -> bool:
-    return any(is_cui(part) for part in re.split(r"[;,|\s\[\](){}'\"\u2018-\u201f]+", cell))
+    return cuis_in(cell) is not None or any(
+        is_cui(part) for part in re.split(r"[;,|\s\[\](){}'\"\u2018-\u201f]+", cell)
+    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -27,6 +27,7 @@ from annotator.tables.cells import (
     list_of,
     separator_of,
     split_labels,
+    unquoted,
 )
 from annotator.tables.layout import COLUMN_HINT, Layout, cell_of
 from annotator.tables.sheet import Sheet, read_sheet
@@ -134,6 +135,7 @@ class _Reader:
         self.notes: list[str] = []
         self.names: dict[str, str] = {}
         self.ids: dict[str, str] = {}  # concept id by label
+        self.images = [self._id(row) for row in layout.rows]
 
     def read(self) -> Labels:
         kinds = {self.layout.kinds[column] for column in self.columns}
@@ -194,12 +196,11 @@ class _Reader:
             )
         found: dict[str, list[str]] = {}
         unsure: Counter[str] = Counter()
-        for row in self._unique():
+        self._check_unique()
+        for image, row in zip(self.images, self.layout.rows, strict=True):
             cells = [self._cell(row, column).lower() for column in self.columns]
             unsure.update(cell for cell in cells if cell in UNSURE)
-            found[self._id(row)] = [
-                id_ for id_, cell in zip(ids, cells, strict=True) if cell in YES
-            ]
+            found[image] = [id_ for id_, cell in zip(ids, cells, strict=True) if cell in YES]
         if unsure:
             shown = ", ".join(sorted(unsure))
             self.notes.append(f"{unsure.total():,} uncertain cells ({shown}) read as no")
@@ -227,10 +228,11 @@ class _Reader:
             for row, labels in zip(self.layout.rows, cells, strict=True)
         ]
         is_long = len(self.columns) == 1 and self._is_long(concepts)
-        rows = self.layout.rows if is_long else self._unique()
+        if not is_long:
+            self._check_unique()
         found: dict[str, list[str]] = {}
-        for row, ids in zip(rows, concepts, strict=True):
-            found.setdefault(self._id(row), []).extend(ids)
+        for image, ids in zip(self.images, concepts, strict=True):
+            found.setdefault(image, []).extend(ids)
         return found, "one row a label" if is_long else self._how(separators)
 
     def _split(self, row: Record, column: int, separators: Mapping[int, str]) -> list[str]:
@@ -276,20 +278,21 @@ class _Reader:
     def _check_separators(self, counts: Mapping[str, int], separators: Mapping[int, str]) -> None:
         """Refuse two separators in a column: a label whose parts by another are labels, too."""
         known = {label.casefold() for label in counts}
-        for row in self.layout.rows:
-            for column, own in separators.items():
-                for label in split_labels(cell_of(row, column), own):
-                    for other in SEPARATORS:
-                        if other not in label:
-                            continue
-                        parts = [part.strip().casefold() for part in label.split(other)]
-                        if known.issuperset(parts):
-                            raise self.sheet.error(
-                                row.line,
-                                f"{_short(label)} holds {other!r} between labels, while "
-                                f"{own or 'nothing'!r} separates others",
-                                "Use one separator.",
-                            )
+        for label in counts:
+            for sign in filter(label.__contains__, SEPARATORS):
+                if not known.issuperset(part.strip().casefold() for part in label.split(sign)):
+                    continue
+                line, own = next(
+                    (row.line, own)
+                    for row in self.layout.rows
+                    for column, own in separators.items()
+                    if label in split_labels(cell_of(row, column), own)
+                )
+                raise self.sheet.error(
+                    line,
+                    f"{_short(label)} holds {sign!r} between labels, {own!r} separates others",
+                    "Use one separator.",
+                )
 
     def _is_long(self, concepts: Sequence[Sequence[str]]) -> bool:
         """Whether each row is one label of an image, rather than an image.
@@ -298,8 +301,7 @@ class _Reader:
         each row must have one label, no pair may be there twice (unless other columns differ), and
         rows that repeat an id must be many, unless the column's name is in the singular.
         """
-        rows = self.layout.rows
-        ids = [self._id(row) for row in rows]
+        rows, ids = self.layout.rows, self.images
         times = Counter(ids)
         if len(times) == len(ids):
             return False
@@ -334,24 +336,23 @@ class _Reader:
                 self.names.setdefault(self.ids[label], " ".join(label.split()))
         return self.ids[label]
 
-    def _unique(self) -> Iterator[Record]:
-        """The rows, each of another image."""
+    def _check_unique(self) -> None:
+        """Check that each row is another image."""
         lines: dict[str, int] = {}
-        for row in self.layout.rows:
-            id_ = self._id(row)
-            first = lines.setdefault(id_, row.line)
+        for image, row in zip(self.images, self.layout.rows, strict=True):
+            first = lines.setdefault(image, row.line)
             if first != row.line:
                 raise self.sheet.error(
                     row.line,
-                    f"the id {id_!r} is on line {first} already",
+                    f"the id {image!r} is on line {first} already",
                     "Keep one row for each image, with its labels joined by `;`.",
                 )
-            yield row
 
     def _id(self, row: Record) -> str:
         id_ = self._cell(row, self.layout.id_column)
         if not id_.isascii():
             id_ = "".join(c for c in id_ if unicodedata.category(c) != "Cf").strip()
+        id_ = unquoted(id_)
         if not id_:
             where = self.layout.called([self.layout.id_column])
             hint = f"Give the id of its image in {where}, in every row."

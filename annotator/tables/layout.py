@@ -81,7 +81,8 @@ class Layout:
         self.rows = list(sheet.records)
         self.header = self._header()
         if self.header is not None:
-            self.rows = self.rows[1:]
+            # Files that were joined have the header of each.
+            self.rows = [row for row in self.rows if tuple(row.cells) != self.header]
             if not self.rows:
                 raise FormatError(
                     f"{sheet.path} has a header and no rows", "Give one row for each image."

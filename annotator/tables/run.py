@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from annotator.concept_ids import CUI, is_concept_id
+from annotator.concept_ids import CUI, is_concept_id, is_cui
 from annotator.errors import FormatError
 from annotator.ids import match_ids
 from annotator.tables.table import (
@@ -66,13 +66,14 @@ def render_run(rows: Iterable[tuple[str, Sequence[str]]], year: str) -> str:
     r"""Render a run in the format of a year, with `\n` line ends.
 
     Args:
-        rows: Image ids with their CUIs, in the order of the ground truth.
+        rows: Image ids with their concept ids, in the order of the ground truth. Local ids
+            (`annotator.concept_ids`) are written as they are; the task's checker refuses them.
         year: A key of `FORMATS`.
 
     Raises:
         FormatError: The year is unknown; an id is repeated, empty, or contains a quote, a separator
-            of any year, outer white space or an unprintable character; a CUI is malformed or
-            repeated; or an image has more than 100 CUIs.
+            of any year, outer white space or an unprintable character; a concept id is malformed
+            or repeated; or an image has more than 100 of them.
     """
     form = _format(year)
     lines = [] if form.header is None else [form.header]
@@ -82,6 +83,20 @@ def render_run(rows: Iterable[tuple[str, Sequence[str]]], year: str) -> str:
         _check_cuis(image_id, cuis)
         lines.append(f"{image_id}{form.separator}{';'.join(cuis)}")
     return "".join(f"{line}\n" for line in lines)
+
+
+def local_ids_note(rows: Iterable[tuple[str, Sequence[str]]]) -> str:
+    """Say how many concepts of a run are no CUIs, which the task's checker refuses; "" if none."""
+    concepts = {concept for _, concepts in rows for concept in concepts}
+    local = sorted(concept for concept in concepts if not is_cui(concept))
+    if not local:
+        return ""
+    examples = ", ".join(local[:3]) + (", …" if len(local) > 3 else "")
+    return (
+        f"{len(local)} of the {len(concepts)} concepts of the run are no CUIs ({examples}), and "
+        "the task's checker refuses these. To have CUIs: annotator concepts match, then "
+        "build-index --mapping."
+    )
 
 
 def _format(year: str) -> RunFormat:
@@ -198,7 +213,10 @@ def id_fault(image_id: str) -> str:
 def _check_cuis(image_id: str, cuis: Sequence[str]) -> None:
     bad = next((cui for cui in cuis if not is_concept_id(cui)), None)
     if bad is not None:
-        raise FormatError(f"image {image_id!r}: {bad!r} is not a CUI", "A CUI is C and digits.")
+        raise FormatError(
+            f"image {image_id!r}: {bad!r} is not a concept id",
+            "It is a CUI, or words in upper case joined by `_` (annotator.concept_ids).",
+        )
     if len(set(cuis)) < len(cuis):
         raise FormatError(f"image {image_id!r} has a CUI twice", "Give each CUI once.")
     if len(cuis) > MAX_CUIS:

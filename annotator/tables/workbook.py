@@ -98,7 +98,7 @@ def read_workbook(path: Path, data: bytes) -> Cells:
 def _check_size(path: Path, data: bytes) -> None:
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         size = sum(member.file_size for member in archive.infolist())
-    if size > 4 * MAX_BYTES:  # XML is several times its text
+    if size > 2 * MAX_BYTES:  # XML is longer than its text
         raise FormatError(f"{path} is {size >> 20} MiB when unpacked", "Give one sheet of it.")
 
 

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 #: What is wrong with a vector that cannot be scaled to unit norm, and what to do.
 NO_DIRECTION = ("its vector is zero or not finite", "Encode the image again, or leave it out.")
 
+#: Beginning of the content key of a row of vectors, whose image file is not known.
+NO_FILE = bytes(16)
+
 _AT_ONCE = 256
 # Rows whose norms differ less from 1 stay as they are, to the last bit.
 _UNIT = 1e-5
@@ -329,8 +332,8 @@ def _embedded(ref: ImageRef, unit: tuple[NDArray[np.float32] | None, bool] | Non
     except ImageError as error:
         return Embedded(ref, None, error=error)
     notes: tuple[Note, ...] = ("vector_scaled",) if scaled else ()
-    content = hashlib.sha256(vector.astype("<f4").tobytes()).digest()
-    return Embedded(ref, vector, content=content, notes=notes)
+    digest = hashlib.sha256(vector.astype("<f4").tobytes()).digest()
+    return Embedded(ref, vector, content=NO_FILE + digest[len(NO_FILE) :], notes=notes)
 
 
 def _no_picture() -> bytes:

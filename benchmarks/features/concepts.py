@@ -7,8 +7,8 @@ A made-up MRCONSO.RRF is written to a temporary folder: concepts with one to six
 made-up words, and names in other languages and suppressed ones between them. Words are names of
 it: preferred ones and synonyms, some changed in case, order, punctuation and number, some with one
 or two typing errors, and some that are not there at all. The real command matches them, in a
-process of its own; its peak memory is the kernel's. Time is also given as a ratio to reading the
-lines of the same file in Python in the same run, which takes what no reader can save.
+process of its own; its peak memory and CPU time are the kernel's. Beside them stands what reading
+the lines of the same file takes in Python in the same run, which no reader can save.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None) -> None:
             lines = sum(1 for _ in file)
         reading = time.perf_counter() - started
         review = folder / "review.csv"
-        seconds, peak = measured(
+        seconds, cpu, peak = measured(
             "concepts", "match", folder / "words.txt", "--mrconso", conso, "--output", review
         )
         record = {
@@ -68,6 +68,7 @@ def main(arguments: list[str] | None = None) -> None:
             "bytes": conso.stat().st_size,
             "words": len(wanted),
             "seconds": round(seconds, 1),
+            "cpu_seconds": round(cpu, 1),
             "seconds_to_read_lines": round(reading, 1),
             "peak_mib": round(peak),
             "by_change": outcomes(review, wanted),
@@ -157,15 +158,16 @@ def _typo(name: str, rng: np.random.Generator) -> str:
     return edits[int(rng.integers(0, len(edits)))]
 
 
-def measured(*arguments: str | Path) -> tuple[float, float]:
-    """Seconds and peak memory, in MiB, of a command in a process of its own."""
+def measured(*arguments: str | Path) -> tuple[float, float, float]:
+    """Seconds, CPU seconds, and peak memory in MiB of a command in a process of its own."""
     started = time.perf_counter()
     process = subprocess.Popen([sys.executable, "-m", "annotator", *map(str, arguments)])
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"{arguments[0]} ended with {process.returncode}")
-    return time.perf_counter() - started, usage.ru_maxrss / 1024
+    cpu = usage.ru_utime + usage.ru_stime
+    return time.perf_counter() - started, cpu, usage.ru_maxrss / 1024
 
 
 def outcomes(review: Path, wanted: dict[str, tuple[str, str]]) -> dict[str, Any]:

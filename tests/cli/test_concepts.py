@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from invoking import PYTHONPATH, command, done, invoke, problem
+from invoking import PYTHONPATH, command, done, info, invoke, problem
 
 ROW = "{}|ENG|P|L1|PF|S1|Y|A1||M1|D1|MSH|MH|D1|{}|0|N|256|\n"
 CONSO = ROW.format("C0032285", "Pneumonia") + ROW.format("C0032227", "Pleural Effusion")
@@ -166,15 +166,25 @@ def test_types_without_their_file(arguments: tuple[str, ...], said: str) -> None
     assert said in problem(invoke(*arguments), 2)
 
 
-def test_annotate_with_some_types(tables: Path, draw) -> None:
+def test_from_words_to_annotations_of_some_types(tables: Path, draw) -> None:
     (tables / "images").mkdir()
     for i in range(9):
         draw(tables / "images" / f"i{i}.png", i % 3, i)
+    words = ("colds; people", "Hand;people", "people")
     labels = ("C0000001;C0000009", "C0000002;C0000009", "C0000009")
-    rows = "".join(f"i{i},{labels[i % 3]}\n" for i in range(9))
-    (tables / "labels.csv").write_text(f"ID,CUIs\n{rows}")
+    rows = "".join(f"i{i},{words[i % 3]}\n" for i in range(9))
+    (tables / "labels.csv").write_text(f"ID,labels\n{rows}")
+    names = {"C0000001": "Cold", "C0000002": "Hand", "C0000009": "People"}
+    conso = "".join(ROW.format(cui, name) for cui, name in names.items())
+    (tables / "MRCONSO.RRF").write_text(conso)
+    mrconso, review = tables / "MRCONSO.RRF", tables / "review.csv"
+    table = (tables / "labels.csv", "--label-column", "labels")
+    said = done(invoke("concepts", "match", *table, "--mrconso", mrconso, "--output", review))
+    assert "9 images, 3 labels" in said and "3 words: 2 exact, 1 normalised" in said
     index = ("--index", tables / "index")
-    done(invoke("build-index", tables / "images", tables / "labels.csv", "--no-tune", *index))
+    mapped = ("--mapping", review, "--names", mrconso)
+    done(invoke("build-index", tables / "images", *table, *mapped, "--no-tune", *index))
+    assert {row["cui"]: row["name"] for row in info(tables / "index")["most_frequent"]} == names
     annotate = ("annotate", tables / "images", *index, "--k", "1")
     types = ("--semantic-types", tables / "types")
 

@@ -117,13 +117,15 @@ def own(tmp_path: Path) -> Path:
     named = ("--encoder-name", "my net", "--index", tmp_path / "index")
     said = done(invoke("build-index", *given, tmp_path / "train.csv", *named))
     assert "train.npy: 60 vectors of length 8 of my net (float64); ids from" in said
-    assert "60 x vector scaled to unit norm" in said
+    assert "60 x vector scaled to unit norm\n" in said
+    assert "60 images, 4 concepts (vectors of my net)" in said
     return tmp_path / "index"
 
 
 def test_own_vectors_go_the_way_of_images(own: Path, tmp_path: Path) -> None:
     facts = info(own)
     assert (facts["embedder"], facts["images"]) == ("my net", 60)
+    assert (facts["vector_length"], facts["own_vectors"]) == (8, True)
     check_sound(own)
     given = write(tmp_path, "test", 9, 2)
     result = invoke("annotate", *given, "--index", own, "--encoder-name", "my net")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import openpyxl
 import pytest
 
 from annotator.concepts.hierarchy import Hierarchy, read_hierarchy
@@ -62,6 +63,7 @@ def test_a_deep_hierarchy() -> None:
         "child\tparent\nlung nodule\tLUNG FINDING\nLung Finding\tFinding\n",
         "parent,child\nLung finding,Lung nodule\nFinding,Lung finding\n",
         ",Parent,Concept\n0,Lung finding,Lung nodule\n1,Finding,Lung finding\n",  # pandas
+        "Konzept;Parent\nLung nodule;Lung finding\nLung finding;Finding\n",  # Excel, German
         "CUI,Name,Parent\nLung nodule,a nodule,Lung finding\nLung finding,,Finding\nFinding,,\n",
         "\ufeffconcept,is_a\n\nLung nodule,Lung finding\nLung finding,Finding\nFinding,\n",
         "item,parents\nLung nodule,Lung finding;\nLung finding,Finding\nlung Nodule,Lung finding\n",
@@ -75,6 +77,16 @@ def test_tables(text: str, write: Callable[..., Path]) -> None:
     }
     assert hierarchy.names["LUNG_NODULE"].lower() == "lung nodule"
     assert hierarchy.ancestors("LUNG_NODULE") == {"LUNG_FINDING"}
+
+
+def test_other_encodings_and_workbooks(tmp_path: Path) -> None:
+    (tmp_path / "utf16.csv").write_text("concept\tparent\nÖdem\tBefund\n", encoding="utf-16")
+    book = openpyxl.Workbook()
+    for row in (("concept", "parent"), ("Ödem", "Befund")):
+        book.active.append(row)
+    book.save(tmp_path / "book.xlsx")
+    for name in ("utf16.csv", "book.xlsx"):
+        assert read_hierarchy(tmp_path / name).parents == {"ÖDEM": ("BEFUND",)}
 
 
 def test_cuis_and_several_parents(write: Callable[..., Path]) -> None:
@@ -91,6 +103,7 @@ def test_cuis_and_several_parents(write: Callable[..., Path]) -> None:
         ("concept,parent\nA,B\nB,C\nC,A\n", "A, B, C are ancestors of each other"),
         ("concept,parent\nA,B\nC1,C1\n", "line 3: C1 is its own parent"),
         ("concept,parent\nA,B\n,B\n", "line 3: the row has no concept"),
+        ("concept,parent\nA,\u200b\n", "line 2: a cell has no word"),
         ("A\nB\nC\n", "only one column"),
         ("C0000005|T116|A1.4.1.2.1.7|Amino Acid|AT17648347|256|\n", "is MRSTY.RRF"),
         ("", "is empty"),

@@ -16,6 +16,7 @@ from annotator.errors import FormatError
         'Chest X-ray,C0039985\n"Effusion, left",C1;C0002\nthing,\n',
         "chest  x-RAY\tc0039985\nEffusion, left\tC1,C0002\nthing\t\nThing\t\n",
         'label,concept\nChest X-ray,C0039985\n"Effusion, left",C1;C0002;C1\nthing\n',
+        'Finding;UMLS CUI\nChest X-ray;C0039985\n"Effusion, left";"C1;C0002"\nthing;\n',
         "concept,finding name\nC0039985,Chest X-ray\nC1;C0002,\"Effusion, left\"\n,thing\n",
     ],
 )  # fmt: skip
@@ -43,3 +44,12 @@ def test_reading(write, text: str) -> None:
 def test_what_is_wrong_is_said(write, text: str, said: str) -> None:
     with pytest.raises(FormatError, match=said):
         read_mapping(write(text))
+
+
+def test_a_workbook(tmp_path) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    for row in (["word", "CUI"], ["Chest X-ray", "C1;C2"], ["thing", None]):
+        book.active.append(row)
+    book.save(tmp_path / "review.xlsx")
+    assert read_mapping(tmp_path / "review.xlsx") == {"CHEST_X-RAY": ("C1", "C2"), "THING": ()}

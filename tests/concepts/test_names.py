@@ -20,6 +20,7 @@ from annotator.errors import FormatError
         ("Name,CUI\nChest,c1\n", {"C1": "Chest"}),
         ("CUI,Name\nC1,Chest\nC1,Thorax\nC2,\nwhat,ever\n", {"C1": "Chest"}),
         ("CUI,Name\nC2,Lung, left\n", {"C2": "Lung, left"}),
+        ("CUI;Name\nC1;Chest\nC2;Lung, left\n", {"C1": "Chest", "C2": "Lung, left"}),
         ("ID,Caption\nx,a chest\n", None),
     ],
 )
@@ -69,3 +70,12 @@ def test_another_file_of_the_umls_is_named(write) -> None:
     path = write("C0032285|T047|B2.2.1.2.1|Disease or Syndrome|AT17648347|256|\n")
     with pytest.raises(FormatError, match=r"is MRSTY\.RRF, which has no names"):
         read_names(path)
+
+
+def test_names_in_a_workbook(tmp_path) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    for row in (["CUI", "Name"], ["C1", "Lung, left"]):
+        book.active.append(row)
+    book.save(tmp_path / "names.xlsx")
+    assert read_names(tmp_path / "names.xlsx") == {"C1": "Lung, left"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from sklearn.metrics import f1_score
 
 from annotator.errors import FormatError
 from annotator.evaluation.evaluation import evaluate
-from annotator.evaluation.official_f1 import image_f1, mean, score
+from annotator.evaluation.official_f1 import SCORERS, Scorer, image_f1, mean, read_truth, score
 from annotator.evaluation.report import render
 from annotator.tables.run import FORMATS, render_run, zip_run
 
@@ -177,3 +178,29 @@ def test_runs_and_truths_of_all_years(write, tmp_path, year, truth_year):
     assert found.f1 == (1.0 + 1.0 + 2 / 3) / 3
     zip_run(render_run(run, year), tmp_path / "run.zip")
     assert score(tmp_path / "run.zip", truth_path) == found
+
+
+@pytest.mark.parametrize("scorer", SCORERS)
+def test_a_truth_in_another_layout_is_scored_as_one_in_the_format_of_the_run(
+    tmp_path: Path, scorer: Scorer
+) -> None:
+    """With the empty cells and the ids that the scorers treat in their own way."""
+    run, plain, other = (tmp_path / name for name in ("run.csv", "plain.csv", "other.csv"))
+    run.write_text("ID,CUIs\na,C1;C2\nCOVID_1,C1\nb,\nc,C3\nd,\n")
+    plain.write_text("ID,CUIs\na,C1\nCOVID_1,C1\nb,\nc,C4\nd,C4\n")
+    other.write_text("image;C1;C4\na.png;1;0\nCOVID_1.png;1;0\nb.png;0;0\nc.png;0;1\nd.png;0;1\n")
+    wanted, found = score(run, plain, scorer), score(run, other, scorer)
+    assert found == wanted
+    labels = read_truth(other, run)
+    assert labels is not None and score(run, labels, scorer, ["a", "b"]).f1 == (
+        score(run, plain, scorer, ["a", "b"]).f1
+    )
+    assert read_truth(plain, run) is None
+
+
+def test_a_run_in_words_without_a_header(tmp_path: Path) -> None:
+    """Its first row is no header, although it has words over CUIs."""
+    run, truth = tmp_path / "run.csv", tmp_path / "truth.csv"
+    run.write_text("scan,MASS\nb,C1\n")
+    truth.write_text("image,Finding\nscan.png,mass\nb.png,C1\n")
+    assert score(run, truth).ids == ("scan", "b") and score(run, truth).f1 == 1.0

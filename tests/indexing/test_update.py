@@ -17,14 +17,17 @@ from PIL import Image
 
 from annotator.annotation import Annotation
 from annotator.collection import Collection, read_collection
-from annotator.encoders.cache import CACHE_FILE
+from annotator.encoders.cache import CACHE_FILE, EmbeddingCache
 from annotator.encoders.embedder import TorchEmbedder
+from annotator.encoders.local_runner import embed_images
 from annotator.errors import AnnotatorError
 from annotator.indexing.build import build_index, tune_index
 from annotator.indexing.metadata import IndexMetadata
 from annotator.indexing.update import add_images, compact_index, remove_images
 from annotator.knn.cross_validation import stored_lists
 from annotator.pipeline import Annotator
+from annotator.vectors.encoder import VectorEncoder
+from annotator.vectors.table import VectorTable
 from index import IndexProblem, StoredIndex, open_index
 from index.folder.location import FolderLocation
 from index.manifest import read_manifest
@@ -404,3 +407,21 @@ def test_an_index_of_format_2_loses_its_cache_with_the_first_removed_image(
     compact_index(tuned_index)
     assert FolderLocation(tuned_index).problems() == [] and len(open_index(tuned_index).ids) == 131
     tune_index(tuned_index)
+
+
+def test_images_removed_from_an_index_of_vectors_leave_no_cached_vector(
+    patterns: Collection, tiny_embedder: TorchEmbedder, tmp_path: Path
+) -> None:
+    """Which files the vectors are of is not known, so nothing is kept."""
+    embedded = [r for r in embed_images(patterns.images, tiny_embedder) if r.vector is not None]
+    rows, ids = np.stack([r.vector for r in embedded]), [r.ref.id for r in embedded]
+    encoder = VectorEncoder.of(tiny_embedder)
+    table = VectorTable(rows, ids, "v.npy", encoder)
+    collection = dataclasses.replace(patterns, images=table.found().images)
+    build_index(collection, tmp_path, table.embedder, runner=table.embed, use_cache=False)
+    annotator = Annotator.open(tmp_path, embedder=tiny_embedder)  # it takes images, too
+    with EmbeddingCache(tmp_path / CACHE_FILE, encoder.fingerprint.digest) as cache:
+        list(annotator.stream(patterns.images[:3], cache=cache))
+    assert len(known(tmp_path)) == 3
+    remove_images(tmp_path, [patterns.images[0].id])
+    assert not known(tmp_path)

@@ -23,6 +23,7 @@ from annotator.concept_ids import is_cui
 from annotator.concepts.hierarchy import read_hierarchy
 from annotator.errors import AnnotatorError
 from annotator.phantoms import SamplePaths, write_sample
+from annotator.phantoms.canvas import Array
 from annotator.phantoms.cases import FINDINGS, NAMES, NORMAL, STUDIES, VIEWS, Case, draw_cases
 from annotator.phantoms.encode import write_image
 from annotator.phantoms.render import render
@@ -287,3 +288,22 @@ def test_importing_the_package_is_light() -> None:
 def test_who_annotates_loads_no_phantoms() -> None:
     loaded = loaded_by("import annotator.pipeline, annotator.collection, annotator.cli.annotate")
     assert not {name for name in loaded if name.startswith("annotator.phantoms")}
+
+
+def test_a_renderer_with_a_checkerboard(tmp_path: Path) -> None:
+    """The same cases; pictures with power at the frequency of single pixels, as networks leave."""
+    plain = write_sample(tmp_path / "plain", n=20)
+    other = write_sample(tmp_path / "other", n=20, renderer="upsampled")
+    assert other.concepts.read_bytes() == plain.concepts.read_bytes()
+    with pytest.raises(AnnotatorError, match="other than the whole sample"):
+        write_sample(tmp_path / "other", n=20)
+    case = next(iter(draw_cases(20, 2026)))
+    flat, made = render(case), render(case, "upsampled")
+    assert flat.shape == made.shape and made.dtype == np.float32 and made.min() >= 0
+    assert made.max() <= 1 and 0 < np.abs(flat - made).mean() < 0.05
+
+    def checkerboard(picture: Array) -> float:
+        spectrum = np.abs(np.fft.fft2(picture[: 2 * (len(picture) // 2)], axes=(0, 1)))
+        return float(spectrum[len(spectrum) // 2, 0] / spectrum[0, 0])
+
+    assert checkerboard(made) > 5 * checkerboard(flat)

@@ -58,6 +58,8 @@ def write(tmp_path: Path):  # type: ignore[no-untyped-def]
         pytest.param(table(header="Image Index,Finding Labels\n"), id="other words in the header"),
         pytest.param(table(header="picture,what it shows\n"), id="a header by the column below"),
         pytest.param(table(header=""), id="no header"),
+        pytest.param(table().replace("x_10,", "ID,CUIs\nx_10,"), id="two files joined"),
+        pytest.param(table("'{}','{}'\n", header="'ID','CUIs'\n"), id="single quotes"),
         pytest.param(table("{},7,{}\n", header="ID,Age,CUIs\n"), id="a column between"),
         pytest.param(
             table('{},"of x, a scan",{}\n', header="ID,Caption,CUIs\n"), id="a caption between"
@@ -160,6 +162,9 @@ def test_uncertain_cells_are_said(write) -> None:  # type: ignore[no-untyped-def
     assert list(labels.concepts.values()) == [("NO_FINDING",), (), ("EDEMA",)]
     assert "1 uncertain cells (-1.0) read as no" in labels.understood
     assert "not read: Sex, Age, Frontal/Lateral, AP/PA" in labels.understood
+    never_sure = read_labels(write("ID,Mass,Cyst\na,1,-1\nb,0,u\n"))
+    assert never_sure.concepts == {"a": ("MASS",), "b": ()}
+    assert "2 uncertain cells (-1, u) read as no" in never_sure.understood
 
 
 def test_columns_of_well_known_tables(write) -> None:  # type: ignore[no-untyped-def]
@@ -235,6 +240,8 @@ def test_a_repeated_id_is_a_mistake_or_a_row_for_each_label(write) -> None:  # t
                      "--label-column", id="captions"),
         pytest.param("ID,Labels\nx," + "a long story " * 9 + "\n", "line 2: .* is a text", "match",
                      id="texts"),
+        pytest.param("ID,Finding\nx,There is a mass.\n", "line 2: .* is a text", "match",
+                     id="sentences"),
         pytest.param("ID,split\nx,train\ny,test\n", "no column that is one of labels",
                      "--label-column", id="a split"),
         pytest.param("CUI,Name\nC1,Chest\nC2,Lung\n", "table of names", "--names", id="names"),
@@ -283,3 +290,12 @@ def test_refused_with_the_cause(write, content: str | bytes, cause: str, hint: s
         read_labels(path)
     assert str(path) in caught.value.message
     assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "cell", ["['a'" + " " * 100_000 + "x", "C" + "0" * 100_000 + "x", "(" * 9999]
+)
+def test_hostile_cells_take_no_time(write, cell: str) -> None:  # type: ignore[no-untyped-def]
+    """Patterns that backtrack would take hours."""
+    with pytest.raises(FormatError):
+        read_labels(write(f'ID,Labels\nx_1,"{cell}"\n'))

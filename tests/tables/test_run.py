@@ -13,6 +13,7 @@ from annotator.tables.run import (
     FORMATS,
     Problem,
     id_fault,
+    local_ids_note,
     recognise_year,
     render_run,
     validate_run,
@@ -75,8 +76,10 @@ def test_what_is_written_is_read_back(tmp_path_factory, year, rows):
         ([("a/b/", [])], "is a folder's"),
         ([("\ufeffa", [])], "unprintable"),
         ([("a", []), ("a", [])], "'a' is repeated"),
-        ([("a", ["c1"])], "'c1' is not a CUI"),
-        ([("a", ["C1\n"])], "is not a CUI"),
+        ([("a", ["c1"])], "'c1' is not a concept id"),
+        ([("a", ["C1\n"])], "is not a concept id"),
+        ([("a", ["CHEST X-RAY"])], "is not a concept id"),
+        ([("a", ["A,B"])], "is not a concept id"),
         ([("a", ["C1", "C1"])], "has a CUI twice"),
         ([("a", [f"C{i}" for i in range(101)])], "has 101 CUIs"),
     ],
@@ -279,3 +282,21 @@ def test_a_run_holds_every_id_without_a_fault(text):
     else:
         line = render_run([(text, [])], "2026").splitlines()[1]
         assert line == f"{text},"
+
+
+def test_local_ids_are_written_counted_and_reported(tmp_path):
+    rows = [("a", ["C1", "CHEST_X-RAY"]), ("b", ["50%25", "CHEST_X-RAY"]), ("c", [])]
+    for year in FORMATS:
+        text = render_run(rows, year)
+        assert "CHEST_X-RAY" in text and "50%25;CHEST_X-RAY" in text
+        (tmp_path / "run.csv").write_text(text)
+        problems = validate_run(tmp_path / "run.csv", ["a", "b", "c"], year)
+        assert [problem.message for problem in problems] == [
+            "'CHEST_X-RAY' is not a CUI",
+            "'50%25' is not a CUI",
+            "'CHEST_X-RAY' is not a CUI",
+        ]
+    assert local_ids_note(rows).startswith(
+        "2 of the 3 concepts of the run are no CUIs (50%25, CHEST_X-RAY), and the task's checker"
+    )
+    assert local_ids_note(rows[2:]) == local_ids_note([("a", ["C1"])]) == ""
