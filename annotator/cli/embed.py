@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,12 +86,13 @@ def embed_command(
 
     embedder = _embedder(place, encoder, embedding)
     folder = out.parent if place is None else place.folder
+    cached = not embedding.no_cache and os.access(folder, os.W_OK)
     with Spool(out.parent) as spool:
         embedded = embed_to_disk(
             refs,
             embedder,
             spool,
-            cache=None if embedding.no_cache else folder / CACHE_FILE,
+            cache=folder / CACHE_FILE if cached else None,
             batch_size=embedding.batch_size,
             workers=embedding.workers,
             on_error=embedding.on_error,

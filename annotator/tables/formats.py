@@ -15,7 +15,7 @@ from annotator.errors import AnnotatorError, FormatError
 from annotator.ids import by_image, natural_key
 from annotator.tables.labels import labels_of
 from annotator.tables.sheet import Sheet, read_sheet
-from annotator.tables.table import CUI_DELIMITERS, Table, is_header, read_table
+from annotator.tables.table import CUI_DELIMITERS, SEPARATORS, Table, is_header, read_table
 
 _OF_IDS = "id:"  # in --only: a pattern of ids
 
@@ -61,7 +61,12 @@ def read_captions(path: Path | str) -> dict[str, str]:
     Raises:
         FormatError: The file cannot be read as a table, or an id is repeated.
     """
-    return {row.id: (row.cell or "").strip() for row in _unique(path, read_rows(path))}
+    sheet = read_sheet(path)
+    table = _with_header(sheet)
+    if sheet.separator and sheet.separator in SEPARATORS:
+        with suppress(FormatError):  # UTF-16
+            table = read_table(path)  # keeps white space round commas without quotes
+    return {row.id: (row.cell or "").strip() for row in _unique(path, _rows_of(table, 1))}
 
 
 def read_column(spec: str) -> dict[str, str]:

@@ -26,7 +26,11 @@ from annotator.errors import FormatError, first_line
 
 #: What vectors and ids are called in files with several arrays, tensors or columns.
 VECTORS = ("vectors", "vector", "embeddings", "embedding", "features")
-IDS = ("ids", "id", "image_ids", "image_id", "names", "name", "filename", "file", "path", "image")
+IDS = (
+    "ids", "id", "image_ids", "image_id", "names", "name", "image_name", "filenames", "filename",
+    "file_name", "files", "file", "paths", "path", "image_path", "images", "image", "uid", "key",
+    "index", "__index_level_0__",  # pandas's
+)  # fmt: skip
 ENCODER = "encoder"
 
 _AT_ONCE = 4 << 20  # bytes that are copied at once
@@ -62,7 +66,8 @@ def read_stored(path: Path) -> Stored:
     - ``.safetensors``: a tensor ``vectors`` [n, dim]; ids (a JSON list) and encoder in the
       metadata.
 
-    Other names (`VECTORS`, `IDS`), or the only array, column or tensor that fits, will do.
+    Other names (`VECTORS`, `IDS`) will do, and for vectors the only array, column or tensor that
+    fits. Ids need a name: the only texts may be captions.
 
     Raises:
         FormatError: The file cannot be read, is cut short, or has no such vectors.
@@ -170,7 +175,7 @@ def _npy_header(file: IO[bytes], where: str) -> tuple[np.dtype[Any], tuple[int, 
     """Type, shape and order of an array whose data follow.
 
     Raises:
-        FormatError: It cannot be read, or holds Python objects.
+        FormatError: It cannot be read.
     """
     try:
         version = npy.read_magic(file)
@@ -183,11 +188,6 @@ def _npy_header(file: IO[bytes], where: str) -> tuple[np.dtype[Any], tuple[int, 
         ) from None
     if any(side < 0 for side in shape):
         raise FormatError(f"{where} is damaged: its shape is {shape}", "Write it again.")
-    if dtype.hasobject:
-        raise FormatError(
-            f"{where} is an array of Python objects, which only unpickling would read",
-            "Vectors: numpy.stack(vectors).astype('float32'). Ids: numpy.array(ids, dtype=str).",
-        )
     return dtype, shape, fortran
 
 
@@ -219,7 +219,16 @@ def _mapped(
     return np.memmap(path, dtype, "r", offset, tuple(shape), "F" if fortran else "C")
 
 
+def _refuse_objects(dtype: np.dtype[Any], where: str) -> None:
+    if dtype.hasobject:
+        raise FormatError(
+            f"{where} is an array of Python objects, which only unpickling would read",
+            "Vectors: numpy.stack(vectors).astype('float32'). Ids: numpy.array(ids, dtype=str).",
+        )
+
+
 def _check_floats(dtype: np.dtype[Any], where: str) -> None:
+    _refuse_objects(dtype, where)
     if dtype.kind != "f" or dtype.itemsize not in _FLOATS:
         raise FormatError(
             f"{where} is of type {dtype}, not of float16, float32 or float64",
@@ -247,13 +256,10 @@ def _npz(path: Path) -> Stored:
             if chosen is None:
                 raise _nothing(path, "array", "vectors", "[n, dim] of floats", kinds)
             rows = _member(path, archive, f"{path}, array {chosen}", *headers[chosen])
-            named = _chosen(
-                IDS,
-                kinds,
-                [n for n, (dtype, ndim) in kinds.items() if dtype.kind in "US" and ndim == 1],
-            )
+            named = _chosen(IDS, [n for n, (_, ndim) in kinds.items() if ndim == 1], ())
             ids = None
             if named is not None:
+                _refuse_objects(headers[named][1], f"{path}, array {named}")
                 with archive.open(headers[named][0]) as member:
                     ids = _texts(npy.read_array(member, allow_pickle=False), f"{path}, {named}")
             encoder = None
@@ -338,7 +344,7 @@ def _parquet_columns(path: Path, file: Any) -> Stored:
         for f in schema
         if types.is_string(f.type) or types.is_large_string(f.type) or types.is_integer(f.type)
     ]
-    named = _chosen(IDS, texts, texts)
+    named = _chosen(IDS, texts, ())
     dtype = _list_of_floats(schema.field(vectors).type)
     assert dtype is not None
     ids: list[str] = []

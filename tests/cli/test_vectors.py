@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,20 @@ def test_other_formats(name: str, place: Path) -> None:
     done(invoke("embed", "images", "--index", "of-images", "--out", name, *SIDES, "test"))
     expected = annotated("of-images", "--vectors", "all.parquet")
     assert annotated("of-images", "--vectors", name) == expected
+
+
+@pytest.mark.slow
+def test_searching_and_adding_exported_vectors(place: Path, tmp_path: Path) -> None:
+    form = (*SIDES, "test", "--format", "csv", "--index", "of-images")
+    by_images = invoke("search", "--image", "images", *form)
+    by_vectors = invoke("search", "--vectors", "all.parquet", *form)
+    assert by_vectors.exit_code == 0 and by_vectors.stdout == by_images.stdout
+    index = shutil.copytree(place / "of-images", tmp_path / "index")
+    added = ("--vectors", "all.parquet", "concepts.csv", *SIDES, "test", "--index", index)
+    assert "6 images added; 36 in all" in done(invoke("add", *added))
+    itself = invoke("search", "--image", "images/i35.png", "--k", 1, "--format", "csv",
+                    "--index", index)  # fmt: skip
+    assert itself.stdout.splitlines()[1] == "i35,i35"
 
 
 @pytest.mark.slow

@@ -181,6 +181,18 @@ def test_captions_of_rocov2(write):
     assert read_captions(path) == {"a": 'He said "no", and\nleft.', "b": "Plain"}
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        'ID;Caption\nx;"A, b; c"\ny;Plain, all\n'.encode("utf-8-sig"),
+        "ID\tCaption\nx\tA, b; c\ny\tPlain, all\n".encode("utf-16"),
+        b"ID,Caption\nx,A, b; c\ny,Plain, all\n",
+    ],
+)
+def test_captions_as_spreadsheets_write_them(write, content):
+    assert read_captions(write(content)) == {"x": "A, b; c", "y": "Plain, all"}
+
+
 def test_captions_of_roco_v1(write):
     text = 'ROCO_1\t Axial CT, with a "mass"\nROCO_2\t"Open quote\nROCO_3\t A | B\n'
     assert read_captions(write(text, "captions.txt")) == {

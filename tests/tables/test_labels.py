@@ -299,3 +299,10 @@ def test_hostile_cells_take_no_time(write, cell: str) -> None:  # type: ignore[n
     """Patterns that backtrack would take hours."""
     with pytest.raises(FormatError):
         read_labels(write(f'ID,Labels\nx_1,"{cell}"\n'))
+
+
+def test_ids_that_are_file_names_stay_as_they_are(write) -> None:  # type: ignore[no-untyped-def]
+    for form in ("{}.png", "{}.JPG", "images/{}.png", "C:\\data\\{}.dcm"):
+        rows = "".join(f"{form.format(id_)},{cell}\n" for id_, cell in CELLS.items())
+        concepts = read_labels(write(f"ID,CUIs\n{rows}")).concepts
+        assert concepts == {form.format(id_): cuis for id_, cuis in WANTED.items()}

@@ -203,3 +203,18 @@ def test_damaged_members(tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(FormatError, match="damaged"):
         read_stored(path)
+
+
+def test_texts_that_are_not_called_ids_are_none(tmp_path: Path) -> None:
+    import pandas as pd
+
+    rows = unit_rows(2)
+    labels = np.array(["cat", None], object)  # whatever it is
+    np.savez(tmp_path / "v.npz", vectors=rows, labels=labels)
+    frame = pd.DataFrame({"caption": ["A cat.", "A dog."], "vector": list(rows)})
+    frame.to_parquet(tmp_path / "v.parquet", index=False)
+    assert read_stored(tmp_path / "v.npz").ids is None
+    assert read_stored(tmp_path / "v.parquet").ids is None
+    frame.index = pd.Index(["a", "b"])
+    frame.to_parquet(tmp_path / "v.parquet")
+    assert read_stored(tmp_path / "v.parquet").ids == ["a", "b"]
