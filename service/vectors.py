@@ -107,9 +107,8 @@ async def read_sent(
     async with body_chunks(request, settings, ticket) as body:
         data = b"".join([chunk async for chunk in body])
     read = _from_json if content_type == "application/json" else _from_npy
-    sent, model = await asyncio.to_thread(read, data, settings.images_per_request, engine)
+    sent = await asyncio.to_thread(read, data, settings.images_per_request, engine, named)
     ticket.hold(images=len(sent.ids))
-    _check_model(Model(model.name or named.name, model.fingerprint or named.fingerprint), engine)
     return sent
 
 
@@ -139,7 +138,7 @@ def _check_model(model: Model, engine: Engine) -> None:
         )
 
 
-def _from_npy(data: bytes, most: int, engine: Engine) -> tuple[Sent, Model]:
+def _from_npy(data: bytes, most: int, engine: Engine, named: Model) -> Sent:
     from annotator.vectors.formats import array_of
 
     try:
@@ -147,11 +146,12 @@ def _from_npy(data: bytes, most: int, engine: Engine) -> tuple[Sent, Model]:
     except FormatError as error:
         raise Problem(400, "malformed_vectors", f"{error.message}.", error.hint) from None
     _check_number(len(rows), most)
+    _check_model(named, engine)
     _check_length(rows.shape[1], engine, 1)
-    return Sent(_numbered(len(rows)), rows), Model(None, None)
+    return Sent(_numbered(len(rows)), rows)
 
 
-def _from_json(data: bytes, most: int, engine: Engine) -> tuple[Sent, Model]:
+def _from_json(data: bytes, most: int, engine: Engine, named: Model) -> Sent:
     dim = engine.annotator.embedder.dim
     values, nested = data.count(b","), data.count(b"[") + data.count(b"{")
     if values > most * (dim + _BESIDE_EACH) + _BESIDE or nested > most * _BESIDE_EACH + _BESIDE:
@@ -165,6 +165,8 @@ def _from_json(data: bytes, most: int, engine: Engine) -> tuple[Sent, Model]:
             "See /openapi.json.",
         ) from None  # fmt: skip
     _check_number(len(body.vectors), most)
+    said = body.model
+    _check_model(Model(said.name or named.name, said.fingerprint or named.fingerprint), engine)
     if body.ids is not None and len(body.ids) != len(body.vectors):
         detail = f"There are {len(body.ids)} ids and {len(body.vectors)} vectors."
         raise Problem(422, "malformed_vectors", detail, "Give one id for each vector.")
@@ -174,8 +176,7 @@ def _from_json(data: bytes, most: int, engine: Engine) -> tuple[Sent, Model]:
             values_of_row = _floats(vector, row) if isinstance(vector, str) else vector
             _check_length(len(values_of_row), engine, row + 1)
             rows[row] = values_of_row
-    ids = body.ids or _numbered(len(rows))
-    return Sent(ids, rows), Model(body.model.name, body.model.fingerprint)
+    return Sent(body.ids or _numbered(len(rows)), rows)
 
 
 def _floats(text: str, row: int) -> NDArray[np.float32]:

@@ -75,6 +75,10 @@ def test_ranking(tmp_path: Path) -> None:
     assert play("ranking.md", tmp_path) == 2
 
 
+def test_ensembles(tmp_path: Path) -> None:
+    assert play("ensembles.md", tmp_path) == 4
+
+
 @pytest.mark.slow
 def test_start(tmp_path: Path) -> None:
     pytest.importorskip("openpyxl")

@@ -151,7 +151,9 @@ def evaluate_command(
     _check_options("--captions" if captions else "--ranking" if ranking else "plain runs")
     if bertscore_layer is not None and bertscore is None:
         raise click.UsageError("--bertscore-layer requires --bertscore.")
-    labels = None if captions or ranking else _read_labels(truth, run, label_column, mapping)
+    labels = (
+        None if captions or ranking else _read_labels(truth, run, scorer, label_column, mapping)
+    )
     ids = None
     if split is not None or only is not None:
         notes: list[str] = []
@@ -221,14 +223,14 @@ def _read_ids(truth: Path, ranking: bool) -> list[str]:
 
 
 def _read_labels(
-    truth: Path, run: Path, column: tuple[str, ...], mapping: Path | None
+    truth: Path, run: Path, scorer: Scorer, column: tuple[str, ...], mapping: Path | None
 ) -> Labels | None:
     """The labels of a truth that is in no format of the task, and what was understood of it."""
     from annotator.concepts.mapping import read_mapping
     from annotator.evaluation.official_f1 import read_truth
 
     words = read_mapping(mapping) if mapping else None
-    labels = read_truth(truth, run, column=column, mapping=words)
+    labels = read_truth(truth, run, scorer, column=column, mapping=words)
     if labels is not None:
         say(labels.understood)
     return labels

@@ -13,17 +13,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from annotator.concept_ids import is_cui
 from annotator.errors import FormatError
 from annotator.ids import by_image, unknown_hint
-from annotator.tables.cells import cuis_in
 from annotator.tables.labels import Labels, read_labels
 from annotator.tables.run import MAX_CUIS
+from annotator.tables.sheet import read_sheet
 from annotator.tables.table import Record, Table, read_table
 
 Scorer = Literal["current", "legacy"]
 ConceptSets = dict[str, frozenset[str]]
 
 SCORERS: tuple[Scorer, ...] = ("current", "legacy")
+_JOINTS: dict[Scorer, str] = {"current": ";", "legacy": "[;,]"}  # files of 2017 have commas
 # fmt: off
 SECONDARY_CUIS = frozenset((
     "C0002978", "C0040405", "C0024485", "C0032743", "C0041618",
@@ -106,7 +108,7 @@ def score(
     """
     if scorer not in SCORERS:
         raise FormatError(f"no scorer {scorer!r}", f"Choose one of {', '.join(SCORERS)}.")
-    labels = truth if isinstance(truth, Labels) else read_truth(truth, run)
+    labels = truth if isinstance(truth, Labels) else read_truth(truth, run, scorer)
     run_table = read_table(run, preamble=False)
     if labels is not None:  # scored as if it were written like the run
         truth = labels.path
@@ -162,7 +164,7 @@ def score_secondary(
         FormatError: The file cannot be read, has none of the 15 CUIs, or has images that the run
             lacks.
     """
-    if _is_of_the_task(manual):
+    if _is_of_the_task(manual, "current"):
         table = read_table(manual)
         concepts = _read_truth(table, table.rows, "current")
     else:
@@ -190,24 +192,27 @@ def score_secondary(
 def read_truth(
     path: Path | str,
     run: Path | str,
+    scorer: Scorer = "current",
     *,
     column: Sequence[str] = (),
     mapping: Mapping[str, Sequence[str]] | None = None,
 ) -> Labels | None:
     """The labels of a truth that is in no format of the task; None for one that is.
 
-    A format of the task has a row for each image, with its id and CUIs alone.
+    A format of the task has a row for each image, with its id and CUIs alone, which are joined as
+    the scorer splits them.
 
     Args:
         path: Ground truth.
         run: Run, whose ids the labels get where they are file names.
+        scorer: As for `score`.
         column: As for `read_labels`.
         mapping: As for `read_labels`.
 
     Raises:
         FormatError: As `read_labels`, or the run cannot be read.
     """
-    if not (column or mapping) and _is_of_the_task(path):
+    if not (column or mapping) and _is_of_the_task(path, scorer):
         return None
     labels = read_labels(path, column=column, mapping=mapping)
     notes: list[str] = []
@@ -217,9 +222,11 @@ def read_truth(
     return replace(labels, concepts=concepts, understood="; ".join([labels.understood, *notes]))
 
 
-def _is_of_the_task(path: Path | str) -> bool:
+def _is_of_the_task(path: Path | str, scorer: Scorer) -> bool:
     try:
         table = read_table(path)
+        if read_sheet(path).separator != table.separator:  # a semicolon
+            return False
     except FormatError:
         return False
     rows = [record.cells for record in table.rows]
@@ -227,7 +234,11 @@ def _is_of_the_task(path: Path | str) -> bool:
     return (
         bool(cells)
         and len({row[0] for row in rows}) == len(rows)
-        and all(not cell.strip() or cuis_in(cell) is not None for cell in cells)
+        and all(
+            is_cui(part.strip()) or not part.strip()
+            for cell in cells
+            for part in re.split(_JOINTS[scorer], cell)
+        )
     )
 
 
@@ -348,4 +359,4 @@ def _legacy_concepts(cell: str | None) -> frozenset[str]:
     """Parts of a cell, unstripped; none if it is blank."""
     if cell is None or not cell.strip():
         return frozenset()
-    return frozenset(re.split("[;,]", cell.upper()))  # files of 2017 have commas
+    return frozenset(re.split(_JOINTS["legacy"], cell.upper()))

@@ -187,7 +187,7 @@ def choose_weights(pool: Pool, truth: Sequence[Sequence[str]], voting: Voting) -
     tried = {tuple(best.round(6))}
     trials = [j for _ in range(_MOST_ROUNDS) for j in range(m)]
     unchanged = 0
-    for j in track(trials, total=len(trials), label="Choosing"):
+    for j in track(trials, total=len(trials), label="Choosing", unit="weights"):
         before = highest
         for candidate in _candidates(best, j):
             if tuple(candidate.round(6)) in tried:

@@ -146,7 +146,9 @@ def is_scores(path: Path | str) -> bool:
     """
     if _is_npz(Path(path)):
         return True
-    cells = [cell for record in read_table(path).rows[1:] for cell in record.cells[1:]]
+    table = read_table(path)
+    rows = table.rows if table.header else table.rows[1:]
+    cells = [cell for record in rows for cell in record.cells[1:]]
     return bool(cells) and all(_number(cell) is not None for cell in cells)
 
 

@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     if shared:
         raise AnnotatorError(f"{len(shared)} images are on both sides, such as {min(shared)!r}.")
     settings = Settings(options.work, options.embedder, options.epochs)
-    train, test = (_embedded(side, settings, tested=side is sides[1]) for side in sides)
+    train, test = (embedded(side, settings, tested=side is sides[1]) for side in sides)
     sources = read_column(options.by) if options.by else {}
     truth = Truth({r.id: frozenset(sides[1].concepts[r.id]) for r in sides[1].images}, sources)
     record = _describe(options, sides, train, truth)
@@ -110,7 +110,7 @@ def _put(rows: list[dict[str, Any]], row: dict[str, Any]) -> None:
     rows.insert(max((i for i, key in enumerate(keys, 1) if key in before), default=0), row)
 
 
-def _embedded(side: Collection, settings: Settings, *, tested: bool) -> Data:
+def embedded(side: Collection, settings: Settings, *, tested: bool) -> Data:
     """The images of a side that can be decoded; the test side without its labels."""
     label = "Embedding the test side" if tested else "Embedding the training side"
     pictures, failed = embed_side(side.images, settings.embedder, settings.work, label)

@@ -22,7 +22,7 @@ from benchmarks.quality.methods.expected_f1 import expected_f1_sets
 from benchmarks.quality.methods.neighbours import Near
 from benchmarks.quality.scores import Truth, score
 
-NEIGHBOURS = [key for key in METHODS if not key.startswith(("cnn", "ours", "most"))]
+NEIGHBOURS = [key for key in METHODS if not key.startswith(("cnn", "fine", "ours", "most"))]
 
 
 def side(n: int, kinds: np.ndarray, folder, labels: list[frozenset[str]] | None) -> Data:

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import argparse
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from annotator.cli import cli
-from benchmarks.features import audit, concepts, decoding, explanations, finding, resizing
+from annotator.tables.scores import Scores
+from benchmarks.features import (
+    audit,
+    concepts,
+    decoding,
+    ensembles,
+    explanations,
+    finding,
+    resizing,
+)
+from benchmarks.quality.methods.finetuned import FineTuned, Recipe
 from benchmarks.records import load
 from benchmarks.service_load import __main__ as service_load
 from benchmarks.throughput import __main__ as throughput
 from benchmarks.throughput import memory, tuning
+from index import open_index
 
 pytestmark = pytest.mark.slow
 
@@ -89,6 +102,48 @@ def test_decoding_takes_little_memory(results) -> None:
     assert record["kinds"].keys() == {"JPEG grey", "DICOM rescale"}
     for row in record["kinds"].values():
         assert row["beyond"] < 6
+
+
+def test_ensembles(tuned_index, tmp_path) -> None:
+    """On the training side, with predictions that are there already."""
+    stored = open_index(tuned_index)
+    truth = {image_id: stored.labels.row(row) for row, image_id in enumerate(stored.ids)}
+    rows = ((i, dict.fromkeys(cuis, 0.9)) for i, cuis in truth.items())
+    right = Scores.from_shares(rows, stored.labels.cuis).to_npz()
+    for name in ("finetuned-train", "finetuned-test", "logistic-train", "logistic-test"):
+        (tmp_path / f"{name}.npz").write_bytes(right)
+    training = ensembles.train_side(argparse.Namespace(work=tmp_path), tuned_index)
+    assert training["finetuned"]["f1"] == 1 > training["votes"]
+    assert training["finetuned"]["pool"][0] == training["votes"]
+    assert training["logistic"]["mean probability, best threshold"][-1] == 1
+    (filters,) = ensembles.filters(tuned_index)
+    assert filters["least frequency"][2]["f1"] == filters["plain"] == training["votes"]
+    assert filters["most concepts"][3]["difference"] == 0
+    for name, cuis in (("truth.csv", list(truth.values())), ("none.csv", [()] * len(truth))):
+        lines = [f"{id_},{';'.join(row)}\n" for id_, row in zip(truth, cuis, strict=True)]
+        (tmp_path / name).write_text("ID,CUIs\n" + "".join(lines))
+    runs = {"votes": tmp_path / "none.csv", "truth": tmp_path / "truth.csv"}
+    found = ensembles.compared(tmp_path / "truth.csv", set(truth), None, runs)
+    assert (found["votes"]["f1"], found["truth"]["f1"]) == (0, 1)
+    assert found["truth"]["against votes"]["difference"] == 1
+
+
+def test_fine_tuning_learns(sample, tmp_path) -> None:
+    options = argparse.Namespace(
+        images=sample.images, concepts=sample.concepts, split=f"{sample.split}", train="train",
+        test="test", groups=f"{sample.patients}", work=tmp_path,
+    )  # fmt: skip
+    train = ensembles.side(options, "train").take(np.arange(24))
+    recipe = Recipe(frozen=6, epochs=3)
+    method, again = FineTuned(tmp_path, recipe), FineTuned(tmp_path, recipe)
+    method.fit(train)
+    again.fit(train)  # what is kept
+    assert np.array_equal(again.out_of_fold, method.out_of_fold)
+    assert method.out_of_fold.shape == (len(train), len(method.vocabulary))
+    same = method.probabilities(train)
+    assert np.array_equal(again.probabilities(train), same)
+    truth = method.vocabulary.matrix(train.labels).toarray() > 0
+    assert same[truth].mean() > same[~truth].mean() + 0.3
 
 
 def test_concepts(results) -> None:

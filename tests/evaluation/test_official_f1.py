@@ -202,5 +202,5 @@ def test_a_run_in_words_without_a_header(tmp_path: Path) -> None:
     """Its first row is no header, although it has words over CUIs."""
     run, truth = tmp_path / "run.csv", tmp_path / "truth.csv"
     run.write_text("scan,MASS\nb,C1\n")
-    truth.write_text("image,Finding\nscan.png,mass\nb.png,C1\n")
+    truth.write_text("image;Finding\nscan.png;mass\nb.png;C1|C1\n")
     assert score(run, truth).ids == ("scan", "b") and score(run, truth).f1 == 1.0

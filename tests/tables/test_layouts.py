@@ -13,8 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from annotator.concept_ids import concept_id
+from annotator.concept_ids import concept_id, is_cui
+from annotator.evaluation.official_f1 import score
+from annotator.ids import path_id
 from annotator.tables.labels import read_labels
+from annotator.tables.run import render_run
 
 Labelling = Mapping[str, Sequence[str]]
 Rows = list[list[str]]
@@ -123,3 +126,27 @@ def test_what_is_written_to_a_workbook_is_read(labelling: Labelling, layout: str
         book.active.append(row)
     book.save(out)
     read_back(out.getvalue(), labelling)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    labelling=labellings(),
+    layout=st.sampled_from(list(LAYOUTS)),
+    dialect=st.sampled_from(list(DIALECTS)),
+    cuis_alone=st.booleans(),
+)
+def test_a_truth_is_scored_as_it_was_written(
+    labelling: Labelling, layout: str, dialect: str, cuis_alone: bool
+) -> None:
+    """Whether or not it could be taken for one in a format of the task."""
+    if cuis_alone:
+        labelling = {id_: [x for x in row if is_cui(x)] for id_, row in labelling.items()}
+        labelling |= {"first": ["C0817096"]}
+    labelling = {path_id(id_): row for id_, row in labelling.items()}
+    rows = [(id_, sorted({concept_id(x) for x in row})) for id_, row in labelling.items()]
+    with tempfile.TemporaryDirectory() as folder:
+        run, truth = Path(folder) / "run.csv", Path(folder) / "truth"
+        run.write_text(render_run(rows, "2026"), encoding="utf-8")
+        truth.write_bytes(DIALECTS[dialect](LAYOUTS[layout](labelling)))
+        scored = score(run, truth)
+    assert (scored.f1, len(scored.ids)) == (1.0, len(labelling))

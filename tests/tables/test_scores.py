@@ -94,6 +94,7 @@ def test_a_csv_has_a_column_for_each_concept(text: str, tmp_path: Path) -> None:
 def test_labels_in_words_are_concepts(tmp_path: Path) -> None:
     path = tmp_path / "p.csv"
     path.write_text("file,Chest X-ray,No finding\nx1.png,0.5,0.25\n")
+    assert is_scores(path)
     found = read_scores(path)
     assert found.concepts == ("CHEST_X-RAY", "NO_FINDING")
 

@@ -122,7 +122,7 @@ class FineTuned:
         parts: tuple[list[Any], list[Any]] = ([], [])
         starts = range(0, len(data), _AT_ONCE)
         with torch.inference_mode():
-            for start in track(starts, total=len(starts), label="Frozen blocks"):
+            for start in track(starts, total=len(starts), label="Frozen blocks", unit="batches"):
                 rows = np.arange(start, min(start + _AT_ONCE, len(data)))
                 pixels = torch.from_numpy(data.pixels(_SIDE, rows)).permute(0, 3, 1, 2)
                 inputs = pixels.float() / 127.5 - 1
@@ -171,7 +171,7 @@ class FineTuned:
                 rng = np.random.default_rng(epoch)
                 order = rng.permutation(n)
                 batches = [order[i : i + recipe.batch] for i in range(0, n, recipe.batch)]
-                for rows in track(batches, total=len(batches), label=f"Epoch {epoch + 1}"):
+                for rows in track(batches, total=n, label=f"Epoch {epoch + 1}", size=len):
                     mirrored = rng.random(len(rows)) < 0.5
                     chosen = np.where(mirrored[:, None, None, None], maps[1][rows], maps[0][rows])
                     logits = model(_inputs(chosen))

@@ -39,6 +39,11 @@ class Logistic:
     Args:
         expected_f1: Decide by expected F1 under independent marginals instead of one threshold for
             all concepts, which is tuned out of fold.
+
+    Attributes:
+        vocabulary: The concepts, in the order of the columns below.
+        out_of_fold: float32[n, concepts], probabilities of the (at most 10,000) training images
+            that folds are made of, after `fit`.
     """
 
     def __init__(self, expected_f1: bool) -> None:
@@ -48,8 +53,8 @@ class Logistic:
 
     def fit(self, train: Data) -> None:
         """Tune out of fold, then fit to the whole training side."""
-        self._vocabulary = Vocabulary(train.labels)
-        labels = self._vocabulary.matrix(train.labels)
+        self.vocabulary = Vocabulary(train.labels)
+        labels = self.vocabulary.matrix(train.labels)
         vectors = train.vectors()
         rows = sample_of_groups(train.groups, _SAMPLED)
         truth = labels[rows].toarray() > 0
@@ -60,7 +65,7 @@ class Logistic:
                 threshold = 0.0 if self._expected_f1 else best_threshold(truth, chances)
                 f1 = float(f1_of_rows(truth, self._decide(chances, threshold)).mean())
                 if f1 > best + 1e-9:
-                    best = f1
+                    best, self.out_of_fold = f1, chances
                     self.chosen = {"standardise": standardise, "c": c, "threshold": threshold}
         self.chosen["f1_on_training_side"] = round(best, 4)
         self._features = Features.of(vectors, self.chosen["standardise"])
@@ -69,8 +74,12 @@ class Logistic:
 
     def predict(self, test: Data) -> list[set[str]]:
         """Probabilities, then sets."""
-        found = probabilities(self._features.rotate(test.vectors()), self._weights)
-        return self._vocabulary.sets(self._decide(found, self.chosen["threshold"]))
+        found = self.probabilities(test)
+        return self.vocabulary.sets(self._decide(found, self.chosen["threshold"]))
+
+    def probabilities(self, data: Data) -> Floats:
+        """float32[n, concepts]."""
+        return probabilities(self._features.rotate(data.vectors()), self._weights)
 
     def _decide(self, chances: Floats, threshold: float) -> NDArray[np.bool_]:
         return expected_f1_sets(chances)[0] if self._expected_f1 else chances >= threshold
