@@ -125,6 +125,8 @@ def annotate_command(
         raise click.UsageError("--zip requires a submission format.")
     if hierarchy is not None and classifiers:
         raise click.UsageError("--hierarchy and --with are mutually exclusive.")
+    if hierarchy is not None and type_filter.given:  # ancestors may be of other types
+        raise click.UsageError("--hierarchy and --types are mutually exclusive.")
     inference.make_runner()  # fail early
     vectors = given.read(selection.ids_file, ids_select=True)
     refs, group_of = selection.find_grouped(images_or(vectors, images), groups)
@@ -138,6 +140,7 @@ def annotate_command(
             say(note)
         names, vocabulary = {**above.names, **names}, above.closure(vocabulary)
     only = type_filter.select(stored.concepts, "the index")
+    vocabulary = vocabulary if only is None else only
     rows: list[tuple[str, tuple[str, ...]]] = []
     lines: list[str] = []
     votes: list[tuple[str, Mapping[str, float]]] = []

@@ -75,11 +75,14 @@ def match_command(
     say(understood)
     suggestions = suggest(words, source, threshold=threshold, fuzzy=fuzzy)
     write_result(render_suggestions(suggestions), output)
-    _say_summary(suggestions, threshold)
-    say(f"Next: review {output or 'the table'}, then build-index IMAGES {labels} --mapping it")
+    _say_summary(suggestions)
+    say(
+        f"Next: review {output or 'the table'}, then "
+        f"annotator build-index IMAGES {labels} --mapping {output or 'TABLE'}"
+    )
 
 
-def _say_summary(suggestions: Sequence[Suggestion], threshold: float) -> None:
+def _say_summary(suggestions: Sequence[Suggestion]) -> None:
     kinds = dict.fromkeys(("exact", "normalised", "fuzzy"), 0)
     for suggestion in suggestions:
         if suggestion.cui:

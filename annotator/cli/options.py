@@ -312,14 +312,15 @@ class SelectionOptions(FindingOptions):
         from annotator.collection import nothing_matches, read_groups
         from annotator.ids import match_ids
         from annotator.images.ref import in_order_of
-        from annotator.tables.formats import read_ids, select_side
+        from annotator.tables.formats import select_side
+        from annotator.vectors.formats import read_row_ids
 
         found = self.find_images(images, groups)
         notes: list[str] = []
         group_of = read_groups(groups, found, notes)
         refs = found.images
         if self.ids_file is not None:
-            ids = read_ids(self.ids_file)
+            ids = list(dict.fromkeys(read_row_ids(self.ids_file)))
             match = match_ids(ids, [ref.id for ref in refs])
             if not match.image_of:
                 raise nothing_matches(found, ids, str(self.ids_file))

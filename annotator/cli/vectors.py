@@ -108,5 +108,5 @@ row_ids_option = option(
     "row_ids",
     type=file_path(),
     metavar="FILE",
-    help="With --vectors: the id of each row (a list, or the first column of a table).",
+    help="With --vectors: the id of each row (a list, a table's first column, or .npy).",
 )

@@ -107,18 +107,19 @@ class _Candidates:
     def ranked(self) -> tuple[Candidate, ...]:
         """All, the surest first; those that match equally well share it by their names."""
         top = self.best
-        tied = sum(found.names for found in self._found.values() if found.sure == top)
+        tied = [found.names for found in self._found.values() if found.sure == top]
+        least = round(top * min(tied, default=0) / max(sum(tied), 1), 2)
         candidates = [
             Candidate(
                 cui,
                 found.kind,
-                round(top * found.names / tied, 2) if found.sure == top else found.sure,
+                round(top * found.names / sum(tied), 2)
+                if found.sure == top
+                else min(found.sure, least),
             )
             for cui, found in sorted(self._found.items(), key=_goodness)
         ]
-        first = sum(found.sure == top for found in self._found.values())
-        head = sorted(candidates[:first], key=lambda c: (-c.sure, c.cui))
-        return (*head, *candidates[first:])
+        return tuple(sorted(candidates, key=lambda candidate: -candidate.sure))
 
 
 def _goodness(item: tuple[str, _Found]) -> tuple[float, str]:

@@ -174,6 +174,10 @@ def _blocks(
     """The bytes of a file, inflated where it is compressed, a block at a time."""
     try:
         with path.open("rb") as file:
+            if not file.seekable():
+                raise FormatError(
+                    f"{path} is a pipe, and is read more than once", "Give a file; .gz will do."
+                )
             magic = file.read(len(_ZIP))
             file.seek(0)
             if magic == _ZIP:

@@ -128,6 +128,29 @@ def array_of(data: bytes, where: str) -> NDArray[np.floating[Any]]:
     return flat.reshape(shape, order="F" if fortran else "C")
 
 
+def read_row_ids(path: Path) -> list[str]:
+    """The id of each row of vectors: an .npy file of texts or whole numbers, a list or a table.
+
+    Raises:
+        FormatError: It cannot be read, or an id is repeated in a list or table.
+    """
+    if path.suffix.lower() != ".npy":
+        from annotator.tables.formats import read_ids
+
+        return read_ids(path)
+    try:
+        with path.open("rb") as file:
+            dtype, shape, _ = _npy_header(file, str(path))
+            _refuse_objects(dtype, str(path))
+            if len(shape) != 1:
+                raise FormatError(f"{path} has no list of ids", "Give one id for each row.")
+            file.seek(0)
+            return _texts(npy.read_array(file, allow_pickle=False), str(path))
+    except (OSError, ValueError) as error:
+        reason = "does not exist" if isinstance(error, FileNotFoundError) else first_line(error)
+        raise FormatError(f"{path} cannot be read: {reason}", "Check the file.") from None
+
+
 def ids_beside(path: Path) -> Path:
     """Where `annotator embed` writes the ids of an .npy file."""
     return path.with_suffix(".ids.csv")

@@ -16,7 +16,7 @@ from annotator.ids import has_controls, image_extension, image_id, natural_key, 
 from annotator.images.ref import ImageRef, unusable
 from annotator.images.sources import FoundImages, IdFrom
 from annotator.vectors.encoder import UNNAMED, VectorEncoder
-from annotator.vectors.formats import Stored, read_stored
+from annotator.vectors.formats import Stored, read_row_ids, read_stored
 
 if TYPE_CHECKING:
     from annotator.encoders.cache import EmbeddingCache
@@ -230,8 +230,8 @@ def read_vectors(
 
     Args:
         path: The file.
-        ids: Id of each row, in order, or a list or table with them in its first column; None if the
-            file has them.
+        ids: Id of each row, in order, or a file of them: a list, a table with them in its first
+            column, or an .npy file; None if the file has them.
         encoder: What the user calls the encoder of the vectors, unless the file names it.
         prefer_own_ids: Ignore `ids` if the file has its own; otherwise this is an error.
 
@@ -282,9 +282,7 @@ def _ids(
         )
     if not isinstance(ids, (str, Path)):
         return list(ids), "the ids given"
-    from annotator.tables.formats import read_ids
-
-    return read_ids(ids), str(ids)
+    return read_row_ids(Path(ids)), str(ids)
 
 
 def to_units(

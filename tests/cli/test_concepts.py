@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
-import signal
-import subprocess
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
-from invoking import PYTHONPATH, command, done, info, invoke, problem
+from invoking import done, info, invoke, problem
 
 ROW = "{}|ENG|P|L1|PF|S1|Y|A1||M1|D1|MSH|MH|D1|{}|0|N|256|\n"
 CONSO = ROW.format("C0032285", "Pneumonia") + ROW.format("C0032227", "Pleural Effusion")
@@ -66,24 +64,18 @@ def test_wrong_usage(words: Path, tmp_path: Path) -> None:
     assert "MRCONSO.RRF, line 3: 3 columns" in problem(invoke("concepts", "match", words, *mrconso))
 
 
-def test_an_interrupted_match_leaves_nothing(words: Path, tmp_path: Path) -> None:
-    pipe, review = tmp_path / "MRCONSO.RRF", tmp_path / "review.csv"
-    pipe.write_text(CONSO)
-    arguments = command("concepts", "match", words, "--mrconso", pipe, "--output", review)
-    pipe.unlink()
-    os.mkfifo(pipe)  # opens when the command reads it
-    with (
-        subprocess.Popen(
-            arguments, env=os.environ | PYTHONPATH, stderr=subprocess.PIPE, text=True
-        ) as running,
-        pipe.open("w") as file,
-    ):
-        file.write(CONSO)
-        file.flush()
-        running.send_signal(signal.SIGINT)
-        assert running.stderr is not None
-        said = running.stderr.read()
-    assert running.returncode == 130 and "Interrupted." in said
+def test_an_interrupted_match_leaves_nothing(
+    words: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(items: Iterable[bytes], **_: object) -> Iterator[bytes]:
+        yield next(iter(items))
+        raise KeyboardInterrupt
+
+    (tmp_path / "MRCONSO.RRF").write_text(CONSO)
+    monkeypatch.setattr("annotator.concepts.rrf.track", interrupted)
+    match = ("concepts", "match", words, "--mrconso", tmp_path / "MRCONSO.RRF")
+    found = invoke(*match, "--output", tmp_path / "review.csv")
+    assert (found.exit_code, found.stdout) == (130, "") and "Interrupted." in found.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["MRCONSO.RRF", "words.txt"]
 
 
@@ -166,6 +158,7 @@ def test_types_without_their_file(arguments: tuple[str, ...], said: str) -> None
     assert said in problem(invoke(*arguments), 2)
 
 
+@pytest.mark.slow
 def test_from_words_to_annotations_of_some_types(tables: Path, draw) -> None:
     (tables / "images").mkdir()
     for i in range(9):
@@ -211,3 +204,5 @@ def test_from_words_to_annotations_of_some_types(tables: Path, draw) -> None:
     )
     assert "has no semantic type 'T999'" in problem(invoke(*annotate, *types, "--types", "T999"))
     assert "--semantic-types requires --types" in problem(invoke(*annotate, *types), 2)
+    both = ("--types", "T047", "--hierarchy", tables / "types")
+    assert "mutually exclusive" in problem(invoke(*annotate, *types, *both), 2)

@@ -184,6 +184,14 @@ def test_bad_rows_get_empty_rows(own: Path, tmp_path: Path) -> None:
     assert "q.npz row 1\n" in result.stderr
 
 
+def test_ids_in_an_array(own: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "q.npy", clusters(3, 5))
+    np.save(tmp_path / "ids.npy", ["b", "a", "c"])
+    given = ("--vectors", tmp_path / "q.npy", "--ids", tmp_path / "ids.npy", "--index", own)
+    lines = invoke("annotate", *given).stdout.splitlines()
+    assert [line.split(",")[0] for line in lines] == ["ID", "b", "a", "c"]
+
+
 def test_a_selection_of_vectors_with_ids(own: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "q.npz", vectors=clusters(4, 5), ids=["a.png", "b.png", "c.png", "d.png"])
     (tmp_path / "some.txt").write_text("c\na\n")

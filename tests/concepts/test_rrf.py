@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import zipfile
 from collections.abc import Iterable, Iterator
 
@@ -103,6 +104,16 @@ def test_what_is_wrong_with_a_file_is_said(write, conso, tmp_path) -> None:
     for path, said in ((tmp_path / "none", "does not exist"), (tmp_path, "is a folder")):
         with pytest.raises(FormatError, match=said):
             recognise(path)
+
+
+def test_a_pipe_is_refused(tmp_path) -> None:
+    read, write = os.pipe()
+    with (
+        os.fdopen(read, "rb"),
+        os.fdopen(write, "wb"),
+        pytest.raises(FormatError, match="is a pipe"),
+    ):
+        recognise(f"/dev/fd/{read}")
 
 
 def test_progress_is_reported(write, conso, monkeypatch) -> None:

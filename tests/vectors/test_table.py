@@ -136,6 +136,24 @@ def test_reading(tmp_path: Path) -> None:
     assert " of my net (float32)" in named.understood
 
 
+def test_ids_in_an_array(tmp_path: Path) -> None:
+    path, _ = npy(tmp_path, unit_rows(3), [])
+    ids = tmp_path / "i.npy"
+    np.save(ids, ["a,b", "c", "größe"])
+    assert list(read_vectors(path, ids).ids) == ["a,b", "c", "größe"]
+    np.save(ids, np.arange(3))
+    assert list(read_vectors(path, ids).ids) == ["0", "1", "2"]
+    ids.write_bytes(ids.read_bytes()[:-3])
+    with pytest.raises(FormatError, match=r"i.npy cannot be read"):
+        read_vectors(path, ids)
+    for wrong in (np.zeros((3, 2), int), np.zeros(3), np.array([1, None, "a"], object)):
+        np.save(ids, wrong, allow_pickle=True)
+        with pytest.raises(FormatError, match=r"i.npy.* (no list of ids|is no id|Python objects)"):
+            read_vectors(path, ids)
+    with pytest.raises(FormatError, match="does not exist"):
+        read_vectors(path, tmp_path / "absent.npy")
+
+
 def test_ids_that_do_not_fit(tmp_path: Path) -> None:
     path, ids = npy(tmp_path, unit_rows(2), ["a", "b", "c"])
     with pytest.raises(FormatError, match=r"ids.txt has 3 ids, but .*v.npy has 2 vectors"):
