@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from annotator.collection import read_collection
 from annotator.encoders.registry import DEFAULT, make_embedder
-from annotator.evaluation.evaluation import evaluate
+from annotator.evaluation.evaluation import Evaluation, evaluate
 from annotator.evaluation.measures import average_by_group, compare, read_groups
 from annotator.indexing.build import build_index
 from annotator.indexing.metadata import IndexMetadata
@@ -48,6 +48,7 @@ STEPS = tuple(i / 10 for i in range(11))
 FREQUENCIES = (2, 3, 5, 10, 20, 50)
 MOST_CONCEPTS = (3, 4, 5, 6, 8)
 MIN_SCORES = (0.1, 0.2, 0.3, 0.4)
+SINGLE = ("votes", "finetuned alone")
 _THRESHOLDS = np.round(np.arange(0.1, 0.75, 0.05), 2)
 
 Floats = NDArray[np.floating]
@@ -319,10 +320,10 @@ def test_side(options: argparse.Namespace, indexes: Sequence[Path]) -> Record:
 def compared(
     concepts: Path | str, test: Collection[str], by: str | None, runs: Mapping[str, Path]
 ) -> Record:
-    """F1 of each run, by source, and its paired difference from the first."""
+    """F1 of each run, by source, and its paired difference from runs of a single model."""
     results = {name: evaluate(path, concepts, ids=test) for name, path in runs.items()}
-    first = next(iter(results.values()))
-    base = dict(zip(first.image_ids, first.image_scores.tolist(), strict=True))
+    ids = next(iter(results.values())).image_ids
+    scores_of = {name: scores_by_id(result) for name, result in results.items()}
     rows: Record = {}
     for name, result in results.items():
         scores = result.image_scores.tolist()
@@ -332,10 +333,21 @@ def compared(
             "f1": round(result.f1, 4),
             "interval": [round(end, 4) for end in result.interval],
             "macro_f1": round(result.macro_f1, 4),
-            "against votes": compare(scores, [base[i] for i in result.image_ids]).to_dict(),
+            "against": {
+                other: compare(
+                    [scores_of[name][i] for i in ids], [scores_of[other][i] for i in ids]
+                ).to_dict()
+                for other in SINGLE
+                if other in runs
+            },
             "by": {source: round(found.mean, 4) for source, found in sources.items()},
         }
     return rows
+
+
+def scores_by_id(result: Evaluation) -> dict[str, float]:
+    """F1 of each image."""
+    return dict(zip(result.image_ids, result.image_scores.tolist(), strict=True))
 
 
 if __name__ == "__main__":

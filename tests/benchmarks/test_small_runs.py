@@ -125,7 +125,7 @@ def test_ensembles(tuned_index, tmp_path) -> None:
     runs = {"votes": tmp_path / "none.csv", "truth": tmp_path / "truth.csv"}
     found = ensembles.compared(tmp_path / "truth.csv", set(truth), None, runs)
     assert (found["votes"]["f1"], found["truth"]["f1"]) == (0, 1)
-    assert found["truth"]["against votes"]["difference"] == 1
+    assert found["truth"]["against"]["votes"]["difference"] == 1
 
 
 def test_fine_tuning_learns(sample, tmp_path) -> None:
