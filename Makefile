@@ -36,14 +36,14 @@ $(MILVUS)/.ready:
 demo: $(VENV)/.base ## install, build an index from phantoms, annotate, score
 	@$(MAKE) --no-print-directory demo-steps
 	@echo "The run lies in $(DEMO)/run.csv, the images in $(DEMO)/sample/images."
-	@echo "To try it in a browser: $(BIN)/annotator serve --index $(DEMO)/index"
+	@echo "To see it in a browser: $(BIN)/annotator demo $(DEMO)"
 
 demo-steps:
 	$(BIN)/annotator sample $(DEMO)/sample
 	$(BIN)/annotator build-index $(DEMO)/sample/images $(DEMO)/sample/concepts.csv \
 		--split $(DEMO)/sample/split.csv --only train --groups $(DEMO)/sample/patients.csv \
 		--names $(DEMO)/sample/concept_names.csv --captions $(DEMO)/sample/captions.csv \
-		--index $(DEMO)/index
+		--index $(DEMO)/index --thumbnails
 	$(BIN)/annotator annotate $(DEMO)/sample/images \
 		--split $(DEMO)/sample/split.csv --only test --index $(DEMO)/index > $(DEMO)/run.csv
 	$(BIN)/annotator evaluate $(DEMO)/run.csv $(DEMO)/sample/concepts.csv \

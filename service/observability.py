@@ -133,11 +133,11 @@ def _descriptions(error: BaseException) -> Iterator[str]:
         cause = cause.__cause__ or cause.__context__
 
 
-def configure_logging() -> None:
-    """Send every logger of the process to stderr as JSON."""
+def configure_logging(level: int = logging.INFO) -> None:
+    """Send every logger of the process to stderr as JSON, the service's from a level on."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.WARNING)
-    logger.setLevel(logging.INFO)
+    logger.setLevel(level)

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import uvicorn
 
@@ -23,8 +23,23 @@ from service.settings import Settings
 KEEP_ALIVE_SECONDS = 15
 
 
-def serve(settings: Settings) -> int:
+def announce(url: str) -> None:
+    """Print the address on stdout."""
+    print(f"Serving on {url} (Ctrl-C stops it). Not for clinical use.", flush=True)
+
+
+def serve(
+    settings: Settings,
+    started: Callable[[str], None] = announce,
+    *,
+    log_level: int = logging.INFO,
+) -> int:
     """Serve until SIGTERM or SIGINT; returns the exit code.
+
+    Args:
+        settings: Settings of the service.
+        started: Called with the address once connections are accepted.
+        log_level: Least level of the service's log.
 
     Raises:
         AnnotatorError: The address cannot be listened on, the key file is wrong, or the index
@@ -36,7 +51,7 @@ def serve(settings: Settings) -> int:
     keys = read_keys(settings.api_key_file) if settings.api_key_file else None
     with _bind(settings.host, settings.port) as listener:  # refuse before the work is done
         engine = open_engine(settings)
-        configure_logging()
+        configure_logging(log_level)
         app = create_app(settings, engine, keys)
         config = uvicorn.Config(
             app,
@@ -55,7 +70,8 @@ def serve(settings: Settings) -> int:
         )
         host, port = listener.getsockname()[:2]
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-        _Server(config, app.state.service, url, bool(early_reloads)).run(sockets=[listener])
+        server = _Server(config, app.state.service, url, started, bool(early_reloads))
+        server.run(sockets=[listener])
     return 0
 
 
@@ -87,24 +103,31 @@ class _Server(uvicorn.Server):
     Args:
         config: Configuration of uvicorn.
         service: The service.
-        url: The announced address.
+        url: The address.
+        started: See `serve`.
         reload_first: Whether SIGHUP came while the index was opened.
     """
 
     def __init__(
-        self, config: uvicorn.Config, service: Service, url: str, reload_first: bool
+        self,
+        config: uvicorn.Config,
+        service: Service,
+        url: str,
+        started: Callable[[str], None],
+        reload_first: bool,
     ) -> None:
         super().__init__(config)
         self._service = service
         self._url = url
+        self._started = started
         self._reload_first = reload_first
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept connections, and announce it on stdout."""
+        """Accept connections, and announce it."""
         await super().startup(sockets)
         version = self._service.engine.stored.version
         log(logging.INFO, "serving", url=self._url, index=version)
-        print(f"Serving on {self._url} (Ctrl-C stops it). Not for clinical use.", flush=True)
+        self._started(self._url)
         if self._reload_first:
             self._service.reload_soon()
 

@@ -29,6 +29,7 @@ Exit codes:
 
 # Module of each command, by heading; a module is imported when its command is asked for.
 SECTIONS = {
+    "Try it": {"demo": "demo", "sample": "build"},
     "Index": {
         "build-index": "build",
         "tune": "tune",
@@ -47,7 +48,7 @@ SECTIONS = {
     },
     "Evaluate": {"evaluate": "score", "validate": "score"},
     "Look inside": {"search": "search", "explain": "explain", "map": "map"},
-    "Data": {"audit": "audit", "stats": "check", "concepts": "concepts", "sample": "build"},
+    "Data": {"audit": "audit", "stats": "check", "concepts": "concepts"},
 }
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from annotator.cli.console import say, write_result
+from annotator.cli.console import say, to_terminal, write_result
 from annotator.cli.ensemble import read_classifiers, with_option
 from annotator.cli.image_report import ImageReport
 from annotator.cli.inference import InferenceOptions, annotate_images, inference_options
@@ -42,10 +42,10 @@ if TYPE_CHECKING:
 @option(
     "Output",
     "--format",
-    "year",
-    default="2026",
-    type=click.Choice(["2019", "2021", "2024", "2025", "2026", "jsonl", "scores"]),
-    help="Submission format by year, JSON lines, or the scores of all concepts (.npz).",
+    "chosen_format",
+    type=click.Choice(["table", "2019", "2021", "2024", "2025", "2026", "jsonl", "scores"]),
+    help="Table to read, submission format by year, JSON lines, or the scores of all concepts "
+    "(.npz) (default: 2026; on a terminal a table).",
 )
 @zip_option
 @option(
@@ -78,7 +78,7 @@ def annotate_command(
     images: str | None,
     place: IndexLocation,
     given: VectorOptions,
-    year: str,
+    chosen_format: str | None,
     zipped: bool,
     explain: bool,
     groups: str | None,
@@ -92,11 +92,13 @@ def annotate_command(
 ) -> int:
     """Annotate IMAGES (folder, file, glob, list file, Parquet), or --vectors, and print the run.
 
-    Rows are in the natural order of ids (test_2 before test_10), or in the order of --ids. An image
-    that cannot be used, or is blank, gets a row without CUIs, its reason goes to stderr, and the
-    exit code is 3. Files of a kind without an image, such as DICOM structured reports, are skipped.
+    A terminal shows a table to read instead of a run. Rows are in the natural order of ids (test_2
+    before test_10), or in the order of --ids. An image that cannot be used, or is blank, gets a row
+    without CUIs, its reason goes to stderr, and the exit code is 3. Files of a kind without an
+    image, such as DICOM structured reports, are skipped.
 
     \b
+    annotator annotate scan.png
     annotator annotate test/ > run.csv
     annotator annotate test/ --ids test_ids.csv --zip > submission.zip
     annotator annotate scan.dcm --format jsonl --explain
@@ -107,12 +109,14 @@ def annotate_command(
     annotator annotate test/ --types T047,T023 --semantic-types MRSTY.RRF > run.csv
     annotator annotate test/ --with probs.npz:0.5 > run.csv
     """
+    from annotator.cli.annotation_table import annotation_lines
     from annotator.concepts.hierarchy import read_hierarchy
     from annotator.indexing.metadata import IndexMetadata
     from annotator.tables.run import id_fault, local_ids_note, render_run, zip_run
     from annotator.tables.scores import Scores
 
-    is_run = year not in ("jsonl", "scores")
+    year = chosen_format or ("table" if to_terminal(output) and not zipped else "2026")
+    is_run = year not in ("table", "jsonl", "scores")
     if explain and year != "jsonl":
         raise click.UsageError("--explain requires --format jsonl.")
     if groups is not None and year != "jsonl":
@@ -162,6 +166,8 @@ def annotate_command(
         if year == "scores":
             if annotation.error is None:
                 votes.append((annotation.image_id, annotation.votes))
+        elif year == "table":
+            lines += (f"{line}\n" for line in annotation_lines(annotation, names))
         elif not is_run:
             record = annotation.to_dict(names, explain=explain)
             if groups is not None:
@@ -172,7 +178,7 @@ def annotate_command(
     if year == "scores":
         write_result(Scores.from_shares(votes, sorted(vocabulary)).to_npz(), output)
     else:
-        text = render_run(rows, year) if is_run else "".join(lines)
+        text = render_run(rows, year) if is_run else "".join(lines).removeprefix("\n")
         write_result(zip_run(text) if zipped else text, output)
         if note := local_ids_note(rows):
             say(note)

@@ -149,6 +149,8 @@ def build_index_command(
     say(
         f"{place}: version {built.version}, {built.rows} images, {built.concepts} concepts ({how})."
     )
+    what = "--vectors FILE" if vectors else "IMAGES"
+    say(f"Next: annotator annotate {what} --index {place}")
     return report.exit_code
 
 
@@ -175,3 +177,7 @@ def sample_command(directory: Path, n: int, seed: int, renderer: Renderer) -> No
 
     paths = write_sample(directory, n=n, seed=seed, renderer=renderer)
     say(f"{n} phantoms with concepts, captions, patients and a split: {paths.directory}")
+    say(
+        f"Next: annotator build-index {directory}/images {directory}/concepts.csv "
+        f"--names {directory}/concept_names.csv --split {directory}/split.csv --only train"
+    )

@@ -90,7 +90,8 @@ def _say_summary(suggestions: Sequence[Suggestion]) -> None:
     found = ", ".join(f"{n} {kind}" for kind, n in kinds.items())
     local = [s for s in suggestions if not s.cui]
     say(f"{len(suggestions)} words: {found}; {len(local)} without a CUI stay words.")
-    several = [s for s in suggestions if len(s.alternatives) > bool(not s.cui)]
+    named = [s for s in suggestions if s.kind in ("exact", "normalised")]
+    several = [s for s in named if len(s.alternatives) + bool(s.cui) > 1]
     if several:
         say(
             f"{len(several)} may mean several concepts (see alternatives), such as "

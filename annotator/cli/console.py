@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import shutil
 import sys
 import tempfile
 import time
@@ -55,7 +56,7 @@ def verbosity_options() -> list[click.Option]:
 
 def say(message: str, *, always: bool = False) -> None:
     """Print a message on stderr; with --quiet only if `always`, as errors are."""
-    if always or _verbosity() != "quiet":
+    if always or not is_quiet():
         beginning, colon, rest = message.partition(":")
         if colour := _COLOURS.get(beginning + colon):
             message = click.style(beginning + colon, fg=colour, bold=True) + rest
@@ -64,8 +65,18 @@ def say(message: str, *, always: bool = False) -> None:
 
 def detail(message: str) -> None:
     """Print a message on stderr, with the seconds since the command began, if --verbose."""
-    if _verbosity() == "verbose":
+    if is_verbose():
         say(click.style(f"[{time.perf_counter() - _STARTED:6.1f} s] {message}", dim=True))
+
+
+def is_quiet() -> bool:
+    """Whether --quiet was given."""
+    return _verbosity() == "quiet"
+
+
+def is_verbose() -> bool:
+    """Whether --verbose was given."""
+    return _verbosity() == "verbose"
 
 
 def _verbosity() -> str | None:
@@ -74,12 +85,20 @@ def _verbosity() -> str | None:
 
 
 @contextlib.contextmanager
-def shown_progress() -> Iterator[None]:
-    """Show the progress of a command on a line of the terminal, and its stages if --verbose."""
-    if _verbosity() == "quiet":
+def shown_progress(params: Mapping[str, Any]) -> Iterator[None]:
+    """Show the progress of a command on a line of the terminal.
+
+    With --verbose also versions, the paths among its parameters, and what each stage took.
+    """
+    if is_quiet():
         yield
         return
-    detail(_versions())
+    if is_verbose():
+        detail(_versions())
+        for name, value in params.items():
+            path = getattr(value, "folder", value)  # of an index
+            if isinstance(path, Path):
+                detail(f"{name}: {path.resolve()}")
     with progress_line(_say_stage):
         yield
     detail(f"done; at most {_peak_megabytes():,.0f} MB of memory")
@@ -104,6 +123,16 @@ def _peak_megabytes() -> float:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def table_width(output: Path | None) -> int | None:
+    """Width of the terminal that takes the results; None where they go to a file or a pipe."""
+    return shutil.get_terminal_size().columns if to_terminal(output) else None
+
+
+def to_terminal(output: Path | None) -> bool:
+    """Whether a person sees the results, rather than a file or a program."""
+    return output is None and sys.stdout.isatty()
 
 
 def search_in_words(search: Mapping[str, Any]) -> str:

@@ -134,7 +134,7 @@ def _page(drawn: Map, side: int | None, images: str | None) -> tuple[bytes, str]
 def _say_next(outputs: Sequence[Path]) -> None:
     page = next((path for path in outputs if path.suffix.lower() == ".html"), None)
     if page is None:
-        say("Next: `annotator map --output map.html` shows each point's image.")
+        say("Next: annotator map --output map.html shows each point's image.")
     else:
         say(
             f"Next: open {page} in a browser; --concepts or --color gives the points other colours."

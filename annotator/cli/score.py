@@ -201,9 +201,9 @@ def evaluate_command(
         kind = "--captions" if captions else "--ranking"
         say(f"Next: annotator evaluate {run} {truth} {kind} --against OTHER, to compare two")
     elif captions and bertscore is None:
-        say("Next: add --bertscore MODEL, the task's other measure of words")
+        say("Next: add --bertscore MODEL, the task's other measure of words.")
     elif by is None:
-        say("Next: add --by FILE:COLUMN, to see where the difference comes from")
+        say("Next: add --by FILE:COLUMN, to see where the difference comes from.")
 
 
 def _check_options(kind: str) -> None:

@@ -9,7 +9,8 @@ from typing import Any, Literal, get_args
 
 import click
 
-from annotator.cli.console import shown_progress, verbosity_options
+from annotator.cli.console import shown_progress, table_width, verbosity_options
+from annotator.render.text_table import fitted_to
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -61,7 +62,7 @@ class Command(_Helped):
         self.params += verbosity_options()
 
     def invoke(self, ctx: click.Context) -> Any:
-        with shown_progress():
+        with shown_progress(ctx.params), fitted_to(table_width(ctx.params.get("output"))):
             return super().invoke(ctx)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

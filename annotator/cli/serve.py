@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
+from annotator.cli.console import is_quiet
 from annotator.cli.options import file_path
 from annotator.cli.sections import Command, option
 from annotator.errors import AnnotatorError
 from index.distribution import pip_install
+
+if TYPE_CHECKING:
+    from service.settings import Settings
 
 
 @click.command("serve", cls=Command, short_help="Serve an index over HTTP: a page and an API.")
@@ -86,8 +93,38 @@ def serve_command(
     # would contend with them: a third of the throughput. Read when numpy is imported.
     for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
         os.environ.setdefault(variable, "1")
+    settings = service_settings(
+        index=index,
+        host=host,
+        port=port,
+        api_key_file=api_key_file,
+        insecure=insecure,
+        device=device,
+        max_batch=max_batch,
+        batch_wait_ms=batch_wait_ms,
+        max_queue=max_queue,
+        max_upload_mb=max_upload_mb,
+        max_images=max_images,
+        timeout_s=timeout_s,
+        workers=workers,
+        allow_reload=allow_reload,
+        cors_origin=cors_origin,
+    )
+    if show_settings:
+        click.echo(settings.model_dump_json(indent=2))
+        return 0
+    return run_service(settings, log_requests=not is_quiet())
+
+
+def service_settings(**flags: object) -> Settings:
+    """Settings of the service, by the flags that are not None, the environment, and defaults.
+
+    Raises:
+        click.UsageError: A setting is wrong.
+        AnnotatorError: The extra `service` is not installed.
+    """
     try:
-        from service.server import serve
+        import service.server  # noqa: F401  # with all that the extra installs
         from service.settings import read_settings
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
@@ -96,26 +133,29 @@ def serve_command(
             pip_install("service"),
         ) from error
     try:
-        settings = read_settings(
-            index=index,
-            host=host,
-            port=port,
-            api_key_file=api_key_file,
-            insecure=insecure,
-            device=device,
-            max_batch=max_batch,
-            batch_wait_ms=batch_wait_ms,
-            max_queue=max_queue,
-            max_upload_mb=max_upload_mb,
-            max_images=max_images,
-            timeout_s=timeout_s,
-            workers=workers,
-            allow_reload=allow_reload,
-            cors_origin=cors_origin,
-        )
+        return read_settings(**flags)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    if show_settings:
-        click.echo(settings.model_dump_json(indent=2))
-        return 0
-    return serve(settings)
+
+
+def run_service(
+    settings: Settings, started: Callable[[str], None] | None = None, *, log_requests: bool
+) -> int:
+    """Serve until the process is stopped; returns the exit code.
+
+    Args:
+        settings: From `service_settings`.
+        started: Called with the address once it is announced and connections are accepted.
+        log_requests: Whether to log all requests, or problems only.
+
+    Raises:
+        AnnotatorError: As `service.server.serve`.
+    """
+    from service.server import announce, serve
+
+    def tell(url: str) -> None:
+        announce(url)
+        if started is not None:
+            started(url)
+
+    return serve(settings, tell, log_level=logging.INFO if log_requests else logging.WARNING)

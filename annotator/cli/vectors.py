@@ -66,6 +66,7 @@ def images_or(vectors: VectorTable | None, images: str | None) -> str | VectorTa
     source = images if vectors is None else vectors
     if source is None or (vectors is not None and images is not None):
         raise click.UsageError("Give IMAGES or --vectors.")
+    _refuse_file_of_vectors(images)
     return source
 
 
@@ -78,10 +79,16 @@ def labelled(
         click.UsageError: Vectors have no CONCEPTS, or images beside them.
     """
     if vectors is None:
+        _refuse_file_of_vectors(images)
         return images, concepts
     if images is None or concepts is not None:
         raise click.UsageError("With --vectors, give one argument: CONCEPTS.")
     return vectors, images
+
+
+def _refuse_file_of_vectors(images: str | None) -> None:
+    if images is not None and images.lower().endswith((".npy", ".npz", ".safetensors")):
+        raise click.UsageError(f"{images} has no images: give vectors as --vectors {images}")
 
 
 vector_options = options_as(

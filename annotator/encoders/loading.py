@@ -27,8 +27,15 @@ def need(package: str, name: str, extra: str) -> None:
         )
 
 
+_CHECK = "Check the name and the files."
+_REPOSITORIES = (
+    "A repository of transformers is transformers:ORG/MODEL, one of open_clip hf-hub:ORG/MODEL, "
+    "one of timm timm:hf-hub:ORG/MODEL."
+)
+
+
 @contextmanager
-def explained(name: str) -> Iterator[None]:
+def explained(name: str, hint: str = _CHECK) -> Iterator[None]:
     """Turn the many ways in which a download or a checkpoint fails into one clear error."""
     try:
         yield
@@ -36,36 +43,28 @@ def explained(name: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise AnnotatorError(
-            f"The encoder {name} could not be loaded: {first_line(error)}",
-            "Check the name and the files; weights that are not on disk come from a hub, "
-            "over the network.",
+            f"The encoder {name} could not be loaded: {first_line(error)}", hint
         ) from error
 
 
 @contextmanager
 def hub(name: str) -> Iterator[None]:
-    """Within the context, a hub that cannot be reached is not asked: only its cache is.
-
-    Its client would try for half a minute, once a file. Errors are turned into one clear error, as
-    by `explained`.
+    """As `explained`, for what may come from a hub. One that cannot be reached is not asked: only
+    its cache is. Its client would try for half a minute, once a file.
     """
     import huggingface_hub.constants as settings
 
     host = _host(settings.ENDPOINT)
     if settings.HF_HUB_OFFLINE or _reachable(*host):
-        with explained(name):
+        hint = f"{_CHECK} Weights that are not on disk come over the network. {_REPOSITORIES}"
+        with explained(name, hint):
             yield
         return
     settings.HF_HUB_OFFLINE = True
     try:
-        with explained(name):
+        hint = f"{host[0]} cannot be reached over the network, and nothing of that name is in its "
+        with explained(name, f"{hint}cache on disk. {_REPOSITORIES}"):
             yield
-    except AnnotatorError as error:
-        raise AnnotatorError(
-            error.message,
-            f"{host[0]} cannot be reached, and what was downloaded before lacks it: "
-            "check the network and the name, or name a folder on disk.",
-        ) from error
     finally:
         settings.HF_HUB_OFFLINE = False
 

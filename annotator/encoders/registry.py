@@ -125,45 +125,59 @@ def _encoder(name: str, device: Device) -> Encoder:
         try:
             return make_onnx(rest, device) if kind == "onnx" else _MAKERS[kind](rest)
         except AnnotatorError as error:
-            raise _other_kind(kind, rest) or error from error
+            raise _explained(error, kind, rest) from error
     if Path(name).suffix in WEIGHTS:
-        others = [other for other in strings_for(name) if other != name]
-        if others:
+        found = strings_for(name)
+        if found and str(Path(name)) not in found:
             raise AnnotatorError(
-                f"{name} is part of a model of {_library(others[0])}.",
-                f"Write {' or '.join(others)}.",
+                f"{name} is part of a model of {_library(found[0])}.",
+                f"Write {' or '.join(found)}.",
             )
         return make_timm_file(Path(name))
-    found = strings_for(name) if name else []
+    raise _unknown(name)
+
+
+def _unknown(name: str) -> AnnotatorError:
+    """The error for a name without a kind, and what it may have meant."""
     if name and Path(name).is_dir():
-        raise AnnotatorError(
+        return AnnotatorError(
             f"{name} is no folder of open_clip, timm or transformers: it has none of "
             "open_clip_config.json, a config.json of theirs, and a single .onnx file.",
             "For weights alone, name the network: timm:MODEL@FILE.",
         )
+    if _is_path(name):
+        return AnnotatorError(f"There is no folder or file {name}.", f"Use {_FORMS}.")
+    found = strings_for(name) if name else []
     hint = f"Write {' or '.join(found)}." if found else f"Use {_FORMS}."
     if not found and name.count("/") == 1:
-        hint = f"{_REPOSITORIES.format(name)} Or use {_FORMS}."
-    raise AnnotatorError(f"Unknown encoder {name!r}.", hint)
+        hint = (
+            f"Write transformers:{name} for a model of transformers, hf-hub:{name} for one of "
+            f"open_clip, timm:hf-hub:{name} for one of timm. Or use {_FORMS}."
+        )
+    return AnnotatorError(f"Unknown encoder {name!r}.", hint)
 
 
-_REPOSITORIES = (
-    "Write transformers:{0} for a model of transformers, hf-hub:{0} for one of open_clip, "
-    "timm:hf-hub:{0} for one of timm."
-)
-
-
-def _other_kind(kind: str, rest: str) -> AnnotatorError | None:
-    """The error for a model whose string begins with another kind; None if it does not."""
+def _explained(error: AnnotatorError, kind: str, rest: str) -> AnnotatorError:
+    """The error that says most: that the model is of another kind, or of none, or `error`."""
     model = rest if Path(rest).exists() else rest.partition("@")[0]
     model = model.removeprefix("hf-hub:").removeprefix("local-dir:")
     found = strings_for(model)
-    if not found or any(string.startswith(f"{kind}:") for string in found):
-        return None
-    return AnnotatorError(
-        f"{model} is a model of {_library(found[0])}, which {kind}: does not load.",
-        f"Write {' or '.join(found)}.",
-    )
+    if any(string.startswith(f"{kind}:") for string in found):
+        return error
+    if found:
+        return AnnotatorError(
+            f"{model} is a model of {_library(found[0])}, which {kind}: does not load.",
+            f"Write {' or '.join(found)}.",
+        )
+    if _is_path(model) and not Path(model).exists():
+        hint = "Where it has moved, name its new place: --embedder NAME. A repository is ORG/MODEL."
+        return AnnotatorError(f"There is no folder or file {model}.", hint)
+    return error
+
+
+def _is_path(name: str) -> bool:
+    """Whether a name has the form of a path, and not that of a repository on the hub."""
+    return name.startswith((".", "/", "~")) or name.count("/") > 1
 
 
 def _library(string: str) -> str:

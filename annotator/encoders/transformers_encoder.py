@@ -176,8 +176,6 @@ def _loading(source: str) -> Iterator[None]:
     need("transformers", name, "transformers")
     make_torchvision_importable()
     is_folder = Path(source).is_dir()
-    if not is_folder and (source.startswith((".", "/", "~")) or source.count("/") != 1):
-        raise AnnotatorError(f"There is no folder {source}.", "A model of the hub is ORG/MODEL.")
     with (explained if is_folder else hub)(name):
         from transformers.utils import logging
 

@@ -23,8 +23,8 @@ from annotator.errors import AnnotatorError
 # Grey levels from -1024 to 1024: (pixel / 255 - mean) / std.
 _MEAN, _STD = (0.5, 0.5, 0.5), (1 / 2048, 1 / 2048, 1 / 2048)
 _CONVERT = (
-    "Its DenseNets are published as pickled models, whose loading runs what is in them; they are "
-    "not loaded here. Where you trust the file, save its tensors alone: python -c "
+    "Loading a pickled model runs what is in it, so it is not loaded here. Where you trust "
+    "torchxrayvision's file, save its tensors alone: python -c "
     '"import torchxrayvision, safetensors.torch; safetensors.torch.save_file('
     "torchxrayvision.models.DenseNet(weights='{0}').state_dict(), '{0}.safetensors')\" "
     "and use xrv:{0}@{0}.safetensors."
@@ -62,6 +62,7 @@ def make_xrv(rest: str) -> Encoder:
     make_torchvision_importable()
     with warnings.catch_warnings(), explained(name):  # importing it turns all warnings off
         from torchxrayvision import models
+        from torchxrayvision.utils import get_cache_dir
     known = models.model_urls.get(weights)
     if known is None:
         raise AnnotatorError(
@@ -70,11 +71,14 @@ def make_xrv(rest: str) -> Encoder:
         )
     resnet = weights.startswith("resnet")
     model = GreyFeatures(_resnet() if resnet else models.DenseNet().features).eval()
-    if file_name:
-        path = Path(file_name)
-    else:  # the library's own copy, which it downloads if need be, and says so on stdout
+    path = Path(file_name or Path(get_cache_dir(), Path(known["weights_url"]).name))
+    if not file_name and not path.is_file():
+        if not resnet:
+            raise AnnotatorError(
+                f"{name} is published as a pickled model.", _CONVERT.format(weights)
+            )
         with explained(name), contextlib.redirect_stdout(sys.stderr):
-            path = Path(models.get_weights(weights))
+            models.get_weights(weights)
     try:
         load_backbone(model.features if resnet else model, path)
     except AnnotatorError as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -16,7 +15,6 @@ from annotator.render.text_table import columns, section
 
 Format = Literal["table", "csv", "json", "trec"]
 
-_WIDEST = 48  # characters of concepts and captions in a table
 _DECIMALS = 6  # of scores in JSON
 #: Heading of each list of a concept's images.
 KINDS = {
@@ -141,23 +139,19 @@ def _table(score: str, cases: Sequence[Case], names: Mapping[str, str]) -> list[
             rank,
             case.score,
             case.image_id,
-            _short(", ".join(names.get(cui) or cui for cui in case.cuis)),
-            _short(case.caption),
+            ", ".join(names.get(cui) or cui for cui in case.cuis),
+            " ".join(case.caption.split()),
         )
         for rank, case in enumerate(cases, 1)
     ]
     header = ("rank", score, "id", "concepts", "caption")
-    return columns(header, rows, decimals=3, max_width=None)  # ids are never cut
+    return columns(header, rows, decimals=3)
 
 
 def _blocks(sections: Iterable[Sequence[str]]) -> str:
     """Join sections to text, without a leading empty line."""
     lines = [line for block in sections for line in block]
     return "".join(f"{line}\n" for line in lines[1:])
-
-
-def _short(text: str) -> str:
-    return textwrap.shorten(text, _WIDEST, placeholder=" …")
 
 
 def _line(fields: Mapping[str, Any]) -> str:

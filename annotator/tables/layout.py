@@ -161,7 +161,8 @@ class Layout:
             below = Counter(cell_of(row, column).lower() for row in rest)
             kind = kind_of(below)
             is_kind = kind_of(Counter([name])) == kind
-            if name and column and kind in ("binary", "numbers") and not is_kind:
+            may_be_id = column == 0 and not any(_is_id_name(other) for other in names[1:])
+            if name and not may_be_id and kind in ("binary", "numbers") and not is_kind:
                 return True
             if name and kind == "cuis" and column and not any(map(str.isdigit, name)):
                 return not any(map(holds_cui, first))
@@ -375,7 +376,8 @@ def cell_of(row: Record, column: int) -> str:
 
 def _plain(name: str) -> str:
     """The name of a column as the patterns have it."""
-    return " ".join(re.sub(r"[_.\s-]+", " ", name).split()).casefold()
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])|[_.\s-]+", " ", name)  # `PatientSex`, `patient_sex`
+    return " ".join(words.split()).casefold()
 
 
 def _is_id_name(name: str) -> bool:

@@ -43,12 +43,16 @@ def test_words_are_matched(words: Path, tmp_path: Path) -> None:
 
 
 def test_several_meanings_are_said(tmp_path: Path) -> None:
-    (tmp_path / "MRCONSO.RRF").write_text(ROW.format("C1", "Cold") + ROW.format("C2", "Cold"))
-    (tmp_path / "words.txt").write_text("Cold\n")
+    names = {"C1": "Cold", "C2": "Cold", "C3": "Effusion", "C4": "Effusions"}
+    (tmp_path / "MRCONSO.RRF").write_text("".join(ROW.format(*pair) for pair in names.items()))
+    (tmp_path / "words.txt").write_text("Cold\nCold\nefusion\n")
     found = invoke(
         "concepts", "match", tmp_path / "words.txt", "--mrconso", tmp_path / "MRCONSO.RRF"
     )
-    assert found.stdout.endswith("Cold,1,,,exact,0.50,C1 Cold (0.50); C2 Cold (0.50)\n")
+    assert found.stdout.splitlines()[1:] == [
+        "Cold,2,,,exact,0.50,C1 Cold (0.50); C2 Cold (0.50)",
+        "efusion,1,C3,Effusion,fuzzy,0.79,C4 Effusions (0.70)",
+    ]
     assert "1 may mean several concepts (see alternatives), such as Cold." in found.stderr
 
 

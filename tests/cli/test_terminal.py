@@ -33,6 +33,10 @@ class Terminal:
         self.inside = inside
         self.written = ""
 
+    def __del__(self) -> None:
+        self.process.kill()  # of a test that failed
+        self.process.wait()
+
     def read_until(self, text: str, times: int = 1) -> None:
         """Read what is written, until `text` has come a number of times."""
         while self.written.count(text) < times:

@@ -242,6 +242,8 @@ def test_an_index_of_images_takes_only_vectors_of_its_encoder(tmp_path: Path) ->
         ("build-index", "--ids", "ids.txt", "images", "concepts.csv"),
         ("add", "--vectors", "all.parquet"),
         ("annotate",),
+        ("annotate", "all.npy"),
+        ("build-index", "all.npz", "concepts.csv"),
         ("annotate", "images", "--vectors", "all.parquet"),
         ("annotate", "--vectors", "all.parquet", "--where", "Modality=DX"),
         ("search", "images", "--vectors", "all.parquet"),

@@ -51,8 +51,12 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def small_xrv() -> Iterator[None]:
+def offline_and_small() -> Iterator[None]:
+    """No hub is asked, and torchxrayvision's network is a small one."""
+    import huggingface_hub.constants
+
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
         if importlib.util.find_spec("torchxrayvision"):
             make_xrv_small(patch)
         yield
@@ -203,14 +207,18 @@ def test_another_library_s_prefix_is_answered_with_the_right_string(
     assert name in error.value.hint
 
 
-def test_weights_alone_are_answered_with_the_folder_of_their_model(saved: Saved) -> None:
+def test_weights_alone_are_answered_with_the_folder_of_their_model(
+    saved: Saved, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for kind, file in (("dinov2", "model"), ("open_clip", "open_clip_model")):
         name = saved(kind)
         with pytest.raises(AnnotatorError, match="is part of a model of") as error:
             make(f"{place(name) / file}.safetensors")
         assert name in error.value.hint
-    timm_file = place(saved("timm")) / "model.safetensors"
-    assert make(str(timm_file)).fingerprint == make(saved("timm")).fingerprint
+    folder = place(saved("timm"))
+    monkeypatch.chdir(folder.parent)
+    for file in (folder / "model.safetensors", f"./{folder.name}/model.safetensors"):
+        assert make(str(file)).fingerprint == make(saved("timm")).fingerprint
 
 
 @pytest.mark.parametrize(
@@ -225,6 +233,7 @@ def test_weights_alone_are_answered_with_the_folder_of_their_model(saved: Saved)
         ("microsoft/rad-dino", "transformers:microsoft/rad-dino"),
         ("transformers:no/such/folder", "ORG/MODEL"),
         ("transformers:/no/such@mean", "ORG/MODEL"),
+        ("/no/such/folder", "transformers:FOLDER"),
         ("onnx:no/such.onnx", ""),
     ],
 )

@@ -420,7 +420,7 @@ def test_weights_of_another_activation_are_refused(
     [
         ("open_clip:ViT-of-mine@tag", "ViT-of-mine"),
         ("open_clip:ViT-B-32@no-such-tag", "no-such-tag"),
-        ("local-dir:/no/such/folder", "not found: /no/such/folder"),
+        ("local-dir:/no/such/folder", "no folder or file /no/such/folder"),
         ("local-dir:{without_weights}", "could not be loaded"),
     ],
 )

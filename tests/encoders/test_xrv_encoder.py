@@ -32,6 +32,8 @@ def in_cache(monkeypatch: pytest.MonkeyPatch, folder: Path, weights: str) -> Pat
 def test_a_pickled_model_is_not_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As the library publishes its DenseNets; the hint says how to get at their tensors."""
     path = in_cache(monkeypatch, tmp_path, WEIGHTS)
+    with pytest.raises(AnnotatorError, match="is published as a pickled model"):
+        make_embedder(f"xrv:{WEIGHTS}", device="cpu")  # and is not downloaded
     torch.save(xrv_models().DenseNet(), path)
     for name in (f"xrv:{WEIGHTS}", f"xrv:{WEIGHTS}@{path}"):
         with pytest.raises(AnnotatorError, match="could not be read as weights"):

@@ -12,6 +12,7 @@ from annotator.errors import FormatError
 from annotator.evaluation.evaluation import evaluate
 from annotator.evaluation.official_f1 import SECONDARY_CUIS
 from annotator.evaluation.report import render
+from annotator.render.text_table import fitted_to
 from annotator.tables.run import render_run
 
 
@@ -103,7 +104,8 @@ def test_evaluation_as_json(collection):
 def test_text_of_an_evaluation(collection):
     run, truth, manual, groups = collection
     names = {"C2": "A name " + "that is too long for a line " * 3}
-    text = render(evaluate(run, truth, secondary=manual, by=f"{groups}:source", names=names))
+    with fitted_to(120):
+        text = render(evaluate(run, truth, secondary=manual, by=f"{groups}:source", names=names))
     lines = text.split("\n")
     assert lines[0].startswith("F1 0.3750 (95% interval ")
     assert lines[0].endswith(", 4 images)")

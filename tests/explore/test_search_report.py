@@ -27,8 +27,9 @@ def test_a_table() -> None:
     assert lines[0] == "q1"
     assert lines[1].split() == ["rank", "similarity", "id", "concepts", "caption"]
     assert lines[2].split("  ")[-2:] == [
-        "Lung, <b>Chest</b>, A name that is so long …", "A caption, with a comma",
-    ]  # fmt: skip
+        "Lung, <b>Chest</b>, A name that is so long that nobody reads all, C4",
+        "A caption, with a comma",
+    ]
     assert "0.988" in lines[2] and "-0.250" in lines[3]
     assert "q2: it is empty" in lines and not any(line.endswith(" ") for line in lines)
 

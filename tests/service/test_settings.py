@@ -88,7 +88,7 @@ def test_the_command_names_the_extra_that_is_missing(package: str) -> None:
 
 
 def test_every_flag_is_a_setting() -> None:
-    flags = {parameter.name for parameter in serve_command.params} - {"show_settings"}
+    flags = {p.name for p in serve_command.params if p.expose_value} - {"show_settings"}
     assert flags <= Settings.model_fields.keys()
 
 

@@ -89,6 +89,10 @@ def write(tmp_path: Path):  # type: ignore[no-untyped-def]
             id="a column for each CUI",
         ),
         pytest.param(
+            "C0000003,C0000001,C0000002,image\n0,1,1,x_1\n1,0,0,x_2\n0,0,1,x_10\n",
+            id="and the id in the last",
+        ),
+        pytest.param(
             "x_1\t\tC0000001\tC0000002\nx_2\t\tC0000003\nx_10\t\tC0000002\n", id="ROCO v1"
         ),
     ],

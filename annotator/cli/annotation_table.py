@@ -1,0 +1,38 @@
+"""Annotations as a person reads them: `annotator annotate --format table`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from annotator.annotation import Annotation
+from annotator.concept_ids import is_cui
+from annotator.images.notes import NOTES
+from annotator.render.text_table import Row, columns, section
+
+_UNFAMILIAR = 0.05  # the index has as few images that are as unlike their nearest case
+
+
+def annotation_lines(annotation: Annotation, names: Mapping[str, str]) -> list[str]:
+    """Render an annotation as a titled block: its concepts with scores, or why it has none.
+
+    Args:
+        annotation: Annotation of an image.
+        names: Name by concept, where known.
+    """
+    error, familiarity = annotation.error, annotation.familiarity
+    if error is not None:
+        hint = f" {error.hint}" if error.hint else ""
+        return section(annotation.image_id, [f"not used: {error.message}.{hint}"])
+    title = annotation.image_id
+    if familiarity is not None:
+        title += f"  (familiarity {familiarity:.2f}"
+        title += ": unlike the cases of the index)" if familiarity < _UNFAMILIAR else ")"
+    rows: list[Row] = [
+        [score, names.get(concept, ""), concept]
+        if is_cui(concept)
+        else [score, names.get(concept, concept), ""]
+        for concept, score in zip(annotation.cuis, annotation.scores, strict=True)
+    ]
+    header = ["score", "concept", "CUI" if any(map(is_cui, annotation.cuis)) else ""]
+    lines = columns(header, rows, decimals=2, whole=header[2]) if rows else ["no concepts"]
+    return section(title, [*lines, *(f"note: {NOTES[note]}" for note in annotation.notes)])
