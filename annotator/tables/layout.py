@@ -376,7 +376,8 @@ def cell_of(row: Record, column: int) -> str:
 
 def _plain(name: str) -> str:
     """The name of a column as the patterns have it."""
-    return " ".join(re.sub(r"[_.\s-]+", " ", name).split()).casefold()
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])|[_.\s-]+", " ", name)  # `PatientSex`, `patient_sex`
+    return " ".join(words.split()).casefold()
 
 
 def _is_id_name(name: str) -> bool:

@@ -51,8 +51,12 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def small_xrv() -> Iterator[None]:
+def offline_and_small() -> Iterator[None]:
+    """No hub is asked, and torchxrayvision's network is a small one."""
+    import huggingface_hub.constants
+
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
         if importlib.util.find_spec("torchxrayvision"):
             make_xrv_small(patch)
         yield
