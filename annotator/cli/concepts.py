@@ -10,7 +10,7 @@ import click
 
 from annotator.cli.console import say, write_result
 from annotator.cli.options import file_path, label_column_option, output_option
-from annotator.cli.sections import Command
+from annotator.cli.sections import Command, Group
 
 if TYPE_CHECKING:
     from annotator.concepts.mapping import Suggestion
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _SHOWN = 3
 
 
-@click.group("concepts")
+@click.group("concepts", cls=Group, short_help="Find the CUIs of labels in words.")
 def concepts_command() -> None:
     """Work with the UMLS concepts of labels.
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from index.protocols import IndexLocation
 
 
-@click.command("embed", cls=Command)
+@click.command("embed", cls=Command, short_help="Write the vectors of images to a file.")
 @click.argument("images")
 @option(
     "Output",

@@ -113,7 +113,11 @@ def _bold(heading: str) -> str:
     return click.style(heading, bold=True)  # click.echo takes it away where it cannot be shown
 
 
-class CommandGroup(_Helped, click.Group):
+class Group(_Helped, click.Group):
+    """Group of commands whose help has a heading for its examples."""
+
+
+class CommandGroup(Group):
     """Group of commands under headings, which imports only the command that it runs.
 
     Args:

@@ -24,8 +24,9 @@ NO = frozenset(
 )
 UNSURE = frozenset({"-1", "-1.0", "u", "uncertain", "unsure", "?"})
 
-#: Separators of the labels in a cell; the first that a column has is its own.
-SEPARATORS = ";|\t\n,"
+#: Separators of the labels in a cell, some as East Asian keyboards have them; the first that a
+#: column has is its own.
+SEPARATORS = ";\uff1b|\t\n\u3001,\uff0c"
 
 LONGEST_LABEL = 100  # characters; longer is a text
 _MOST_WORDS = 12

@@ -120,10 +120,18 @@ def labels_of_lists(
             if not (mapped or is_cui(id_)):
                 names.setdefault(id_, label)
         found[image] = tuple(dict.fromkeys(ids))
-    n = len({id_ for ids in found.values() for id_ in ids})
-    words = f" ({len(names):,} of them no CUIs)" if names else ""
-    understood = f"{where}: {len(found):,} images, {n:,} labels{words}, in lists"
-    return Labels(found, names, understood, where)
+    return Labels(found, names, f"{where}: {_amounts(found, names)}, in lists", where)
+
+
+def _amounts(concepts: Mapping[str, Sequence[str]], names: Mapping[str, str]) -> str:
+    """How many images and labels there are, and how many of these are no CUIs."""
+    n = len({id_ for ids in concepts.values() for id_ in ids})
+    words = f" ({len(names):,} of them in words)" if names else ""
+    if len(names) == n:
+        words = " in words"
+    return (
+        f"{len(concepts):,} image{'s' * (len(concepts) != 1)}, {n:,} label{'s' * (n != 1)}{words}"
+    )
 
 
 class _Reader:
@@ -153,12 +161,7 @@ class _Reader:
         concepts = self._mapped(found)
         known = {id_ for ids in concepts.values() for id_ in ids}
         names = {id_: name for id_, name in self.names.items() if id_ in known}
-        words = f" ({len(names):,} of them no CUIs)" if names else ""
-        text = (
-            f"{self.sheet.path}: {len(concepts):,} images, {len(known):,} labels{words}, "
-            + how
-            + self._where()
-        )
+        text = f"{self.sheet.path}: {_amounts(concepts, names)}, {how}{self._where()}"
         understood = "; ".join([text, *self.sheet.notes, *self.notes])
         return Labels(concepts, names, understood, str(self.sheet.path))
 

@@ -25,7 +25,7 @@ _PICTURE = r"(?:image|img|dicom|dcm|picture|photo|figure|scan|slice|sop ?instanc
 _FILE = r"(?:file|path)s?"
 _ID_NAMES = [  # the earlier, the surer
     re.compile(rf"{_PICTURE}(?: ?(?:ids?|u?ids?|names?|paths?|files?|file ?names?|index|key))?"),
-    re.compile(r"u?ids?"),
+    re.compile(r"u?ids?(?: ?(?:code|number|no|nr|key))?"),
     re.compile(rf"{_FILE}(?: ?(?:ids?|names?|paths?))?"),
     re.compile(r"(?:base)?names?|keys?"),
     re.compile(r"(?:.* |patient|study|series|subject|case|exam|accession|sample)u?ids?"),
@@ -287,11 +287,11 @@ class Layout:
         if binary:
             self._check_binary(binary, rest, names)
             return binary
+        if numbers := [j for j in called if self.kinds[j] == "numbers"]:
+            return self._only(numbers, numbers)  # to be refused as such
         texts = [j for j in rest if self.kinds[j] == "texts" and not _is_text(names[j])]
         if len(texts) > 1 and not any(map(_is_id_name, names)):
             texts = texts[1:]  # the first is the id
-        if not texts and called:
-            texts = called  # numbers, to be refused as such
         return self._only(texts, columns)
 
     def _only(self, found: Sequence[int], columns: Sequence[int]) -> list[int]:

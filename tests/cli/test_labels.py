@@ -92,7 +92,7 @@ def test_words_are_found_counted_and_refused_by_the_checker(place: Path, tmp_pat
     found = invoke("search", "--index", place / "words", "--concept", "stripes, f")
     assert found.exit_code == 0 and "clef_train_0" in found.stdout
     stats = invoke("stats", place / "labels.xlsx", "--label-column", "X-ray")
-    assert "X-RAY" in stats.stdout and "36 images, 1 labels (1 of them no CUIs)" in stats.stderr
+    assert "X-RAY" in stats.stdout and "36 images, 1 label in words" in stats.stderr
     (tmp_path / "run.csv").write_text(run(place, "words")[0])
     invalid = invoke("validate", tmp_path / "run.csv", "--ids", place / "labels.xlsx")
     assert invalid.exit_code == 1 and "'X-RAY' is not a CUI" in invalid.stdout

@@ -71,6 +71,7 @@ def test_ctrl_c_erases_the_line_of_progress(tmp_path: Path) -> None:
 def test_verbose_tells_versions_and_stages(tmp_path: Path) -> None:
     said = invoke("sample", "-v", tmp_path / "sample", "--n", 20).stderr
     assert re.search(r"^\[ *\d+\.\d s\] annotator \d.*, Python 3\..*, numpy \d", said)
+    assert f"s] directory: {tmp_path / 'sample'}\n" in said
     assert re.search(r"s\] Drawing: 20 images in \d+\.\d s \(\d+/s\)\n", said)
     assert re.search(r"s\] done; at most [\d,]+ MB of memory\n$", said)
 

@@ -110,6 +110,7 @@ def test_read_as_the_same(write, content: str | bytes) -> None:  # type: ignore[
     [
         ("ID,Labels\nx_1,Mass;Chest X-ray\nx_2,mass\nx_10,chest  x-ray\nx_11,\n", "by ';', in col"),
         ("x_1,Mass|Chest X-ray\nx_2,Mass\nx_10,Chest X-ray\nx_11,\n", "separated by '|'"),
+        ("x_1,Mass\uff1bChest X-ray\nx_2,Mass\nx_10,Chest X-ray\nx_11,\n", "separated by '\uff1b'"),
         ('x_1;"Mass, Chest X-ray"\nx_2;Mass\nx_10;Chest X-ray\nx_11;\n', "separated by ','"),
         ("ID,Labels\nx_1,Mass,Chest X-ray\nx_2,Mass\nx_10,Chest X-ray\nx_11,\n", "by ','"),
         ("file,tag\nx_1,Mass\nx_1,Chest X-ray\nx_2,Mass\nx_10,Chest X-ray\nx_11,\n", "one row a"),
@@ -126,7 +127,7 @@ def test_words_in_every_layout(write, content: str, said: str) -> None:  # type:
     labels = read_labels(write(content))
     assert labels.concepts == WORDS
     assert labels.names == {"MASS": "Mass", "CHEST_X-RAY": "Chest X-ray"}
-    assert ": 4 images, 2 labels (2 of them no CUIs), " in labels.understood
+    assert ": 4 images, 2 labels in words, " in labels.understood
     assert said in labels.understood
 
 
@@ -135,7 +136,7 @@ def test_cuis_and_words_together(write) -> None:  # type: ignore[no-untyped-def]
     assert labels.concepts == {"x_1": ("C0000001", "C0000002", "EFFUSION%2C_LEFT"),
                                "x_2": ("HER2+",)}  # fmt: skip
     assert labels.names == {"EFFUSION%2C_LEFT": "Effusion, left", "HER2+": "HER2+"}
-    assert "4 labels (2 of them no CUIs), separated by ';', in column Labels" in labels.understood
+    assert "4 labels (2 of them in words), separated by ';', in column Labels" in labels.understood
 
 
 def test_words_as_they_are_mapped(write) -> None:  # type: ignore[no-untyped-def]
@@ -252,6 +253,8 @@ def test_a_repeated_id_is_a_mistake_or_a_row_for_each_label(write) -> None:  # t
         pytest.param("ID,label\nx,0\ny,1\n", "yes and no, or 1 and 0, in its column 'label'",
                      "Call the column", id="a label of 0 and 1"),
         pytest.param("ID,label\nx,0\ny,3\n", "'0' is a number", "in words", id="numbers"),
+        pytest.param("id_code,diagnosis\nab1,2\ncd2,4\n", "'2' is a number", "in words",
+                     id="numbers beside ids of an unusual name"),
         pytest.param("ID,Mass,Cyst\nx,1,0\ny,0,2\nz,0,1\nu,0,1\n", "line 3: '2' in the column",
                      "Write 1", id="a count among yes and no"),
         pytest.param("ID,Mass,mass\nx,1,0\ny,0,1\n", "several columns of the label 'MASS'",

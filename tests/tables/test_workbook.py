@@ -42,7 +42,7 @@ def test_a_column_for_each_label(write: Write) -> None:
     assert labels.concepts == {"a": ("MASS",), "b": ("MASS", "CHEST_X-RAY"), "c": ()}
     assert labels.names == {"MASS": "Mass", "CHEST_X-RAY": "Chest X-ray"}
     assert labels.understood.endswith(
-        "labels.dat: 3 images, 2 labels (2 of them no CUIs), a column for each label (1, 0)"
+        "labels.dat: 3 images, 2 labels in words, a column for each label (1, 0)"
     )
 
 
