@@ -26,8 +26,8 @@ with_option = option(
     multiple=True,
     metavar="FILE[:WEIGHT|:FILE]",
     help="Mix in a classifier's probabilities (.npz or a table) with this weight, the votes "
-    "keeping the rest (default: equal shares), or with the weight that is best on the index's own images, "
-    "of which the second file has out-of-fold probabilities (repeatable).",
+    "keeping the rest (default: equal shares), or with the weight that is best on the index's own "
+    "images, of which the second file has out-of-fold probabilities (repeatable).",
 )
 
 
