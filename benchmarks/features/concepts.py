@@ -15,9 +15,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -27,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.processes import cost_of
 from benchmarks.records import save
 
 LINES = 15_000_000
@@ -59,18 +57,19 @@ def main(arguments: list[str] | None = None) -> None:
             lines = sum(1 for _ in file)
         reading = time.perf_counter() - started
         review = folder / "review.csv"
-        seconds, cpu, peak = measured(
-            "concepts", "match", folder / "words.txt", "--mrconso", conso, "--output", review
+        cost = cost_of(
+            ["concepts", "match", folder / "words.txt", "--mrconso", conso, "--output", review],
+            folder,
         )
         record = {
             "what": "concepts match",
             "lines": lines,
             "bytes": conso.stat().st_size,
             "words": len(wanted),
-            "seconds": round(seconds, 1),
-            "cpu_seconds": round(cpu, 1),
+            "seconds": round(cost.seconds, 1),
+            "cpu_seconds": round(cost.cpu_seconds, 1),
             "seconds_to_read_lines": round(reading, 1),
-            "peak_mib": round(peak),
+            "peak_mib": round(cost.peak_mib),
             "by_change": outcomes(review, wanted),
         }
     print(record)
@@ -156,18 +155,6 @@ def _typo(name: str, rng: np.random.Generator) -> str:
         name[:i] + name[i + 1] + name[i] + name[i + 2 :],
     )
     return edits[int(rng.integers(0, len(edits)))]
-
-
-def measured(*arguments: str | Path) -> tuple[float, float, float]:
-    """Seconds, CPU seconds, and peak memory in MiB of a command in a process of its own."""
-    started = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-m", "annotator", *map(str, arguments)])
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"{arguments[0]} ended with {process.returncode}")
-    cpu = usage.ru_utime + usage.ru_stime
-    return time.perf_counter() - started, cpu, usage.ru_maxrss / 1024
 
 
 def outcomes(review: Path, wanted: dict[str, tuple[str, str]]) -> dict[str, Any]:

@@ -7,14 +7,12 @@ python -m benchmarks.throughput.memory IMAGES --sizes 1000 10000
 from __future__ import annotations
 
 import argparse
-import os
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from benchmarks.images import copies, sample_images
+from benchmarks.processes import cost_of
 from benchmarks.records import save
 
 
@@ -41,17 +39,13 @@ def measure(images: Path, folder: Path, n: int) -> dict[str, Any]:
     concepts = folder / "concepts.csv"
     rows = [f"{path.stem},C{i % 50:07d}\n" for i, path in enumerate(made)]
     concepts.write_text("ID,CUIs\n" + "".join(rows))
-    command = [sys.executable, "-m", "annotator", "build-index", str(folder / "images")]
-    command += [str(concepts), "--index", str(folder / "index")]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"build-index ended with {process.returncode}")
+    arguments: list[str | Path] = ["build-index", folder / "images", concepts]
+    arguments += ["--index", folder / "index"]
+    cost = cost_of(arguments, folder, quiet=True)
     vectors = (folder / "index").glob("v*/vectors.npy")
     return {
         "images": n,
-        "peak_mib": usage.ru_maxrss / 1024,
+        "peak_mib": cost.peak_mib,
         "vectors_mib": sum(path.stat().st_size for path in vectors) / 2**20,
     }
 

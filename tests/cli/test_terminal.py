@@ -6,6 +6,7 @@ import fcntl
 import os
 import pty
 import re
+import signal
 import struct
 import subprocess
 import termios
@@ -28,10 +29,15 @@ class Terminal:
         self.process = subprocess.Popen(
             command(*arguments), stdin=inside, stdout=inside, stderr=inside, cwd=ROOT,
             env=HERE | PYTHONPATH | {"TERM": "xterm-256color"} | environment,
-            start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            start_new_session=True, preexec_fn=self._take,
         )  # fmt: skip
         self.inside = inside
         self.written = ""
+
+    @staticmethod
+    def _take() -> None:
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored where tests run in the background
 
     def __del__(self) -> None:
         self.process.kill()  # of a test that failed

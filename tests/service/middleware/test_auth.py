@@ -14,7 +14,8 @@ from service.middleware.auth import Keys, RequireKey, TrustedHost, read_keys
 KEYS = ["a-key-of-the-tests-0123456789", "another-key-of-the-tests-9876"]
 PUBLIC = ["/livez", "/readyz", "/", *(f"/{f.name}" for f in PAGE.iterdir() if f.suffix != ".html")]
 PRIVATE = [
-    ("POST", "/v1/annotate"), ("GET", "/v1/info"), ("GET", "/v1/concepts"),
+    ("POST", "/v1/annotate"), ("POST", "/v1/annotate-vectors"), ("POST", "/v1/embed"),
+    ("GET", "/v1/info"), ("GET", "/v1/concepts"),
     ("GET", "/v1/neighbors/train00/image"), ("GET", "/v1/search"), ("GET", "/v1/similar"),
     ("POST", "/v1/similar"), ("POST", "/v1/reload"), ("GET", "/metrics"),
     ("GET", "/openapi.json"), ("GET", "/docs"), ("GET", "/no/such/path"), ("PUT", "/v1/info"),
