@@ -6,7 +6,7 @@ import base64
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 from urllib.parse import quote
 
 import numpy as np
@@ -24,17 +24,20 @@ from service.uploads import Upload
 if TYPE_CHECKING:
     from annotator.annotation import Annotation
 
-#: Annotation and seconds in each stage, or the problem of the image.
-Outcome = tuple["Annotation", Mapping[str, float]] | Problem
+T = TypeVar("T")
+
+#: Annotation and seconds in each stage.
+Annotated = tuple["Annotation", Mapping[str, float]]
+Outcome = Annotated | Problem
 
 
 @dataclass(frozen=True)
-class Answer:
-    """The annotations of a request's images, with their ids and engine."""
+class _OfImages(Generic[T]):
+    """What came of each of a request's images, or the problem of it, with their ids and engine."""
 
     engine: Engine
     ids: Sequence[str]
-    outcomes: Sequence[Outcome]
+    outcomes: Sequence[T | Problem]
 
     @property
     def failed(self) -> int:
@@ -45,6 +48,10 @@ class Answer:
         """Raise the problem of the only image of a request."""
         if len(self.outcomes) == 1 and isinstance(self.outcomes[0], Problem):
             raise self.outcomes[0]
+
+
+class Answer(_OfImages[Annotated]):
+    """The annotations of a request's images."""
 
     def to_dict(self, listed: int, total_seconds: float) -> dict[str, Any]:
         """The answer as `schemas.AnnotateOut`, with at most `listed` neighbours of each image."""
@@ -98,23 +105,8 @@ class Answer:
         return {f"{stage}_ms": round(value * 1000, 3) for stage, value in longest.items()}
 
 
-@dataclass(frozen=True)
-class Embedding:
-    """The vectors of a request's images with notes, or the problems of those without one."""
-
-    engine: Engine
-    ids: Sequence[str]
-    outcomes: Sequence[tuple[NDArray[np.float32], tuple[Note, ...]] | Problem]
-
-    @property
-    def failed(self) -> int:
-        """Number of unusable images."""
-        return sum(isinstance(outcome, Problem) for outcome in self.outcomes)
-
-    def raise_if_alone(self) -> None:
-        """Raise the problem of the only image of a request."""
-        if len(self.outcomes) == 1 and isinstance(self.outcomes[0], Problem):
-            raise self.outcomes[0]
+class Embedding(_OfImages[tuple[NDArray[np.float32], tuple[Note, ...]]]):
+    """The vectors of a request's images, with notes on their pictures."""
 
     def to_dict(self, encoding: Literal["float", "base64"]) -> dict[str, Any]:
         """The answer as `schemas.EmbedOut`."""

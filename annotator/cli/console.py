@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import platform
 import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,6 +15,7 @@ import click
 
 from annotator import __version__
 from annotator.errors import AnnotatorError
+from annotator.files import whole_file
 from index.progress import Work, progress_line
 
 EXIT_OK = 0
@@ -162,22 +161,10 @@ def write_result(data: str | bytes, output: Path | None) -> None:
         if output.exists() and not output.is_file():
             output.write_bytes(raw)  # a device or pipe: never replaced
         else:
-            _write_whole(raw, output.resolve())
+            with whole_file(output) as temporary:
+                temporary.write_bytes(raw)
     except OSError as error:
         raise AnnotatorError(
             f"{output} cannot be written: {error.strerror}.",
             "Check that its folder exists, is writable and has free space.",
         ) from error
-
-
-def _write_whole(data: bytes, path: Path) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

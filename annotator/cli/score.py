@@ -254,30 +254,29 @@ def _evaluate_concepts(
 ) -> tuple[dict[str, Any], str]:
     """Evaluate a concept run; returns the JSON object and the text."""
     from annotator.concepts.names import read_names
-    from annotator.evaluation.evaluation import evaluate
+    from annotator.evaluation.evaluation import evaluate_scored
     from annotator.evaluation.measures import compare, render_difference
     from annotator.evaluation.official_f1 import score
     from annotator.evaluation.report import render
     from annotator.render.text_table import section
     from annotator.tables.labels import Labels
 
+    scored = score(run, truth, scorer, ids)
+    scored_other = None if against is None else score(against, truth, scorer, ids)
+    present = frozenset().union(*scored.truth, *scored.run)
     known = dict(truth.names) if isinstance(truth, Labels) else {}
-    if names is not None or type_filter.given:
-        scored = score(run, truth, scorer, ids)
-        present = frozenset().union(*scored.truth, *scored.run)
-        if names is not None:
-            known |= read_names(names, only=present)
+    if names is not None:
+        known |= read_names(names, only=present)
     above = None
     if hierarchy is not None:
         from annotator.evaluation.hierarchical import read_hierarchy_of
 
-        runs = [run] if against is None else [run, against]
-        above = read_hierarchy_of(hierarchy, [score(r, truth, scorer, ids) for r in runs])
+        both = [scored] if scored_other is None else [scored, scored_other]
+        above = read_hierarchy_of(hierarchy, both)
         for note in above.notes:
             say(note)
-    found = evaluate(
-        run,
-        truth,
+    found = evaluate_scored(
+        scored,
         scorer=scorer,
         secondary=secondary,
         by=by,
@@ -295,8 +294,8 @@ def _evaluate_concepts(
         facts["per_type"] = [score.to_dict() for score in per_type]
         title = "By semantic type, over the images with such a concept"
         text += "\n".join(["", *section(title, render_by_type(per_type))])
-    if against is not None:
-        other = evaluate(against, truth, scorer=scorer, ids=ids, hierarchy=above)
+    if scored_other is not None:
+        other = evaluate_scored(scored_other, scorer=scorer, ids=ids, hierarchy=above)
         scores = dict(zip(other.image_ids, other.image_scores.tolist(), strict=True))
         if scores.keys() != set(found.image_ids):
             raise AnnotatorError(

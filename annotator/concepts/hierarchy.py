@@ -13,7 +13,7 @@ from annotator.concepts.cycles import cycles
 from annotator.concepts.rrf import MRHIER, MRREL, recognise
 from annotator.errors import AnnotatorError, FormatError
 from annotator.tables.sheet import read_sheet
-from annotator.tables.table import Record, is_header
+from annotator.tables.table import is_header
 
 _PARENT = re.compile(r"(?!.*name)(?:.*[ _-])?(?:parents?|broader|is[ _-]?a)(?:[ _-].*)?", re.I)
 _CONCEPT = re.compile(r"(?:.*[ _-])?(?:cui|concept|child|narrower)s?[ _-]?\d?", re.I)
@@ -156,8 +156,8 @@ def _read_table(path: Path | str) -> Hierarchy:
         return concept
 
     for record in rows:
-        child = _cell(record, concept_column)
-        above = [part for part in _cell(record, parent_column).split(";") if part.strip()]
+        child = record.cell(concept_column)
+        above = [part for part in record.cell(parent_column).split(";") if part.strip()]
         if not child.strip():
             raise table.error(record.line, "the row has no concept", "Give concept and parent.")
         concept = identify(child, record.line)
@@ -179,10 +179,6 @@ def _read_table(path: Path | str) -> Hierarchy:
 
 def _is_header(cells: Sequence[str]) -> bool:
     return any(map(_PARENT.fullmatch, cells)) or all(map(_CONCEPT.fullmatch, cells))
-
-
-def _cell(record: Record, column: int) -> str:
-    return record.cells[column] if column < len(record.cells) else ""
 
 
 def _listed(concepts: Collection[str]) -> str:

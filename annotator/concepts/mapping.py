@@ -76,7 +76,7 @@ def read_mapping(path: Path | str) -> dict[str, tuple[str, ...]]:
     mapping: dict[str, tuple[str, ...]] = {}
     lines: dict[str, int] = {}
     for record in records:
-        word, cell = (_cell(record, column) for column in (word_column, cui_column))
+        word, cell = (record.cell(column) for column in (word_column, cui_column))
         try:
             key = concept_id(word)
         except ValueError:
@@ -126,7 +126,3 @@ def _columns(sheet: Sheet, header: Sequence[str] | None) -> tuple[int, int]:
             raise FormatError(f"{sheet.path} has no column called word", named)
         (word,) = others
     return word, cui
-
-
-def _cell(record: Record, column: int) -> str:
-    return record.cells[column] if column < len(record.cells) else ""

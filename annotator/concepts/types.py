@@ -130,7 +130,7 @@ def _table(path: Path | str) -> Iterator[tuple[str, ...]]:
     header = [cell.casefold() for cell in header]
     name_column = next((header.index(name) for name in _NAMES if name in header), -1)
     for record in records:
-        cui, cell = _cell(record, cui_column).upper(), _cell(record, tui_column).upper()
+        cui, cell = record.cell(cui_column).upper(), record.cell(tui_column).upper()
         if not cell and is_cui(cui):
             continue
         if not is_cui(cui) or not _TUIS.fullmatch(cell):
@@ -142,7 +142,7 @@ def _table(path: Path | str) -> Iterator[tuple[str, ...]]:
         tuis = _TUI.findall(cell)
         for tui in tuis:
             named = name_column not in (-1, cui_column, tui_column) and len(tuis) == 1
-            yield cui, tui, _cell(record, name_column) if named else ""
+            yield cui, tui, record.cell(name_column) if named else ""
 
 
 def _column(records: Sequence[Record], fits: Callable[[str], bool]) -> int | None:
@@ -151,7 +151,3 @@ def _column(records: Sequence[Record], fits: Callable[[str], bool]) -> int | Non
         i for record in records for i, cell in enumerate(record.cells) if fits(cell.strip())
     )
     return min(hits, key=lambda i: (-hits[i], i)) if hits else None
-
-
-def _cell(record: Record, column: int) -> str:
-    return record.cells[column] if column < len(record.cells) else ""

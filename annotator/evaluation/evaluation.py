@@ -158,9 +158,35 @@ def evaluate(
         FormatError: A file cannot be read, or the official evaluator would reject the run; the
             message names file and line.
     """
+    scored = score(run, truth, scorer, ids)
+    return evaluate_scored(
+        scored,
+        scorer=scorer,
+        secondary=secondary,
+        by=by,
+        ids=ids,
+        names=names,
+        hierarchy=hierarchy,
+    )
+
+
+def evaluate_scored(
+    scored: Scored,
+    *,
+    scorer: Scorer = "current",
+    secondary: Path | str | None = None,
+    by: str | None = None,
+    ids: Collection[str] | None = None,
+    names: Mapping[str, str] | None = None,
+    hierarchy: Hierarchy | None = None,
+) -> Evaluation:
+    """Evaluate a run that `score` has scored; the arguments are those of `evaluate`.
+
+    Raises:
+        FormatError: As `evaluate`.
+    """
     if secondary is not None and scorer != "current":
         raise FormatError("the legacy scorer has no secondary score", "Use the current scorer.")
-    scored = score(run, truth, scorer, ids)
     second = None
     if secondary is not None:
         second = average(score_secondary(scored, secondary, ids).scores)

@@ -70,6 +70,11 @@ def image_f1(truth: Collection[str], run: Collection[str]) -> float:
     return 2 * shared / (len(truth) + len(run)) if shared else 0.0
 
 
+def image_score(truth: Collection[str], run: Collection[str]) -> float:
+    """Score of one image in the task: its F1, or 1 if both sets are empty."""
+    return image_f1(truth, run) if truth or run else 1.0
+
+
 def mean(scores: Sequence[float]) -> float:
     """Average from left to right like the evaluators (`sum` is compensated since Python 3.12).
 

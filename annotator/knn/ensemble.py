@@ -17,8 +17,9 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from annotator.evaluation.official_f1 import image_f1
+from annotator.evaluation.official_f1 import image_score
 from annotator.knn.decision import MOST_CUIS, Decision, decide_votes
+from annotator.knn.grid_search import GRID_IMAGES
 from annotator.knn.posterior import Posterior, Votes, count_votes
 from annotator.knn.voting import Voting
 from index import LabelTable
@@ -34,7 +35,6 @@ _LEAST_VOTE = 1e-9
 _IMAGES_AT_ONCE = 256  # bounds the memory of the tables
 _STEPS = 10  # of a weight between 0 and 1
 _MOST_ROUNDS = 5
-_GRID_IMAGES = 2000
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Pool:
                 for decision in self._decide(block, votes, shares, voting)
             ]
             pairs = zip(sets, decisions, strict=True)
-            return np.array([_score(wanted, decision.cuis) for wanted, decision in pairs])
+            return np.array([image_score(wanted, decision.cuis) for wanted, decision in pairs])
 
         return score
 
@@ -181,7 +181,7 @@ def choose_weights(pool: Pool, truth: Sequence[Sequence[str]], voting: Voting) -
         voting: As for `Pool.decide`.
     """
     m = len(pool.members)
-    score = pool.scorer(truth, voting, _GRID_IMAGES)
+    score = pool.scorer(truth, voting, GRID_IMAGES)
     best = np.full(m, 1.0 / m)
     highest = round(float(score(best).mean()), 6)
     tried = {tuple(best.round(6))}
@@ -350,8 +350,3 @@ def combine_sets(
     kept = [concept for concept, weight in support.items() if weight >= least]
     best_first = sorted(kept, key=lambda concept: -round(support[concept], 9))
     return tuple(best_first[:MOST_CUIS])
-
-
-def _score(truth: set[str], run: Sequence[str]) -> float:
-    """Score of one image in the task: F1, or 1 if both sets are empty."""
-    return image_f1(truth, run) if truth or run else 1.0

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from annotator.evaluation.measures import bootstrap_interval
-from annotator.evaluation.official_f1 import image_f1
+from annotator.evaluation.official_f1 import image_score
 from annotator.knn.cross_validation import NeighborLists
 from annotator.knn.decision import choose_concepts
 from annotator.knn.posterior import weigh
@@ -33,7 +33,7 @@ OTHER_KERNELS: tuple[dict[str, Any], ...] = (
 PRIORS = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)
 THRESHOLDS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
 _PAIRS_FOR_PROJECTIONS = ((20, 16.0), (20, 32.0), (50, 8.0), (50, 16.0), (50, 32.0))
-_GRID_IMAGES = 2000  # annotated by every candidate; the choice annotates all
+GRID_IMAGES = 2000  # annotated by every candidate; the choice annotates all
 _QUANTILES = 101
 
 
@@ -125,7 +125,7 @@ class _Judge:
     def __call__(self, voting: Voting) -> NDArray[np.float64]:
         decisions = choose_concepts(weigh(self._found, self._labels, voting), voting)
         pairs = zip(self._truth, decisions, strict=True)
-        return np.array([_image_score(truth, decision.cuis) for truth, decision in pairs])
+        return np.array([image_score(set(truth), decision.cuis) for truth, decision in pairs])
 
 
 def _kernels() -> list[dict[str, Any]]:
@@ -171,10 +171,5 @@ def _tried(voting: Voting) -> dict[str, Any]:
 
 def _some(lists: NeighborLists) -> NeighborLists:
     """At most 2,000 of the lists, evenly spaced."""
-    kept = sample_rows(len(lists.queries), _GRID_IMAGES)
+    kept = sample_rows(len(lists.queries), GRID_IMAGES)
     return NeighborLists(lists.queries[kept], lists.found.take(kept))
-
-
-def _image_score(truth: Sequence[str], run: Sequence[str]) -> float:
-    """Score of one image in the task: F1, or 1 if both sets are empty."""
-    return image_f1(set(truth), run) if truth or run else 1.0

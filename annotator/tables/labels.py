@@ -29,7 +29,7 @@ from annotator.tables.cells import (
     split_labels,
     unquoted,
 )
-from annotator.tables.layout import COLUMN_HINT, Layout, cell_of
+from annotator.tables.layout import COLUMN_HINT, Layout
 from annotator.tables.sheet import Sheet, read_sheet
 from annotator.tables.table import Record
 
@@ -253,7 +253,7 @@ class _Reader:
             return ";"  # the cell that is no list is named when it is split
 
     def _cells(self, column: int) -> Iterable[str]:
-        return (cell_of(row, column) for row in self.layout.rows)
+        return (row.cell(column) for row in self.layout.rows)
 
     def _how(self, separators: Mapping[int, str]) -> str:
         """How labels are joined in a cell."""
@@ -289,7 +289,7 @@ class _Reader:
                     (row.line, own)
                     for row in self.layout.rows
                     for column, own in separators.items()
-                    if label in split_labels(cell_of(row, column), own)
+                    if label in split_labels(row.cell(column), own)
                 )
                 raise self.sheet.error(
                     line,
@@ -383,8 +383,8 @@ class _Reader:
             FormatError: What is in it is in doubt.
         """
         if doubt := self.sheet.doubts.get((row.line, column)):
-            raise self.sheet.error(row.line, f"{_short(cell_of(row, column))} is {doubt}")
-        return cell_of(row, column)
+            raise self.sheet.error(row.line, f"{_short(row.cell(column))} is {doubt}")
+        return row.cell(column)
 
 
 def _short(text: str) -> str:

@@ -116,7 +116,7 @@ class Layout:
 
     def counts(self, column: int) -> Counter[str]:
         """Cells of a column in lower case, and how often each occurs."""
-        return Counter(cell_of(row, column).lower() for row in self.rows)
+        return Counter(row.cell(column).lower() for row in self.rows)
 
     def unread(self) -> list[str]:
         """Names of the columns that are neither of ids nor of labels, and no count of rows."""
@@ -158,7 +158,7 @@ class Layout:
     def _is_header(self, first: Sequence[str], rest: Sequence[Record]) -> bool:
         names = [_plain(cell) for cell in first]
         for column, name in enumerate(names):
-            below = Counter(cell_of(row, column).lower() for row in rest)
+            below = Counter(row.cell(column).lower() for row in rest)
             kind = kind_of(below)
             is_kind = kind_of(Counter([name])) == kind
             may_be_id = column == 0 and not any(_is_id_name(other) for other in names[1:])
@@ -256,7 +256,7 @@ class Layout:
         if len(cuis) != 1 or not re.fullmatch(r"(?:.* )?(?:cui|concept)", names[cuis[0]]):
             return False
         other = next(name for j, name in enumerate(names) if j != cuis[0])
-        cells = [cell_of(row, cuis[0]) for row in self.rows]
+        cells = [row.cell(cuis[0]) for row in self.rows]
         return _NAME_OF_CUI.fullmatch(other) is not None and all(map(is_cui, filter(None, cells)))
 
     def _named(self, name: str) -> int:
@@ -321,7 +321,7 @@ class Layout:
             if column in binary:
                 continue
             for line, cells in self.rows:
-                cell = cell_of(Record(line, cells), column).lower()
+                cell = Record(line, cells).cell(column).lower()
                 if cell not in YES | NO | UNSURE | MISSING and self._is_nearly_binary(column):
                     raise self.sheet.error(
                         line,
@@ -362,16 +362,11 @@ class Layout:
         return bool(files) and self._counts_up(column)
 
     def _counts_up(self, column: int) -> bool:
-        cells = [cell_of(row, column) for row in self.rows]
+        cells = [row.cell(column) for row in self.rows]
         if not all(cell.isdecimal() and len(cell) < 12 for cell in cells):
             return False
         start = int(cells[0])
         return start in (0, 1) and [int(c) for c in cells] == [*range(start, start + len(cells))]
-
-
-def cell_of(row: Record, column: int) -> str:
-    """A cell of a row; "" if the row is shorter."""
-    return row.cells[column] if column < len(row.cells) else ""
 
 
 def _plain(name: str) -> str:

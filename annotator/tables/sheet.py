@@ -17,16 +17,17 @@ from pathlib import Path
 from annotator.errors import FormatError
 from annotator.tables.table import (
     PREAMBLE,
-    QUOTED_CELL,
+    SEPARATORS,
     Record,
     check_size,
     decode,
+    find_separator,
     inflate,
-    parse_csv,
+    parse_rows,
     read_bytes,
 )
 
-_SEPARATOR = re.compile(r"[\t|,;]")
+_SEPARATORS = f"{SEPARATORS};"
 _SEP_LINE = re.compile(r'"?sep=(.)"?[ \t]*$', re.IGNORECASE | re.MULTILINE)
 
 
@@ -127,9 +128,9 @@ def _read_text_sheet(path: Path, text: str) -> Sheet:
         if word := _SEP_LINE.search(found[0]):
             separator = word[1]
         text = text[found.end() :]
-    separator = separator or _find_separator(text)
+    separator = separator or find_separator(text, _SEPARATORS)
     try:
-        parsed = _parse(text, separator)
+        parsed = parse_rows(text, separator)
     except csv.Error as error:
         line, message = error.args
         raise FormatError(
@@ -140,24 +141,6 @@ def _read_text_sheet(path: Path, text: str) -> Sheet:
     if not records:
         raise FormatError(f"{path} is empty", "Give a file with one row for each image.")
     return Sheet(path, records, separator, notes=notes)
-
-
-def _find_separator(text: str) -> str:
-    """First separator in the first line with one; comma if there is none."""
-    for line in io.StringIO(text, newline=""):
-        quoted = QUOTED_CELL.match(line)
-        if found := _SEPARATOR.search(line, quoted.end() if quoted else 0):
-            return found[0]
-    return ","
-
-
-def _parse(text: str, separator: str) -> list[Record]:
-    if separator in ",;":
-        return parse_csv(text, separator)
-    try:
-        return parse_csv(text, separator, strict=True)
-    except csv.Error:
-        return parse_csv(text, separator, quoted=False)
 
 
 def _stripped(records: list[Record]) -> tuple[Record, ...]:
@@ -177,10 +160,10 @@ def _without_outer_quotes(
     """Rows that are one quoted cell each, parsed again."""
     if not records or any(len(cells) > 1 for _, cells in records):
         return records, separator, ()
-    inner = _find_separator("\n".join(cells[0] for _, cells in records))
+    inner = find_separator("\n".join(cells[0] for _, cells in records), _SEPARATORS)
     if not all(inner in cells[0] for _, cells in records):
         return records, separator, ()
-    again = [Record(line, _parse(cells[0], inner)[0].cells) for line, cells in records]
+    again = [Record(line, parse_rows(cells[0], inner)[0].cells) for line, cells in records]
     return _stripped(again), inner, ("the quotes round each row are taken off",)
 
 

@@ -34,8 +34,7 @@ _HEADER_WORD = re.compile(
 # What some programs write before a table: comments, and Excel's word on the separator.
 PREAMBLE = re.compile(r'(?:[ \t]*(?:#[^\r\n]*|"?sep=.{1,2}?"?)?(?:\r\n|\r|\n))+', re.IGNORECASE)
 _WORKBOOK_HINT = "Save the sheet of an Excel workbook as CSV UTF-8."
-QUOTED_CELL = re.compile(r'"(?:[^"]|"")*"')
-SEPARATOR = re.compile(f"[{re.escape(SEPARATORS)}]")
+_QUOTED_CELL = re.compile(r'"(?:[^"]|"")*"')
 
 
 class Record(NamedTuple):
@@ -48,6 +47,10 @@ class Record(NamedTuple):
     def blank(self) -> bool:
         """True if there are only separators and white space."""
         return not any(cell.strip() for cell in self.cells)
+
+    def cell(self, column: int) -> str:
+        """The cell in a column; "" if the row is shorter."""
+        return self.cells[column] if column < len(self.cells) else ""
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,7 @@ def read_table(path: Path | str, *, preamble: bool = True) -> Table:
         text = "\n" * n_lines + text[found.end() :]
     separator = find_separator(text)
     try:
-        records = _parse(text, separator)
+        records = parse_rows(text, separator)
     except csv.Error as error:
         line, message = error.args
         raise FormatError(
@@ -288,19 +291,24 @@ def parse_csv(
     return records
 
 
-def find_separator(text: str) -> str:
-    """First tab, `|` or comma in the first line with one; comma if there is none."""
+def find_separator(text: str, among: str = SEPARATORS) -> str:
+    """First of some separators in the first line with one; comma if there is none."""
+    pattern = re.compile(f"[{re.escape(among)}]")
     for line in io.StringIO(text, newline=""):
-        quoted = QUOTED_CELL.match(line)
-        found = SEPARATOR.search(line, quoted.end() if quoted else 0)
-        if found:
+        quoted = _QUOTED_CELL.match(line)
+        if found := pattern.search(line, quoted.end() if quoted else 0):
             return found[0]
     return ","
 
 
-def _parse(text: str, separator: str) -> list[Record]:
-    if separator == ",":
-        return parse_csv(text)
+def parse_rows(text: str, separator: str) -> list[Record]:
+    """Parse all rows of a text, as `read_table` describes.
+
+    Raises:
+        csv.Error: As `parse_csv`.
+    """
+    if separator in ",;":
+        return parse_csv(text, separator)
     try:
         return parse_csv(text, separator, strict=True)
     except csv.Error:

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from annotator.errors import AnnotatorError
+from annotator.files import whole_file
 from annotator.vectors.encoder import VectorEncoder
 from annotator.vectors.formats import ENCODER, digest, encoder_beside, ids_beside
 
@@ -69,21 +68,6 @@ def write_vectors(
         ) from error
 
 
-@contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """A file to write that takes the place of `path` at the end of the block, if it succeeds."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o644)
-        temporary.replace(path.resolve())
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
 def _npy(
     path: Path, ids: Sequence[str], vectors: NDArray[np.float32], encoder: VectorEncoder
 ) -> list[Path]:
@@ -91,7 +75,7 @@ def _npy(
     with ExitStack() as stack:
         # Left in reverse: vectors and ids are in place before the file that vouches for them.
         new_encoder, new_ids, new_vectors = (
-            stack.enter_context(_whole(file)) for file in reversed(files)
+            stack.enter_context(whole_file(file)) for file in reversed(files)
         )
         np.save(new_vectors, vectors, allow_pickle=False)
         with new_ids.open("w", encoding="utf-8", newline="") as file:
@@ -108,7 +92,7 @@ def _npz(
     path: Path, ids: Sequence[str], vectors: NDArray[np.float32], encoder: VectorEncoder
 ) -> list[Path]:
     recorded = np.array(encoder.to_json())
-    with _whole(path) as temporary:
+    with whole_file(path) as temporary:
         np.savez(temporary, vectors=vectors, ids=np.array(ids, str), encoder=recorded)
     return [path]
 
@@ -124,7 +108,7 @@ def _parquet(
     schema = pa.schema(fields, {ENCODER: encoder.to_json()})
     # Vectors hardly compress, and dictionaries of them only take memory.
     with (
-        _whole(path) as temporary,
+        whole_file(path) as temporary,
         ParquetWriter(temporary, schema, use_dictionary=False, compression="none") as writer,
     ):
         for start in range(0, len(ids), _AT_ONCE):
@@ -149,7 +133,7 @@ def _safetensors(
     }
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    with _whole(path) as temporary, temporary.open("wb") as file:
+    with whole_file(path) as temporary, temporary.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for start in range(0, len(ids), _AT_ONCE):
             file.write(np.ascontiguousarray(vectors[start : start + _AT_ONCE], "<f4").tobytes())

@@ -147,7 +147,7 @@ def test_of_many_images_some_are_tried_and_all_are_scored(
     tuned: Tuned,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("annotator.knn.grid_search._GRID_IMAGES", 50)
+    monkeypatch.setattr("annotator.knn.grid_search.GRID_IMAGES", 50)
     quick = choose_voting(lists, twins.labels)
     assert quick.images == 240 and quick.nearest == tuned.nearest
     assert quick.f1 == pytest.approx(naive_f1(twins, ranked, quick.voting), abs=2e-3)
