@@ -12,6 +12,8 @@ from PIL import Image
 from annotator.encoders.contributions import ContributionMap
 from annotator.encoders.embedder import Embedder
 from annotator.encoders.fingerprint import Fingerprint
+from annotator.encoders.fitted import Fitted
+from annotator.errors import AnnotatorError
 
 
 class CombinedEmbedder:
@@ -21,6 +23,9 @@ class CombinedEmbedder:
 
     Args:
         parts: At least two, with the same frames.
+
+    Raises:
+        AnnotatorError: Several of them are fitted.
     """
 
     def __init__(self, parts: Sequence[Embedder]) -> None:
@@ -31,6 +36,7 @@ class CombinedEmbedder:
         self.frames = parts[0].frames
         self.image_size = max(part.image_size for part in parts)
         self.batch_size = min(part.batch_size for part in parts)
+        self.fitted = _fitted(parts)
         grey = [Image.new("L", (8, 8))]
         self._shapes = [part.prepare(grey).shape[1:] for part in parts]
         prints = [part.fingerprint for part in parts]
@@ -78,3 +84,20 @@ class CombinedEmbedder:
                 return None
             joined += [map_.within(start, share) for map_ in maps]
         return joined
+
+
+def _fitted(parts: Sequence[Embedder]) -> Fitted | None:
+    """That of the fitted part, for the joint vector."""
+    starts = np.cumsum([0, *(part.dim for part in parts)]).tolist()
+    fitted = [
+        part.fitted.within(start)
+        for part, start in zip(parts, starts, strict=False)
+        if part.fitted is not None
+    ]
+    if len(fitted) > 1:
+        names = ", ".join(part.name for part in parts if part.fitted is not None)
+        raise AnnotatorError(
+            f"Several fitted encoders cannot be joined: {names}.",
+            "Join one with encoders that are not fitted.",
+        )
+    return fitted[0] if fitted else None

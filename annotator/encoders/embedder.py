@@ -15,6 +15,7 @@ from torch import nn
 from annotator.encoders.allocator import keep_freed_memory
 from annotator.encoders.contributions import ContributionMap, patch_vectors, pooled_map
 from annotator.encoders.fingerprint import Fingerprint, weights_digest
+from annotator.encoders.fitted import Fitted
 from annotator.encoders.fold_batchnorm import fold_batchnorm
 from annotator.encoders.preprocess import DECODER_VERSION, Box, Preprocess
 from annotator.encoders.torch_setup import (
@@ -45,6 +46,7 @@ class Embedder(Protocol):
         frames: Which frames of a multi-frame image are used.
         image_size: The smallest side in pixels that an image may be decoded to.
         batch_size: Fastest number of images at once.
+        fitted: What it knows of the collection that it was fitted to; None for all others.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Embedder(Protocol):
     frames: Frames
     image_size: int
     batch_size: int
+    fitted: Fitted | None
 
     def prepare(self, frames: Sequence[Image.Image]) -> NDArray[np.uint8]:
         """Decoded frames of one image to uint8[frames, size, size, 3]. Thread-safe."""
@@ -89,6 +92,7 @@ class Encoder:
         weights: For the fingerprint; None for the digest of the model's tensors.
         crop_pct: As `Preprocess.crop_pct`, where the centre is asked for.
         runs_on: Device and precision, if the model runs on these alone; it takes and gives float32.
+        fitted: As `Embedder.fitted`.
     """
 
     model: nn.Module
@@ -98,6 +102,7 @@ class Encoder:
     weights: str | None = None
     crop_pct: float = 1.0
     runs_on: tuple[Device, Precision] | None = None
+    fitted: Fitted | None = None
 
 
 class TorchEmbedder:
@@ -145,6 +150,7 @@ class TorchEmbedder:
         example = torch.rand(1, 3, self._size, self._size, generator=seeded)
         self.dim = _vector_length(name, model, example)
         self.blocks = encoder.blocks or (self.dim,)
+        self.fitted = encoder.fitted
         fold_batchnorm(model, example)
         model = model.to(device=self.device, dtype=self._dtype)
         self._model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

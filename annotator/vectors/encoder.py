@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from annotator.encoders.contributions import ContributionMap
     from annotator.encoders.embedder import Embedder
+    from annotator.encoders.fitted import Fitted
     from annotator.images.frames import Frames
 
 UNNAMED = "own-vectors"
@@ -45,6 +46,7 @@ class VectorEncoder:
     frames: Frames = field(default="middle", init=False)
     image_size: int = field(default=1, init=False)
     batch_size: int = field(default=256, init=False)
+    fitted: Fitted | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.dim = self.fingerprint.dim

@@ -1,0 +1,77 @@
+"""What a fitted encoder knows of the collection that it was fitted to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+SEEN_BY_ALL, NEW = -1, -2  # instead of a branch's number
+KEY_BYTES = 16
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a fitted encoder knows of the collection that it was fitted to.
+
+    It has K branches, networks that were each fine-tuned without one fold of the groups. Their
+    features are blocks of the encoder's vectors, of which each has a linear classifier, its head.
+
+    Attributes:
+        columns: First column and end of each branch's block in the encoder's vector, of K branches.
+        concepts: c concepts that the heads were trained on.
+        weights: float32[K, length, c], of each branch's head, for its block of unit norm.
+        biases: float32[K, c].
+        contents: uint8[m, 16], first half of the sha256 of each file that it was fitted to, sorted.
+        folds: int16[m]: the branch that has not seen this image's group; -1 if all have.
+    """
+
+    columns: tuple[tuple[int, int], ...]
+    concepts: tuple[str, ...]
+    weights: NDArray[np.float32]
+    biases: NDArray[np.float32]
+    contents: NDArray[np.uint8]
+    folds: NDArray[np.int16]
+
+    def within(self, start: int) -> Fitted:
+        """The same for a longer vector, which holds this one from `start` on."""
+        return replace(self, columns=tuple((a + start, b + start) for a, b in self.columns))
+
+    def folds_of(self, contents: NDArray[np.uint8]) -> NDArray[np.int16]:
+        """The branch that has not seen each image's group.
+
+        Args:
+            contents: uint8[n, 32], sha256 of each image's file.
+
+        Returns:
+            int16[n]; `SEEN_BY_ALL` (-1), or `NEW` (-2) for images that it was not fitted to.
+        """
+        found = np.full(len(contents), NEW, np.int16)
+        if len(self.contents):
+            known, wanted = _keys(self.contents), _keys(contents)
+            place = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
+            same = known[place] == wanted
+            found[same] = self.folds[place[same]]
+        return found
+
+    def log_odds(self, vectors: NDArray[np.float32], branch: int) -> NDArray[np.float32]:
+        """Log-odds of each concept under the head of one branch.
+
+        Args:
+            vectors: float32[n, dim], from the encoder.
+            branch: 0 to K - 1.
+
+        Returns:
+            float32[n, c].
+        """
+        start, end = self.columns[branch]
+        block = vectors[:, start:end]
+        unit = block / np.maximum(np.linalg.norm(block, axis=1, keepdims=True), 1e-12)
+        odds: NDArray[np.float32] = unit @ self.weights[branch] + self.biases[branch]
+        return odds
+
+
+def _keys(contents: NDArray[np.uint8]) -> NDArray[np.void]:
+    """The first `KEY_BYTES` bytes of each row as one value that can be compared."""
+    return np.ascontiguousarray(contents[:, :KEY_BYTES]).view(f"V{KEY_BYTES}").ravel()
