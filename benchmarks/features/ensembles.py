@@ -35,7 +35,12 @@ from annotator.tables.scores import Scores, read_scores
 from benchmarks.features.cli import annotator
 from benchmarks.quality.__main__ import embedded
 from benchmarks.quality.data import Data
-from benchmarks.quality.labels import best_threshold, f1_of_rows, group_folds
+from benchmarks.quality.labels import (
+    best_threshold,
+    best_thresholds,
+    f1_of_rows,
+    group_folds,
+)
 from benchmarks.quality.methods import Settings
 from benchmarks.quality.methods.expected_f1 import expected_f1_sets
 from benchmarks.quality.methods.finetuned import FineTuned
@@ -49,7 +54,6 @@ FREQUENCIES = (2, 3, 5, 10, 20, 50)
 MOST_CONCEPTS = (3, 4, 5, 6, 8)
 MIN_SCORES = (0.1, 0.2, 0.3, 0.4)
 SINGLE = ("votes", "finetuned alone")
-_THRESHOLDS = np.round(np.arange(0.1, 0.75, 0.05), 2)
 
 Floats = NDArray[np.floating]
 Record = dict[str, Any]
@@ -225,7 +229,7 @@ def revote(
 
 
 def own_thresholds(stored: StoredIndex, own: OutOfSample, voting: Voting) -> list[list[str]]:
-    """Sets by a threshold for each concept, each chosen on the other folds by coordinate search."""
+    """Sets by a threshold for each concept, each chosen on the other folds."""
     labels = stored.labels
     true = table([dict.fromkeys(labels.row(row), 1.0) for row in own.rows.tolist()], labels) > 0
     votes = table([d.by_concept() for d in choose_concepts(own.posterior, voting)], labels)
@@ -234,25 +238,10 @@ def own_thresholds(stored: StoredIndex, own: OutOfSample, voting: Voting) -> lis
     numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
     sets: list[list[str]] = [[] for _ in own.ids]
     for fitted, held in group_folds(np.array([numbers[key] for key in keys])):
-        thresholds = np.full(true.shape[1], best_threshold(true[fitted], votes[fitted]))
-        for _ in range(2):
-            for j in range(true.shape[1]):
-                thresholds[j] = best_of_one(true[fitted], votes[fitted], thresholds, j)
+        thresholds = best_thresholds(true[fitted], votes[fitted])
         for i in held.tolist():
             sets[i] = [labels.cuis[j] for j in np.flatnonzero(votes[i] >= thresholds)]
     return sets
-
-
-def best_of_one(true: NDArray[np.bool_], votes: Floats, thresholds: Floats, j: int) -> float:
-    """The threshold of concept j with the highest mean F1, the others as they are."""
-    chosen = votes >= thresholds
-    best, highest = float(thresholds[j]), f1_of_rows(true, chosen).mean()
-    for threshold in _THRESHOLDS:
-        chosen[:, j] = votes[:, j] >= threshold
-        f1 = f1_of_rows(true, chosen).mean()
-        if f1 > highest + 1e-9:
-            best, highest = float(threshold), f1
-    return best
 
 
 def table(rows: Sequence[dict[str, float]], labels: LabelTable) -> NDArray[np.float64]:

@@ -15,8 +15,8 @@ ImageCLEFmedical Caption and ROCOv2 have a folder and a file for each side:
 
 Results go to benchmarks/results/quality-NAME.{md,json,png} after every method, so a run that is
 stopped has what it measured; with --update the rows of other methods stay as they were. Vectors,
-pixels and trained CNNs are kept in --work and are not computed again. The CNN's pixels take 0.5 MB
-an image there. Needs the extra "dev".
+pixels and trained networks are kept in --work and are not computed again. The CNN's pixels take 0.5
+MB an image there, and a --backbone's 0.9 MB. Needs the extra "dev".
 """
 
 from __future__ import annotations
@@ -25,10 +25,13 @@ import argparse
 import json
 import sys
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from annotator.collection import Collection, read_collection
 from annotator.encoders.registry import DEFAULT
@@ -36,8 +39,8 @@ from annotator.errors import AnnotatorError
 from annotator.tables.formats import read_column
 from benchmarks.plots import plot_bars
 from benchmarks.quality.data import Data, embed_side, known_group
-from benchmarks.quality.methods import METHODS, Settings
-from benchmarks.quality.scores import Truth, run_method
+from benchmarks.quality.methods import METHODS, SINGLE, Settings
+from benchmarks.quality.scores import Truth, paired_difference, run_method
 from benchmarks.records import RESULTS, machine, now
 
 
@@ -56,27 +59,33 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     Raises:
         AnnotatorError: A file cannot be read, or there is no such method or source.
     """
-    names = options.methods.split(",") if options.methods else list(METHODS)
-    if unknown := [name for name in names if name not in METHODS]:
-        known_ones = f"There are: {', '.join(METHODS)}."
-        raise AnnotatorError(f"There is no method {unknown[0]!r}.", known_ones)
+    possible = [name for name in METHODS if name != "finetuned-timm" or options.backbone]
+    names = options.methods.split(",") if options.methods else possible
+    for name in [*names, *([options.against] if options.against else [])]:
+        if name not in METHODS:
+            raise AnnotatorError(
+                f"There is no method {name!r}.", f"There are: {', '.join(METHODS)}."
+            )
     if options.split is None and options.test_images is None:
         raise AnnotatorError("Which images are the test side?", "Give --split, or --test-images.")
     sides = [_read(options, test=False), _read(options, test=True)]
     shared = {ref.id for ref in sides[0].images} & {ref.id for ref in sides[1].images}
     if shared:
         raise AnnotatorError(f"{len(shared)} images are on both sides, such as {min(shared)!r}.")
-    settings = Settings(options.work, options.embedder, options.epochs)
+    settings = Settings(options.work, options.embedder, options.epochs, options.backbone)
     train, test = (embedded(side, settings, tested=side is sides[1]) for side in sides)
     sources = read_column(options.by) if options.by else {}
-    truth = Truth({r.id: frozenset(sides[1].concepts[r.id]) for r in sides[1].images}, sources)
+    ids = [ref.id for ref in sides[1].images]
+    groups = dict(zip(ids, _groups(sides[1], ids).tolist(), strict=True))
+    truth = Truth({id_: frozenset(sides[1].concepts[id_]) for id_ in ids}, sources, groups)
     record = _describe(options, sides, train, truth)
     if options.update:
         record = _earlier(record, options.results / f"quality-{options.name}.json")
-        truth = Truth({id_: truth.labels[id_] for id_ in record["image_ids"]}, sources)
+        truth = replace(truth, labels={id_: truth.labels[id_] for id_ in record["image_ids"]})
     for name in names:
         row = run_method(METHODS[name](settings), train, test, truth)
         _put(record["rows"], {"key": name, **row})
+        compare_rows(record, truth, options.against)
         print(f"{row['name']:40s} {row['f1']:.4f}  {row['chosen']}", file=sys.stderr)
         save(record, options.results, options.name)
     return record
@@ -110,6 +119,20 @@ def _put(rows: list[dict[str, Any]], row: dict[str, Any]) -> None:
     rows.insert(max((i for i, key in enumerate(keys, 1) if key in before), default=0), row)
 
 
+def compare_rows(record: dict[str, Any], truth: Truth, against: str | None) -> None:
+    """Give each row its paired difference to one: `against`, or the best single fine-tuned one."""
+    rows = {row["key"]: row for row in record["rows"]}
+    single = [key for key in SINGLE if key in rows]
+    key = against or max(single, key=lambda key: rows[key]["f1"], default=None)
+    record["against"] = key if key in rows else None
+    groups = [truth.groups.get(id_, id_) for id_ in record["image_ids"]]
+    for row in record["rows"]:
+        row.pop("against", None)
+        if record["against"] not in (None, row["key"]):
+            others = rows[record["against"]]["image_f1"]
+            row["against"] = paired_difference(row["image_f1"], others, groups)
+
+
 def embedded(side: Collection, settings: Settings, *, tested: bool) -> Data:
     """The images of a side that can be decoded; the test side without its labels."""
     label = "Embedding the test side" if tested else "Embedding the training side"
@@ -118,10 +141,15 @@ def embedded(side: Collection, settings: Settings, *, tested: bool) -> Data:
         print(f"image {id_} cannot be used: {reason}", file=sys.stderr)
     ids = [ref.id for ref in pictures.refs]
     labels = None if tested else [frozenset(side.concepts[id_]) for id_ in ids]
+    return Data(pictures, _groups(side, ids), labels)
+
+
+def _groups(side: Collection, ids: Sequence[str]) -> NDArray[np.int64]:
+    """The group of each image as a number; an unknown one is one of its own."""
     named = [(known_group(side.groups.get(id_, "")), id_) for id_ in ids]
-    keys = [(name, "") if name else ("", id_) for name, id_ in named]  # unknown: one of its own
+    keys = [(name, "") if name else ("", id_) for name, id_ in named]
     numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
-    return Data(pictures, np.array([numbers[key] for key in keys], np.int64), labels)
+    return np.array([numbers[key] for key in keys], np.int64)
 
 
 def save(record: dict[str, Any], folder: Path, name: str) -> None:
@@ -148,14 +176,21 @@ def markdown(record: dict[str, Any]) -> str:
     """The whole table, with what one has to know to read it."""
     rows, sides, costs = record["rows"], record["collection"], record["machine"]
     sources, bands = list(rows[0]["by"]), rows[0]["bands"]
-    head = ["", "F1", "95 %", *sources, "macro", *bands, "build s", "CPU s", "predict s", "CPU s"]
+    stages = ("build", "predict")
+    clocks = {"seconds": "s", "cpu_seconds": "CPU s", "gpu_seconds": "GPU s"}
+    if not any(row[stage].get("gpu_seconds") for row in rows for stage in stages):
+        del clocks["gpu_seconds"]
+    against = record.get("against")
+    head = ["", "F1", "95 %", *(["against"] if against else []), *sources, "macro", *bands]
+    head += [f"{stage} {unit}" for stage in stages for unit in clocks.values()]
     lines = [f"| {' | '.join(head)} |", "|" + " --- |" + " ---: |" * (len(head) - 1)]
     for row in rows:
         cells = [row["name"], _figure(row["f1"]), "–".join(_figure(e) for e in row["interval"])]
+        cells += [_difference(row.get("against"))] if against else []
         cells += [_figure(row["by"][source]["f1"]) for source in sources]
         cells += [_figure(row["macro_f1"])]
         cells += [_figure(band["f1"]) for band in row["bands"].values()]
-        cells += [f"{value:.1f}" for side in ("build", "predict") for value in row[side].values()]
+        cells += [f"{row[stage].get(key, 0.0):.1f}" for stage in stages for key in clocks]
         lines.append(f"| {' | '.join(cells)} |")
     counts = "; ".join(
         f"{name}: {band['concepts']} concepts, {band['annotations']} true annotations"
@@ -172,11 +207,26 @@ def markdown(record: dict[str, Any]) -> str:
         "Build: all that is done once, tuning and embedding included; every row is charged as if "
         "it had run alone. Everything is tuned on the training side.",
     ]
+    if against:
+        name = next(row["name"] for row in rows if row["key"] == against)
+        notes.append(
+            f"Against: F1 less that of “{name}” on the same images, with its 95 % bootstrap "
+            "interval over whole groups."
+        )
+    if "gpu_seconds" in clocks:
+        notes.append("GPU s: seconds on the clock of steps that ran on the GPU.")
     return "\n".join([*lines, "", *(note + "\n" for note in notes)])
 
 
 def _figure(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
+
+
+def _difference(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return "–"
+    low, high = found["interval"]
+    return f"{found['difference']:+.3f} ({low:+.3f} to {high:+.3f})"
 
 
 def _read(options: argparse.Namespace, *, test: bool) -> Collection:
@@ -238,6 +288,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--by", help="FILE[:COLUMN] with each image's source, for scores by source")
     add("--methods", help=f"some of {', '.join(METHODS)}")
     add("--epochs", type=int, default=10, help="of the CNN (default: 10)")
+    add("--backbone", help="timm:NAME@FILE, one more network to fine-tune")
+    best = "the best single fine-tuned network"
+    add("--against", help=f"method that all others are compared with (default: {best})")
     add("--embedder", default=DEFAULT, help=f"default: {DEFAULT}")
     add("--name", default="run", help="of the result files")
     add("--update", action="store_true", help="keep the other rows of the result files")

@@ -6,9 +6,10 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -55,18 +56,41 @@ class HiddenLabels(RuntimeError):
     """A method asked for the labels of the side that it is tested on."""
 
 
+_gpu_seconds = 0.0  # of this process so far
+
+
+@contextmanager
+def maybe_on_gpu() -> Iterator[None]:
+    """Count the time of a block as the GPU's, if torch sees one: at most too much, never less."""
+    import torch
+
+    global _gpu_seconds
+    start = time.perf_counter()
+    yield
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+        _gpu_seconds += time.perf_counter() - start
+
+
 @dataclass(frozen=True)
 class Cost:
-    """Seconds on the clock, and CPU-seconds of all threads and of processes that have ended."""
+    """What work takes.
+
+    Attributes:
+        seconds: On the clock.
+        cpu_seconds: Of all threads, and of processes that have ended.
+        gpu_seconds: On the clock, of steps that run on a GPU.
+    """
 
     seconds: float = 0.0
     cpu_seconds: float = 0.0
+    gpu_seconds: float = 0.0
 
     def __add__(self, other: Cost) -> Cost:
-        return Cost(self.seconds + other.seconds, self.cpu_seconds + other.cpu_seconds)
+        return Cost(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
     def __mul__(self, factor: float) -> Cost:
-        return Cost(self.seconds * factor, self.cpu_seconds * factor)
+        return Cost(*(value * factor for value in astuple(self)))
 
     def __sub__(self, other: Cost) -> Cost:
         return self + other * -1
@@ -74,7 +98,7 @@ class Cost:
     @classmethod
     def now(cls) -> Cost:
         """A point in time; the difference of two is a cost."""
-        return cls(time.perf_counter(), sum(os.times()[:4]))
+        return cls(time.perf_counter(), sum(os.times()[:4]), _gpu_seconds)
 
 
 class Pictures:
@@ -188,6 +212,24 @@ class Data:
         """Charge for work that an earlier method or run has done, once for each key."""
         self._charged.setdefault(key, cost)
 
+    def once(self, path: Path, work: Callable[[], None]) -> None:
+        """Do work that leaves `path` behind, unless a run before has; charge its cost either way.
+
+        Args:
+            path: Its name says all that the work depends on. The cost is kept beside it, in a .json
+                file, without which the work counts as not done.
+            work: Charges of its own are not kept, so what it shares with others is made before.
+        """
+        done = path.with_suffix(".json")
+        if done.exists():
+            self.charge(path.name, Cost(**json.loads(done.read_text())))
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        start = Cost.now()
+        work()
+        done.write_text(json.dumps(vars(Cost.now() - start)))
+        self.charge(path.name, Cost())  # has been paid
+
     def cost_of(self, work: Callable[[], T]) -> tuple[T, Cost]:
         """Do `work`; its result and its cost, with what was charged on the way."""
         self._charged = {}
@@ -233,8 +275,9 @@ def embed_side(
         raise AnnotatorError(f"None of the {len(refs)} images can be used: {failed}")
     sample = [ref for ref, _ in good[:_TIMED]]
     start = Cost.now()
-    for _ in embed_images(sample, embedder):
-        pass
+    with maybe_on_gpu():
+        for _ in embed_images(sample, embedder):
+            pass
     cost = (Cost.now() - start) * (len(good) / len(sample))
     return Pictures([ref for ref, _ in good], np.stack([v for _, v in good]), cost, folder), failed
 

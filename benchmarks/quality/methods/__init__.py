@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+from annotator.errors import AnnotatorError
 from benchmarks.quality.data import Method
-from benchmarks.quality.methods import recipes
+from benchmarks.quality.methods import networks, recipes
 from benchmarks.quality.methods.cnn import Cnn, Recipe
 from benchmarks.quality.methods.estimator import Estimator
-from benchmarks.quality.methods.finetuned import FineTuned
+from benchmarks.quality.methods.finetuned import FineTuned, Rule
 from benchmarks.quality.methods.logistic import Logistic
 from benchmarks.quality.methods.mlknn import MLkNN
 from benchmarks.quality.methods.ours import SEVERAL, Nearest, Ours, head_alone, named
@@ -25,15 +27,43 @@ class Settings:
         work: Folder for what is kept between runs.
         embedder: As for `--embedder`.
         epochs: Of the CNN.
+        backbone: timm:NAME@FILE, another network to fine-tune; without it there is no such row.
+        tuned: Recipe of the fine-tuned networks.
     """
 
     work: Path
     embedder: str
     epochs: int = 10
+    backbone: str | None = None
+    tuned: networks.Recipe = field(default_factory=networks.Recipe)
 
 
 Maker = Callable[[Settings], Method]
 
+SEEDS = (0, 1, 2)
+
+
+def _finetuned(rule: Rule, seeds: Sequence[int] = (0,), **changes: Any) -> Maker:
+    """Make a row of fine-tuned networks, with changes of the recipe."""
+    return lambda s: FineTuned(s.work, replace(s.tuned, **changes), rule, seeds)
+
+
+def _long(s: Settings) -> Method:
+    return FineTuned(s.work, replace(s.tuned, epochs=3 * s.tuned.epochs), "expected F1")
+
+
+def _of_timm(s: Settings) -> Method:
+    if s.backbone is None:
+        raise AnnotatorError("Which network is to be tuned?", "Give --backbone timm:NAME@FILE.")
+    return FineTuned(s.work, replace(s.tuned, encoder=s.backbone), "expected F1")
+
+
+_SEVERAL_NETWORKS = (
+    "finetuned-seeds",
+    "finetuned-seeds-half",
+    "finetuned-union",
+    "finetuned-intersection",
+)
 METHODS: dict[str, Maker] = {
     "most-frequent": lambda _: recipes.MostFrequent(),
     "nearest": lambda _: recipes.nearest(),
@@ -47,7 +77,19 @@ METHODS: dict[str, Maker] = {
     "brknn-b": lambda _: recipes.brknn_b(),
     "cnn": lambda s: Cnn(s.work, tuned=False, recipe=Recipe(s.epochs)),
     "cnn-tuned": lambda s: Cnn(s.work, tuned=True, recipe=Recipe(s.epochs)),
-    "finetuned": lambda s: FineTuned(s.work),
+    "finetuned": _finetuned("threshold"),
+    "finetuned-expected-f1": _finetuned("expected F1"),
+    "finetuned-half": _finetuned("half"),
+    "finetuned-per-label": _finetuned("thresholds"),
+    "finetuned-long": _long,
+    "finetuned-asymmetric": _finetuned("threshold", loss="asymmetric"),
+    "finetuned-asymmetric-expected-f1": _finetuned("expected F1", loss="asymmetric"),
+    "finetuned-lite1": _finetuned("expected F1", encoder="efficientnet-lite1"),
+    "finetuned-timm": _of_timm,
+    "finetuned-seeds": _finetuned("expected F1", SEEDS),
+    "finetuned-seeds-half": _finetuned("half", SEEDS),
+    "finetuned-union": _finetuned("union", SEEDS),
+    "finetuned-intersection": _finetuned("intersection", SEEDS),
     "logistic": lambda _: Logistic(expected_f1=False),
     "logistic-expected-f1": lambda _: Logistic(expected_f1=True),
     "ours": lambda s: Ours("ours", named(s.embedder)),
@@ -66,3 +108,8 @@ METHODS: dict[str, Maker] = {
     ),
     "ours-nearest": lambda s: Nearest("ours without vote (nearest)", named(s.embedder)),
 }
+
+# A single network: each of these is what one person would train.
+SINGLE = tuple(
+    key for key in METHODS if key.startswith("finetuned") and key not in _SEVERAL_NETWORKS
+)

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.quality.data import Cost, Data, digest
+from benchmarks.quality.data import Data, digest, maybe_on_gpu
 from benchmarks.quality.labels import Vocabulary, best_threshold
 from index.progress import track
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 PAPERS_THRESHOLD = 0.1
 _SCALED_BY = 256  # training images
-_VERSION = 2  # of the training: another one does not take what is kept
+_VERSION = 3  # of the training: another one does not take what is kept
 
 
 @dataclass(frozen=True)
@@ -77,20 +77,11 @@ class Cnn:
         self._device = choose_device("auto")
         self._mean, self._deviation = scale_of(train, self._recipe.size)
         key = digest(_VERSION, asdict(self._recipe), train.ids, [sorted(r) for r in train.labels])
+        train.pixels(self._recipe.size, np.arange(1))  # decoded and charged before the clock
         path = self._folder / f"cnn-{key}.pt"
-        if path.exists():
-            kept = torch.load(path, map_location="cpu", weights_only=True)
-            train.charge("cnn", Cost(*kept["cost"]))
-        else:
-            train.pixels(self._recipe.size, np.arange(1))  # decoded and charged before the clock
-            start = Cost.now()
-            weights = self._trained(train, truth.astype(np.float32))
-            cost = Cost.now() - start
-            kept = {"model": weights, "cost": (cost.seconds, cost.cpu_seconds)}
-            self._folder.mkdir(parents=True, exist_ok=True)
-            torch.save(kept, path)
+        train.once(path, lambda: torch.save(self._trained(train, truth.astype(np.float32)), path))
         self._model = network(truth.shape[1], self._recipe).to(self._device)
-        self._model.load_state_dict(kept["model"])
+        self._model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
         self.chosen |= {"epochs": self._recipe.epochs}
         if self._tuned:
             self.chosen["threshold"] = best_threshold(truth, self._probabilities(train))
@@ -105,7 +96,7 @@ class Cnn:
 
         self._model.eval()
         step = self._recipe.batch
-        with torch.inference_mode():
+        with torch.inference_mode(), maybe_on_gpu():
             batches = [np.arange(i, min(i + step, len(data))) for i in range(0, len(data), step)]
             parts = [torch.sigmoid(self._logits(self._model, data, rows)) for rows in batches]
         return torch.cat(parts).cpu().numpy()
@@ -130,7 +121,7 @@ class Cnn:
         from torch.nn.functional import binary_cross_entropy_with_logits
 
         recipe, step = self._recipe, 0
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(), maybe_on_gpu():
             torch.manual_seed(0)
             model = network(truth.shape[1], recipe).to(self._device)
             optimizer = torch.optim.Adam(model.parameters(), lr=recipe.learning_rate)

@@ -17,7 +17,7 @@ from annotator.encoders.registry import DEFAULT, make_embedder
 from annotator.indexing.build import build_index
 from annotator.knn.voting import Voting
 from annotator.pipeline import Annotator
-from benchmarks.quality.data import Data
+from benchmarks.quality.data import Data, maybe_on_gpu
 
 # One encoder more, and each at one more size: what can be had without a download.
 SEVERAL = "+".join(f"efficientnet-lite{i}{size}" for i in (0, 1) for size in ("", "@320"))
@@ -63,7 +63,8 @@ class Ours:
             duplicates={},
             ignored=(),
         )
-        build_index(collection, self._index, self._embedder(), use_cache=False, **self._changes)
+        with maybe_on_gpu():
+            build_index(collection, self._index, self._embedder(), use_cache=False, **self._changes)
 
     def predict(self, test: Data) -> list[set[str]]:
         """Open the index and annotate."""
@@ -73,7 +74,8 @@ class Ours:
         if metadata.tuning and annotator.voting == metadata.voting:
             self.chosen["f1_on_training_side"] = round(metadata.tuning["f1"], 4)
             self.chosen["interval_on_training_side"] = metadata.tuning["interval"]
-        return [set(a.cuis) for a in annotator.stream(test.images, with_neighbors=False)]
+        with maybe_on_gpu():
+            return [set(a.cuis) for a in annotator.stream(test.images, with_neighbors=False)]
 
     def _opened(self) -> Annotator:
         return Annotator.open(self._index, embedder=self._embedder())

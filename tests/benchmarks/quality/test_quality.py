@@ -20,7 +20,7 @@ from benchmarks.quality.data import Cost, Data, HiddenLabels, Pictures
 from benchmarks.quality.methods import METHODS, Settings, logistic, mlknn, recipes
 from benchmarks.quality.methods.expected_f1 import expected_f1_sets
 from benchmarks.quality.methods.neighbours import Near
-from benchmarks.quality.scores import Truth, score
+from benchmarks.quality.scores import Truth, paired_difference, score
 
 NEIGHBOURS = [key for key in METHODS if not key.startswith(("cnn", "fine", "ours", "most"))]
 
@@ -137,6 +137,45 @@ def test_scores_by_hand():
     assert figures["bands"]["4-19"] == {"concepts": 1, "annotations": 2, "f1": 0.0}
 
 
+def test_differences_are_paired_and_over_groups():
+    f1, others = [0.9, 0.9, 0.5, 0.5], [0.7, 0.7, 0.5, 0.5]
+    of_images = paired_difference(f1, others, ["a", "b", "c", "d"])
+    of_groups = paired_difference(f1, others, [0, 0, 1, 1])
+    assert of_images["difference"] == of_groups["difference"] == 0.1
+    assert of_groups["interval"] == [0.0, 0.2] and of_images["interval"][0] <= 0.05
+    assert paired_difference(f1, f1, [0, 1, 2, 3])["interval"] == [0.0, 0.0]
+
+
+def test_rows_are_compared_with_the_best_single_network():
+    f1 = {"ours": 0.9, "finetuned": 0.7, "finetuned-half": 0.8, "finetuned-seeds": 0.9}
+    rows = [{"key": key, "f1": value, "image_f1": [value] * 2} for key, value in f1.items()]
+    record = {"rows": rows, "image_ids": ["a", "b"]}
+    truth = Truth({}, {}, {"a": 0, "b": 1})
+    quality.compare_rows(record, truth, None)
+    assert record["against"] == "finetuned-half" and "against" not in rows[2]
+    assert [row["against"]["difference"] for row in (rows[0], rows[1])] == [0.1, -0.1]
+    quality.compare_rows(record, truth, "finetuned-seeds")
+    assert rows[2]["against"] == {"difference": -0.1, "interval": [-0.1, -0.1]}
+    quality.compare_rows(record, truth, "mlknn")  # which is not measured yet
+    assert record["against"] is None and not any("against" in row for row in rows)
+
+
+def test_the_grid_of_c_ends_when_f1_has_fallen_twice(monkeypatch, tmp_path):
+    labels = [frozenset({"C1"}) if i % 2 else frozenset({"C2"}) for i in range(8)]
+    tried = []
+
+    def wrong_on(vectors, truth, groups, standardise):
+        for c, wrong in zip(logistic.CS, (2, 1, 2, 1, 2, 3, 0), strict=False):
+            tried.append((standardise, c))
+            yield c, np.where(np.arange(8)[:, None] < wrong, ~truth, truth).astype(np.float32)
+
+    monkeypatch.setattr(logistic, "_out_of_fold", wrong_on)
+    method = METHODS["logistic"](Settings(tmp_path, "none"))
+    method.fit(side(8, np.arange(8) % 2, tmp_path, labels))
+    assert method.chosen["c"] == 0.003 and not method.chosen["standardise"]
+    assert [c for standardise, c in tried if standardise] == list(logistic.CS[:6])
+
+
 def test_rows_of_an_earlier_run_are_kept(tmp_path):
     path = tmp_path / "quality-run.json"
     now = {"embedder": "e", "collection": {"train": 2}, "image_ids": ["b", "a"], "rows": []}
@@ -162,6 +201,7 @@ def test_rows_of_an_earlier_run_are_kept(tmp_path):
 def test_a_tiny_run(sample, tmp_path, results):
     given = f"{sample.images} {sample.concepts} --split {sample.split} --groups {sample.patients}"
     given += f" --by {sample.split} --work {tmp_path} --results {results} --epochs 1"
+    given += " --against cnn-tuned"
     quality.main(
         [*given.split(), "--methods", "most-frequent,nearest,cnn-tuned,ours,ours-estimator"]
     )
@@ -171,5 +211,7 @@ def test_a_tiny_run(sample, tmp_path, results):
     assert f1["ours-estimator"] == pytest.approx(f1["ours"], abs=0.002)
     for row in record["rows"]:
         assert np.mean(row["image_f1"]) == pytest.approx(row["f1"], abs=1e-5)
+        assert ("against" in row) == (row["key"] != "cnn-tuned")
     assert record["rows"][-1]["build"]["cpu_seconds"] > 0
+    assert "| against |" in (results / "quality-run.md").read_text()
     assert (results / "quality-run.png").exists()

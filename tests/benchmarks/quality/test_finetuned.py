@@ -1,0 +1,115 @@
+"""The fine-tuned rows of the quality benchmark, each at toy size."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from annotator.collection import read_collection
+from annotator.encoders.torch_setup import make_torchvision_importable
+from annotator.errors import AnnotatorError
+from benchmarks.quality.data import Cost, Data, Pictures
+from benchmarks.quality.labels import best_threshold, best_thresholds, f1_of_rows
+from benchmarks.quality.methods import METHODS, SINGLE, Settings
+from benchmarks.quality.methods.finetuned import FineTuned
+from benchmarks.quality.methods.networks import Networks, Recipe, asymmetric, frozen_maps
+
+ROWS = [key for key in METHODS if key.startswith("finetuned")]
+TINY = Recipe(frozen=6, copies=3, epochs=1, batch=8)
+
+
+@pytest.fixture(scope="session")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Quick recipes, a tiny network of timm, and one folder for what all rows share."""
+    make_torchvision_importable()
+    import timm
+    from safetensors.torch import save_file
+
+    folder = tmp_path_factory.mktemp("finetuned")
+    torch.manual_seed(0)
+    save_file(timm.create_model("test_resnet").state_dict(), folder / "tiny.safetensors")
+    backbone = f"timm:test_resnet@{folder / 'tiny.safetensors'}"
+    return Settings(folder / "work", "none", backbone=backbone, tuned=TINY)
+
+
+def side(sample, folder: Path, start: int, n: int, *, labelled: bool) -> Data:
+    """Some phantoms, without vectors; two in a row are of one group."""
+    collection = read_collection(str(sample.images), str(sample.concepts))
+    refs = collection.images[start : start + n]
+    labels = [frozenset(collection.concepts[ref.id]) for ref in refs] if labelled else None
+    none = np.zeros((n, 1), np.float32)
+    return Data(Pictures(refs, none, Cost(), folder), np.arange(n) // 2, labels)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", ROWS)
+def test_a_row_learns_what_is_common(key, settings, sample):
+    train = side(sample, settings.work, 0, 16, labelled=True)
+    test = side(sample, settings.work, 16, 3, labelled=False)
+    method = METHODS[key](settings)
+    method.fit(train)
+    sets = method.predict(test)
+    assert len(sets) == 3
+    if not key.endswith(("half", "intersection")):
+        assert all(sets) and set.union(*sets) <= set(method.vocabulary.cuis)
+    assert method.chosen["seeds"] == (1 if key in SINGLE else 3)
+    assert method.chosen["epochs"] == (3 if key == "finetuned-long" else 1)
+
+
+def test_names_tell_the_rows_apart(settings):
+    names = {METHODS[key](settings).name for key in ROWS}
+    assert len(names) == len(ROWS)
+    assert "EfficientNet-Lite1, fine-tuned, 1 epochs, expected F1" in names
+    with pytest.raises(AnnotatorError, match="network"):
+        METHODS["finetuned-timm"](replace(settings, backbone=None))
+
+
+def test_a_network_is_trained_once_and_charged_to_each_row(settings, sample):
+    train = side(sample, settings.work, 0, 16, labelled=True)
+    fresh = [FineTuned(settings.work, replace(TINY, decay=0.1)) for _ in range(2)]
+    costs = [train.cost_of(lambda row=row: row.fit(train))[1] for row in fresh]
+    kept = [json.loads(path.read_text())["cpu_seconds"] for path in settings.work.glob("*.json")]
+    assert costs[1].cpu_seconds >= 0.5 * costs[0].cpu_seconds > 0 and min(kept) > 0
+    np.testing.assert_array_equal(fresh[0].out_of_fold, fresh[1].out_of_fold)
+    np.testing.assert_array_equal(fresh[0].probabilities(train), fresh[1].probabilities(train))
+
+
+def test_the_same_seed_gives_the_same_network(settings, sample, tmp_path):
+    recipe, found = replace(TINY, encoder=settings.backbone), []
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        train = side(sample, folder, 0, 12, labelled=True)
+        truth = np.random.default_rng(0).integers(0, 2, (12, 5)).astype(np.float32)
+        networks = Networks(folder, recipe, train, truth)
+        found.append([networks.trained(seed).linear.weight for seed in (0, 1)])
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
+    assert not torch.equal(found[0][0], found[0][1])
+    own, mirrored, drawn = frozen_maps(train, folder, recipe, 3).astype(int)
+    # To the pixel, but for the place on an odd border.
+    assert abs(own[:, :, ::-1] - mirrored).mean() < 0.3 * abs(own - drawn).mean()
+
+
+def test_the_asymmetric_loss_by_hand():
+    chances = torch.tensor([[0.7, 0.04, 0.6]])
+    loss = asymmetric(torch.logit(chances), torch.tensor([[1.0, 0.0, 0.0]]))
+    expected = -np.log(0.7) - 0.55**4 * np.log(0.45)  # a negative below the margin costs nothing
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
+
+
+def test_thresholds_of_single_concepts_are_those_of_a_plain_search():
+    rng = np.random.default_rng(0)
+    truth = rng.random((40, 6)) < [0.7, 0.5, 0.3, 0.2, 0.1, 0.05]
+    chances = np.clip(0.4 * truth + rng.random(truth.shape) * 0.6, 0, 1)
+    expected = np.full(6, best_threshold(truth, chances))
+    for j in [*range(6), *range(6)]:
+        for threshold in np.round(np.arange(0.1, 0.75, 0.05), 2):
+            other = expected.copy()
+            other[j] = threshold
+            before = f1_of_rows(truth, chances >= expected).mean()
+            if f1_of_rows(truth, chances >= other).mean() > before + 1e-8:
+                expected = other
+    np.testing.assert_allclose(best_thresholds(truth, chances), expected)
