@@ -9,7 +9,7 @@ stays as it is.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -190,7 +190,7 @@ class Networks:
 
     def trained(self, seed: int) -> Classifier:
         """A network that was trained on the whole side."""
-        maps = frozen_maps(self._train, self._folder, self._recipe, self._recipe.copies)
+        maps = maps_of_side(self._train, self._folder, self._recipe, self._recipe.copies)
         path = self._folder / f"finetuned-{self._digest}-{seed}.pt"
         rows = np.arange(len(self._truth))
         self._train.once(path, lambda: torch.save(self._fit(maps, rows, seed).state_dict(), path))
@@ -202,13 +202,14 @@ class Networks:
         """float32[n, concepts]: probabilities of the side by networks that have not seen an image's
         group.
         """
-        maps = frozen_maps(self._train, self._folder, self._recipe, self._recipe.copies)
+        maps = maps_of_side(self._train, self._folder, self._recipe, self._recipe.copies)
         path = self._folder / f"finetuned-{self._digest}-{seed}-out-of-fold.npy"
 
         def work() -> None:
             found = np.zeros(self._truth.shape, np.float32)
             for fitted, held in group_folds(self._train.groups, FOLDS):
-                found[held] = probabilities(self._fit(maps, fitted, seed), maps[:_PREDICTED], held)
+                model, rows = self._fit(maps, fitted, seed), self._train.rows[held]
+                found[held] = probabilities(model, maps[:_PREDICTED], rows)
             np.save(path, found)
 
         self._train.once(path, work)
@@ -241,7 +242,8 @@ class Networks:
                     batches, total=len(rows), label=f"Fine-tuning, epoch {epoch + 1}", size=len
                 ):
                     copies = rng.integers(0, len(maps), len(some))
-                    logits = model(_inputs(maps[copies, some], device))
+                    shown = maps[copies, self._train.rows[some]]
+                    logits = model(_inputs(shown, device))
                     loss = loss_of(logits, torch.from_numpy(self._truth[some]).to(device))
                     optimizer.zero_grad()
                     loss.backward()  # type: ignore[no-untyped-call]
@@ -252,8 +254,8 @@ class Networks:
 
 def predicted(model: Classifier, data: Data, folder: Path, recipe: Recipe) -> Floats:
     """float32[n, concepts]: probabilities of images, the mean of each and its mirror image."""
-    maps = frozen_maps(data, folder, recipe, _PREDICTED)
-    return probabilities(model, maps, np.arange(len(data)))
+    maps = maps_of_side(data, folder, recipe, _PREDICTED)
+    return probabilities(model, maps, data.rows)
 
 
 def probabilities(model: Classifier, maps: Maps, rows: NDArray[np.int64]) -> Floats:
@@ -274,35 +276,37 @@ def probabilities(model: Classifier, maps: Maps, rows: NDArray[np.int64]) -> Flo
     return np.concatenate(found)
 
 
-def frozen_maps(data: Data, folder: Path, recipe: Recipe, copies: int) -> Maps:
-    """What the frozen stages make of the copies of images: [copies, n, h, w, c], mapped from disk.
+def maps_of_side(data: Data, folder: Path, recipe: Recipe, copies: int) -> Maps:
+    """What the frozen stages make of copies of all images of a side: [copies, n, h, w, c].
+
+    Mapped from disk.
 
     Args:
-        data: The images.
+        data: Images of the side, which are charged for their share.
         folder: Where the maps are kept.
         recipe: Names the backbone.
         copies: The first one is the image as it is, the second its mirror image, others are drawn.
     """
-    parts = (_VERSION, recipe.encoder, recipe.frozen, copies, data.ids)
-    path = folder / f"maps-{digest(*parts, [ref.where for ref in data.images])}.npy"
-    data.once(path, lambda: _write_maps(data, path, backbone(recipe), copies))
+    parts = (_VERSION, recipe.encoder, recipe.frozen, copies, [ref.id for ref in data.side])
+    path = folder / f"maps-{digest(*parts, [ref.where for ref in data.side])}.npy"
+    data.once(path, lambda: _write_maps(data.side, path, backbone(recipe), copies), data.share)
     kept: Maps = np.load(path, mmap_mode="r")
     return kept
 
 
-def _write_maps(data: Data, path: Path, parts: Backbone, copies: int) -> None:
+def _write_maps(images: Sequence[ImageRef], path: Path, parts: Backbone, copies: int) -> None:
     device = choose_device("auto")
     frozen = parts.frozen.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    items = list(enumerate(data.images))
+    items = list(enumerate(images))
     pixels = ordered_map(
         lambda item: _pixels_of_copies(*item, parts.preprocess, copies), items, workers=cpu_count()
     )
     table: Any = None
     with torch.inference_mode(), maybe_on_gpu():
-        for row, images in enumerate(
+        for row, own in enumerate(
             track(pixels, total=len(items), label="What the frozen stages make of images")
         ):
-            maps = frozen(_inputs(images, device)).permute(0, 2, 3, 1).cpu().numpy()
+            maps = frozen(_inputs(own, device)).permute(0, 2, 3, 1).cpu().numpy()
             if table is None:
                 shape = (copies, len(items), *maps.shape[1:])
                 table = np.lib.format.open_memmap(path, "w+", parts.kept_as, shape)

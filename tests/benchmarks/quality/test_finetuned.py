@@ -17,7 +17,13 @@ from benchmarks.quality.data import Cost, Data, Pictures
 from benchmarks.quality.labels import best_threshold, best_thresholds, f1_of_rows
 from benchmarks.quality.methods import METHODS, SINGLE, Settings
 from benchmarks.quality.methods.finetuned import FineTuned
-from benchmarks.quality.methods.networks import Networks, Recipe, asymmetric, frozen_maps
+from benchmarks.quality.methods.networks import (
+    Networks,
+    Recipe,
+    asymmetric,
+    maps_of_side,
+    predicted,
+)
 
 ROWS = [key for key in METHODS if key.startswith("finetuned")]
 TINY = Recipe(frozen=6, copies=3, epochs=1, batch=8)
@@ -88,7 +94,10 @@ def test_the_same_seed_gives_the_same_network(settings, sample, tmp_path):
         found.append([networks.trained(seed).linear.weight for seed in (0, 1)])
     torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
     assert not torch.equal(found[0][0], found[0][1])
-    own, mirrored, drawn = frozen_maps(train, folder, recipe, 3).astype(int)
+    model, some = networks.trained(0), np.array([7, 2])
+    every = predicted(model, train, folder, recipe)
+    np.testing.assert_allclose(predicted(model, train.take(some), folder, recipe), every[some])
+    own, mirrored, drawn = maps_of_side(train, folder, recipe, 3).astype(int)
     # To the pixel, but for the place on an odd border.
     assert abs(own[:, :, ::-1] - mirrored).mean() < 0.3 * abs(own - drawn).mean()
 
