@@ -32,6 +32,7 @@ SECTIONS = {
     "Try it": {"demo": "demo", "sample": "build"},
     "Index": {
         "build-index": "build",
+        "fit-encoder": "fit_encoder",
         "tune": "tune",
         "add": "change",
         "remove": "change",

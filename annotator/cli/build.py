@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from annotator.cli.console import say, search_in_words
+from annotator.cli.fit_encoder import fit_once
 from annotator.cli.image_report import ImageReport
 from annotator.cli.inference import (
     EmbeddingOptions,
@@ -45,6 +47,14 @@ if TYPE_CHECKING:
 @vector_options
 @row_ids_option
 @encoder_options
+@option(
+    "Encoder",
+    "--fit-encoder",
+    type=file_path(file_okay=False),
+    metavar="FOLDER",
+    help="Fit the encoder to the images first (`annotator fit-encoder` has its options), in this "
+    "folder; a fitted encoder that is there already is used as it is.",
+)
 @collection_options
 @option(
     "Input",
@@ -77,6 +87,7 @@ def build_index_command(
     given: VectorOptions,
     row_ids: Path | None,
     encoder: EncoderOptions,
+    fit_encoder: Path | None,
     tables: CollectionOptions,
     on_mismatch: OnMismatch,
     no_tune: bool,
@@ -102,7 +113,7 @@ def build_index_command(
     from annotator.collection import sample_collection
 
     start = voting.override()
-    vectors = given.read(row_ids, unusable=("frames", "thumbnails"))
+    vectors = given.read(row_ids, unusable=("fit_encoder", "frames", "thumbnails"))
     images_or_vectors, concepts = labelled(vectors, images, concepts)
     runner = vectors.embed if vectors else embedding.make_runner()
     with contextlib.ExitStack() as stack:
@@ -118,6 +129,9 @@ def build_index_command(
             build_index,  # imports torch: after the cheap checks
         )
 
+        if fit_encoder is not None:
+            name = fit_once(collection, fit_encoder, encoder.embedder, embedding)
+            encoder = replace(encoder, embedder=name)
         built = build_index(
             collection,
             place,

@@ -68,6 +68,28 @@ class EmbeddingOptions:
         )
 
 
+workers_option = option(
+    "Running",
+    "--workers",
+    type=click.IntRange(1),
+    help="Number of threads (default: number of cores).",
+)
+
+allow_blank_option = option(
+    "Running",
+    "--allow-blank",
+    is_flag=True,
+    help="Use blank images (nearly constant), too, instead of refusing them.",
+)
+
+report_option = option(
+    "Output",
+    "--report",
+    type=file_path(dir_okay=False),
+    metavar="FILE",
+    help="Write the path and reason of each unusable image to this CSV file.",
+)
+
 _EMBEDDING = (
     device_option,
     option(
@@ -76,12 +98,7 @@ _EMBEDDING = (
         type=click.IntRange(1),
         help="Images per batch of the encoder (default: 16; on a GPU 128).",
     ),
-    option(
-        "Running",
-        "--workers",
-        type=click.IntRange(1),
-        help="Number of threads (default: number of cores).",
-    ),
+    workers_option,
     option(
         "Running",
         "--runner",
@@ -104,19 +121,8 @@ _EMBEDDING = (
         default="skip",
         help="Unusable images: skip or fail.",
     ),
-    option(
-        "Running",
-        "--allow-blank",
-        is_flag=True,
-        help="Use blank images (nearly constant), too, instead of refusing them.",
-    ),
-    option(
-        "Output",
-        "--report",
-        type=file_path(dir_okay=False),
-        metavar="FILE",
-        help="Write the path and reason of each unusable image to this CSV file.",
-    ),
+    allow_blank_option,
+    report_option,
     option("Running", "--no-cache", is_flag=True, help="Neither read nor write cached vectors."),
 )
 
@@ -180,19 +186,21 @@ def refuse(names: Collection[str], reason: str) -> None:
 
 _NOT_GIVEN = (None, ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
 
+encoder_option = option(
+    "Encoder",
+    "--embedder",
+    default="efficientnet-lite0",
+    metavar="NAME",
+    help="Encoder: efficientnet-lite0[@SIZE], -lite1, -lite2, timm:MODEL[@FILE], "
+    "open_clip:MODEL@PRETRAINED, hf-hub:ORG/MODEL, local-dir:FOLDER, transformers:ORG/MODEL, "
+    "transformers:FOLDER, onnx:FILE, xrv:WEIGHTS[@FILE], fitted:FOLDER, a folder or file of one "
+    "of these, or several joined by +.",
+)
+
 encoder_options = options_as(
     "encoder",
     EncoderOptions,
-    option(
-        "Encoder",
-        "--embedder",
-        default="efficientnet-lite0",
-        metavar="NAME",
-        help="Encoder: efficientnet-lite0[@SIZE], -lite1, -lite2, timm:MODEL[@FILE], "
-        "open_clip:MODEL@PRETRAINED, hf-hub:ORG/MODEL, local-dir:FOLDER, transformers:ORG/MODEL, "
-        "transformers:FOLDER, onnx:FILE, xrv:WEIGHTS[@FILE], a folder or file of one of these, "
-        "or several joined by +.",
-    ),
+    encoder_option,
     option(
         "Encoder",
         "--precision",

@@ -16,7 +16,7 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 Heading = Literal[  # in the order of --help
     "Query", "Scoring", "Captions", "Rankings", "Input", "Index", "Encoder", "Voting", "Checks",
-    "Network", "Limits", "Running", "Output", "Options",
+    "Network", "Limits", "Training", "Running", "Output", "Options",
 ]  # fmt: skip
 
 _SHORT = 12  # maximum number of options without headings

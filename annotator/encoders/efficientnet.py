@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from annotator.encoders.weights import read_weights
 from annotator.errors import AnnotatorError
 from index.distribution import pip_install
 
-_FIRST_STAGE = 2
+FIRST_STAGE = 2
 
 
 @dataclass(frozen=True)
@@ -68,12 +68,17 @@ class StagePooling(nn.Module):
 
     def parts(self, pixels: Tensor) -> list[Tensor]:
         """Mean and deviation of stages 2 to 6, then the mean of the head: float32[n, c] each."""
-        *stages, head = self._maps(pixels)
+        return self.pooled(list(self.maps(pixels)))
+
+    @staticmethod
+    def pooled(maps: Sequence[Tensor]) -> list[Tensor]:
+        """`parts`, from `maps`."""
+        *stages, head = maps
         parts = []
         for features in stages:
             deviation, mean = torch.std_mean(features.float(), dim=(2, 3))
-            parts += [_unit(mean), _unit(deviation)]
-        return [*parts, _unit(head.mean(dim=(2, 3), dtype=torch.float32))]
+            parts += [unit(mean), unit(deviation)]
+        return [*parts, unit(head.mean(dim=(2, 3), dtype=torch.float32))]
 
     def position_contributions(self, pixels: Tensor) -> list[Tensor]:
         """Contribution of each position to each of `parts`: float32[n, c, h, w] each.
@@ -81,40 +86,47 @@ class StagePooling(nn.Module):
         Means are sums over positions. So are deviations once mean m and deviation s are known:
         s = sum of (x - m)^2 / ((hw - 1) s).
         """
-        *stages, head = self._maps(pixels)
+        return self.contributions(list(self.maps(pixels)))
+
+    @staticmethod
+    def contributions(maps: Sequence[Tensor]) -> list[Tensor]:
+        """`position_contributions`, from `maps`."""
+        *stages, head = maps
         parts = []
         for stage in stages:
             features = stage.float()
             deviation, mean = torch.std_mean(features, dim=(2, 3), keepdim=True)
             squares = (features - mean) ** 2 / (features[0, 0].numel() - 1)
             departures = torch.where(deviation > 0, squares / deviation, 0.0)
-            parts += [_shares(features, mean), departures / _norm(deviation)]
-        head = head.float()
-        return [*parts, _shares(head, head.mean(dim=(2, 3), keepdim=True))]
+            parts += [shares_of_mean(stage), departures / _norm(deviation)]
+        return [*parts, shares_of_mean(head)]
 
-    def _maps(self, pixels: Tensor) -> Iterator[Tensor]:
+    def maps(self, pixels: Tensor) -> Iterator[Tensor]:
         """Feature maps of stages 2 to 6 and of the head: float[n, c, h, w] each."""
         features = self.bn1(self.conv_stem(pixels))
         for stage, block in enumerate(self.blocks):
             features = block(features)
-            if stage >= _FIRST_STAGE:
+            if stage >= FIRST_STAGE:
                 yield features
         yield self.bn2(self.conv_head(features))
 
 
-def _unit(vectors: Tensor) -> Tensor:
+def unit(vectors: Tensor) -> Tensor:
+    """Each row of float[n, c] at unit norm."""
     return nn.functional.normalize(vectors, dim=1)
 
 
+def shares_of_mean(features: Tensor) -> Tensor:
+    """Contribution of each position of a map to its mean at unit norm: float[n, c, h, w]."""
+    features = features.float()
+    mean = features.mean(dim=(2, 3), keepdim=True)
+    return features / features[0, 0].numel() / _norm(mean)
+
+
 def _norm(vectors: Tensor) -> Tensor:
-    """Divisor of `_unit` for float[n, c, 1, 1]."""
+    """Divisor of `unit` for float[n, c, 1, 1]."""
     norm: Tensor = torch.linalg.norm(vectors, dim=1, keepdim=True)
     return norm.clamp_min(1e-12)
-
-
-def _shares(features: Tensor, mean: Tensor) -> Tensor:
-    """Contribution of each position to the mean over positions, scaled to unit norm."""
-    return features / features[0, 0].numel() / _norm(mean)
 
 
 def packaged(name: str, size: int | None = None) -> Encoder:
@@ -132,7 +144,7 @@ def packaged(name: str, size: int | None = None) -> Encoder:
     return Encoder(
         pooling,
         Preprocess(size, "letterbox", "bicubic", half, half),
-        f"timm {_timm_name(name)}, stages {_FIRST_STAGE} to 6 (means, deviations), head (means)",
+        f"timm {_timm_name(name)}, stages {FIRST_STAGE} to 6 (means, deviations), head (means)",
         blocks,
     )
 

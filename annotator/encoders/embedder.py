@@ -17,6 +17,7 @@ from annotator.encoders.contributions import ContributionMap, patch_vectors, poo
 from annotator.encoders.fingerprint import Fingerprint, weights_digest
 from annotator.encoders.fitted import Fitted
 from annotator.encoders.fold_batchnorm import fold_batchnorm
+from annotator.encoders.normalise import Normalise
 from annotator.encoders.preprocess import DECODER_VERSION, Box, Preprocess
 from annotator.encoders.torch_setup import (
     Device,
@@ -154,12 +155,7 @@ class TorchEmbedder:
         fold_batchnorm(model, example)
         model = model.to(device=self.device, dtype=self._dtype)
         self._model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        scale = [255.0 * s for s in encoder.preprocess.std]
-        shift = [
-            m / s for m, s in zip(encoder.preprocess.mean, encoder.preprocess.std, strict=True)
-        ]
-        self._scale = (1 / torch.tensor(scale, device=self.device)).view(1, 3, 1, 1)
-        self._shift = torch.tensor(shift, device=self.device).view(1, 3, 1, 1)
+        self._normalise = Normalise(encoder.preprocess, self.device)
         # On a GPU one thread does it all: two batches at once would double its memory, and torch
         # keeps cuDNN's plans by thread, whose making takes seconds.
         self._thread = (
@@ -211,7 +207,10 @@ class TorchEmbedder:
             raw = float(torch.linalg.norm(self._model(batch).float()))
             own = getattr(self._model, "position_contributions", None)
             if own is not None:
-                parts = [part[0].movedim(0, 2) for part in own(batch)]
+                found = own(batch)
+                if found is None:
+                    return None
+                parts = [part[0].movedim(0, 2) for part in found]
             else:
                 map_ = pooled_map(self._model, batch)
                 if map_ is None:
@@ -225,20 +224,28 @@ class TorchEmbedder:
 
     def _patch_contributions(self, frame: Image.Image) -> list[ContributionMap] | None:
         with torch.inference_mode():
-            vectors = patch_vectors(self._model, self._batch(self.prepare([frame])))
-            if vectors is None:
+            batch = self._batch(self.prepare([frame]))
+            own = getattr(self._model, "patch_vectors", None)
+            if own is not None:
+                parts = own(batch)
+            else:
+                vectors = patch_vectors(self._model, batch)
+                parts = None if vectors is None else [vectors]
+            if parts is None:
                 return None
-            unit = nn.functional.normalize(vectors, dim=2)
-            shares = (unit / unit[..., 0].numel()).cpu().numpy()
-        return [ContributionMap(0, shares, self._box(frame))]
+            unit = [nn.functional.normalize(part, dim=2) for part in parts]
+            shares = [(part / part[..., 0].numel()).cpu().numpy() for part in unit]
+        starts = np.cumsum([0, *(share.shape[2] for share in shares)]).tolist()
+        return [
+            ContributionMap(start, share, self._box(frame)).within(0, len(shares) ** -0.5)
+            for start, share in zip(starts, shares, strict=False)
+        ]
 
     def _box(self, frame: Image.Image) -> Box:
         return self._preprocess.box(frame.width, frame.height)
 
     def _batch(self, pixels: NDArray[np.uint8]) -> torch.Tensor:
-        # NHWC bytes seen as NCHW are channels-last already: nothing is copied here.
-        batch = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2)
-        return (batch.float() * self._scale - self._shift).to(self._dtype)
+        return self._normalise(torch.from_numpy(pixels)).to(self._dtype)
 
     def _forward(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         n = len(pixels)

@@ -9,6 +9,7 @@ from typing import Any
 
 from annotator.encoders.torch_setup import make_torchvision_importable
 
+FITTED_FORMAT = "fitted encoder of annotator"  # "format" in the config.json of its folder
 WEIGHTS = (".safetensors", ".pt", ".pth", ".bin")
 
 
@@ -34,6 +35,8 @@ def _of_folder(folder: Path, name: str = "") -> list[str]:
     if (folder / "open_clip_config.json").is_file():
         found.append(f"hf-hub:{name}" if name else f"local-dir:{folder}")
     config = read_config(folder)
+    if config.get("format") == FITTED_FORMAT:
+        found.append(f"fitted:{folder}")
     if "architecture" in config:
         found.append(f"timm:hf-hub:{name}" if name else f"timm:{folder}")
     elif "model_type" in config or "architectures" in config:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast, get_args
 from annotator.encoders.combined import CombinedEmbedder
 from annotator.encoders.efficientnet import PACKAGED, packaged
 from annotator.encoders.embedder import Embedder, Encoder, TorchEmbedder
+from annotator.encoders.fitted_encoder import make_fitted
 from annotator.encoders.onnx_encoder import make_onnx
 from annotator.encoders.open_clip_encoder import make_open_clip
 from annotator.encoders.preprocess import Resize
@@ -32,12 +33,13 @@ _MAKERS: dict[str, Callable[[str], Encoder]] = {
     "local-dir": lambda rest: make_open_clip(f"local-dir:{rest}"),
     "transformers": make_transformers,
     "xrv": make_xrv,
+    "fitted": lambda rest: make_fitted(rest, load_encoder),
 }
 _KINDS = (*_MAKERS, "onnx")
 _FORMS = (
     f"{', '.join(PACKAGED)}, timm:MODEL, timm:MODEL@FILE, open_clip:MODEL@PRETRAINED, "
     "hf-hub:ORG/MODEL, local-dir:FOLDER, transformers:ORG/MODEL, transformers:FOLDER, onnx:FILE, "
-    "xrv:WEIGHTS, a folder, or a path to a .safetensors file"
+    "xrv:WEIGHTS, fitted:FOLDER, a folder, or a path to a .safetensors file"
 )
 
 
@@ -63,7 +65,8 @@ def make_embedder(
             ``transformers:ORG/MODEL`` and ``transformers:FOLDER``, with ``@cls``, ``@mean`` or
             ``@pooled`` for another pooling than its own;
             ``onnx:FILE``, ``onnx:FILE@OUTPUT``;
-            ``xrv:WEIGHTS``, ``xrv:WEIGHTS@FILE`` (torchxrayvision).
+            ``xrv:WEIGHTS``, ``xrv:WEIGHTS@FILE`` (torchxrayvision);
+            ``fitted:FOLDER`` (one of these, fitted to a collection by `annotator fit-encoder`).
             A folder or an ``.onnx`` file alone is loaded by the string that fits it.
             ``letterbox:``, ``crop:`` or ``stretch:`` before any of these sets how images become
             squares; ``crop:timm:MODEL`` is what timm itself does.
@@ -83,6 +86,18 @@ def make_embedder(
     name = full_name(name)
     encoder = _encoder(name, device)
     return TorchEmbedder(name, encoder, device=device, precision=precision, frames=frames)
+
+
+def load_encoder(name: str) -> Encoder:
+    """Load the network and the preprocessing of one encoder, on the CPU.
+
+    Args:
+        name: As for `make_embedder`, without "+".
+
+    Raises:
+        AnnotatorError: As `make_embedder`.
+    """
+    return _encoder(full_name(name), "cpu")
 
 
 def split_names(name: str) -> list[str]:

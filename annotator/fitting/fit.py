@@ -1,0 +1,360 @@
+"""Fit an encoder to a labelled collection."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from annotator.collection import Collection
+from annotator.encoders.branches import new_branch, trunk_of
+from annotator.encoders.cache import content_key
+from annotator.encoders.embedder import Encoder
+from annotator.encoders.fingerprint import Fingerprint
+from annotator.encoders.fitted import KEY_BYTES, SEEN_BY_ALL
+from annotator.encoders.fitted_encoder import base_fingerprint
+from annotator.encoders.local_runner import default_workers
+from annotator.encoders.preprocess import DECODER_VERSION
+from annotator.encoders.registry import DEFAULT, full_name, load_encoder, split_names
+from annotator.encoders.torch_setup import Device, choose_device
+from annotator.errors import AnnotatorError, ImageError
+from annotator.fitting.augment import copies_of, has_sides
+from annotator.fitting.card import draw_curves, held_out_f1, write_card
+from annotator.fitting.folder import FitRecord, begin, check_out, working_folder, write_encoder
+from annotator.fitting.maps import Trunk, affordable_copies, make_maps
+from annotator.fitting.recipe import Recipe
+from annotator.fitting.train import Epoch, Examples, TrainedBranch, train_branch
+from annotator.images.notes import Note
+from annotator.images.ordered_map import ordered_map
+from annotator.images.ref import ImageRef
+from annotator.knn.cross_validation import group_folds, group_numbers
+from index import LabelTable
+from index.progress import track
+
+LEAST_IMAGES = 20
+_LEAST_OF_CONCEPT, _MOST_CONCEPTS = 2, 1000
+_PARTS_OF_ONE = 5  # with one branch, a fifth is held out
+_VERSION = 1  # of the training: what another one left half done is not gone on with
+
+
+@dataclass(frozen=True)
+class FittedEncoder:
+    """Result of a fit.
+
+    Attributes:
+        folder: Of the encoder.
+        images: Number of images that it was fitted to.
+        concepts: Number of concepts that its heads were trained on.
+        vote_f1: Mean F1 of the branches' votes on images that they have not seen.
+        head_f1: Mean F1 of their heads on them.
+        failed: Error by location of each image that could not be used.
+        notes: By location, what was done to pictures that their files did not ask for.
+        seconds: Time that it took.
+    """
+
+    folder: Path
+    images: int
+    concepts: int
+    vote_f1: float
+    head_f1: float
+    failed: Mapping[str, ImageError]
+    notes: Mapping[str, tuple[Note, ...]]
+    seconds: float
+
+
+def fit_encoder(
+    collection: Collection,
+    out: Path | str,
+    name: str = DEFAULT,
+    *,
+    recipe: Recipe | None = None,
+    folds: int = 3,
+    seed: int = 0,
+    flip: bool | None = None,
+    device: Device = "auto",
+    workers: int | None = None,
+    allow_blank: bool = False,
+    maps_gb: float = 8.0,
+    overwrite: bool = False,
+    tell: Callable[[str], None] = lambda line: None,
+) -> FittedEncoder:
+    """Fine-tune copies of an encoder's network on the concepts of a collection.
+
+    Each of K branches is trained without one fold of the groups, so that every image has a branch
+    that has not seen it. With one branch, it is a fifth of the groups that it has not seen.
+
+    What is done so far is kept in a folder beside `out`, from which an interrupted fit goes on to
+    the same result; `out` appears at the end, whole.
+
+    Args:
+        collection: Images with concepts.
+        out: Folder of the fitted encoder, for `make_embedder("fitted:FOLDER")`.
+        name: Encoder, as for `make_embedder`; one whose network torch runs.
+        recipe: How to train; None for the defaults.
+        folds: K, the number of branches.
+        seed: All that is random comes from it.
+        flip: Show mirror images, too; None for only where no concept names a side.
+        device: "auto" takes CUDA where there is one.
+        workers: Number of threads that prepare images; None for the number of cores.
+        allow_blank: Use images that are (nearly) constant, too.
+        maps_gb: Gigabytes of disk for what the network's first part makes of the images and their
+            augmented copies. Where that is too little for all copies, there are fewer, but not
+            less than two.
+        overwrite: Replace a fitted encoder at `out`.
+        tell: Called with each line on how training goes.
+
+    Raises:
+        AnnotatorError: The encoder cannot be fitted, there are too few images or concepts, or
+            `out` exists.
+    """
+    started, cpu_started = time.perf_counter(), time.process_time()
+    out = Path(out)
+    check_out(out, overwrite=overwrite)
+    torch_device = choose_device(device)
+    name, encoder, fingerprint = _load(name)
+    recipe = recipe or Recipe()
+    flip = not has_sides(_concepts(collection), collection.names) if flip is None else flip
+    readable, contents, failed = _read_contents(collection.images, workers)
+    _choose(collection, readable)
+    size = encoder.preprocess.size
+    trunk = Trunk(trunk_of(encoder.model), encoder.preprocess, torch_device)
+    copies = affordable_copies(len(readable), trunk, size, recipe.copies, maps_gb)
+    if copies != recipe.copies:
+        tell(f"{copies} copies of each image instead of {recipe.copies}: {maps_gb:g} GB of disk.")
+        recipe = replace(recipe, copies=copies)
+    with working_folder(out) as working:
+        key = _key(collection, readable, contents, fingerprint)
+        key["settings"] = _digest([asdict(recipe), folds, seed, flip, _VERSION])
+        if changed := begin(working, key):
+            tell(f"Starting afresh: {working} was of other {', '.join(changed)}.")
+
+        def make_copies(frame: Image.Image, ref: ImageRef) -> NDArray[np.uint8]:
+            content = contents[ref.id]
+            return copies_of(frame, content, encoder.preprocess, recipe, flip=flip, seed=seed)
+
+        maps = make_maps(
+            readable,
+            trunk,
+            make_copies,
+            working,
+            smallest_side=encoder.preprocess.smallest_side,
+            workers=workers,
+            allow_blank=allow_blank,
+        )
+        images = [readable[row] for row in maps.rows]
+        concepts = _choose(collection, images)
+        sets = [collection.concepts[ref.id] for ref in images]
+        groups = group_numbers([collection.groups.get(ref.id, "") for ref in images])
+        seen = _seen(groups, folds, seed)
+        examples = Examples(maps, _labels(sets, concepts), LabelTable.from_sets(sets))
+        branches: list[TrainedBranch] = []
+        telling = _Telling(folds, recipe, tell)
+        for k in range(folds):
+            branches.append(
+                train_branch(
+                    new_branch(encoder.model, recipe.freeze),
+                    examples,
+                    np.flatnonzero(seen != k),
+                    np.flatnonzero(seen == k),
+                    recipe,
+                    seeds=(seed, k),
+                    device=torch_device,
+                    checkpoint=working / f"branch{k}.pt",
+                    label=f"Branch {k + 1} of {folds}",
+                    on_epoch=lambda epoch, k=k: telling(k, epoch),  # type: ignore[misc]
+                )
+            )
+        keys = np.stack([np.frombuffer(contents[ref.id][:KEY_BYTES], np.uint8) for ref in images])
+        keys, first = np.unique(keys, axis=0, return_index=True)
+        record = FitRecord(
+            name,
+            fingerprint,
+            recipe,
+            seed,
+            flip,
+            concepts,
+            keys,
+            seen[first],
+            int(groups.max()) + 1,
+            len(examples.concepts.cuis),
+        )
+        cost = (time.perf_counter() - started, time.process_time() - cpu_started)
+        write_encoder(
+            working,
+            out,
+            record,
+            branches,
+            write_card(record, branches, cost),
+            draw_curves(branches),
+        )
+    vote, head = held_out_f1(branches)
+    return FittedEncoder(
+        out,
+        len(images),
+        len(concepts),
+        vote,
+        head,
+        {**failed, **maps.failed},
+        maps.notes,
+        time.perf_counter() - started,
+    )
+
+
+def _load(name: str) -> tuple[str, Encoder, Fingerprint]:
+    """The encoder's full name, itself and its fingerprint.
+
+    Raises:
+        AnnotatorError: It is none whose network can be trained here.
+    """
+    names = split_names(name)
+    if len(names) > 1:
+        raise AnnotatorError(
+            f"{name} is several encoders; one is fitted at a time.",
+            f"Fit {names[0]}, and join it afterwards: fitted:FOLDER+{'+'.join(names[1:])}.",
+        )
+    name = full_name(name)
+    if name.startswith("fitted:"):
+        raise AnnotatorError(
+            f"{name} is fitted already.", "Fit the encoder that it was made of, to all images."
+        )
+    encoder = load_encoder(name)
+    if encoder.runs_on is not None:  # not by torch
+        raise AnnotatorError(
+            f"{name} cannot be fitted: an ONNX file holds a network that only runs.",
+            "Fit the network that it was exported from, by its name in timm, open_clip or "
+            "transformers.",
+        )
+    side = encoder.preprocess.size
+    with torch.inference_mode():
+        output = encoder.model.eval()(torch.zeros(1, 3, side, side))
+    return name, encoder, base_fingerprint(encoder, output.shape[1])
+
+
+def _concepts(collection: Collection) -> list[str]:
+    return sorted({concept for ids in collection.concepts.values() for concept in ids})
+
+
+def _read_contents(
+    images: Sequence[ImageRef], workers: int | None
+) -> tuple[list[ImageRef], dict[str, bytes], dict[str, ImageError]]:
+    """The images that can be read, the sha256 of each by its id, and the errors of the others."""
+
+    def read(ref: ImageRef) -> bytes | ImageError:
+        try:
+            return content_key(ref.read())
+        except ImageError as error:
+            return error
+
+    readable: list[ImageRef] = []
+    contents: dict[str, bytes] = {}
+    failed: dict[str, ImageError] = {}
+    found = ordered_map(read, images, workers=workers or default_workers(images))
+    for ref, content in zip(
+        images, track(found, total=len(images), label="Reading images"), strict=True
+    ):
+        if isinstance(content, ImageError):
+            failed[ref.where] = content
+        else:
+            readable.append(ref)
+            contents[ref.id] = content
+    return readable, contents, failed
+
+
+def _choose(collection: Collection, images: Sequence[ImageRef]) -> tuple[str, ...]:
+    """The concepts of the heads: the most frequent ones, of at least two images.
+
+    Raises:
+        AnnotatorError: There is none, or there are too few images.
+    """
+    if len(images) < LEAST_IMAGES:
+        raise AnnotatorError(
+            f"{len(images)} usable images are too few to fit an encoder to; it takes "
+            f"{LEAST_IMAGES}, and hundreds to gain by it.",
+            "Build the index with an encoder as it is.",
+        )
+    counts = Counter(concept for ref in images for concept in collection.concepts[ref.id])
+    frequent = [c for c, count in counts.items() if count >= _LEAST_OF_CONCEPT]
+    if not frequent:
+        raise AnnotatorError(
+            f"None of the {len(counts)} concepts has {_LEAST_OF_CONCEPT} images, so there is "
+            "nothing to fit an encoder to.",
+            "Check the labels, or build the index with an encoder as it is.",
+        )
+    frequent.sort(key=lambda concept: (-counts[concept], concept))
+    return tuple(frequent[:_MOST_CONCEPTS])
+
+
+def _labels(sets: Sequence[Sequence[str]], concepts: Sequence[str]) -> NDArray[np.bool_]:
+    """bool[n, c]: which of the concepts each image has."""
+    position = {concept: j for j, concept in enumerate(concepts)}
+    labels = np.zeros((len(sets), len(concepts)), bool)
+    for row, names in zip(labels, sets, strict=True):
+        row[[position[name] for name in names if name in position]] = True
+    return labels
+
+
+def _seen(groups: NDArray[np.int64], folds: int, seed: int) -> NDArray[np.int16]:
+    """The branch that does not see each image, int16[n]; -1 where the only one does.
+
+    Args:
+        groups: int64[n], from `group_numbers`.
+        folds: Number of branches.
+        seed: Draws the folds.
+
+    Raises:
+        AnnotatorError: There are fewer groups than folds.
+    """
+    parts = folds if folds > 1 else _PARTS_OF_ONE
+    count = int(groups.max()) + 1
+    if count < parts:
+        raise AnnotatorError(
+            f"{count} groups cannot be split into {parts} folds.",
+            "Give --groups that tell patients or studies apart, or use fewer --fit-folds.",
+        )
+    found = group_folds(groups, parts, seed)
+    return np.where(found < folds, found, SEEN_BY_ALL).astype(np.int16)
+
+
+def _key(
+    collection: Collection,
+    images: Sequence[ImageRef],
+    contents: Mapping[str, bytes],
+    fingerprint: Fingerprint,
+) -> dict[str, str]:
+    """Digests of what a fit depends on, by what they are of."""
+    return {
+        "images": _digest([DECODER_VERSION, *(contents[ref.id].hex() for ref in images)]),
+        "labels": _digest([sorted(collection.concepts[ref.id]) for ref in images]),
+        "groups": _digest([collection.groups.get(ref.id, "") for ref in images]),
+        "encoder": fingerprint.digest,
+    }
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
+class _Telling:
+    """A line on each epoch, with the time that is left if none of the branches stops early."""
+
+    def __init__(self, folds: int, recipe: Recipe, tell: Callable[[str], None]) -> None:
+        self._folds, self._epochs, self._tell = folds, recipe.epochs, tell
+
+    def __call__(self, branch: int, epoch: Epoch) -> None:
+        left = (self._folds - branch) * self._epochs - epoch.epoch
+        seconds = left * epoch.seconds / epoch.epoch
+        time_left = f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
+        self._tell(
+            f"Branch {branch + 1} of {self._folds}, epoch {epoch.epoch} of {self._epochs}: loss "
+            f"{epoch.loss:.4f}, held-out F1 {epoch.vote_f1:.4f} by the vote, {epoch.head_f1:.4f} "
+            f"by the head; at most {time_left} left."
+        )
