@@ -32,6 +32,7 @@ from annotator.collection import Collection, read_collection
 from annotator.encoders.embedder import Embedder
 from annotator.encoders.local_runner import embed_images
 from annotator.encoders.registry import DEFAULT, make_embedder
+from annotator.fitting.recipe import Recipe
 from annotator.images.ref import ImageRef
 from annotator.indexing.build import build_index
 from annotator.indexing.update import add_images
@@ -42,7 +43,6 @@ from benchmarks.quality.__main__ import embedded
 from benchmarks.quality.data import Data
 from benchmarks.quality.methods import Settings
 from benchmarks.quality.methods.finetuned import FineTuned
-from benchmarks.quality.methods.networks import Recipe
 from benchmarks.quality.scores import Truth, image_scores
 
 ADDED = (1, 5, 10, 20, 50)  # images with the concept
@@ -245,7 +245,7 @@ def classifier(
 
 def trained(train: Data, test: Data, tested: Tested, options: argparse.Namespace) -> Record:
     """Figures of a network fine-tuned on some images, which decides by expected F1."""
-    method = FineTuned(options.work, Recipe(epochs=options.epochs), "expected F1")
+    method = FineTuned(options.work, "expected F1", recipe=Recipe(epochs=options.epochs))
     _, cost = train.cost_of(lambda: method.fit(train))
     found = dict(zip(test.ids, method.predict(test), strict=True))
     figures = {**tested.figures(found), **asdict(cost)}

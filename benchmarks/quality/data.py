@@ -215,7 +215,7 @@ class Data:
         """Charge for work that an earlier method or run has done, once for each key."""
         self._charged.setdefault(key, cost)
 
-    def once(self, path: Path, work: Callable[[], None], share: float = 1.0) -> None:
+    def once(self, path: Path, work: Callable[[], object], share: float = 1.0) -> None:
         """Do work that leaves `path` behind, unless a run before has; charge its cost either way.
 
         Args:

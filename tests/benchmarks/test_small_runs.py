@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from annotator.cli import cli
+from annotator.fitting.recipe import Recipe
 from annotator.tables.scores import Scores
 from benchmarks.features import (
     audit,
@@ -22,7 +23,6 @@ from benchmarks.features import (
     resizing,
 )
 from benchmarks.quality.methods.finetuned import FineTuned
-from benchmarks.quality.methods.networks import Recipe
 from benchmarks.records import load
 from benchmarks.service_load import __main__ as service_load
 from benchmarks.throughput import __main__ as throughput
@@ -136,7 +136,7 @@ def test_fine_tuning_learns(sample, tmp_path) -> None:
         test="test", groups=f"{sample.patients}", work=tmp_path,
     )  # fmt: skip
     train = ensembles.side(options, "train").take(np.arange(24))
-    method = FineTuned(tmp_path, Recipe(frozen=6, copies=2, epochs=3))
+    method = FineTuned(tmp_path, recipe=Recipe(copies=2, epochs=3))
     method.fit(train)
     assert method.out_of_fold.shape == (len(train), len(method.vocabulary))
     same = method.probabilities(train)

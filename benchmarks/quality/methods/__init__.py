@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
+from annotator.encoders.registry import DEFAULT
 from annotator.errors import AnnotatorError
+from annotator.fitting.recipe import Loss, Recipe
 from benchmarks.quality.data import Method
-from benchmarks.quality.methods import networks, recipes
-from benchmarks.quality.methods.cnn import Cnn, Recipe
+from benchmarks.quality.methods import recipes
+from benchmarks.quality.methods.cnn import Cnn
+from benchmarks.quality.methods.cnn import Recipe as CnnRecipe
 from benchmarks.quality.methods.estimator import Estimator
-from benchmarks.quality.methods.finetuned import FineTuned, Rule
+from benchmarks.quality.methods.finetuned import RECIPE, FineTuned, Rule
 from benchmarks.quality.methods.logistic import Logistic
 from benchmarks.quality.methods.mlknn import MLkNN
 from benchmarks.quality.methods.ours import SEVERAL, Nearest, Ours, head_alone, named
@@ -27,7 +29,7 @@ class Settings:
         work: Folder for what is kept between runs.
         embedder: As for `--embedder`.
         epochs: Of the CNN.
-        backbone: timm:NAME@FILE, another network to fine-tune; without it there is no such row.
+        backbone: Another network to fine-tune; without it there is no such row.
         tuned: Recipe of the fine-tuned networks.
     """
 
@@ -35,7 +37,7 @@ class Settings:
     embedder: str
     epochs: int = 10
     backbone: str | None = None
-    tuned: networks.Recipe = field(default_factory=networks.Recipe)
+    tuned: Recipe = RECIPE
 
 
 Maker = Callable[[Settings], Method]
@@ -43,19 +45,27 @@ Maker = Callable[[Settings], Method]
 SEEDS = (0, 1, 2)
 
 
-def _finetuned(rule: Rule, seeds: Sequence[int] = (0,), **changes: Any) -> Maker:
-    """Make a row of fine-tuned networks, with changes of the recipe."""
-    return lambda s: FineTuned(s.work, replace(s.tuned, **changes), rule, seeds)
+def _finetuned(
+    rule: Rule,
+    seeds: Sequence[int] = (0,),
+    *,
+    encoder: str = DEFAULT,
+    loss: Loss = "cross-entropy",
+    longer: int = 1,
+) -> Maker:
+    """Make a row of fine-tuned networks, trained for `longer` times the recipe's epochs."""
 
+    def make(s: Settings) -> Method:
+        recipe = replace(s.tuned, loss=loss, epochs=longer * s.tuned.epochs)
+        return FineTuned(s.work, rule, seeds, recipe=recipe, encoder=encoder)
 
-def _long(s: Settings) -> Method:
-    return FineTuned(s.work, replace(s.tuned, epochs=3 * s.tuned.epochs), "expected F1")
+    return make
 
 
 def _of_timm(s: Settings) -> Method:
     if s.backbone is None:
         raise AnnotatorError("Which network is to be tuned?", "Give --backbone timm:NAME@FILE.")
-    return FineTuned(s.work, replace(s.tuned, encoder=s.backbone), "expected F1")
+    return FineTuned(s.work, "expected F1", recipe=s.tuned, encoder=s.backbone)
 
 
 _SEVERAL_NETWORKS = (
@@ -75,13 +85,13 @@ METHODS: dict[str, Maker] = {
     "mlknn": lambda _: MLkNN(),
     "brknn-a": lambda _: recipes.brknn_a(),
     "brknn-b": lambda _: recipes.brknn_b(),
-    "cnn": lambda s: Cnn(s.work, tuned=False, recipe=Recipe(s.epochs)),
-    "cnn-tuned": lambda s: Cnn(s.work, tuned=True, recipe=Recipe(s.epochs)),
+    "cnn": lambda s: Cnn(s.work, tuned=False, recipe=CnnRecipe(s.epochs)),
+    "cnn-tuned": lambda s: Cnn(s.work, tuned=True, recipe=CnnRecipe(s.epochs)),
     "finetuned": _finetuned("threshold"),
     "finetuned-expected-f1": _finetuned("expected F1"),
     "finetuned-half": _finetuned("half"),
     "finetuned-per-label": _finetuned("thresholds"),
-    "finetuned-long": _long,
+    "finetuned-long": _finetuned("expected F1", longer=3),
     "finetuned-asymmetric": _finetuned("threshold", loss="asymmetric"),
     "finetuned-asymmetric-expected-f1": _finetuned("expected F1", loss="asymmetric"),
     "finetuned-lite1": _finetuned("expected F1", encoder="efficientnet-lite1"),

@@ -13,20 +13,15 @@ import torch
 from annotator.collection import read_collection
 from annotator.encoders.torch_setup import make_torchvision_importable
 from annotator.errors import AnnotatorError
+from annotator.fitting.recipe import Recipe
 from benchmarks.quality.data import Cost, Data, Pictures
 from benchmarks.quality.labels import best_threshold, best_thresholds, f1_of_rows
 from benchmarks.quality.methods import METHODS, SINGLE, Settings
 from benchmarks.quality.methods.finetuned import FineTuned
-from benchmarks.quality.methods.networks import (
-    Networks,
-    Recipe,
-    asymmetric,
-    maps_of_side,
-    predicted,
-)
+from benchmarks.quality.methods.networks import Networks
 
 ROWS = [key for key in METHODS if key.startswith("finetuned")]
-TINY = Recipe(frozen=6, copies=3, epochs=1, batch=8)
+TINY = Recipe(copies=3, epochs=1, batch_size=8)
 
 
 @pytest.fixture(scope="session")
@@ -77,7 +72,8 @@ def test_names_tell_the_rows_apart(settings):
 
 def test_a_network_is_trained_once_and_charged_to_each_row(settings, sample):
     train = side(sample, settings.work, 0, 16, labelled=True)
-    fresh = [FineTuned(settings.work, replace(TINY, decay=0.1)) for _ in range(2)]
+    recipe, encoder = replace(TINY, dropout=0.1), settings.backbone
+    fresh = [FineTuned(settings.work, recipe=recipe, encoder=encoder) for _ in range(2)]
     costs = [train.cost_of(lambda row=row: row.fit(train))[1] for row in fresh]
     kept = [json.loads(path.read_text())["cpu_seconds"] for path in settings.work.glob("*.json")]
     assert costs[1].cpu_seconds >= 0.5 * costs[0].cpu_seconds > 0 and min(kept) > 0
@@ -86,27 +82,17 @@ def test_a_network_is_trained_once_and_charged_to_each_row(settings, sample):
 
 
 def test_the_same_seed_gives_the_same_network(settings, sample, tmp_path):
-    recipe, found = replace(TINY, encoder=settings.backbone), []
+    found = []
     for folder in (tmp_path / "a", tmp_path / "b"):
         train = side(sample, folder, 0, 12, labelled=True)
-        truth = np.random.default_rng(0).integers(0, 2, (12, 5)).astype(np.float32)
-        networks = Networks(folder, recipe, train, truth)
-        found.append([networks.trained(seed).linear.weight for seed in (0, 1)])
+        networks = Networks(folder, settings.backbone, TINY, train)
+        found.append([networks.trained(seed)[2].weight for seed in (0, 1)])
     torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
     assert not torch.equal(found[0][0], found[0][1])
     model, some = networks.trained(0), np.array([7, 2])
-    every = predicted(model, train, folder, recipe)
-    np.testing.assert_allclose(predicted(model, train.take(some), folder, recipe), every[some])
-    own, mirrored, drawn = maps_of_side(train, folder, recipe, 3).astype(int)
-    # To the pixel, but for the place on an odd border.
-    assert abs(own[:, :, ::-1] - mirrored).mean() < 0.3 * abs(own - drawn).mean()
-
-
-def test_the_asymmetric_loss_by_hand():
-    chances = torch.tensor([[0.7, 0.04, 0.6]])
-    loss = asymmetric(torch.logit(chances), torch.tensor([[1.0, 0.0, 0.0]]))
-    expected = -np.log(0.7) - 0.55**4 * np.log(0.45)  # a negative below the margin costs nothing
-    assert float(loss) == pytest.approx(expected, rel=1e-5)
+    every = networks.probabilities(model, train)
+    found = networks.probabilities(model, train.take(some))
+    np.testing.assert_allclose(found, every[some], rtol=1e-4)
 
 
 def test_thresholds_of_single_concepts_are_those_of_a_plain_search():
