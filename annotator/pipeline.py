@@ -16,6 +16,7 @@ from annotator.annotation import Annotation, Annotations, Look, with_picture
 from annotator.concepts.hierarchy import Hierarchy, read_hierarchy
 from annotator.encoders.cache import EmbeddingCache
 from annotator.encoders.embedder import Embedder
+from annotator.encoders.fitted import Fitted
 from annotator.encoders.local_runner import embed_images
 from annotator.encoders.runners import Runner, make_runner
 from annotator.encoders.torch_setup import Device
@@ -23,10 +24,11 @@ from annotator.images.given import Images, given_images
 from annotator.images.ref import ImageRef
 from annotator.indexing.metadata import IndexMetadata
 from annotator.knn.decision import Closing, choose_concepts
+from annotator.knn.head import with_evidence
+from annotator.knn.joint_projection import stored_projection
 from annotator.knn.members import Classifiers
 from annotator.knn.neighbors import Case, case_of
 from annotator.knn.posterior import Posterior, weigh
-from annotator.knn.projection import Projection
 from annotator.knn.voting import Voting
 from annotator.render.thumbnails import index_thumbnails
 from annotator.vectors.table import VectorTable
@@ -59,6 +61,7 @@ class Annotator:
     Attributes:
         metadata: Build metadata of the index.
         projection: Projection from the encoder's space to the index's; None for the identity.
+        fitted: What a fitted encoder knows, whose heads have a say in the vote; else None.
 
     Raises:
         AnnotatorError: The index has no build metadata, or the embedder's fingerprint differs.
@@ -85,7 +88,8 @@ class Annotator:
         self.hierarchy = hierarchy
         self._changed: tuple[LabelTable, LabelTable, Closing | None] | None = None
         self.classifiers = classifiers
-        self.projection = Projection.from_arrays(stored.arrays)
+        self.projection = stored_projection(stored.arrays)
+        self.fitted = Fitted.from_arrays(stored.arrays)
         names = {} if hierarchy is None else hierarchy.names
         self._look = Look({**names, **stored.names}, index_thumbnails(stored))
 
@@ -229,7 +233,11 @@ class Annotator:
         Raises:
             IndexProblem: Wrong dimension, or vectors without unit norm.
         """
-        return self.stored.find(self.project(vectors), k or self.voting.k)
+        found = self.stored.find(self.project(vectors), k or self.voting.k)
+        if self.fitted is None:
+            return found
+        neighbors = with_evidence(found.neighbors, found.cases.labels, self.fitted, vectors)
+        return replace(found, neighbors=neighbors)
 
     def project(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """Project encoder vectors float32[q, dim] to the space of the index, float32[q, out].

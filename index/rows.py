@@ -87,14 +87,18 @@ class Neighbors:
     Attributes:
         rows: int64[q, k]. Never -1: an index with fewer than k rows returns fewer columns.
         similarities: float32[q, k], cosine.
+        evidence: float32[q, k], what a classifier says for each neighbour's labels, as a
+            log-likelihood up to a constant for each query; None without a classifier.
     """
 
     rows: NDArray[np.int64]
     similarities: NDArray[np.float32]
+    evidence: NDArray[np.float32] | None = None
 
     def take(self, queries: slice | Sequence[int] | NDArray[np.int64]) -> Neighbors:
         """Select the neighbours of some of the queries."""
-        return Neighbors(self.rows[queries], self.similarities[queries])
+        evidence = None if self.evidence is None else self.evidence[queries]
+        return Neighbors(self.rows[queries], self.similarities[queries], evidence)
 
     def without(self, left_out: NDArray[np.bool_], k: int) -> Neighbors:
         """The first k neighbours of each query that are not left out, bool[q, found].
@@ -106,6 +110,7 @@ class Neighbors:
         return Neighbors(
             np.take_along_axis(self.rows, order, axis=1),
             np.take_along_axis(similarities, order, axis=1),
+            None if self.evidence is None else np.take_along_axis(self.evidence, order, axis=1),
         )
 
 

@@ -22,6 +22,7 @@ from annotator.errors import ImageError
 from annotator.images.ref import ImageRef
 from annotator.images.thumbnails import grey_thumbnail, grey_thumbnail_of, grey_thumbnails
 from annotator.indexing.embedding import OnError, Spool, embed_to_disk
+from annotator.knn.joint_projection import JointProjection, stored_projection
 from annotator.knn.projection import Projection
 from index import StoredIndex, open_index
 from index.locations import is_on_server
@@ -80,7 +81,7 @@ class AuditInput:
             self.failed,
         )
 
-    def views(self, projection: Projection | None) -> Views:
+    def views(self, projection: Projection | JointProjection | None) -> Views:
         """The images for comparison, their vectors projected if there is a projection."""
         vectors = projection.apply(self.vectors) if projection else np.array(self.vectors)
         images = self.images
@@ -171,9 +172,9 @@ class ReferenceIndex:
         return self.cache_file if os.access(self.directory, os.W_OK) else None
 
     @property
-    def projection(self) -> Projection | None:
+    def projection(self) -> Projection | JointProjection | None:
         """From the encoder's vectors to those of the index."""
-        return Projection.from_arrays(self.stored.arrays)
+        return stored_projection(self.stored.arrays)
 
     def views(self) -> Views:
         """Its images for comparison; black where the index keeps no thumbnail."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,7 +116,9 @@ def neighbors_within(
     folds = group_folds(numbers)
     fitter = Fitter(vectors, LabelTable.from_sets(concepts), blocks, folds)
     every = np.arange(len(vectors))
-    lists = cross_fitted(fitter, vectors, numbers, folds, _PENALTY, queries=every)
+    lists = cross_fitted(
+        partial(fitter.projection, _PENALTY), vectors, numbers, folds, queries=every
+    )
     return lists if len(lists.queries) >= LEAST_IMAGES else None
 
 

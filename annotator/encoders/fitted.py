@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from annotator.errors import AnnotatorError
+
 SEEN_BY_ALL, NEW = -1, -2  # instead of a branch's number
 KEY_BYTES = 16
+ARRAYS = "fitted."  # prefix of the array names in an index
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,52 @@ class Fitted:
         unit = block / np.maximum(np.linalg.norm(block, axis=1, keepdims=True), 1e-12)
         odds: NDArray[np.float32] = unit @ self.weights[branch] + self.biases[branch]
         return odds
+
+    def to_arrays(self) -> dict[str, NDArray[np.generic]]:
+        """Arrays by name, to store in an index."""
+        return {
+            f"{ARRAYS}columns": np.array(self.columns, np.int64),
+            f"{ARRAYS}concepts": np.frombuffer("\n".join(self.concepts).encode(), np.uint8),
+            f"{ARRAYS}weights": self.weights,
+            f"{ARRAYS}biases": self.biases,
+            f"{ARRAYS}contents": self.contents,
+            f"{ARRAYS}folds": self.folds,
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]]) -> Fitted | None:
+        """Inverse of `to_arrays`; None if `arrays` has none.
+
+        Raises:
+            AnnotatorError: Missing or inconsistent arrays.
+        """
+        if f"{ARRAYS}weights" not in arrays:
+            return None
+        try:
+            columns = np.asarray(arrays[f"{ARRAYS}columns"], np.int64)
+            weights = np.asarray(arrays[f"{ARRAYS}weights"], np.float32)
+            biases = np.asarray(arrays[f"{ARRAYS}biases"], np.float32)
+            contents = np.asarray(arrays[f"{ARRAYS}contents"], np.uint8)
+            folds = np.asarray(arrays[f"{ARRAYS}folds"], np.int16)
+            text = np.asarray(arrays[f"{ARRAYS}concepts"], np.uint8).tobytes().decode()
+            concepts = tuple(text.split("\n"))
+            k, length, c = weights.shape
+            fits = (
+                columns.shape == (k, 2)
+                and bool((np.diff(columns, axis=1) == length).all())
+                and biases.shape == (k, c)
+                and c == len(concepts)
+                and contents.shape == (len(folds), KEY_BYTES)
+                and bool(np.isfinite(weights).all() and np.isfinite(biases).all())
+            )
+        except (KeyError, TypeError, ValueError):
+            fits = False
+        if not fits:
+            raise AnnotatorError(
+                "What the index holds of its fitted encoder is damaged.", "Build the index again."
+            )
+        pairs = tuple((start, end) for start, end in columns.tolist())
+        return cls(pairs, concepts, weights, biases, contents, folds)
 
 
 def _keys(contents: NDArray[np.uint8]) -> NDArray[np.void]:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from annotator.encoders.preprocess import Box
+from annotator.knn.joint_projection import JointProjection
 from annotator.knn.projection import Projection
 
 # Half-width of the tent kernel that spreads a contribution: in positions, but at least a share of
@@ -61,7 +62,9 @@ class Contributions:
 
 
 def linear_forms(
-    projection: Projection | None, vector: NDArray[np.float32], targets: NDArray[np.float64]
+    projection: Projection | JointProjection | None,
+    vector: NDArray[np.float32],
+    targets: NDArray[np.float64],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Write the products of a projected vector with targets as affine forms of the raw vector.
 

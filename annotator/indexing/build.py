@@ -27,7 +27,7 @@ from annotator.indexing.embedding import (
 from annotator.indexing.metadata import IndexMetadata
 from annotator.knn.cross_validation import stored_lists
 from annotator.knn.grid_search import Tuned, choose_voting
-from annotator.knn.model import Adaptation, FittedModel, fit_model
+from annotator.knn.model import Adaptation, Branches, FittedModel, fit_model
 from annotator.knn.voting import Voting
 from index.locations import locate
 from index.milvus.kinds import MilvusKind
@@ -126,15 +126,18 @@ def build_index(
         )
         ids, vectors = embedded.ids, embedded.vectors
         concepts = [collection.concepts[id_] for id_ in ids]
+        groups = [collection.groups.get(id_, "") for id_ in ids]
+        fitted = embedder.fitted
         model = fit_model(
             vectors,
             concepts,
-            [collection.groups.get(id_, "") for id_ in ids],
+            groups,
             blocks=embedder.blocks,
             adaptation=adaptation,
             tuning=tuning,
             voting=voting,
             fixed=fixed,
+            branches=None if fitted is None else Branches.of(fitted, embedded.contents, groups),
         )
         for part in projected(vectors, model.projection):
             writer.add(part)
@@ -143,8 +146,12 @@ def build_index(
         if model.projection is not None:
             arrays |= model.projection.to_arrays()
             adapted = {"penalty": model.penalty, "f1_by_penalty": dict(model.f1_by_penalty)}
+            if model.share is not None:
+                adapted |= {"share": model.share, "f1_by_share": dict(model.f1_by_share)}
         if model.lists is not None:
             arrays |= model.lists.to_arrays()
+        if fitted is not None:
+            arrays |= fitted.to_arrays()
         arrays[CONTENT] = embedded.contents
         if thumbnails:
             pictures = stack.enter_context(Spool(place.folder))

@@ -21,6 +21,7 @@ from annotator.errors import AnnotatorError, ImageError
 from annotator.images.notes import Note
 from annotator.images.ref import ImageRef
 from annotator.images.thumbnails import make_thumbnails
+from annotator.knn.joint_projection import JointProjection
 from annotator.knn.projection import Projection
 from index.progress import track
 from index.segments import THUMBNAIL_ENDS, THUMBNAILS
@@ -162,7 +163,7 @@ def thumbnails_of(
 
 
 def projected(
-    vectors: NDArray[np.float32], projection: Projection | None
+    vectors: NDArray[np.float32], projection: Projection | JointProjection | None
 ) -> Iterator[NDArray[np.float32]]:
     """Project vectors for the index, block by block."""
     if projection is not None:

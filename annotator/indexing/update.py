@@ -17,7 +17,7 @@ from annotator.encoders.cache import CACHE_FILE, EmbeddingCache
 from annotator.indexing.metadata import IndexMetadata
 from annotator.knn.cross_validation import ARRAYS as TUNING
 from annotator.knn.cross_validation import stored_lists
-from annotator.knn.projection import Projection
+from annotator.knn.joint_projection import stored_projection
 from annotator.vectors.table import NO_FILE
 from index import LabelTable
 from index.locations import locate
@@ -105,7 +105,7 @@ def add_images(
             runner=runner,
             on_error=on_error,
         )
-        ids, projection = embedded.ids, Projection.from_arrays(stored.arrays)
+        ids, projection = embedded.ids, stored_projection(stored.arrays)
         arrays: dict[str, NDArray[Any]] = {CONTENT: embedded.contents}
         if stored.has_thumbnails:
             pictures = stack.enter_context(Spool(place.folder))

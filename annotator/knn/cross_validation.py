@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from annotator.errors import AnnotatorError
-from annotator.knn.fit import Fitter
+from annotator.knn.joint_projection import JointProjection
 from annotator.knn.neighbors import nearest_of_other_groups
+from annotator.knn.projection import Projection
 from index import FlatIndex, Neighbors
 from index.progress import track
 from index.protocols import Index
@@ -38,11 +39,14 @@ class NeighborLists:
 
     def to_arrays(self) -> dict[str, NDArray[np.generic]]:
         """Arrays by name, to store in an index."""
-        return {
+        arrays: dict[str, NDArray[np.generic]] = {
             f"{ARRAYS}queries": self.queries,
             f"{ARRAYS}rows": self.found.rows.astype(np.int32),
             f"{ARRAYS}similarities": self.found.similarities,
         }
+        if self.found.evidence is not None:
+            arrays[f"{ARRAYS}evidence"] = self.found.evidence
+        return arrays
 
     def renumbered(
         self, number: Callable[[NDArray[np.int64]], NDArray[np.int64]]
@@ -53,7 +57,7 @@ class NeighborLists:
             number: Function from old to new row numbers, -1 for removed rows.
         """
         queries, rows = number(self.queries), number(self.found.rows)
-        renumbered = Neighbors(np.maximum(rows, 0), self.found.similarities)
+        renumbered = replace(self.found, rows=np.maximum(rows, 0))
         found = renumbered.without(rows < 0, rows.shape[1])
         kept = np.flatnonzero((queries >= 0) & np.isfinite(found.similarities[:, 0]))
         return NeighborLists(queries[kept], found.take(kept)) if len(kept) else None
@@ -75,6 +79,8 @@ class NeighborLists:
             queries = np.asarray(arrays[f"{ARRAYS}queries"], np.int64)
             rows = np.asarray(arrays[f"{ARRAYS}rows"], np.int64)
             similarities = np.asarray(arrays[f"{ARRAYS}similarities"], np.float32)
+            given = arrays.get(f"{ARRAYS}evidence")
+            evidence = None if given is None else np.asarray(given, np.float32)
             fits = (
                 rows.ndim == 2
                 and rows.size > 0
@@ -82,6 +88,8 @@ class NeighborLists:
                 and rows.shape[:1] == queries.shape
                 and all(a.min() >= 0 and a.max() < n for a in (queries, rows))
                 and bool(np.isfinite(similarities[:, 0]).all())
+                and (evidence is None or evidence.shape == rows.shape)
+                and (evidence is None or bool(np.isfinite(evidence).all()))
             )
         except (KeyError, TypeError, ValueError):
             fits = False
@@ -89,7 +97,7 @@ class NeighborLists:
             raise AnnotatorError(
                 "The neighbour lists of the index are damaged.", "Build the index again."
             )
-        return cls(queries, Neighbors(rows, similarities))
+        return cls(queries, Neighbors(rows, similarities, evidence))
 
 
 def stored_lists(stored: Index) -> NeighborLists | None:
@@ -151,43 +159,46 @@ def leave_one_group_out(vectors: NDArray[np.float32], groups: NDArray[np.int64])
 
 
 def cross_fitted(
-    fitter: Fitter,
+    project: Callable[[int], Projection | JointProjection],
     vectors: NDArray[np.float32],
     groups: NDArray[np.int64],
     folds: NDArray[np.int64],
-    penalty: float | None,
     *,
     queries: NDArray[np.int64] | None = None,
+    evidence: Callable[[Neighbors, NDArray[np.int64], int], Neighbors] | None = None,
 ) -> NeighborLists:
     """Neighbour lists by cross-fitting: projections are fitted without the queries' concepts.
 
     The rows of one fold are annotated by those of the other folds, which are projected as in the
-    final index, by a regression on their own concepts.
+    final index, by what was fitted to their own concepts.
 
     Args:
-        fitter: Fitter with the folds.
+        project: Function from a fold to the projection that was fitted without its concepts.
         vectors: float32[n, dim] of unit norm, from the encoder.
         groups: From `group_numbers`.
-        folds: From `group_folds`.
-        penalty: See `Fitter.projection`.
+        folds: From `group_folds`; rows of fold -1 only annotate, since everything has seen them.
         queries: int64[q], the query rows in order; None for `rows_for_tuning`.
+        evidence: Function from neighbours, the rows of the queries and their fold to the
+            neighbours with evidence; None for none.
     """
     queries = rows_for_tuning(len(vectors)) if queries is None else queries
     order: list[NDArray[np.int64]] = []
     parts: list[Neighbors] = []
-    for fold in track(range(FOLDS), total=FOLDS, label="Tuning", unit="folds"):
+    number = int(folds.max(initial=-1)) + 1
+    for fold in track(range(number), total=number, label="Tuning", unit="folds"):
         own = queries[folds[queries] == fold]
         others = np.flatnonzero(folds != fold)
         if not len(own) or not len(others):
             continue
-        projection = fitter.projection(penalty, without=fold)
+        projection = project(fold)
         index = FlatIndex(projection.apply(vectors, others))
         for block in _blocks(own):
             found = nearest_of_other_groups(
                 index, groups[others], projection.apply(vectors, block), groups[block],
                 MOST_NEIGHBORS,
             )  # fmt: skip
-            parts.append(Neighbors(others[found.rows], found.similarities))
+            found = Neighbors(others[found.rows], found.similarities)
+            parts.append(found if evidence is None else evidence(found, block, fold))
         order.append(own)
     return _usable(np.concatenate(order) if order else queries[:0], parts)
 
@@ -204,6 +215,8 @@ def _usable(queries: NDArray[np.int64], parts: Sequence[Neighbors]) -> NeighborL
         return NeighborLists(queries[:0], Neighbors(none.astype(np.int64), none.astype(np.float32)))
     rows = np.concatenate([part.rows[:, :width] for part in parts])
     similarities = np.concatenate([part.similarities[:, :width] for part in parts])
+    evidence = [part.evidence[:, :width] for part in parts if part.evidence is not None]
+    found = Neighbors(rows, similarities, np.concatenate(evidence) if evidence else None)
     keep = np.flatnonzero(np.isfinite(similarities[:, 0]))
     keep = keep[np.argsort(queries[keep], kind="stable")]
-    return NeighborLists(queries[keep], Neighbors(rows[keep], similarities[keep]))
+    return NeighborLists(queries[keep], found.take(keep))

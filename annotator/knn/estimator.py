@@ -28,6 +28,7 @@ except ImportError as error:
 
 if TYPE_CHECKING:
     from annotator.knn.grid_search import Tuned
+    from annotator.knn.joint_projection import JointProjection
     from annotator.knn.projection import Projection
 
 _Kind = Literal["one", "indicator", "sets"]
@@ -80,7 +81,7 @@ class ConceptKNN(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     classes_: NDArray[Any]
     n_samples_fit_: int
     voting_: Voting
-    projection_: Projection | None
+    projection_: Projection | JointProjection | None
     tuned_: Tuned | None
     _kind: _Kind
     _labels: LabelTable

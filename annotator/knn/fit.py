@@ -76,18 +76,24 @@ class Fitter:
         ]
         self._all = reduce(Sums.__add__, self._folds)
 
-    def projection(self, penalty: float | None, without: int | None = None) -> Projection:
+    def projection(
+        self,
+        penalty: float | None,
+        without: int | None = None,
+        components: int = UNSUPERVISED,
+    ) -> Projection:
         """Fit a projection.
 
         Args:
             penalty: Ridge penalty; None for unsupervised components only.
             without: Fold whose concepts are held out. (Its vectors still contribute to the mean,
                 the scale and the principal axes, which are independent of concepts.)
+            components: Number of unsupervised components, at most.
         """
         # Summed afresh: subtracting from a float32 sum would leave rounding errors.
         others = [sums for fold, sums in enumerate(self._folds) if fold != without]
         sums = self._all if without is None else reduce(Sums.__add__, others)
-        unsupervised = self._axes[:, :UNSUPERVISED] * self._variances[:UNSUPERVISED] ** -WHITENING
+        unsupervised = self._axes[:, :components] * self._variances[:components] ** -WHITENING
         parts = [unsupervised]
         if penalty is not None and sums.ty.shape[1] > 0:
             parts.append(self._axes @ _regression(sums, penalty))

@@ -31,8 +31,10 @@ OTHER_KERNELS: tuple[dict[str, Any], ...] = (
     {"kernel": "uniform", "beta": 0.0},
 )
 PRIORS = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)
+HEAD_WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 THRESHOLDS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
 _PAIRS_FOR_PROJECTIONS = ((20, 16.0), (20, 32.0), (50, 8.0), (50, 16.0), (50, 32.0))
+_USUAL_HEAD_WEIGHT = 0.2  # while the kernel is chosen
 GRID_IMAGES = 2000  # annotated by every candidate; the choice annotates all
 _QUANTILES = 101
 
@@ -69,7 +71,7 @@ def choose_voting(
     start: Voting | None = None,
     fixed: Sequence[str] = (),
 ) -> Tuned:
-    """Choose kernel, k and beta, then the weight of the prior, then the decider.
+    """Choose kernel, k and beta, then the weights of the heads and of the prior, then the decider.
 
     Each step changes the choice of the previous one only for a higher F1. All candidates annotate
     the same images, at most 2,000; the final choice annotates all. The F1 of the best candidate is
@@ -86,7 +88,12 @@ def choose_voting(
     best = replace(start or Voting(), typical=typical)
     judge = _Judge(_some(lists), labels)
     grid: list[dict[str, Any]] = []
-    steps = [_free(candidates, best, fixed) for candidates in (_kernels(), _priors(), _deciders())]
+    kinds = [_kernels(), _priors(), _deciders()]
+    if lists.found.evidence is not None:
+        kinds.insert(1, [{"head_weight": weight} for weight in HEAD_WEIGHTS])
+        if "head_weight" not in fixed:
+            best = replace(best, head_weight=_USUAL_HEAD_WEIGHT)
+    steps = [_free(candidates, best, fixed) for candidates in kinds]
     trials = [(step, changes) for step, candidates in enumerate(steps) for changes in candidates]
     kept, highest, now = best, -1.0, 0
     for step, changes in track(trials, total=len(trials), label="Choosing", unit="settings"):
@@ -111,8 +118,11 @@ def choose_voting(
 def quick_f1(lists: NeighborLists, labels: LabelTable) -> float:
     """Best mean F1 of a few voting parameters, for comparing neighbour lists."""
     judge = _Judge(_some(lists), labels)
-    pairs = [Voting(k=k, beta=beta) for k, beta in _PAIRS_FOR_PROJECTIONS]
-    return round(max(float(judge(voting).mean()) for voting in pairs), 6)
+    head_weight = 0.0 if lists.found.evidence is None else _USUAL_HEAD_WEIGHT
+    votings = [
+        Voting(k=k, beta=beta, head_weight=head_weight) for k, beta in _PAIRS_FOR_PROJECTIONS
+    ]
+    return round(max(float(judge(voting).mean()) for voting in votings), 6)
 
 
 class _Judge:
@@ -166,6 +176,8 @@ def _tried(voting: Voting) -> dict[str, Any]:
         "prior": voting.prior,
         "decider": voting.decider,
     }
+    if voting.head_weight:
+        shown["head_weight"] = voting.head_weight
     return shown | ({"threshold": voting.threshold} if voting.decider == "threshold" else {})
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from annotator.encoders.fitted import NEW, SEEN_BY_ALL, Fitted
 from annotator.knn.cross_validation import (
     LEAST_IMAGES,
     NeighborLists,
@@ -19,14 +21,19 @@ from annotator.knn.cross_validation import (
 )
 from annotator.knn.fit import Fitter
 from annotator.knn.grid_search import Tuned, choose_voting, quick_f1
+from annotator.knn.head import with_evidence
+from annotator.knn.joint_projection import JointProjection
 from annotator.knn.projection import Projection
 from annotator.knn.voting import Voting
-from index import LabelTable
+from index import LabelTable, Neighbors
 
 Adaptation = Literal["auto", "looks", "none"]
 
 PENALTIES = (0.3, 1.0, 3.0, 10.0)
+SHARES = (0.0, 0.15, 0.3, 0.5, 0.7)  # of a fitted encoder's branches in the similarity
 _DEFAULT_PENALTY = 1.0
+_DEFAULT_SHARE = 0.15
+_BRANCH_COMPONENTS = 128  # of each branch
 _LEAST_FITTED = 20  # images; too few to standardise otherwise
 _RAW_BETA = 64.0  # for vectors that are not projected (docs/accuracy.md)
 
@@ -39,17 +46,60 @@ class FittedModel:
         projection: Projection from the encoder's space to the index's; None for the identity.
         penalty: Penalty of the ridge regression; None without supervised components.
         f1_by_penalty: F1 of the compared penalties; "none" for no regression.
+        share: Share of a fitted encoder's branches in the similarity; None for other encoders.
+        f1_by_share: F1 of the compared shares.
         voting: Tuned voting parameters, or the defaults for these vectors.
         lists: Out-of-sample neighbour lists; None with too few images.
         tuned: Result of tuning on the lists; None without tuning.
     """
 
-    projection: Projection | None
+    projection: Projection | JointProjection | None
     penalty: float | None
     f1_by_penalty: Mapping[str, float]
     voting: Voting
     lists: NeighborLists | None
     tuned: Tuned | None
+    share: float | None = None
+    f1_by_share: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Branches:
+    """The branches of a fitted encoder, and what they have seen of a collection.
+
+    Attributes:
+        fitted: Of the encoder.
+        folds: int64[n], the branch that has seen nothing of each row's group; -1 if there is none.
+    """
+
+    fitted: Fitted
+    folds: NDArray[np.int64]
+
+    @classmethod
+    def of(
+        cls, fitted: Fitted, contents: NDArray[np.uint8], groups: Sequence[str], seed: int = 0
+    ) -> Branches:
+        """Find the branch of each row.
+
+        The images of a group share a branch. Groups of which no branch has seen an image are
+        distributed evenly; of which all have, or which the fit did not know as groups, get none.
+
+        Args:
+            fitted: Of the encoder.
+            contents: uint8[n, 32], sha256 of each row's file.
+            groups: As for `fit_model`.
+            seed: Of the distribution.
+        """
+        numbers, own = group_numbers(groups), fitted.folds_of(contents).astype(np.int64)
+        folds = group_folds(numbers, len(fitted.columns), seed)
+        seen = np.flatnonzero(own != NEW)
+        lowest = np.full(numbers.max(initial=-1) + 1, np.iinfo(np.int64).max)
+        highest = np.full(len(lowest), NEW)
+        np.minimum.at(lowest, numbers[seen], own[seen])
+        np.maximum.at(highest, numbers[seen], own[seen])
+        of_group = np.where(lowest == highest, lowest, SEEN_BY_ALL)
+        known = highest[numbers] != NEW
+        return cls(fitted, np.where(known, of_group[numbers], folds))
 
 
 def fit_model(
@@ -62,6 +112,7 @@ def fit_model(
     tuning: bool = True,
     voting: Voting | None = None,
     fixed: Sequence[str] = (),
+    branches: Branches | None = None,
 ) -> FittedModel:
     """Fit a projection to a collection and tune the voting parameters.
 
@@ -80,6 +131,8 @@ def fit_model(
         voting: Starting point; None for the defaults for these vectors.
         fixed: Fields of `voting` set by the caller, which are not tuned. Without tuning, an empty
             `fixed` means that all fields of a given `voting` are.
+        branches: Of a fitted encoder. Its images are annotated by the branch that has not seen
+            them; without a projection it is not tuned, since all branches are in every similarity.
     """
     labels = LabelTable.from_sets(concepts)
     numbers = group_numbers(groups)
@@ -91,32 +144,140 @@ def fit_model(
     if len(vectors) < _LEAST_FITTED:
         return FittedModel(None, None, {}, voting, None, None)
     tuning = tuning and len(vectors) >= LEAST_IMAGES
-    projection: Projection | None = None
+    projection: Projection | JointProjection | None = None
     penalty: float | None = None
+    share: float | None = None
     f1_by_penalty: dict[str, float] = {}
+    f1_by_share: dict[str, float] = {}
     lists: NeighborLists | None = None
-    if adaptation == "none" and tuning:
-        lists = leave_one_group_out(vectors, numbers)
-    elif adaptation != "none":
-        folds = group_folds(numbers) if tuning else None
-        fitter = Fitter(vectors, labels, blocks, folds)
+    if adaptation == "none":
+        if tuning and branches is None:
+            lists = leave_one_group_out(vectors, numbers)
+    else:
+        folds = None
+        if tuning:
+            folds = group_folds(numbers) if branches is None else branches.folds
+        space = _Space(vectors, labels, blocks, folds, branches)
         penalty = _DEFAULT_PENALTY if adaptation == "auto" else None
+        share = None if branches is None else _DEFAULT_SHARE
         if folds is not None:
-            compared: dict[float | None, NeighborLists] = {}
-            for candidate in (None, *PENALTIES) if adaptation == "auto" else (None,):
-                found = cross_fitted(fitter, vectors, numbers, folds, candidate)
-                if len(found.queries) < LEAST_IMAGES:
-                    break
-                compared[candidate] = found
-                f1_by_penalty[_name(candidate)] = quick_f1(found, labels)
+            penalties = (None, *PENALTIES) if adaptation == "auto" else (None,)
+            compared = space.compare(numbers, folds, [(candidate, None) for candidate in penalties])
             if compared:
-                penalty = max(compared, key=lambda candidate: f1_by_penalty[_name(candidate)])
-                lists = compared[penalty]
-        projection = fitter.projection(penalty)
+                f1_by_penalty = {_name(one[0]): found[0] for one, found in compared.items()}
+                penalty, lists = _best(compared)[0][0], _best(compared)[1]
+            if compared and branches is not None:
+                compared = space.compare(numbers, folds, [(penalty, one) for one in SHARES])
+                f1_by_share = {f"{one[1]:g}": found[0] for one, found in compared.items()}
+                (_, share), lists = _best(compared)
+        projection = space.projection(penalty, share)
+    model = FittedModel(projection, penalty, f1_by_penalty, voting, None, None, share, f1_by_share)
     if lists is None or len(lists.queries) < LEAST_IMAGES:
-        return FittedModel(projection, penalty, f1_by_penalty, voting, None, None)
+        return model
     tuned = choose_voting(lists, labels, start=voting, fixed=fixed)
-    return FittedModel(projection, penalty, f1_by_penalty, tuned.voting, lists, tuned)
+    return replace(model, voting=tuned.voting, lists=lists, tuned=tuned)
+
+
+_Setting = tuple[float | None, float | None]  # penalty; share of the branches, or None
+
+
+class _Space:
+    """Fits projections of one collection, of a fitted encoder or of another."""
+
+    def __init__(
+        self,
+        vectors: NDArray[np.float32],
+        labels: LabelTable,
+        blocks: Sequence[int],
+        folds: NDArray[np.int64] | None,
+        branches: Branches | None,
+    ) -> None:
+        self._vectors, self._labels, self._branches = vectors, labels, branches
+        if branches is None:
+            self._fitter = Fitter(vectors, labels, blocks, folds)
+            return
+        # Rows that every branch has seen are in a fold of their own, which is never held out.
+        last = len(branches.fitted.columns)
+        held = None if folds is None else np.where(folds < 0, last, folds)
+        own, general_blocks = _general(branches.fitted, blocks)
+        self._columns = [own]
+        self._fitter = Fitter(vectors[:, _as_slice(own)], labels, general_blocks, held)
+        self._features = []
+        for start, end in branches.fitted.columns:
+            self._columns.append(np.arange(start, end))
+            unlabelled = LabelTable.from_sets([()] * len(vectors))
+            fitter = Fitter(vectors[:, start:end], unlabelled, [end - start])
+            self._features.append(fitter.projection(None, components=_BRANCH_COMPONENTS))
+
+    def projection(
+        self, penalty: float | None, share: float | None, without: int | None = None
+    ) -> Projection | JointProjection:
+        """Fit a projection.
+
+        Args:
+            penalty: As for `Fitter.projection`.
+            share: Of the branches, for a fitted encoder; None for none.
+            without: Fold that is held out, and whose branch is the only one.
+        """
+        general = self._fitter.projection(penalty, without)
+        if self._branches is None:
+            return general
+        number = len(self._features)
+        used = [] if not share else list(range(number)) if without is None else [without]
+        return JointProjection(
+            self._vectors.shape[1],
+            tuple(self._columns[i] for i in (0, *(branch + 1 for branch in used))),
+            (general, *(self._features[branch] for branch in used)),
+            (1 - (share or 0.0), *((share or 0.0) / len(used) for _ in used)),
+        )
+
+    def compare(
+        self,
+        groups: NDArray[np.int64],
+        folds: NDArray[np.int64],
+        settings: Sequence[_Setting],
+    ) -> dict[_Setting, tuple[float, NeighborLists]]:
+        """F1 and neighbour lists of some settings; none with too few images for tuning."""
+        compared: dict[_Setting, tuple[float, NeighborLists]] = {}
+        for setting in settings:
+            found = cross_fitted(
+                partial(self.projection, *setting),
+                self._vectors,
+                groups,
+                folds,
+                evidence=None if self._branches is None else self._evidence,
+            )
+            if len(found.queries) < LEAST_IMAGES:
+                break
+            compared[setting] = quick_f1(found, self._labels), found
+        return compared
+
+    def _evidence(self, found: Neighbors, rows: NDArray[np.int64], fold: int) -> Neighbors:
+        assert self._branches is not None
+        vectors = np.array(self._vectors[rows])
+        return with_evidence(found, self._labels, self._branches.fitted, vectors, fold)
+
+
+def _general(fitted: Fitted, blocks: Sequence[int]) -> tuple[NDArray[np.int64], list[int]]:
+    """Columns and blocks of a fitted encoder's vector that are not of its branches."""
+    ends = np.cumsum(blocks).tolist()
+    pairs = [(end - length, end) for end, length in zip(ends, blocks, strict=True)]
+    kept = [pair for pair in pairs if pair not in fitted.columns]
+    columns = np.concatenate([np.arange(start, end) for start, end in kept])
+    return columns, [end - start for start, end in kept]
+
+
+def _as_slice(columns: NDArray[np.int64]) -> slice | NDArray[np.int64]:
+    """The columns as a slice if they adjoin: it copies nothing of a memory-mapped table."""
+    start, end = int(columns[0]), int(columns[-1]) + 1
+    return slice(start, end) if len(columns) == end - start else columns
+
+
+def _best(
+    compared: Mapping[_Setting, tuple[float, NeighborLists]],
+) -> tuple[_Setting, NeighborLists]:
+    setting = max(compared, key=lambda one: compared[one][0])
+    return setting, compared[setting][1]
 
 
 def _name(penalty: float | None) -> str:

@@ -94,16 +94,23 @@ def weigh(neighbors: Neighbors, labels: LabelTable, voting: Voting) -> Posterior
 
     With beta 0 all neighbours have equal weight; with a large beta the nearest one dominates.
 
+    Where a classifier has given evidence, a log-likelihood, for the label set of each neighbour,
+    each weight is multiplied by exp(head_weight * evidence): a product of experts (Hinton 2002) of
+    the vote and the classifier, over the label sets of the neighbours. At weight 1 the vote is a
+    prior of the label set, and the result Bayes's posterior.
+
     For an image unlike any other, neighbours are weak evidence. A prior, represented by the label
     sets of a fixed sample of the index (`LabelTable.sample`), therefore gets the share
     prior / (prior + W) of the vote, where W is the sum of the neighbours' weights in units of the
     weight at similarity `typical`: `prior` counts in typical neighbours.
 
+    Evidence shifts weight among the neighbours; the share of the prior depends on similarity alone.
+
     Args:
         neighbors: At least k neighbours, or all rows of the index; a similarity of -inf is no vote
             (each image needs at least one vote).
         labels: Label sets of the index rows.
-        voting: k, kernel, beta, prior and typical similarity.
+        voting: k, kernel, beta, head_weight, prior and typical similarity.
     """
     rows = neighbors.rows[:, : voting.k]
     similarities = neighbors.similarities[:, : voting.k].astype(np.float64)
@@ -113,7 +120,12 @@ def weigh(neighbors: Neighbors, labels: LabelTable, voting: Voting) -> Posterior
     largest = logs.max(axis=1, keepdims=True)
     weights = np.exp(logs - largest)
     total = weights.sum(axis=1, keepdims=True)
-    weights /= total
+    if neighbors.evidence is None or voting.head_weight == 0:
+        weights /= total
+    else:
+        logs = logs + voting.head_weight * neighbors.evidence[:, : voting.k]
+        weights = np.exp(logs - logs.max(axis=1, keepdims=True))
+        weights /= weights.sum(axis=1, keepdims=True)
     if voting.prior > 0:
         unit = _log_weights(np.array([[voting.typical]]), voting)
         mass = np.exp(np.minimum(largest - unit, _MOST_LOG)) * total

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from annotator.errors import AnnotatorError
 
 ARRAYS = "projection."  # prefix of the array names in an index
-_ROWS_AT_ONCE = 4096
+ROWS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,8 @@ class Projection:
     ) -> Iterator[NDArray[np.float32]]:
         """Apply block by block, for memory-mapped vectors."""
         matrix = self._exact_matrix
-        for start in range(0, len(vectors if rows is None else rows), _ROWS_AT_ONCE):
-            some = slice(start, start + _ROWS_AT_ONCE)
+        for start in range(0, len(vectors if rows is None else rows), ROWS_AT_ONCE):
+            some = slice(start, start + ROWS_AT_ONCE)
             z = standardised(vectors[some if rows is None else rows[some]], self.mean, self.scale)
             projected = z @ matrix - self.shift
             parts = [projected[:, columns] for columns in self._parts]

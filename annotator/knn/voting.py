@@ -29,6 +29,8 @@ class Voting:
         top_r: For "top-r": number of concepts; None for the rounded weighted mean number of the
             neighbours (as in AUEB's submissions of 2019 and 2020, there with equal weights).
         min_score: Minimum share of the votes, applied after any decider.
+        head_weight: How much a neighbour counts by what the encoder's heads say of its concepts
+            (`annotator.knn.head`); 0 for not at all. Without effect for encoders without heads.
 
     Raises:
         ValueError: A parameter is out of range.
@@ -43,6 +45,7 @@ class Voting:
     threshold: float = 0.35
     top_r: int | None = None
     min_score: float = 0.0
+    head_weight: float = 0.0
 
     def __post_init__(self) -> None:
         ranges = {
@@ -55,6 +58,7 @@ class Voting:
             "threshold": _is_number(self.threshold) and 0 <= self.threshold <= 1,
             "top_r": self.top_r is None or (_is_number(self.top_r, int) and self.top_r >= 0),
             "min_score": _is_number(self.min_score) and 0 <= self.min_score <= 1,
+            "head_weight": _is_number(self.head_weight) and 0 <= self.head_weight < math.inf,
         }
         for name, fits in ranges.items():
             if not fits:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def measure(vectors: NDArray[np.float32], labels: LabelTable) -> dict[str, Any]:
     fitter = Fitter(vectors, labels, (vectors.shape[1],), folds)
     fitter.projection(1.0)
     clock.append(time.perf_counter())
-    lists = cross_fitted(fitter, vectors, groups, folds, 1.0)
+    lists = cross_fitted(partial(fitter.projection, 1.0), vectors, groups, folds)
     clock.append(time.perf_counter())
     tuned = choose_voting(lists, labels)
     clock.append(time.perf_counter())

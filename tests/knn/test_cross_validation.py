@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -100,7 +101,10 @@ def test_one_group_has_no_lists(twins: Any) -> None:
     assert len(lists.queries) == len(lists.found.rows) == 0
     folds = group_folds(numbers)
     fitter = Fitter(twins.vectors, twins.labels, [16], folds)
-    assert len(cross_fitted(fitter, twins.vectors, numbers, folds, 1.0).queries) == 0
+    assert (
+        len(cross_fitted(partial(fitter.projection, 1.0), twins.vectors, numbers, folds).queries)
+        == 0
+    )
 
 
 @pytest.mark.parametrize("penalty", [None, 1.0])
@@ -115,7 +119,7 @@ def test_cross_fitted_lists_are_those_of_a_naive_search(
     numbers = group_numbers(groups)
     folds = group_folds(numbers)
     fitter = Fitter(sample.vectors, sample.labels, [16], folds)
-    lists = cross_fitted(fitter, sample.vectors, numbers, folds, penalty)
+    lists = cross_fitted(partial(fitter.projection, penalty), sample.vectors, numbers, folds)
     assert lists.queries.tolist() == list(range(160))
     voting = np.isfinite(lists.found.similarities)
     own = lists.queries[:, None]
@@ -135,7 +139,10 @@ def test_noise_is_not_taken_for_knowledge(noise: Any) -> None:
     next to rows that share it, however random the concepts are."""
     folds = group_folds(noise.numbers)
     fitter = Fitter(noise.vectors, noise.labels, [160], folds)
-    honest = quick_f1(cross_fitted(fitter, noise.vectors, noise.numbers, folds, 0.3), noise.labels)
+    honest = quick_f1(
+        cross_fitted(partial(fitter.projection, 0.3), noise.vectors, noise.numbers, folds),
+        noise.labels,
+    )
     projected = fitter.projection(0.3).apply(noise.vectors)
     in_sample = leave_one_group_out(projected, noise.numbers)
     # Chance is what the best answer earns that is the same for all: the m most frequent concepts.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -52,13 +53,17 @@ def test_the_best_penalty_is_chosen_on_cross_fitted_lists(twins: Any, auto: Fitt
     fitter = Fitter(twins.vectors, twins.labels, [16], folds)
     expected = {}
     for name, penalty in zip(NAMES, (None, *PENALTIES), strict=True):
-        lists = cross_fitted(fitter, twins.vectors, twins.numbers, folds, penalty)
+        lists = cross_fitted(
+            partial(fitter.projection, penalty), twins.vectors, twins.numbers, folds
+        )
         expected[name] = quick_f1(lists, twins.labels)
     assert auto.f1_by_penalty == expected and list(auto.f1_by_penalty) == NAMES
     best = "none" if auto.penalty is None else f"{auto.penalty:g}"
     assert expected[best] == max(expected.values())
     assert auto.lists is not None and auto.tuned is not None and auto.projection is not None
-    lists = cross_fitted(fitter, twins.vectors, twins.numbers, folds, auto.penalty)
+    lists = cross_fitted(
+        partial(fitter.projection, auto.penalty), twins.vectors, twins.numbers, folds
+    )
     assert np.array_equal(auto.lists.found.rows, lists.found.rows)
     assert auto.voting == auto.tuned.voting
     # The projection of the index has seen all concepts.

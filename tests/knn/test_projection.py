@@ -55,7 +55,7 @@ def test_the_batch_leaves_no_trace(cuts: list[int], at_once: int) -> None:
     parts = [projection.apply(vectors[a:b]) for a, b in pairwise(edges)]
     assert np.concatenate(parts).tobytes() == whole.tobytes()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("annotator.knn.projection._ROWS_AT_ONCE", at_once)
+        patch.setattr("annotator.knn.projection.ROWS_AT_ONCE", at_once)
         assert projection.apply(vectors).tobytes() == whole.tobytes()
 
 
