@@ -1,9 +1,10 @@
 """Whether a concept is found as soon as a few images with it are added.
 
-All images that have a concept are left out of the training side; of the others an index is built
-and a classifier is fine-tuned. Then 1, 5, 10, 20 and 50 of the images that were left out are added
-to the index, and the test side is annotated after each addition. The classifier cannot name what it
-was not trained on, so it is trained again, with the 50 images, and it is measured what that takes.
+All images that have a concept are left out of the training side. Of the others an index is built
+with an encoder as it is, another one with the encoder fitted to them, and a classifier is
+fine-tuned. Then 1, 5, 10, 20 and 50 of the images that were left out are added to the indexes, and
+the test side is annotated after each addition. The classifier cannot name what it was not trained
+on, so it is trained again, with the 50 images, and what that takes is measured, too.
 
 Concepts are chosen by their number of images alone: at least 50 to add and 20 to be found in the
 test side, and at most a tenth of the training side, since what more images have is a modality or an
@@ -31,10 +32,9 @@ from numpy.typing import NDArray
 from annotator.collection import Collection, read_collection
 from annotator.encoders.embedder import Embedder
 from annotator.encoders.local_runner import embed_images
-from annotator.encoders.registry import DEFAULT, make_embedder
+from annotator.encoders.registry import DEFAULT
 from annotator.fitting.recipe import Recipe
 from annotator.images.ref import ImageRef
-from annotator.indexing.build import build_index
 from annotator.indexing.update import add_images
 from annotator.pipeline import Annotator
 from benchmarks import records
@@ -43,6 +43,7 @@ from benchmarks.quality.__main__ import embedded
 from benchmarks.quality.data import Data
 from benchmarks.quality.methods import Settings
 from benchmarks.quality.methods.finetuned import FineTuned
+from benchmarks.quality.methods.ours import Ours, OursFitted, named
 from benchmarks.quality.scores import Truth, image_scores
 
 ADDED = (1, 5, 10, 20, 50)  # images with the concept
@@ -67,6 +68,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--most", type=int, default=6, help="Concepts that are tried.")
     parser.add_argument("--draws", type=int, default=3, help="Choices of the images to add.")
     parser.add_argument("--epochs", type=int, default=Recipe.epochs, help="Of fine-tuning.")
+    parser.add_argument("--fit-folds", type=int, default=1, help="Of the fitted encoder.")
     parser.add_argument("--embedder", default=DEFAULT)
     parser.add_argument("--work", type=Path, required=True, help="Folder for what is kept.")
     options = parser.parse_args(arguments)
@@ -84,9 +86,14 @@ def main(arguments: list[str] | None = None) -> None:
     chosen = held_out(train, test, options.most)
     if not chosen:
         parser.error(f"no concept has {max(ADDED)} training and {FEWEST_TESTED} test images")
+    settings = Settings(options.work, options.embedder, tuned=Recipe(epochs=options.epochs))
+    data = embedded(train, settings, tested=False)
+    tested = embedded(test, settings, tested=True)
+    truth = Truth({ref.id: frozenset(test.concepts[ref.id]) for ref in test.images}, {})
     found = []
     for concept in chosen:
-        found.append(measured(concept, train, test, options))
+        case = Case.of(concept, train, data, tested, truth)
+        found.append(measured(case, settings, options.fit_folds, options.draws))
         print(found[-1], flush=True)
         plot(found, records.RESULTS / "new_concepts.png")
     print(f"raw figures: {records.save('new_concepts', found)}")
@@ -104,114 +111,118 @@ def held_out(train: Collection, test: Collection, most: int) -> list[str]:
     return sorted(eligible, key=lambda c: (-counts[c], c))[:most]
 
 
-def measured(
-    concept: str, train: Collection, test: Collection, options: argparse.Namespace
-) -> Record:
-    """Retrieval and the classifier on one concept."""
-    new = [ref for ref in train.images if concept in train.concepts[ref.id]]
-    rest = [ref for ref in train.images if concept not in train.concepts[ref.id]]
-    split = Split(replace(train, images=rest), replace(train, images=new))
-    tested = Tested(concept, Truth({r.id: frozenset(test.concepts[r.id]) for r in test.images}, {}))
-    return {
-        "concept": concept,
-        "name": train.names.get(concept, concept),
-        "training_images": len(new),
-        "test_images": tested.images,
-        "added": [0, *ADDED],
-        "retrieval": retrieval(split, test.images, tested, options),
-        "classifier": classifier(split, train, test, tested, options),
-    }
-
-
 @dataclass(frozen=True)
-class Split:
-    """The training side, parted by a concept.
-
-    Attributes:
-        rest: The images without it.
-        new: The images with it.
-    """
-
-    rest: Collection
-    new: Collection
-
-    def drawn(self, seed: int) -> list[ImageRef]:
-        """Images to add, in their order."""
-        order = np.random.default_rng(seed).permutation(len(self.new.images))
-        return [self.new.images[i] for i in order[: max(ADDED)]]
-
-
-@dataclass(frozen=True)
-class Tested:
-    """What is measured of a concept on the test side.
+class Case:
+    """A concept that is left out, and what it is measured on.
 
     Attributes:
         concept: The concept.
-        truth: Of all images.
+        train: The training side.
+        side: The same as the methods get it.
+        rest: Its rows without the concept.
+        new: Its rows with it.
+        test: The test side.
+        truth: Its concepts.
     """
 
     concept: str
+    train: Collection
+    side: Data
+    rest: NDArray[np.int64]
+    new: NDArray[np.int64]
+    test: Data
     truth: Truth
 
+    @classmethod
+    def of(cls, concept: str, train: Collection, side: Data, test: Data, truth: Truth) -> Case:
+        """Part the training side by a concept."""
+        has = np.array([concept in labels for labels in side.labels])
+        return cls(concept, train, side, np.flatnonzero(~has), np.flatnonzero(has), test, truth)
+
     @property
-    def images(self) -> int:
-        """How many images have it."""
+    def tested(self) -> int:
+        """Images of the test side with the concept."""
         return sum(self.concept in labels for labels in self.truth.labels.values())
+
+    def drawn(self, draw: int) -> NDArray[np.int64]:
+        """Rows of the images to add, in their order."""
+        return np.random.default_rng(draw).permutation(self.new)[: max(ADDED)]
 
     def figures(self, found: Mapping[str, set[str]]) -> dict[str, float]:
         """Recall and precision of the concept (0 if it was never said), and F1 of all concepts."""
-        said = {id_ for id_, concepts in found.items() if self.concept in concepts}
+        said = [id_ for id_, concepts in found.items() if self.concept in concepts]
         hits = sum(self.concept in self.truth.labels[id_] for id_ in said)
         return {
-            "recall": hits / self.images,
+            "recall": hits / self.tested,
             "precision": hits / max(len(said), 1),
             "f1": float(np.mean(image_scores(found, self.truth))),
         }
 
 
-def retrieval(
-    split: Split, images: Sequence[ImageRef], tested: Tested, options: argparse.Namespace
-) -> Record:
-    """Figures after each addition, and the seconds that the additions took up to there."""
-    embedder = make_embedder(options.embedder)
-    with tempfile.TemporaryDirectory() as temporary:
-        start, base = time.perf_counter(), Path(temporary) / "base"
-        build_index(split.rest, base, embedder, use_cache=False)
-        seconds = time.perf_counter() - start
-        ids, vectors = embedded_images(images, embedder)
-        draws = []
-        for draw in range(options.draws):
-            place = Path(temporary) / f"draw-{draw}"
-            shutil.copytree(base, place)
-            draws.append(after_additions(split, place, embedder, ids, vectors, tested, draw))
-    mean = {
-        key: np.mean([[step[key] for step in steps] for steps in draws], axis=0).round(4).tolist()
-        for key in draws[0][0]
+def measured(case: Case, settings: Settings, folds: int, draws: int) -> Record:
+    """Retrieval with the encoder as it is and fitted, and the classifier, on one concept."""
+    work, encoder, recipe = settings.work, settings.embedder, settings.tuned
+    fitted = OursFitted("fitted encoder", work, encoder, recipe, folds=folds)
+    again = np.sort(np.append(case.rest, case.drawn(0)))
+    return {
+        "concept": case.concept,
+        "name": case.train.names.get(case.concept, case.concept),
+        "training_images": len(case.new),
+        "test_images": case.tested,
+        "embedder": encoder,
+        "epochs": recipe.epochs,
+        "fit_folds": folds,
+        "added": [0, *ADDED],
+        "retrieval": {
+            method.name: retrieval(case, method, draws)
+            for method in (Ours("encoder as it is", named(encoder)), fitted)
+        },
+        "classifier": {
+            "before": trained(case, case.rest, settings),
+            "again": trained(case, again, settings),
+        },
     }
-    return {"embedder": embedder.name, "build_seconds": round(seconds, 1), **mean}
+
+
+def retrieval(case: Case, method: Ours, draws: int) -> Record:
+    """Figures after each addition, and the seconds that the additions took up to there."""
+    rest = case.side.take(case.rest)
+    _, build = rest.cost_of(lambda: method.fit(rest))
+    embedder = method.embedder()
+    ids, vectors = embedded_images(case.test.images, embedder)
+    draws_of: list[list[dict[str, float]]] = []
+    for draw in range(draws):
+        with tempfile.TemporaryDirectory() as temporary:
+            place = Path(temporary) / "index"
+            shutil.copytree(method.index, place)
+            draws_of.append(after_additions(case, place, embedder, ids, vectors, draw))
+    mean = {
+        key: np.mean([[step[key] for step in steps] for steps in draws_of], axis=0)
+        for key in draws_of[0][0]
+    }
+    return {"build": asdict(build), **{key: values.tolist() for key, values in mean.items()}}
 
 
 def after_additions(
-    split: Split,
+    case: Case,
     place: Path,
     embedder: Embedder,
     ids: Sequence[str],
     vectors: NDArray[np.float32],
-    tested: Tested,
     draw: int,
 ) -> list[dict[str, float]]:
     """The figures with 0, 1, 5, ... images of the concept in the index at `place`."""
-    new, steps, seconds = split.drawn(draw), [], 0.0
+    new = [case.side.images[row] for row in case.drawn(draw).tolist()]
+    steps, seconds = [], 0.0
     for before, n in zip((0, 0, *ADDED), (0, *ADDED), strict=False):
         start = time.perf_counter()
         if n:
-            some = replace(split.new, images=new[before:n])
-            add_images(some, place, embedder, use_cache=False)
+            add_images(replace(case.train, images=new[before:n]), place, embedder, use_cache=False)
             seconds += time.perf_counter() - start
         annotator = Annotator.open(place, embedder=embedder)
         answers = annotator.annotate_vectors(vectors, ids, with_neighbors=False)
         found = {answer.image_id: set(answer.cuis) for answer in answers}
-        steps.append({**tested.figures(found), "seconds": seconds})
+        steps.append({**case.figures(found), "seconds": seconds})
     return steps
 
 
@@ -219,70 +230,52 @@ def embedded_images(
     images: Sequence[ImageRef], embedder: Embedder
 ) -> tuple[list[str], NDArray[np.float32]]:
     """Ids and vectors of the images that can be used."""
-    results = [result for result in embed_images(images, embedder) if result.vector is not None]
-    vectors = [result.vector for result in results if result.vector is not None]
-    return [result.ref.id for result in results], np.stack(vectors)
+    found = [(result.ref.id, result.vector) for result in embed_images(images, embedder)]
+    pairs = [(id_, vector) for id_, vector in found if vector is not None]
+    return [id_ for id_, _ in pairs], np.stack([vector for _, vector in pairs])
 
 
-def classifier(
-    split: Split,
-    train: Collection,
-    test: Collection,
-    tested: Tested,
-    options: argparse.Namespace,
-) -> Record:
-    """Figures of a fine-tuned network before and after it is trained again, with the costs."""
-    settings = Settings(options.work, DEFAULT)
-    side, test_side = (embedded(s, settings, tested=s is test) for s in (train, test))
-    rows = {id_: row for row, id_ in enumerate(side.ids)}
-    rest = [rows[ref.id] for ref in split.rest.images if ref.id in rows]
-    new = [rows[ref.id] for ref in split.drawn(0) if ref.id in rows]
-    found: Record = {"epochs": options.epochs}
-    for name, own in (("before", rest), ("again", sorted(rest + new))):
-        found[name] = trained(side.take(np.array(own)), test_side, tested, options)
-    return found
-
-
-def trained(train: Data, test: Data, tested: Tested, options: argparse.Namespace) -> Record:
-    """Figures of a network fine-tuned on some images, which decides by expected F1."""
-    method = FineTuned(options.work, "expected F1", recipe=Recipe(epochs=options.epochs))
+def trained(case: Case, rows: NDArray[np.int64], settings: Settings) -> Record:
+    """Figures and cost of a network fine-tuned on some rows, which decides by expected F1."""
+    train = case.side.take(rows)
+    recipe, encoder = settings.tuned, settings.embedder
+    method = FineTuned(settings.work, "expected F1", recipe=recipe, encoder=encoder)
     _, cost = train.cost_of(lambda: method.fit(train))
-    found = dict(zip(test.ids, method.predict(test), strict=True))
-    figures = {**tested.figures(found), **asdict(cost)}
-    return {key: round(value, 4) for key, value in figures.items()}
+    found = dict(zip(case.test.ids, method.predict(case.test), strict=True))
+    return {**case.figures(found), **asdict(cost)}
 
 
 def plot(found: Sequence[Record], path: Path) -> None:
-    """Recall against the number of images added."""
-    steps = found[0]["added"]
-    positions = list(range(len(steps)))
-    curves = [record["retrieval"]["recall"] for record in found]
+    """Recall against the number of images added, a panel for each encoder."""
+    ticks = {float(i): str(n) for i, n in enumerate(found[0]["added"])}
     again = [record["classifier"]["again"] for record in found]
     seconds = float(np.mean([record["seconds"] for record in again]))
-    adding = float(np.mean([record["retrieval"]["seconds"][-1] for record in found]))
-    lines = [
-        *(
-            Line(record["name"], positions, curve)
-            for record, curve in zip(found, curves, strict=True)
-        ),
-        Line("mean, added to the index", positions, np.mean(curves, axis=0).tolist(), ours=True),
-        Line("classifier as it is", positions, [0.0] * len(positions)),
-        Line(
-            f"classifier trained again\n({seconds:.0f} s)",
-            positions[-1:],
-            [float(np.mean([record["recall"] for record in again]))],
-        ),
-    ]
-    panel = Panel(
-        f"A concept that was unknown: {max(ADDED)} images added in {adding:.1f} s",
-        "images with the concept",
-        "recall on the test side",
-        lines,
-        x_ticks={float(i): str(n) for i, n in enumerate(steps)},
-        options={"ylim": (-0.03, 1.03)},
-    )
+    panels = []
+    for kind in found[0]["retrieval"]:
+        curves = [record["retrieval"][kind]["recall"] for record in found]
+        adding = np.mean([record["retrieval"][kind]["seconds"][-1] for record in found])
+        lines = [
+            *(Line(r["name"], list(ticks), c) for r, c in zip(found, curves, strict=True)),
+            Line("mean", list(ticks), np.mean(curves, axis=0).tolist(), ours=True),
+            Line("classifier", list(ticks), [0.0] * len(ticks)),
+            Line(
+                f"classifier, trained again\n({seconds:.0f} s)",
+                list(ticks)[-1:],
+                [float(np.mean([record["recall"] for record in again]))],
+            ),
+        ]
+        panels.append(
+            Panel(
+                f"Index, {kind}: {max(ADDED)} images added in {adding:.1f} s",
+                "images with a concept that was unknown",
+                "its recall on the test side",
+                lines,
+                x_ticks=ticks,
+                options={"ylim": (-0.03, 1.03)},
+            )
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
-    plot_lines([panel], path)
+    plot_lines(panels, path)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from annotator.encoders.registry import DEFAULT
 from annotator.errors import AnnotatorError
 from annotator.fitting.recipe import Loss, Recipe
 from benchmarks.quality.data import Method
@@ -17,7 +16,15 @@ from benchmarks.quality.methods.estimator import Estimator
 from benchmarks.quality.methods.finetuned import RECIPE, FineTuned, Rule
 from benchmarks.quality.methods.logistic import Logistic
 from benchmarks.quality.methods.mlknn import MLkNN
-from benchmarks.quality.methods.ours import SEVERAL, Nearest, Ours, head_alone, named
+from benchmarks.quality.methods.ours import (
+    SEVERAL,
+    Heads,
+    Nearest,
+    Ours,
+    OursFitted,
+    head_alone,
+    named,
+)
 from benchmarks.quality.methods.sklearn_knn import DistanceWeighted
 
 
@@ -49,15 +56,23 @@ def _finetuned(
     rule: Rule,
     seeds: Sequence[int] = (0,),
     *,
-    encoder: str = DEFAULT,
+    encoder: str | None = None,
     loss: Loss = "cross-entropy",
     longer: int = 1,
 ) -> Maker:
-    """Make a row of fine-tuned networks, trained for `longer` times the recipe's epochs."""
+    """Make a row of fine-tuned networks.
+
+    Args:
+        rule: As for `FineTuned`.
+        seeds: As for `FineTuned`.
+        encoder: Its network is tuned; None for the one that ours has.
+        loss: As for `Recipe`.
+        longer: Times the recipe's epochs.
+    """
 
     def make(s: Settings) -> Method:
         recipe = replace(s.tuned, loss=loss, epochs=longer * s.tuned.epochs)
-        return FineTuned(s.work, rule, seeds, recipe=recipe, encoder=encoder)
+        return FineTuned(s.work, rule, seeds, recipe=recipe, encoder=encoder or s.embedder)
 
     return make
 
@@ -103,6 +118,11 @@ METHODS: dict[str, Maker] = {
     "logistic": lambda _: Logistic(expected_f1=False),
     "logistic-expected-f1": lambda _: Logistic(expected_f1=True),
     "ours": lambda s: Ours("ours", named(s.embedder)),
+    "ours-fitted": lambda s: OursFitted("ours, fitted encoder", s.work, s.embedder, s.tuned),
+    "ours-fitted-no-head": lambda s: OursFitted(
+        "ours, fitted encoder, no heads", s.work, s.embedder, s.tuned, fixed={"head_weight": 0.0}
+    ),
+    "ours-fitted-head-only": lambda s: Heads("heads alone", s.work, s.embedder, s.tuned),
     "ours-estimator": lambda s: Estimator(named(s.embedder)().blocks),
     "ours-several": lambda _: Ours("ours, two encoders, two sizes", named(SEVERAL)),
     "ours-untuned": lambda s: Ours("ours, not tuned", named(s.embedder), tuning=False),
