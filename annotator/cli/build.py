@@ -156,6 +156,11 @@ def build_index_command(
         say(f"Projection fitted to the concepts (ridge regression, penalty {penalty}).")
     if built.model.tuned is not None:
         say_tuned(built.model.tuned)
+    elif built.model.share is not None and not no_tune:
+        say(
+            "Not tuned, and no estimate: the encoder was fitted to all of these groups. Fit it to "
+            "these images with their --groups, or add some that it has not seen."
+        )
     say(f"Index type {built.index_type}: {search_in_words(built.search)}.")
     how = f"{built.embedded} embedded, {built.cached} known before"
     if vectors is not None:

@@ -437,6 +437,7 @@ class VotingOptions:
     threshold: float | None = None
     top_r: int | None = None
     min_score: float | None = None
+    head_weight: float | None = None
 
     @property
     def given(self) -> list[str]:
@@ -479,6 +480,12 @@ voting_options = options_as(
         "--prior",
         type=click.FloatRange(0),
         help="Weight of the prior (concept frequencies), in typical neighbours.",
+    ),
+    option(
+        "Voting",
+        "--head-weight",
+        type=click.FloatRange(0),
+        help="Weight of a fitted encoder's own classifiers in the vote.",
     ),
     option(
         "Voting",

@@ -47,8 +47,9 @@ def say_tuned(tuned: Tuned) -> None:
     voting, (low, high) = tuned.voting, tuned.interval
     kernel = f"{voting.kernel} kernel, beta {voting.beta:g}"
     decider = voting.decider + (f" {voting.threshold:g}" if voting.decider == "threshold" else "")
+    heads = f"weight of the heads {voting.head_weight:g}, " if voting.head_weight else ""
     say(
         f"Voting tuned across patients: k {voting.k}, {kernel}, "
-        f"prior {voting.prior:g}, {decider}; "
+        f"{heads}prior {voting.prior:g}, {decider}; "
         f"F1 {tuned.f1:.4f} ({low:.3f} to {high:.3f}) on {tuned.images} images."
     )

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from annotator.collection import Collection
 from annotator.encoders.cache import CACHE_FILE
 from annotator.encoders.embedder import Embedder
+from annotator.encoders.fitted import NEW
 from annotator.encoders.runners import Runner
 from annotator.errors import AnnotatorError, ImageError
 from annotator.images.notes import Note
@@ -146,8 +147,13 @@ def build_index(
         if model.projection is not None:
             arrays |= model.projection.to_arrays()
             adapted = {"penalty": model.penalty, "f1_by_penalty": dict(model.f1_by_penalty)}
-            if model.share is not None:
-                adapted |= {"share": model.share, "f1_by_share": dict(model.f1_by_share)}
+            if fitted is not None:
+                after_fit = int((fitted.folds_of(embedded.contents) == NEW).sum())
+                adapted |= {
+                    "share": model.share,
+                    "f1_by_share": dict(model.f1_by_share),
+                    "after_fit": after_fit,
+                }
         if model.lists is not None:
             arrays |= model.lists.to_arrays()
         if fitted is not None:

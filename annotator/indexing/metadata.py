@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from annotator.encoders.fingerprint import Fingerprint
+from annotator.encoders.fitted import Fitted
 from annotator.encoders.preprocess import DECODER_VERSION
 from annotator.errors import AnnotatorError
 from annotator.knn.voting import Voting
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from annotator.encoders.torch_setup import Device, Precision
     from annotator.images.frames import Frames
     from annotator.vectors.table import VectorTable
+
+# Fitting again pays when it brings much that is new (docs/fitting.md).
+_MANY_LATER = 0.25  # of the images that were fitted to
+_FREQUENT = 20  # images of a concept that the heads do not know
 
 
 @dataclass(frozen=True)
@@ -170,6 +175,7 @@ def describe(stored: Index, place: IndexLocation) -> dict[str, Any]:
     manifest, concepts = stored.manifest, stored.concepts
     metadata = IndexMetadata.of(stored)
     top = sorted(concepts.items(), key=lambda concept: (-concept[1], concept[0]))[:10]
+    fitted = Fitted.from_arrays(stored.arrays)
     return {
         "index": str(place),
         "version": stored.version,
@@ -188,11 +194,27 @@ def describe(stored: Index, place: IndexLocation) -> dict[str, Any]:
         "fingerprint": metadata.fingerprint.digest,
         "precision": metadata.fingerprint.precision,
         "voting": asdict(metadata.voting),
+        **({} if fitted is None else {"fit": _since_fit(stored, metadata, fitted)}),
         "columns": sorted(manifest.columns),
         "most_frequent": [
             {"cui": cui, "name": stored.names.get(cui, ""), "images": images} for cui, images in top
         ],
         "written_by": manifest.libraries,
+    }
+
+
+def _since_fit(stored: Index, metadata: IndexMetadata, fitted: Fitted) -> dict[str, Any]:
+    """What has come to an index since its encoder was fitted, and whether to fit again."""
+    built_with = (metadata.adaptation or {}).get("after_fit", 0)
+    later = built_with + sum(segment.rows for segment in stored.manifest.segments)
+    known = set(fitted.concepts)
+    new = [cui for cui, n in stored.concepts.items() if n >= _FREQUENT and cui not in known]
+    again = later > _MANY_LATER * len(fitted.folds) or bool(new)
+    return {
+        "images fitted to": len(fitted.folds),
+        "images after the fit": later,
+        f"concepts after the fit with {_FREQUENT} images or more": len(new),
+        "fit again": "worth it" if again else "not yet",
     }
 
 

@@ -9,16 +9,28 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from annotator.encoders.fitted import Fitted
 from annotator.knn.cross_validation import (
     LEAST_IMAGES,
+    NeighborLists,
     cross_fitted,
     group_folds,
     leave_one_group_out,
 )
 from annotator.knn.fit import Fitter
 from annotator.knn.grid_search import quick_f1
-from annotator.knn.model import _LEAST_FITTED, PENALTIES, FittedModel, fit_model
+from annotator.knn.joint_projection import JointProjection
+from annotator.knn.model import (
+    _LEAST_FITTED,
+    PENALTIES,
+    SHARES,
+    Branches,
+    FittedModel,
+    fit_model,
+)
+from annotator.knn.projection import unit
 from annotator.knn.voting import Voting
 
 NAMES = ["none", *(f"{penalty:g}" for penalty in PENALTIES)]
@@ -189,3 +201,93 @@ def test_beta_suits_unprojected_vectors_unless_it_was_given(
     )  # fmt: skip
     assert model.voting.beta == beta
     assert model.voting.k == (voting or Voting()).k
+
+
+# A fitted encoder's branches
+
+BRANCHES, LENGTH = 3, 6
+
+
+def memorising(
+    n: int = 240, *, honest: bool = True
+) -> tuple[NDArray[np.float32], list[tuple[str, ...]], Branches]:
+    """Vectors with blocks that know the labels by heart, but of their own fold: noise there."""
+    rng = np.random.default_rng(0)
+    concepts = [(f"C{k}",) for k in rng.integers(0, LENGTH, n)]
+    folds = rng.integers(0, BRANCHES, n)
+    known = np.eye(LENGTH)[[int(row[0][1:]) for row in concepts]]
+    blocks = [rng.normal(size=(n, 4))]
+    for branch in range(BRANCHES):
+        noise = rng.normal(size=(n, LENGTH))
+        blocks.append(np.where((folds == branch)[:, None], noise, known + 0.01 * noise))
+    vectors = unit(np.hstack([unit(block) for block in blocks])).astype(np.float32)
+    columns = tuple((4 + LENGTH * b, 4 + LENGTH * (b + 1)) for b in range(BRANCHES))
+    heads = np.stack([10 * np.eye(LENGTH, dtype=np.float32)] * BRANCHES)
+    contents = rng.integers(0, 256, (n, 32)).astype(np.uint8)
+    order = np.lexsort(contents[:, 15::-1].T)
+    fitted = Fitted(
+        columns,
+        tuple(f"C{k}" for k in range(LENGTH)),
+        heads,
+        np.full((BRANCHES, LENGTH), -5, np.float32),
+        contents[order, :16],
+        folds[order].astype(np.int16),
+    )
+    branches = Branches.of(fitted, contents, [""] * n)
+    return vectors, concepts, branches if honest else replace(branches, folds=(folds + 1) % 3)
+
+
+def fit_branches(vectors: Any, concepts: Any, branches: Branches) -> FittedModel:
+    return fit_model(
+        vectors, concepts, [""] * len(vectors), blocks=[4, *[LENGTH] * BRANCHES], branches=branches
+    )
+
+
+def test_branches_that_learnt_by_heart_do_not_fool_the_estimate() -> None:
+    model = fit_branches(*memorising())
+    assert model.tuned is not None and model.tuned.f1 < 0.35  # chance is one in six
+    fooled = fit_branches(*memorising(honest=False))
+    assert fooled.tuned is not None and fooled.tuned.f1 > 0.9  # what is guarded against
+
+
+def test_branches_that_tell_concepts_get_a_share_and_a_say() -> None:
+    vectors, concepts, branches = memorising()
+    telling = np.eye(LENGTH)[[int(row[0][1:]) for row in concepts]]
+    telling = unit(telling + 0.3 * np.random.default_rng(1).normal(size=telling.shape))
+    for start, end in branches.fitted.columns:
+        vectors[:, start:end] = telling / np.sqrt(BRANCHES + 1)
+    model = fit_branches(unit(vectors).astype(np.float32), concepts, branches)
+    assert model.tuned is not None and model.tuned.f1 > 0.9
+    assert isinstance(model.projection, JointProjection) and model.share is not None
+    assert list(model.f1_by_share) == [f"{share:g}" for share in SHARES]
+    assert model.f1_by_share[f"{model.share:g}"] == max(model.f1_by_share.values())
+    assert model.lists is not None and model.lists.found.evidence is not None
+    back = NeighborLists.from_arrays(model.lists.to_arrays(), len(vectors))
+    assert back is not None and np.array_equal(
+        back.found.evidence,
+        model.lists.found.evidence,  # type: ignore[arg-type]
+    )
+
+
+def test_the_branch_of_a_group() -> None:
+    contents = np.random.default_rng(0).integers(0, 256, (9, 32)).astype(np.uint8)
+    order = np.lexsort(contents[:6, 15::-1].T)
+    folds = np.array([0, 1, 1, 0, -1, 1], np.int16)
+    zeros = np.zeros((2, 1, 1), np.float32)
+    fitted = Fitted(
+        ((0, 1), (1, 2)), ("A",), zeros, zeros[0], contents[:6][order, :16], folds[order]
+    )
+    groups = ["a", "b", "b", "c", "d", "c", "a", "e", "e"]
+    found = Branches.of(fitted, contents, groups).folds.tolist()
+    assert found[:3] == [0, 1, 1]
+    assert found[3] == found[5] == -1  # both branches have seen group c
+    assert found[4] == -1  # so has everyone d
+    assert found[6] == 0  # a new image of group a
+    assert found[7] == found[8] in (0, 1)  # nobody has seen group e
+
+
+def test_without_an_honest_branch_there_is_no_estimate() -> None:
+    vectors, concepts, branches = memorising()
+    seen = replace(branches, folds=np.full(len(vectors), -1))
+    model = fit_branches(vectors, concepts, seen)
+    assert model.tuned is None and model.lists is None and model.projection is not None
