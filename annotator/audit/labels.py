@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,9 @@ from annotator.knn.posterior import Posterior, count_votes, weigh
 from annotator.knn.voting import Voting
 from index import LabelTable, Neighbors
 from index.rows import SearchResult
+
+if TYPE_CHECKING:
+    from annotator.encoders.embedder import Embedder
 
 MIN_SCORE = 0.25  # of a label issue
 _PENALTY = 1.0  # of the regression; what tuning chooses on most collections
@@ -60,7 +64,7 @@ def check_labels(
     data: AuditInput,
     labels: AuditLabels,
     groups: Sequence[str],
-    blocks: Sequence[int],
+    embedder: Embedder,
     index: ReferenceIndex | None,
 ) -> tuple[list[Finding], list[str]]:
     """Images with doubtful concepts; notes where there is too little to judge by.
@@ -69,7 +73,8 @@ def check_labels(
         data: The images.
         labels: Their concepts, if there are any.
         groups: Of each image, duplicates merged: they do not judge each other.
-        blocks: Of the encoder.
+        embedder: The encoder. If it was fitted to labels, perhaps to these, what it learnt of them
+            is left out where the images judge each other: it would defend their errors.
         index: Judges the concepts; None if the images judge each other.
     """
     if labels.concepts is None:
@@ -79,6 +84,10 @@ def check_labels(
     sets = [labels.concepts[ids[row]] for row in rows]
     vectors = data.vectors if len(rows) == len(ids) else data.vectors[rows]
     if index is None:
+        blocks: Sequence[int] = embedder.blocks
+        if embedder.fitted is not None:
+            columns, blocks = embedder.fitted.general(blocks)
+            vectors = vectors[:, columns]
         neighbors = neighbors_within(vectors, sets, [groups[row] for row in rows], blocks=blocks)
         known, voting = LabelTable.from_sets(sets), Voting()
     else:

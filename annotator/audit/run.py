@@ -55,7 +55,7 @@ def audit_images(
         # A copy says nothing of what an image resembles, nor which concepts are right.
         groups = merged_groups(ids, labels.groups, duplicates)
         held = index is not None and 2 * len(set(ids) & set(index.stored.ids)) >= len(ids)
-        issues, notes = check_labels(data, labels, groups, blocks, None if held else index)
+        issues, notes = check_labels(data, labels, groups, loader.embedder, None if held else index)
         outliers, more_notes = find_outliers(
             data, groups, loader.embedder.fingerprint.digest, index
         )

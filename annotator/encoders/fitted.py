@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -41,6 +41,21 @@ class Fitted:
     def within(self, start: int) -> Fitted:
         """The same for a longer vector, which holds this one from `start` on."""
         return replace(self, columns=tuple((a + start, b + start) for a, b in self.columns))
+
+    def general(self, blocks: Sequence[int]) -> tuple[NDArray[np.int64], list[int]]:
+        """Columns and blocks of the encoder's vector that are not of its branches.
+
+        Args:
+            blocks: Of the encoder.
+
+        Returns:
+            int64[dim of the encoder before it was fitted], and lengths of blocks.
+        """
+        ends = np.cumsum(blocks).tolist()
+        pairs = [(end - length, end) for end, length in zip(ends, blocks, strict=True)]
+        kept = [pair for pair in pairs if pair not in self.columns]
+        columns = np.concatenate([np.arange(start, end) for start, end in kept])
+        return columns, [end - start for start, end in kept]
 
     def folds_of(self, contents: NDArray[np.uint8]) -> NDArray[np.int16]:
         """The branch that has not seen each image's group.

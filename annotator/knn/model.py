@@ -199,7 +199,7 @@ class _Space:
         # Rows that every branch has seen are in a fold of their own, which is never held out.
         last = len(branches.fitted.columns)
         held = None if folds is None else np.where(folds < 0, last, folds)
-        own, general_blocks = _general(branches.fitted, blocks)
+        own, general_blocks = branches.fitted.general(blocks)
         self._columns = [own]
         self._fitter = Fitter(vectors[:, _as_slice(own)], labels, general_blocks, held)
         self._features = []
@@ -256,15 +256,6 @@ class _Space:
         assert self._branches is not None
         vectors = np.array(self._vectors[rows])
         return with_evidence(found, self._labels, self._branches.fitted, vectors, fold)
-
-
-def _general(fitted: Fitted, blocks: Sequence[int]) -> tuple[NDArray[np.int64], list[int]]:
-    """Columns and blocks of a fitted encoder's vector that are not of its branches."""
-    ends = np.cumsum(blocks).tolist()
-    pairs = [(end - length, end) for end, length in zip(ends, blocks, strict=True)]
-    kept = [pair for pair in pairs if pair not in fitted.columns]
-    columns = np.concatenate([np.arange(start, end) for start, end in kept])
-    return columns, [end - start for start, end in kept]
 
 
 def _as_slice(columns: NDArray[np.int64]) -> slice | NDArray[np.int64]:

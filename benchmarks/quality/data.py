@@ -159,6 +159,8 @@ class Data:
         rows: int64[m], which of them; None for all.
 
     Attributes:
+        side: n images, of the whole side.
+        rows: int64[m], which of them are meant.
         images: m images.
         ids: m image ids.
         groups: int64[m].
@@ -171,15 +173,16 @@ class Data:
         labels: Sequence[LabelSet] | None,
         rows: NDArray[np.int64] | None = None,
     ) -> None:
-        self._rows = np.arange(len(pictures.refs)) if rows is None else rows
+        self.rows = np.arange(len(pictures.refs)) if rows is None else rows
         self._pictures, self._all_groups, self._all_labels = pictures, groups, labels
         self._charged: dict[str, Cost] = {}
-        self.images = tuple(pictures.refs[i] for i in self._rows)
+        self.side = pictures.refs
+        self.images = tuple(pictures.refs[i] for i in self.rows)
         self.ids = tuple(ref.id for ref in self.images)
-        self.groups = groups[self._rows]
+        self.groups = groups[self.rows]
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self.rows)
 
     @property
     def labels(self) -> tuple[LabelSet, ...]:
@@ -190,45 +193,44 @@ class Data:
         """
         if self._all_labels is None:
             raise HiddenLabels("the labels of the test side are not for the methods to see")
-        return tuple(self._all_labels[i] for i in self._rows)
+        return tuple(self._all_labels[i] for i in self.rows)
 
     def take(self, rows: NDArray[np.int64]) -> Data:
         """Some of these images, by position."""
-        return Data(self._pictures, self._all_groups, self._all_labels, self._rows[rows])
+        return Data(self._pictures, self._all_groups, self._all_labels, self.rows[rows])
 
     def vectors(self) -> NDArray[np.float32]:
         """float32[m, dim]: the product's embeddings, of unit norm."""
-        self.charge("vectors", self._pictures.cost * self._share)
-        return np.ascontiguousarray(self._pictures.vectors[self._rows])
+        self.charge("vectors", self._pictures.cost * self.share)
+        return np.ascontiguousarray(self._pictures.vectors[self.rows])
 
     def pixels(self, size: int, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """uint8[len(rows), size, size, 3]: decoded images by position, stretched to squares."""
         start = Cost.now()
         table, cost = self._pictures.pixels(size)
-        self.charge(f"pixels {size}", cost * self._share - (Cost.now() - start))
-        return np.asarray(table[self._rows[rows]])
+        self.charge(f"pixels {size}", cost * self.share - (Cost.now() - start))
+        return np.asarray(table[self.rows[rows]])
 
     def charge(self, key: str, cost: Cost) -> None:
         """Charge for work that an earlier method or run has done, once for each key."""
         self._charged.setdefault(key, cost)
 
-    def once(self, path: Path, work: Callable[[], None]) -> None:
+    def once(self, path: Path, work: Callable[[], object], share: float = 1.0) -> None:
         """Do work that leaves `path` behind, unless a run before has; charge its cost either way.
 
         Args:
             path: Its name says all that the work depends on. The cost is kept beside it, in a .json
                 file, without which the work counts as not done.
             work: Charges of its own are not kept, so what it shares with others is made before.
+            share: The part of the cost that is charged.
         """
-        done = path.with_suffix(".json")
-        if done.exists():
-            self.charge(path.name, Cost(**json.loads(done.read_text())))
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        start = Cost.now()
-        work()
-        done.write_text(json.dumps(vars(Cost.now() - start)))
-        self.charge(path.name, Cost())  # has been paid
+        done, start = path.with_suffix(".json"), Cost.now()
+        if not done.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            work()
+            done.write_text(json.dumps(vars(Cost.now() - start)))
+        cost = Cost(**json.loads(done.read_text()))
+        self.charge(path.name, cost * share - (Cost.now() - start))
 
     def cost_of(self, work: Callable[[], T]) -> tuple[T, Cost]:
         """Do `work`; its result and its cost, with what was charged on the way."""
@@ -238,7 +240,8 @@ class Data:
         return result, sum(self._charged.values(), Cost.now() - start)
 
     @property
-    def _share(self) -> float:
+    def share(self) -> float:
+        """The part of the side that these images are."""
         return len(self) / len(self._pictures.refs)
 
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,10 +16,12 @@ from annotator.audit.labels import (
     find_label_issues,
     neighbors_within,
 )
+from annotator.encoders.fitted import Fitted
 from annotator.images.ref import ImageRef
 from annotator.knn.cross_validation import NeighborLists
 from annotator.knn.posterior import Posterior
 from annotator.knn.voting import Voting
+from annotator.vectors.encoder import VectorEncoder
 from index import LabelTable, Neighbors
 
 SETS = st.lists(st.sampled_from("abcd"), max_size=4, unique=True)
@@ -107,11 +111,12 @@ def test_concepts_that_no_neighbour_knows_have_no_votes() -> None:
 
 
 def checked(
-    vectors: np.ndarray, labels: AuditLabels, groups: list[str]
+    vectors: np.ndarray, labels: AuditLabels, groups: list[str], embedder: Any = None
 ) -> tuple[list[str], list[str]]:
+    embedder = embedder or VectorEncoder.own("own", vectors.shape[1])
     refs = [ImageRef(f"i{n:03d}", "", bytes) for n in range(len(vectors))]
     data = AuditInput(refs, vectors, np.zeros((len(refs), 64, 64), np.uint8), [], {})
-    found, notes = check_labels(data, labels, groups, (32,), None)
+    found, notes = check_labels(data, labels, groups, embedder, None)
     return [f.image_id for f in found], notes
 
 
@@ -123,6 +128,28 @@ def test_planted_wrong_labels_are_ranked_first_among_the_images_with_concepts(
     sets["i100"], sets["i101"] = sets["i101"], sets["i100"]
     found, notes = checked(vectors, AuditLabels(sets, {"C4": "four"}), [""] * 180)
     assert set(found[:2]) == {"i100", "i101"} and notes == []
+
+
+def test_what_an_encoder_learnt_of_the_labels_does_not_defend_them(
+    clusters: tuple[np.ndarray, list[tuple[str, ...]]],
+) -> None:
+    vectors, concepts = clusters[0], list(clusters[1])
+    concepts[100], concepts[101] = concepts[101], concepts[100]
+    sets = {f"i{n:03d}": c for n, c in enumerate(concepts)}
+    names = sorted({c for row in concepts for c in row})
+    learnt = np.array([[float(name in row) for name in names] for row in concepts]) + 0.01
+    both = np.hstack([vectors, learnt / np.linalg.norm(learnt, axis=1, keepdims=True)])
+    both = (both / np.sqrt(2)).astype(np.float32)
+    none = np.zeros((1, len(names), 0), np.float32)
+    fitted = Fitted(
+        ((32, both.shape[1]),), (), none, none[0], np.zeros((0, 16), np.uint8), np.zeros(0, "i2")
+    )
+    encoder = SimpleNamespace(blocks=(32, len(names)), fitted=fitted)
+    found, _ = checked(both, AuditLabels(sets, {}), [""] * 180, encoder)
+    assert set(found[:2]) == {"i100", "i101"}
+    unguarded = SimpleNamespace(blocks=(32, len(names)), fitted=None)
+    missed, _ = checked(both, AuditLabels(sets, {}), [""] * 180, unguarded)
+    assert not {"i100", "i101"} & set(missed)
 
 
 def test_what_cannot_be_checked_is_noted(

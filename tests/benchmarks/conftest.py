@@ -24,3 +24,19 @@ def sample(tmp_path_factory: pytest.TempPathFactory):
     from annotator.phantoms import write_sample
 
     return write_sample(tmp_path_factory.mktemp("sample") / "sample", n=60)
+
+
+@pytest.fixture(scope="session")
+def tiny_network(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A network of timm that is quick, with random weights."""
+    from annotator.encoders.torch_setup import make_torchvision_importable
+
+    make_torchvision_importable()
+    import timm
+    import torch
+    from safetensors.torch import save_file
+
+    path = tmp_path_factory.mktemp("network") / "tiny.safetensors"
+    torch.manual_seed(0)
+    save_file(timm.create_model("test_resnet").state_dict(), path)
+    return f"timm:test_resnet@{path}"

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from annotator.cli import cli
+from annotator.fitting.recipe import Recipe
 from annotator.tables.scores import Scores
 from benchmarks.features import (
     audit,
@@ -18,10 +19,10 @@ from benchmarks.features import (
     ensembles,
     explanations,
     finding,
+    new_concepts,
     resizing,
 )
 from benchmarks.quality.methods.finetuned import FineTuned
-from benchmarks.quality.methods.networks import Recipe
 from benchmarks.records import load
 from benchmarks.service_load import __main__ as service_load
 from benchmarks.throughput import __main__ as throughput
@@ -135,12 +136,29 @@ def test_fine_tuning_learns(sample, tmp_path) -> None:
         test="test", groups=f"{sample.patients}", work=tmp_path,
     )  # fmt: skip
     train = ensembles.side(options, "train").take(np.arange(24))
-    method = FineTuned(tmp_path, Recipe(frozen=6, copies=2, epochs=3))
+    method = FineTuned(tmp_path, "half", recipe=Recipe(copies=2, epochs=3))
     method.fit(train)
-    assert method.out_of_fold.shape == (len(train), len(method.vocabulary))
     same = method.probabilities(train)
     truth = method.vocabulary.matrix(train.labels).toarray() > 0
     assert same[truth].mean() > same[~truth].mean() + 0.3
+
+
+def test_new_concepts(sample, tiny_network, tmp_path, results, monkeypatch) -> None:
+    monkeypatch.setattr(new_concepts, "ADDED", (1, 4))
+    monkeypatch.setattr(new_concepts, "FEWEST_TESTED", 2)
+    monkeypatch.setattr(new_concepts, "LARGEST_SHARE", 0.4)
+    given = f"{sample.images} {sample.concepts} --split {sample.split} --work {tmp_path}"
+    given += (
+        f" --names {sample.concept_names} --most 1 --draws 1 --epochs 1 --embedder {tiny_network}"
+    )
+    new_concepts.main(given.split())
+    (record,) = load("new_concepts", results)
+    assert record["added"] == [0, 1, 4] and record["classifier"]["before"]["recall"] == 0
+    for found in record["retrieval"].values():
+        assert found["recall"][0] == found["seconds"][0] == 0 < found["recall"][2]
+        assert 0 < found["seconds"][1] < found["seconds"][2]
+        assert record["classifier"]["again"]["seconds"] > found["seconds"][2]
+    assert (results / "new_concepts.png").exists()
 
 
 def test_concepts(results) -> None:

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from annotator.errors import AnnotatorError
+from annotator.fitting.recipe import Loss, Recipe
 from benchmarks.quality.data import Method
-from benchmarks.quality.methods import networks, recipes
-from benchmarks.quality.methods.cnn import Cnn, Recipe
+from benchmarks.quality.methods import recipes
+from benchmarks.quality.methods.cnn import Cnn
+from benchmarks.quality.methods.cnn import Recipe as CnnRecipe
 from benchmarks.quality.methods.estimator import Estimator
-from benchmarks.quality.methods.finetuned import FineTuned, Rule
+from benchmarks.quality.methods.finetuned import RECIPE, FineTuned, Rule
 from benchmarks.quality.methods.logistic import Logistic
 from benchmarks.quality.methods.mlknn import MLkNN
-from benchmarks.quality.methods.ours import SEVERAL, Nearest, Ours, head_alone, named
+from benchmarks.quality.methods.ours import (
+    SEVERAL,
+    Heads,
+    Nearest,
+    Ours,
+    OursFitted,
+    head_alone,
+    named,
+)
 from benchmarks.quality.methods.sklearn_knn import DistanceWeighted
 
 
@@ -27,7 +36,7 @@ class Settings:
         work: Folder for what is kept between runs.
         embedder: As for `--embedder`.
         epochs: Of the CNN.
-        backbone: timm:NAME@FILE, another network to fine-tune; without it there is no such row.
+        backbone: Another network to fine-tune; without it there is no such row.
         tuned: Recipe of the fine-tuned networks.
     """
 
@@ -35,7 +44,7 @@ class Settings:
     embedder: str
     epochs: int = 10
     backbone: str | None = None
-    tuned: networks.Recipe = field(default_factory=networks.Recipe)
+    tuned: Recipe = RECIPE
 
 
 Maker = Callable[[Settings], Method]
@@ -43,19 +52,35 @@ Maker = Callable[[Settings], Method]
 SEEDS = (0, 1, 2)
 
 
-def _finetuned(rule: Rule, seeds: Sequence[int] = (0,), **changes: Any) -> Maker:
-    """Make a row of fine-tuned networks, with changes of the recipe."""
-    return lambda s: FineTuned(s.work, replace(s.tuned, **changes), rule, seeds)
+def _finetuned(
+    rule: Rule,
+    seeds: Sequence[int] = (0,),
+    *,
+    encoder: str | None = None,
+    loss: Loss = "cross-entropy",
+    longer: int = 1,
+) -> Maker:
+    """Make a row of fine-tuned networks.
 
+    Args:
+        rule: As for `FineTuned`.
+        seeds: As for `FineTuned`.
+        encoder: Its network is tuned; None for the one that ours has.
+        loss: As for `Recipe`.
+        longer: Times the recipe's epochs.
+    """
 
-def _long(s: Settings) -> Method:
-    return FineTuned(s.work, replace(s.tuned, epochs=3 * s.tuned.epochs), "expected F1")
+    def make(s: Settings) -> Method:
+        recipe = replace(s.tuned, loss=loss, epochs=longer * s.tuned.epochs)
+        return FineTuned(s.work, rule, seeds, recipe=recipe, encoder=encoder or s.embedder)
+
+    return make
 
 
 def _of_timm(s: Settings) -> Method:
     if s.backbone is None:
         raise AnnotatorError("Which network is to be tuned?", "Give --backbone timm:NAME@FILE.")
-    return FineTuned(s.work, replace(s.tuned, encoder=s.backbone), "expected F1")
+    return FineTuned(s.work, "expected F1", recipe=s.tuned, encoder=s.backbone)
 
 
 _SEVERAL_NETWORKS = (
@@ -75,13 +100,13 @@ METHODS: dict[str, Maker] = {
     "mlknn": lambda _: MLkNN(),
     "brknn-a": lambda _: recipes.brknn_a(),
     "brknn-b": lambda _: recipes.brknn_b(),
-    "cnn": lambda s: Cnn(s.work, tuned=False, recipe=Recipe(s.epochs)),
-    "cnn-tuned": lambda s: Cnn(s.work, tuned=True, recipe=Recipe(s.epochs)),
+    "cnn": lambda s: Cnn(s.work, tuned=False, recipe=CnnRecipe(s.epochs)),
+    "cnn-tuned": lambda s: Cnn(s.work, tuned=True, recipe=CnnRecipe(s.epochs)),
     "finetuned": _finetuned("threshold"),
     "finetuned-expected-f1": _finetuned("expected F1"),
     "finetuned-half": _finetuned("half"),
     "finetuned-per-label": _finetuned("thresholds"),
-    "finetuned-long": _long,
+    "finetuned-long": _finetuned("expected F1", longer=3),
     "finetuned-asymmetric": _finetuned("threshold", loss="asymmetric"),
     "finetuned-asymmetric-expected-f1": _finetuned("expected F1", loss="asymmetric"),
     "finetuned-lite1": _finetuned("expected F1", encoder="efficientnet-lite1"),
@@ -93,6 +118,11 @@ METHODS: dict[str, Maker] = {
     "logistic": lambda _: Logistic(expected_f1=False),
     "logistic-expected-f1": lambda _: Logistic(expected_f1=True),
     "ours": lambda s: Ours("ours", named(s.embedder)),
+    "ours-fitted": lambda s: OursFitted("ours, fitted encoder", s.work, s.embedder, s.tuned),
+    "ours-fitted-no-head": lambda s: OursFitted(
+        "ours, fitted encoder, no heads", s.work, s.embedder, s.tuned, fixed={"head_weight": 0.0}
+    ),
+    "ours-fitted-head-only": lambda s: Heads("heads alone", s.work, s.embedder, s.tuned),
     "ours-estimator": lambda s: Estimator(named(s.embedder)().blocks),
     "ours-several": lambda _: Ours("ours, two encoders, two sizes", named(SEVERAL)),
     "ours-untuned": lambda s: Ours("ours, not tuned", named(s.embedder), tuning=False),

@@ -13,11 +13,14 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from annotator.encoders.registry import DEFAULT
+from annotator.fitting.recipe import Recipe
 from benchmarks.quality.data import Data
-from benchmarks.quality.labels import Vocabulary, best_threshold, best_thresholds, f1_of_rows
+from benchmarks.quality.labels import best_threshold, best_thresholds, f1_of_rows
 from benchmarks.quality.methods.expected_f1 import expected_f1_sets
-from benchmarks.quality.methods.networks import Floats, Networks, Recipe, predicted
+from benchmarks.quality.methods.networks import Floats, Networks
 
+RECIPE = Recipe()
 Rule = Literal["threshold", "thresholds", "half", "expected F1", "union", "intersection"]
 
 _RULES: dict[Rule, str] = {
@@ -39,12 +42,13 @@ class FineTuned:
 
     Args:
         folder: Where networks are kept.
-        recipe: How they are trained.
         rule: "half" and "threshold" (chosen out of fold) are one threshold for all concepts;
             "thresholds" are one for each, by coordinate search out of fold. "union" and
             "intersection" are of the sets of each network, at the threshold of the first; the other
             rules decide by the networks' mean probability.
         seeds: One network for each.
+        recipe: How they are trained.
+        encoder: The pretrained network, as for `load_encoder`.
 
     Attributes:
         vocabulary: The concepts, in the order of the columns below.
@@ -55,21 +59,22 @@ class FineTuned:
     def __init__(
         self,
         folder: Path,
-        recipe: Recipe | None = None,
         rule: Rule = "threshold",
         seeds: Sequence[int] = (0,),
+        *,
+        recipe: Recipe = RECIPE,
+        encoder: str = DEFAULT,
     ) -> None:
-        self._folder, self._recipe = folder, recipe or Recipe()
+        self._folder, self._recipe, self._encoder = folder, recipe, encoder
         self._rule: Rule = rule
         self._seeds = seeds
-        self.name = _title(self._recipe, rule, len(seeds))
+        self.name = _title(encoder, recipe, rule, len(seeds))
         self.chosen: dict[str, Any] = {}
 
     def fit(self, train: Data) -> None:
         """Train, or take what is kept; choose thresholds."""
-        self.vocabulary = Vocabulary(train.labels)
-        truth = self.vocabulary.matrix(train.labels).toarray().astype(np.float32)
-        networks = Networks(self._folder, self._recipe, train, truth)
+        self._networks = networks = Networks(self._folder, self._encoder, self._recipe, train)
+        self.vocabulary, truth = networks.vocabulary, networks.truth
         self._models = [networks.trained(seed) for seed in self._seeds]
         self.chosen = {"epochs": self._recipe.epochs, "seeds": len(self._seeds)}
         self._threshold: float | NDArray[np.float64] = 0.5
@@ -77,8 +82,8 @@ class FineTuned:
             return
         self.out_of_fold = networks.out_of_fold(self._seeds[0])
         found = best_thresholds if self._rule == "thresholds" else best_threshold
-        self._threshold = found(truth > 0, self.out_of_fold)
-        f1 = f1_of_rows(truth > 0, self.out_of_fold >= self._threshold).mean()
+        self._threshold = found(truth, self.out_of_fold)
+        f1 = f1_of_rows(truth, self.out_of_fold >= self._threshold).mean()
         self.chosen |= {
             "threshold": np.round(np.mean(self._threshold), 4).item(),
             "f1_on_training_side": round(float(f1), 4),
@@ -95,7 +100,7 @@ class FineTuned:
 
     def _opinions(self, data: Data) -> Floats:
         """float32[networks, n, concepts]."""
-        return np.stack([predicted(m, data, self._folder, self._recipe) for m in self._models])
+        return np.stack([self._networks.probabilities(model, data) for model in self._models])
 
     def _decide(self, opinions: Floats) -> NDArray[np.bool_]:
         """bool[n, concepts]."""
@@ -106,12 +111,12 @@ class FineTuned:
         return chosen
 
 
-def _title(recipe: Recipe, rule: Rule, networks: int) -> str:
-    backbone = recipe.encoder.removeprefix("timm:").partition("@")[0]
+def _title(encoder: str, recipe: Recipe, rule: Rule, networks: int) -> str:
+    backbone = encoder.removeprefix("timm:").partition("@")[0]
     what = [f"{_TITLES.get(backbone, backbone)}, fine-tuned"]
-    if recipe.epochs != Recipe.epochs:
+    if recipe.epochs != RECIPE.epochs:
         what.append(f"{recipe.epochs} epochs")
-    if recipe.loss != Recipe.loss:
+    if recipe.loss != RECIPE.loss:
         what.append(f"{recipe.loss} loss")
     if networks > 1:
         what.append(f"{networks} seeds")

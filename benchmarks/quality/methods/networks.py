@@ -1,173 +1,46 @@
-"""Fine-tuned networks: what is trained and how, kept on disk and shared by all rows that use one.
+"""Fine-tuned classifiers: an encoder's network, trained as `annotator.fitting` trains its branches.
 
-The packaged EfficientNets keep their stem and first stages as ImageNet left them, so what these
-make of each image and of its augmented copies is computed once. The later stages, the head and a
-new classifier are trained by AdamW under a one-cycle schedule, one copy of an image at a time;
-normalisation keeps its ImageNet statistics. Of a network of timm the first half of the parameters
-stays as it is.
+The same copies of the images go through the same part of the network that stays as it is, and the
+same parameters are trained, as often and at the same learning rates. Only, the classifier reads the
+features as they come, as in most people's code, nothing asks for neighbours, and all epochs run:
+none of the training images is held out to choose one. What was made for one row is kept and charged
+to every row that uses it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.nn.functional import binary_cross_entropy_with_logits
 
-from annotator.encoders.efficientnet import packaged
-from annotator.encoders.local_runner import cpu_count
-from annotator.encoders.preprocess import Preprocess
-from annotator.encoders.timm_encoder import make_timm
+from annotator.encoders.branches import new_branch, trained, trunk_of
+from annotator.encoders.cache import content_key
+from annotator.encoders.registry import load_encoder
 from annotator.encoders.torch_setup import choose_device
-from annotator.images.decode import decode
-from annotator.images.ordered_map import ordered_map
+from annotator.fitting.augment import copies_of, has_sides
+from annotator.fitting.loss import asymmetric
+from annotator.fitting.maps import Maps, Trunk, make_maps
+from annotator.fitting.recipe import Recipe
 from annotator.images.ref import ImageRef
 from benchmarks.quality.data import Data, digest, maybe_on_gpu
-from benchmarks.quality.labels import group_folds
+from benchmarks.quality.labels import Vocabulary, group_folds
 from index.progress import track
 
 Floats = NDArray[np.float32]
-Maps = NDArray[np.generic]
 
 FOLDS = 3
-_VERSION = 2  # of the training: another one does not take what is kept
-_AT_ONCE = 32  # images through the frozen stages, or through a trained network
-_PREDICTED = 2  # copies that a prediction is the mean of: the image and its mirror image
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What is trained and how.
-
-    Attributes:
-        encoder: A packaged network, or timm:NAME@FILE.
-        frozen: Stages after the stem that are not trained, of a packaged network.
-        copies: Copies of each image: as it is, mirrored, the others drawn.
-        learning_rate: Highest of the network.
-        classifier_rate: Highest of the classifier.
-    """
-
-    encoder: str = "efficientnet-lite0"
-    frozen: int = 4
-    copies: int = 6
-    epochs: int = 8
-    loss: Literal["cross-entropy", "asymmetric"] = "cross-entropy"
-    learning_rate: float = 5e-4
-    classifier_rate: float = 5e-3
-    decay: float = 0.05
-    dropout: float = 0.2
-    batch: int = 32
-
-
-@dataclass(frozen=True)
-class Backbone:
-    """A network in two parts.
-
-    Attributes:
-        preprocess: Of its input.
-        frozen: float[n, 3, size, size] of 0..255 to the maps that are kept.
-        kept_as: Type of the maps.
-        trained: From the maps, float[n, c, h, w], to float[n, features].
-        features: Length of its vectors.
-    """
-
-    preprocess: Preprocess
-    frozen: nn.Module
-    kept_as: type[np.generic]
-    trained: nn.Module
-    features: int
-
-
-class Normalise(nn.Module):
-    """Pixels of 0..255 to what a network takes."""
-
-    def __init__(self, preprocess: Preprocess) -> None:
-        super().__init__()
-        self.mean = nn.Buffer(255 * torch.tensor(preprocess.mean).view(1, 3, 1, 1))
-        self.deviation = nn.Buffer(255 * torch.tensor(preprocess.std).view(1, 3, 1, 1))
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        """float[n, 3, h, w] to float[n, 3, h, w]."""
-        normalised: Tensor = (pixels - self.mean) / self.deviation
-        return normalised
-
-
-def backbone(recipe: Recipe) -> Backbone:
-    """The pretrained network of a recipe.
-
-    Raises:
-        AnnotatorError: There is no such network, or it lacks its weights.
-    """
-    network: Any
-    kind, _, rest = recipe.encoder.partition(":")
-    if kind == "timm":
-        encoder = make_timm(rest)
-        preprocess, network = encoder.preprocess, encoder.model
-        left = sum(parameter.numel() for parameter in network.parameters()) // 2
-        for parameter in network.parameters():
-            left -= parameter.numel()
-            parameter.requires_grad_(left < 0)
-        trained = nn.Sequential(Normalise(preprocess), network)
-        return Backbone(preprocess, nn.Identity(), np.uint8, trained, network.num_features)
-    encoder = packaged(recipe.encoder)
-    preprocess, network = encoder.preprocess, encoder.model
-    stages = network.blocks
-    frozen = nn.Sequential(
-        Normalise(preprocess), network.conv_stem, network.bn1, *stages[: recipe.frozen]
-    )
-    trained = nn.Sequential(
-        *stages[recipe.frozen :],
-        network.conv_head,
-        network.bn2,
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-    )
-    return Backbone(preprocess, frozen.eval(), np.float16, trained, network.conv_head.out_channels)
-
-
-class Classifier(nn.Module):
-    """The trained part of a backbone, and a classifier that starts from the concepts' shares.
-
-    Args:
-        recipe: Names the backbone.
-        share: float32[concepts], of the n training images.
-        n: Training images.
-    """
-
-    def __init__(self, recipe: Recipe, share: Floats, n: int) -> None:
-        super().__init__()
-        parts = backbone(recipe)
-        self.body, self.dropout = parts.trained, nn.Dropout(recipe.dropout)
-        self.linear = nn.Linear(parts.features, len(share))
-        with torch.no_grad():
-            self.linear.weight.zero_()
-            self.linear.bias.copy_(torch.logit(torch.from_numpy(np.clip(share, 1 / n, 1 - 1 / n))))
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """float[n, c, h, w] to logits float[n, concepts]."""
-        logits: Tensor = self.linear(self.dropout(self.body(maps)))
-        return logits
-
-
-def asymmetric(logits: Tensor, truth: Tensor) -> Tensor:
-    """The asymmetric loss of Ridnik et al. 2021 ("Asymmetric loss for multi-label classification"),
-    with their focusing of negatives by 4, of positives by 0, and margin 0.05.
-    """
-    shifted = (torch.sigmoid(logits) - 0.05).clamp(min=0)
-    positive = truth * functional.logsigmoid(logits)
-    negative = (1 - truth) * shifted**4 * torch.log1p(-shifted)
-    return -(positive + negative).sum(dim=1).mean()
-
+_VERSION = 3  # of the training: another one does not take what is kept
 
 _LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "cross-entropy": functional.binary_cross_entropy_with_logits,
+    "cross-entropy": binary_cross_entropy_with_logits,
     "asymmetric": asymmetric,
 }
 
@@ -177,163 +50,146 @@ class Networks:
 
     Args:
         folder: Where they are kept.
+        encoder: The pretrained network, as for `load_encoder`.
         recipe: How they are trained.
         train: The training side; charged for what is used, whenever that was made.
-        truth: float32[n, concepts] of zeros and ones.
+
+    Attributes:
+        vocabulary: c concepts of the side, in the order of all columns.
+        truth: bool[n, c].
     """
 
-    def __init__(self, folder: Path, recipe: Recipe, train: Data, truth: Floats) -> None:
-        self._folder, self._recipe, self._train, self._truth = folder, recipe, train, truth
+    def __init__(self, folder: Path, encoder: str, recipe: Recipe, train: Data) -> None:
+        self._folder, self._recipe, self._train = folder, recipe, train
+        self.vocabulary = Vocabulary(train.labels)
+        self.truth: NDArray[np.bool_] = self.vocabulary.matrix(train.labels).toarray() > 0
+        self._flip = not has_sides(self.vocabulary.cuis, {})
+        self._device = choose_device("auto")
+        self._name, self._pretrained = encoder, load_encoder(encoder)
+        preprocess = self._pretrained.preprocess
+        self._trunk = Trunk(trunk_of(self._pretrained.model), preprocess, self._device)
         self._digest = digest(
-            _VERSION, asdict(recipe), train.ids, [sorted(row) for row in train.labels]
+            _VERSION, encoder, asdict(recipe), train.ids, [sorted(row) for row in train.labels]
         )
 
-    def trained(self, seed: int) -> Classifier:
-        """A network that was trained on the whole side."""
-        maps = frozen_maps(self._train, self._folder, self._recipe, self._recipe.copies)
+    def trained(self, seed: int) -> nn.Sequential:
+        """A network that was trained on the whole side: inputs to logits float32[n, c]."""
+        maps, rows = self._maps(self._train, self._recipe.copies), np.arange(len(self._train))
         path = self._folder / f"finetuned-{self._digest}-{seed}.pt"
-        rows = np.arange(len(self._truth))
         self._train.once(path, lambda: torch.save(self._fit(maps, rows, seed).state_dict(), path))
-        model = self._network(rows)
-        model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
-        return model.to(choose_device("auto"))
+        model = self._network(maps, rows)
+        model.load_state_dict(torch.load(path, map_location=self._device, weights_only=True))
+        return model
 
     def out_of_fold(self, seed: int) -> Floats:
-        """float32[n, concepts]: probabilities of the side by networks that have not seen an image's
-        group.
-        """
-        maps = frozen_maps(self._train, self._folder, self._recipe, self._recipe.copies)
+        """float32[n, c]: probabilities by networks that have not seen an image's group."""
+        maps = self._maps(self._train, self._recipe.copies)
         path = self._folder / f"finetuned-{self._digest}-{seed}-out-of-fold.npy"
 
         def work() -> None:
-            found = np.zeros(self._truth.shape, np.float32)
+            found = np.zeros(self.truth.shape, np.float32)
             for fitted, held in group_folds(self._train.groups, FOLDS):
-                found[held] = probabilities(self._fit(maps, fitted, seed), maps[:_PREDICTED], held)
+                model = self._fit(maps, fitted, seed)
+                found[held] = self._predicted(model, maps, self._train.rows[held])
             np.save(path, found)
 
         self._train.once(path, work)
         return np.asarray(np.load(path))
 
-    def _network(self, rows: NDArray[np.int64]) -> Classifier:
-        model = Classifier(self._recipe, self._truth[rows].mean(axis=0), len(rows)).eval()
-        return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    def probabilities(self, model: nn.Sequential, data: Data) -> Floats:
+        """float32[m, c] of images, the mean of each and, if such were shown, its mirror image."""
+        return self._predicted(model, self._maps(data, self._shown), data.rows)
 
-    def _fit(self, maps: Maps, rows: NDArray[np.int64], seed: int) -> Classifier:
-        """A network trained on some rows; the same seed gives the same one."""
-        recipe, device, loss_of = self._recipe, choose_device("auto"), _LOSSES[self._recipe.loss]
-        rng = np.random.default_rng(seed)
+    @property
+    def _shown(self) -> int:
+        """Copies of an image that a prediction is the mean of."""
+        return 2 if self._flip else 1
+
+    def _predicted(self, model: nn.Sequential, maps: Maps, rows: NDArray[np.int64]) -> Floats:
+        found, step = [], self._recipe.batch_size
+        with torch.inference_mode(), maybe_on_gpu():
+            for some in (rows[i : i + step] for i in range(0, len(rows), step)):
+                copies = [np.full(len(some), copy) for copy in range(self._shown)]
+                chances = [torch.sigmoid(model(maps.read(some, copy)).float()) for copy in copies]
+                found.append(torch.stack(chances).mean(dim=0).cpu().numpy())
+        return np.concatenate(found)
+
+    def _fit(self, maps: Maps, rows: NDArray[np.int64], seed: int) -> nn.Sequential:
+        """A network trained on some of the side's images; the same seed gives the same one."""
+        recipe, rng = self._recipe, np.random.default_rng(seed)
+        loss_of, step = _LOSSES[recipe.loss], recipe.batch_size
         with torch.random.fork_rng(), maybe_on_gpu():
             torch.manual_seed(seed)
-            model = self._network(rows).to(device)
-            model.dropout.train()  # normalisation stays as it is
+            model = self._network(maps, rows)
+            branch, dropout, linear = model
+            dropout.train()  # normalisation stays as it is
             parts: list[dict[str, Any]] = [
-                {"params": [p for p in model.body.parameters() if p.requires_grad]},
-                {"params": model.linear.parameters()},
+                {"params": list(trained(branch).values())},
+                {"params": list(linear.parameters())},
             ]
-            optimizer = torch.optim.AdamW(parts, weight_decay=recipe.decay)
-            rates = [recipe.learning_rate, recipe.classifier_rate]
-            steps = recipe.epochs * -(-len(rows) // recipe.batch)
-            schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, steps, pct_start=0.1)
+            optimizer = torch.optim.AdamW(parts, weight_decay=recipe.weight_decay, fused=True)
+            schedule = torch.optim.lr_scheduler.OneCycleLR(
+                optimizer,
+                [recipe.learning_rate, recipe.learning_rate * recipe.head_factor],
+                recipe.epochs * -(-len(rows) // step),
+                pct_start=recipe.warmup,
+            )
             for epoch in range(recipe.epochs):
                 order = rng.permutation(rows)
-                batches = [order[i : i + recipe.batch] for i in range(0, len(rows), recipe.batch)]
-                for some in track(
-                    batches, total=len(rows), label=f"Fine-tuning, epoch {epoch + 1}", size=len
-                ):
-                    copies = rng.integers(0, len(maps), len(some))
-                    logits = model(_inputs(maps[copies, some], device))
-                    loss = loss_of(logits, torch.from_numpy(self._truth[some]).to(device))
+                batches = [order[i : i + step] for i in range(0, len(rows), step)]
+                label = f"Fine-tuning, epoch {epoch + 1} of {recipe.epochs}"
+                for some in track(batches, total=len(rows), label=label, size=len):
+                    copies = rng.integers(0, maps.copies, len(some))
+                    inputs = maps.read(self._train.rows[some], copies)
+                    with torch.autocast("cuda", torch.bfloat16, enabled=inputs.is_cuda):
+                        logits = model(inputs)
+                    wanted = torch.from_numpy(self.truth[some]).to(self._device).float()
                     optimizer.zero_grad()
-                    loss.backward()  # type: ignore[no-untyped-call]
+                    loss_of(logits.float(), wanted).backward()  # type: ignore[no-untyped-call]
                     optimizer.step()
                     schedule.step()
         return model.eval()
 
+    def _network(self, maps: Maps, rows: NDArray[np.int64]) -> nn.Sequential:
+        """The part that is trained, dropout, and a classifier that starts from concepts' shares."""
+        branch = new_branch(self._pretrained.model, self._recipe.freeze)
+        branch = branch.to(self._device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        first = np.zeros(1, np.int64)
+        with torch.inference_mode():
+            length = branch(maps.read(first, first)).shape[1]
+        linear = nn.Linear(length, len(self.vocabulary))
+        share = self.truth[rows].mean(axis=0).clip(1 / len(rows), 1 - 1 / len(rows))
+        with torch.no_grad():
+            linear.weight.zero_()
+            linear.bias.copy_(torch.logit(torch.from_numpy(share)))
+        dropout = nn.Dropout(self._recipe.dropout)
+        return nn.Sequential(branch, dropout, linear).to(self._device).eval()
 
-def predicted(model: Classifier, data: Data, folder: Path, recipe: Recipe) -> Floats:
-    """float32[n, concepts]: probabilities of images, the mean of each and its mirror image."""
-    maps = frozen_maps(data, folder, recipe, _PREDICTED)
-    return probabilities(model, maps, np.arange(len(data)))
+    def _maps(self, data: Data, copies: int) -> Maps:
+        """What the part that is not trained makes of copies of all images of a side.
 
+        Args:
+            data: Images of the side, which are charged for their share.
+            copies: The image, its mirror image unless a concept names a side, and others.
+        """
+        preprocess, recipe = self._pretrained.preprocess, replace(self._recipe, copies=copies)
 
-def probabilities(model: Classifier, maps: Maps, rows: NDArray[np.int64]) -> Floats:
-    """float32[len(rows), concepts]: the mean probability over copies.
+        def make_copies(frame: Image.Image, ref: ImageRef) -> NDArray[np.uint8]:
+            content = content_key(ref.read())
+            return copies_of(frame, content, preprocess, recipe, flip=self._flip, seed=0)
 
-    Args:
-        model: In evaluation mode.
-        maps: [copies, n, h, w, c].
-        rows: Of the n images.
-    """
-    device = next(model.parameters()).device
-    found = []
-    with torch.inference_mode(), maybe_on_gpu():
-        for start in range(0, len(rows), _AT_ONCE):
-            some = rows[start : start + _AT_ONCE]
-            chances = [torch.sigmoid(model(_inputs(copy[some], device))) for copy in maps]
-            found.append(torch.stack(chances).mean(dim=0).cpu().numpy())
-    return np.concatenate(found)
+        def make() -> Maps:
+            folder.mkdir(exist_ok=True)
+            side = preprocess.smallest_side
+            with maybe_on_gpu():
+                return make_maps(data.side, self._trunk, make_copies, folder, smallest_side=side)
 
-
-def frozen_maps(data: Data, folder: Path, recipe: Recipe, copies: int) -> Maps:
-    """What the frozen stages make of the copies of images: [copies, n, h, w, c], mapped from disk.
-
-    Args:
-        data: The images.
-        folder: Where the maps are kept.
-        recipe: Names the backbone.
-        copies: The first one is the image as it is, the second its mirror image, others are drawn.
-    """
-    parts = (_VERSION, recipe.encoder, recipe.frozen, copies, data.ids)
-    path = folder / f"maps-{digest(*parts, [ref.where for ref in data.images])}.npy"
-    data.once(path, lambda: _write_maps(data, path, backbone(recipe), copies))
-    kept: Maps = np.load(path, mmap_mode="r")
-    return kept
-
-
-def _write_maps(data: Data, path: Path, parts: Backbone, copies: int) -> None:
-    device = choose_device("auto")
-    frozen = parts.frozen.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    items = list(enumerate(data.images))
-    pixels = ordered_map(
-        lambda item: _pixels_of_copies(*item, parts.preprocess, copies), items, workers=cpu_count()
-    )
-    table: Any = None
-    with torch.inference_mode(), maybe_on_gpu():
-        for row, images in enumerate(
-            track(pixels, total=len(items), label="What the frozen stages make of images")
-        ):
-            maps = frozen(_inputs(images, device)).permute(0, 2, 3, 1).cpu().numpy()
-            if table is None:
-                shape = (copies, len(items), *maps.shape[1:])
-                table = np.lib.format.open_memmap(path, "w+", parts.kept_as, shape)
-            table[:, row] = maps
-    table.flush()
-
-
-def _pixels_of_copies(
-    row: int, ref: ImageRef, preprocess: Preprocess, copies: int
-) -> NDArray[np.uint8]:
-    """uint8[copies, size, size, 3]; the same row gives the same copies."""
-    image = decode(ref.read(), at_least=preprocess.smallest_side).frames[0]
-    drawn = [augmented(image, np.random.default_rng((row, copy))) for copy in range(2, copies)]
-    return np.stack([preprocess(copy) for copy in (image, ImageOps.mirror(image), *drawn)])
-
-
-def augmented(image: Image.Image, rng: np.random.Generator) -> Image.Image:
-    """A copy with another gamma, turned by up to 10 degrees, cropped, every other one mirrored."""
-    image = image.convert("RGB")
-    gamma = float(np.exp(rng.uniform(-0.3, 0.3)))
-    image = image.point([round(255 * (value / 255) ** gamma) for value in range(256)] * 3)
-    image = image.rotate(rng.uniform(-10, 10), Image.Resampling.BILINEAR)
-    area, ratio = rng.uniform(0.75, 1.0), np.exp(rng.uniform(-0.1, 0.1))
-    width = min(image.width, max(1, int(image.width * np.sqrt(area) * ratio)))
-    height = min(image.height, max(1, int(image.height * np.sqrt(area) / ratio)))
-    left = int(rng.integers(0, image.width - width + 1))
-    top = int(rng.integers(0, image.height - height + 1))
-    image = image.crop((left, top, left + width, top + height))
-    return ImageOps.mirror(image) if rng.random() < 0.5 else image
-
-
-def _inputs(maps: Maps, device: torch.device) -> Tensor:
-    """[n, h, w, c] in memory as float32[n, c, h, w], whose memory is channels-last already."""
-    return torch.from_numpy(maps).to(device).permute(0, 3, 1, 2).float()
+        augmentation = [
+            *(copies, self._flip, recipe.gamma, recipe.rotation),
+            *(recipe.area, recipe.stretch, recipe.noise),
+        ]
+        images = [(ref.id, ref.where) for ref in data.side]
+        name = digest(_VERSION, self._name, augmentation, images)
+        folder = self._folder / f"maps-{name}"
+        data.once(folder, make, data.share)
+        return make()  # what is there is not made again

@@ -11,30 +11,23 @@ import pytest
 import torch
 
 from annotator.collection import read_collection
-from annotator.encoders.torch_setup import make_torchvision_importable
 from annotator.errors import AnnotatorError
+from annotator.fitting.recipe import Recipe
 from benchmarks.quality.data import Cost, Data, Pictures
 from benchmarks.quality.labels import best_threshold, best_thresholds, f1_of_rows
 from benchmarks.quality.methods import METHODS, SINGLE, Settings
 from benchmarks.quality.methods.finetuned import FineTuned
-from benchmarks.quality.methods.networks import Networks, Recipe, asymmetric, frozen_maps
+from benchmarks.quality.methods.networks import Networks
 
 ROWS = [key for key in METHODS if key.startswith("finetuned")]
-TINY = Recipe(frozen=6, copies=3, epochs=1, batch=8)
+TINY = Recipe(copies=3, epochs=1, batch_size=8)
 
 
 @pytest.fixture(scope="session")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """Quick recipes, a tiny network of timm, and one folder for what all rows share."""
-    make_torchvision_importable()
-    import timm
-    from safetensors.torch import save_file
-
-    folder = tmp_path_factory.mktemp("finetuned")
-    torch.manual_seed(0)
-    save_file(timm.create_model("test_resnet").state_dict(), folder / "tiny.safetensors")
-    backbone = f"timm:test_resnet@{folder / 'tiny.safetensors'}"
-    return Settings(folder / "work", "none", backbone=backbone, tuned=TINY)
+def settings(tiny_network, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """A quick network and recipe, and one folder for what all rows share."""
+    work = tmp_path_factory.mktemp("finetuned")
+    return Settings(work, tiny_network, backbone="efficientnet-lite0", tuned=TINY)
 
 
 def side(sample, folder: Path, start: int, n: int, *, labelled: bool) -> Data:
@@ -61,6 +54,21 @@ def test_a_row_learns_what_is_common(key, settings, sample):
     assert method.chosen["epochs"] == (3 if key == "finetuned-long" else 1)
 
 
+@pytest.mark.slow
+def test_our_rows_share_a_fitted_encoder(settings, sample, tmp_path):
+    tiny = replace(settings, work=tmp_path)
+    train = side(sample, tmp_path, 0, 50, labelled=True)
+    test = side(sample, tmp_path, 50, 3, labelled=False)
+    for key in ("ours-fitted", "ours-fitted-no-head", "ours-fitted-head-only"):
+        method = METHODS[key](tiny)
+        _, cost = train.cost_of(lambda method=method: method.fit(train))
+        assert all(method.predict(test))
+        (kept,) = tmp_path.glob("fitted-*.json")
+        assert cost.cpu_seconds >= json.loads(kept.read_text())["cpu_seconds"]
+        if key == "ours-fitted-no-head":
+            assert method.chosen["head_weight"] == 0
+
+
 def test_names_tell_the_rows_apart(settings):
     names = {METHODS[key](settings).name for key in ROWS}
     assert len(names) == len(ROWS)
@@ -71,7 +79,8 @@ def test_names_tell_the_rows_apart(settings):
 
 def test_a_network_is_trained_once_and_charged_to_each_row(settings, sample):
     train = side(sample, settings.work, 0, 16, labelled=True)
-    fresh = [FineTuned(settings.work, replace(TINY, decay=0.1)) for _ in range(2)]
+    recipe, encoder = replace(TINY, dropout=0.1), settings.embedder
+    fresh = [FineTuned(settings.work, recipe=recipe, encoder=encoder) for _ in range(2)]
     costs = [train.cost_of(lambda row=row: row.fit(train))[1] for row in fresh]
     kept = [json.loads(path.read_text())["cpu_seconds"] for path in settings.work.glob("*.json")]
     assert costs[1].cpu_seconds >= 0.5 * costs[0].cpu_seconds > 0 and min(kept) > 0
@@ -80,24 +89,17 @@ def test_a_network_is_trained_once_and_charged_to_each_row(settings, sample):
 
 
 def test_the_same_seed_gives_the_same_network(settings, sample, tmp_path):
-    recipe, found = replace(TINY, encoder=settings.backbone), []
+    found = []
     for folder in (tmp_path / "a", tmp_path / "b"):
         train = side(sample, folder, 0, 12, labelled=True)
-        truth = np.random.default_rng(0).integers(0, 2, (12, 5)).astype(np.float32)
-        networks = Networks(folder, recipe, train, truth)
-        found.append([networks.trained(seed).linear.weight for seed in (0, 1)])
+        networks = Networks(folder, settings.embedder, TINY, train)
+        found.append([networks.trained(seed)[2].weight for seed in (0, 1)])
     torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
     assert not torch.equal(found[0][0], found[0][1])
-    own, mirrored, drawn = frozen_maps(train, folder, recipe, 3).astype(int)
-    # To the pixel, but for the place on an odd border.
-    assert abs(own[:, :, ::-1] - mirrored).mean() < 0.3 * abs(own - drawn).mean()
-
-
-def test_the_asymmetric_loss_by_hand():
-    chances = torch.tensor([[0.7, 0.04, 0.6]])
-    loss = asymmetric(torch.logit(chances), torch.tensor([[1.0, 0.0, 0.0]]))
-    expected = -np.log(0.7) - 0.55**4 * np.log(0.45)  # a negative below the margin costs nothing
-    assert float(loss) == pytest.approx(expected, rel=1e-5)
+    model, some = networks.trained(0), np.array([7, 2])
+    every = networks.probabilities(model, train)
+    found = networks.probabilities(model, train.take(some))
+    np.testing.assert_allclose(found, every[some], rtol=1e-4)
 
 
 def test_thresholds_of_single_concepts_are_those_of_a_plain_search():
