@@ -173,8 +173,7 @@ def fit_encoder(
                     on_epoch=lambda epoch, k=k: telling(k, epoch),  # type: ignore[misc]
                 )
             )
-        keys = np.stack([np.frombuffer(contents[ref.id][:KEY_BYTES], np.uint8) for ref in images])
-        keys, first = np.unique(keys, axis=0, return_index=True)
+        keys, known = _known([contents[ref.id] for ref in images], seen)
         record = FitRecord(
             name,
             fingerprint,
@@ -183,7 +182,7 @@ def fit_encoder(
             flip,
             concepts,
             keys,
-            seen[first],
+            known,
             int(groups.max()) + 1,
             len(examples.concepts.cuis),
         )
@@ -322,6 +321,21 @@ def _seen(groups: NDArray[np.int64], folds: int, seed: int) -> NDArray[np.int16]
         )
     found = group_folds(groups, parts, seed)
     return np.where(found < folds, found, SEEN_BY_ALL).astype(np.int16)
+
+
+def _known(
+    contents: Sequence[bytes], seen: NDArray[np.int16]
+) -> tuple[NDArray[np.uint8], NDArray[np.int16]]:
+    """What is kept of the images: their keys, sorted, and the branch that has not seen each.
+
+    The same file under several ids has been seen by all branches, if its folds differ.
+    """
+    keys = np.stack([np.frombuffer(content[:KEY_BYTES], np.uint8) for content in contents])
+    keys, inverse = np.unique(keys, axis=0, return_inverse=True)
+    least, most = (np.full(len(keys), value, np.int16) for value in (np.iinfo(np.int16).max, -1))
+    np.minimum.at(least, inverse, seen)
+    np.maximum.at(most, inverse, seen)
+    return keys, np.where(least == most, least, SEEN_BY_ALL).astype(np.int16)
 
 
 def _key(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -184,6 +185,16 @@ def write_encoder(
     (result / CONFIG).write_text(f"{text}\n", encoding="utf-8")
     (result / "README.md").write_text(card, encoding="utf-8")
     (result / "curves.png").write_bytes(curves)
+    for path in (*result.iterdir(), result):
+        _sync(path)
     if out.exists():
         out.rename(working / _REPLACED)
     result.rename(out)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

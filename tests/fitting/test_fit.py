@@ -137,6 +137,21 @@ def test_one_branch_holds_a_fifth_back(patterns: Collection, tmp_path: Path) -> 
     assert sorted(known.folds.tolist()) == [SEEN_BY_ALL] * 18 + [0] * 6
 
 
+def test_a_file_of_two_folds_has_been_seen(patterns: Collection, tmp_path: Path) -> None:
+    copies = [replace(ref, id=f"copy-{ref.id}") for ref in patterns.images[:24]]
+    concepts = {ref.id: patterns.concepts[ref.id.removeprefix("copy-")] for ref in copies}
+    both = replace(
+        patterns,
+        images=[*patterns.images[:24], *copies],
+        concepts={**patterns.concepts, **concepts},
+        groups={},
+    )
+    fit(both, tmp_path / "fitted", recipe=SMALLEST)
+    known = make_embedder(f"fitted:{tmp_path / 'fitted'}", device="cpu").fitted
+    assert known is not None and len(known.folds) == 24
+    assert set(known.folds.tolist()) == {SEEN_BY_ALL, 0, 1}
+
+
 def test_unusable_images_are_left_out(patterns: Collection, tmp_path: Path) -> None:
     broken = unusable("i100", "i100.png", "it is broken")
     blank = tmp_path / "blank.png"
