@@ -125,6 +125,7 @@ def fit_encoder(
     flip = not has_sides(_concepts(collection), collection.names) if flip is None else flip
     readable, contents, failed = _read_contents(collection.images, workers)
     _choose(collection, readable)
+    _seen(_groups(collection, readable), folds, seed)
     size = encoder.preprocess.size
     trunk = Trunk(trunk_of(encoder.model), encoder.preprocess, torch_device)
     copies = affordable_copies(len(readable), trunk, size, recipe.copies, maps_gb)
@@ -153,7 +154,7 @@ def fit_encoder(
         images = [readable[row] for row in maps.rows]
         concepts = _choose(collection, images)
         sets = [collection.concepts[ref.id] for ref in images]
-        groups = group_numbers([collection.groups.get(ref.id, "") for ref in images])
+        groups = _groups(collection, images)
         seen = _seen(groups, folds, seed)
         examples = Examples(maps, _labels(sets, concepts), LabelTable.from_sets(sets))
         branches: list[TrainedBranch] = []
@@ -290,6 +291,10 @@ def _choose(collection: Collection, images: Sequence[ImageRef]) -> tuple[str, ..
         )
     frequent.sort(key=lambda concept: (-counts[concept], concept))
     return tuple(frequent[:_MOST_CONCEPTS])
+
+
+def _groups(collection: Collection, images: Sequence[ImageRef]) -> NDArray[np.int64]:
+    return group_numbers([collection.groups.get(ref.id, "") for ref in images])
 
 
 def _labels(sets: Sequence[Sequence[str]], concepts: Sequence[str]) -> NDArray[np.bool_]:

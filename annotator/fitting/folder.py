@@ -110,26 +110,32 @@ def begin(folder: Path, key: Mapping[str, str]) -> list[str]:
 
     Returns:
         What differs from the fit that was there; empty if there was none, or this one.
+
+    Raises:
+        AnnotatorError: It holds something, but no fit.
     """
     path = folder / _KEY
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        before = None
+        before = {}
     if before == key:
         return []
-    for other in folder.iterdir():
-        if other.name == _LOCK:
-            continue
+    others = [other for other in folder.iterdir() if other.name not in (_LOCK, _KEY)]
+    if others and not before:
+        raise AnnotatorError(
+            f"{folder} is where the fit would be worked on, but holds something else, such as "
+            f"{others[0].name}.",
+            "Choose another --out, or remove it yourself.",
+        )
+    for other in others:
         if other.is_dir():
             shutil.rmtree(other)
         else:
             other.unlink()
     with whole_file(path) as temporary:
         temporary.write_text(json.dumps(dict(key)), encoding="utf-8")
-    if not isinstance(before, dict):
-        return []
-    return [what for what in key if before.get(what) != key[what]]
+    return [what for what in key if before and before.get(what) != key[what]]
 
 
 def write_encoder(

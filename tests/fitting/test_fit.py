@@ -200,6 +200,15 @@ def test_what_is_there_is_not_lost(patterns: Collection, tmp_path: Path) -> None
         smallest(patterns, tmp_path / "busy")
 
 
+def test_a_folder_of_someone_else_is_left_alone(patterns: Collection, tmp_path: Path) -> None:
+    folder = tmp_path / "fitted.partial"
+    folder.mkdir()
+    (folder / "thesis.tex").write_text("years of work")
+    with pytest.raises(AnnotatorError, match=r"holds something else, such as thesis\.tex"):
+        smallest(patterns, tmp_path / "fitted")
+    assert (folder / "thesis.tex").read_text() == "years of work"
+
+
 def test_disk_bounds_the_copies(patterns: Collection, tmp_path: Path) -> None:
     said: list[str] = []
     recipe = replace(SMALLEST, copies=4)
@@ -238,7 +247,7 @@ def test_what_cannot_be_fitted(
         )
     with pytest.raises(AnnotatorError, match=message):
         smallest(collection, tmp_path / "fitted", **options)
-    assert not (tmp_path / "fitted").exists()
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_fitted_encoder_is_not_fitted_again(
