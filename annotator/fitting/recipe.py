@@ -49,7 +49,7 @@ class Recipe:
     dropout: float = 0.2
     scale: float = 16.0
     loss: Loss = "cross-entropy"
-    neighbor_weight: float = 0.0
+    neighbor_weight: float = 0.3
     temperature: float = 0.1
     sharpness: float = 4.0
     ema: float = 0.0
