@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from annotator.collection import read_collection
     from annotator.encoders.registry import make_embedder
     from annotator.evaluation.evaluation import evaluate
+    from annotator.fitting.fit import fit_encoder
     from annotator.images.sources import find_images
     from annotator.indexing.build import build_index
     from annotator.knn.estimator import ConceptKNN
@@ -58,6 +59,7 @@ _HOME = {
     "build_index": "annotator.indexing.build",
     "evaluate": "annotator.evaluation.evaluation",
     "find_images": "annotator.images.sources",
+    "fit_encoder": "annotator.fitting.fit",
     "make_embedder": "annotator.encoders.registry",
     "read_collection": "annotator.collection",
     "read_vectors": "annotator.vectors.table",
@@ -73,6 +75,7 @@ __all__ = [
     "build_index",
     "evaluate",
     "find_images",
+    "fit_encoder",
     "make_embedder",
     "read_collection",
     "read_vectors",

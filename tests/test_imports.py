@@ -26,6 +26,7 @@ SERVICE = {"fastapi", "starlette", "pydantic", "pydantic_settings", "uvicorn", "
 SERVICE |= {"prometheus_client", "python_multipart"}
 MAY_LOAD = {
     "annotator/encoders": {"torch"},
+    "annotator/fitting": {"torch"},
     "annotator/images/dicom/worker.py": {"pydicom"},  # a process of its own
     "annotator/knn/estimator.py": {"sklearn"},  # whose base classes it has
 }

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
 
@@ -25,35 +25,32 @@ from annotator.cli.options import (
     options_as,
 )
 from annotator.cli.sections import Command, option
+from annotator.fitting.recipe import Loss, Recipe
 
 if TYPE_CHECKING:
     from annotator.collection import Collection
     from annotator.encoders.torch_setup import Device
     from annotator.fitting.fit import FittedEncoder
-    from annotator.fitting.recipe import Loss, Recipe
 
 
 @dataclass(frozen=True)
 class FittingOptions:
-    """How an encoder is fitted; None for the recipe's own."""
+    """How an encoder is fitted."""
 
     fit_folds: int = 3
-    epochs: int | None = None
+    epochs: int = Recipe.epochs
     seed: int = 0
-    batch_size: int | None = None
-    accumulate: int | None = None
-    learning_rate: float | None = None
-    loss: Loss | None = None
+    batch_size: int = Recipe.batch_size
+    accumulate: int = Recipe.accumulate
+    learning_rate: float = Recipe.learning_rate
+    loss: Loss = Recipe.loss
     flip: bool | None = None
     maps_gb: float = 8.0
 
     def recipe(self) -> Recipe:
         """The recipe with what was given."""
-        from annotator.fitting.recipe import Recipe
-
-        names = ("epochs", "batch_size", "accumulate", "learning_rate", "loss")
-        given: dict[str, Any] = {name: getattr(self, name) for name in names}
-        return Recipe(**{name: value for name, value in given.items() if value is not None})
+        own = {field.name for field in fields(self)} & {field.name for field in fields(Recipe)}
+        return Recipe(**{name: getattr(self, name) for name in own})
 
 
 fitting_options = options_as(
@@ -67,7 +64,13 @@ fitting_options = options_as(
         help="Networks that are trained, each without one fold of the groups; with 1, a fifth is "
         "held back.",
     ),
-    option("Training", "--epochs", type=click.IntRange(1), help="Most epochs (default: 8)."),
+    option(
+        "Training",
+        "--epochs",
+        type=click.IntRange(1),
+        default=Recipe.epochs,
+        help="Most epochs.",
+    ),
     option(
         "Training",
         "--seed",
@@ -79,25 +82,29 @@ fitting_options = options_as(
         "Training",
         "--batch-size",
         type=click.IntRange(2),
-        help="Images of a batch (default: 32).",
+        default=Recipe.batch_size,
+        help="Images of a batch.",
     ),
     option(
         "Training",
         "--accumulate",
         type=click.IntRange(1),
-        help="Batches of a step, where larger ones do not fit in memory (default: 1).",
+        default=Recipe.accumulate,
+        help="Batches of a step, where larger ones do not fit in memory.",
     ),
     option(
         "Training",
         "--learning-rate",
         type=click.FloatRange(0, min_open=True),
-        help="Highest learning rate of the network (default: 0.0005; transformers want less).",
+        default=Recipe.learning_rate,
+        help="Highest learning rate of the network; transformers usually want less.",
     ),
     option(
         "Training",
         "--loss",
-        type=click.Choice(["cross-entropy", "asymmetric"]),
-        help="Loss of the concepts (default: cross-entropy).",
+        type=click.Choice(get_args(Loss)),
+        default=Recipe.loss,
+        help="Loss of the concepts.",
     ),
     option(
         "Training",
@@ -155,8 +162,8 @@ def fit_encoder_command(
     interrupted command, started again, goes on from the last epoch.
 
     \b
-    annotator fit-encoder train/ train_concepts.csv --groups patients.csv --out fitted/
-    annotator build-index train/ train_concepts.csv --groups patients.csv --embedder fitted:fitted/
+    annotator fit-encoder train/ train_concepts.csv --groups patients.csv --out encoder
+    annotator build-index train/ train_concepts.csv --groups patients.csv --embedder fitted:encoder
     """
     from annotator.fitting.folder import check_out
 

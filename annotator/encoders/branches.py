@@ -20,14 +20,15 @@ _TRUNK_STAGES = 4  # of an EfficientNet; where its maps are smallest, and most o
 
 
 def trunk_of(general: nn.Module) -> nn.Sequential | None:
-    """The part that all branches share, from pixels to maps; None if there is none.
+    """A copy of the part that all branches share, from pixels to maps; None if there is none.
 
     Args:
         general: The network of an encoder.
     """
     if not isinstance(general, StagePooling):
         return None
-    return nn.Sequential(general.conv_stem, general.bn1, *general.blocks[:_TRUNK_STAGES])
+    parts = (general.conv_stem, general.bn1, *general.blocks[:_TRUNK_STAGES])
+    return copy.deepcopy(nn.Sequential(*parts))
 
 
 def new_branch(general: nn.Module, freeze: float) -> nn.Module:

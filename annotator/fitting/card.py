@@ -77,6 +77,7 @@ def write_card(
 def draw_curves(branches: Sequence[TrainedBranch]) -> bytes:
     """The F1 of vote and head of each branch, against epochs and against time, as PNG."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
@@ -94,7 +95,8 @@ def draw_curves(branches: Sequence[TrainedBranch]) -> bytes:
         panel.set(xlabel=name)
         panel.grid(alpha=0.3)
     panels[0].set(ylabel="F1 on held-out images")
-    panels[0].legend(fontsize="small")
+    panels[0].xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper")
     file = io.BytesIO()
     figure.savefig(file, dpi=110)
     return file.getvalue()

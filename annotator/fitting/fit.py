@@ -125,6 +125,7 @@ def fit_encoder(
     flip = not has_sides(_concepts(collection), collection.names) if flip is None else flip
     readable, contents, failed = _read_contents(collection.images, workers)
     _choose(collection, readable)
+    _seen(_groups(collection, readable), folds, seed)
     size = encoder.preprocess.size
     trunk = Trunk(trunk_of(encoder.model), encoder.preprocess, torch_device)
     copies = affordable_copies(len(readable), trunk, size, recipe.copies, maps_gb)
@@ -153,7 +154,7 @@ def fit_encoder(
         images = [readable[row] for row in maps.rows]
         concepts = _choose(collection, images)
         sets = [collection.concepts[ref.id] for ref in images]
-        groups = group_numbers([collection.groups.get(ref.id, "") for ref in images])
+        groups = _groups(collection, images)
         seen = _seen(groups, folds, seed)
         examples = Examples(maps, _labels(sets, concepts), LabelTable.from_sets(sets))
         branches: list[TrainedBranch] = []
@@ -173,8 +174,7 @@ def fit_encoder(
                     on_epoch=lambda epoch, k=k: telling(k, epoch),  # type: ignore[misc]
                 )
             )
-        keys = np.stack([np.frombuffer(contents[ref.id][:KEY_BYTES], np.uint8) for ref in images])
-        keys, first = np.unique(keys, axis=0, return_index=True)
+        keys, known = _known([contents[ref.id] for ref in images], seen)
         record = FitRecord(
             name,
             fingerprint,
@@ -183,7 +183,7 @@ def fit_encoder(
             flip,
             concepts,
             keys,
-            seen[first],
+            known,
             int(groups.max()) + 1,
             len(examples.concepts.cuis),
         )
@@ -293,6 +293,10 @@ def _choose(collection: Collection, images: Sequence[ImageRef]) -> tuple[str, ..
     return tuple(frequent[:_MOST_CONCEPTS])
 
 
+def _groups(collection: Collection, images: Sequence[ImageRef]) -> NDArray[np.int64]:
+    return group_numbers([collection.groups.get(ref.id, "") for ref in images])
+
+
 def _labels(sets: Sequence[Sequence[str]], concepts: Sequence[str]) -> NDArray[np.bool_]:
     """bool[n, c]: which of the concepts each image has."""
     position = {concept: j for j, concept in enumerate(concepts)}
@@ -322,6 +326,21 @@ def _seen(groups: NDArray[np.int64], folds: int, seed: int) -> NDArray[np.int16]
         )
     found = group_folds(groups, parts, seed)
     return np.where(found < folds, found, SEEN_BY_ALL).astype(np.int16)
+
+
+def _known(
+    contents: Sequence[bytes], seen: NDArray[np.int16]
+) -> tuple[NDArray[np.uint8], NDArray[np.int16]]:
+    """What is kept of the images: their keys, sorted, and the branch that has not seen each.
+
+    The same file under several ids has been seen by all branches, if its folds differ.
+    """
+    keys = np.stack([np.frombuffer(content[:KEY_BYTES], np.uint8) for content in contents])
+    keys, inverse = np.unique(keys, axis=0, return_inverse=True)
+    least, most = (np.full(len(keys), value, np.int16) for value in (np.iinfo(np.int16).max, -1))
+    np.minimum.at(least, inverse, seen)
+    np.maximum.at(most, inverse, seen)
+    return keys, np.where(least == most, least, SEEN_BY_ALL).astype(np.int16)
 
 
 def _key(

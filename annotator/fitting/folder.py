@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -109,26 +110,32 @@ def begin(folder: Path, key: Mapping[str, str]) -> list[str]:
 
     Returns:
         What differs from the fit that was there; empty if there was none, or this one.
+
+    Raises:
+        AnnotatorError: It holds something, but no fit.
     """
     path = folder / _KEY
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        before = None
+        before = {}
     if before == key:
         return []
-    for other in folder.iterdir():
-        if other.name == _LOCK:
-            continue
+    others = [other for other in folder.iterdir() if other.name not in (_LOCK, _KEY)]
+    if others and not before:
+        raise AnnotatorError(
+            f"{folder} is where the fit would be worked on, but holds something else, such as "
+            f"{others[0].name}.",
+            "Choose another --out, or remove it yourself.",
+        )
+    for other in others:
         if other.is_dir():
             shutil.rmtree(other)
         else:
             other.unlink()
     with whole_file(path) as temporary:
         temporary.write_text(json.dumps(dict(key)), encoding="utf-8")
-    if not isinstance(before, dict):
-        return []
-    return [what for what in key if before.get(what) != key[what]]
+    return [what for what in key if before and before.get(what) != key[what]]
 
 
 def write_encoder(
@@ -184,6 +191,16 @@ def write_encoder(
     (result / CONFIG).write_text(f"{text}\n", encoding="utf-8")
     (result / "README.md").write_text(card, encoding="utf-8")
     (result / "curves.png").write_bytes(curves)
+    for path in (*result.iterdir(), result):
+        _sync(path)
     if out.exists():
         out.rename(working / _REPLACED)
     result.rename(out)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

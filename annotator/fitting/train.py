@@ -178,14 +178,16 @@ def train_branch(
         device: Where to train.
         checkpoint: File with the state after each epoch.
         label: For the progress.
-        on_epoch: Called with each epoch when it has ended.
+        on_epoch: Called with each epoch when it has ended and is saved.
     """
-    training = _Training(branch, examples, rows, held_out, recipe, seeds, device)
-    training.resume(checkpoint)
-    while not training.finished:
-        on_epoch(training.run_epoch(label))
-        training.save(checkpoint)
-    return training.result()
+    with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
+        training = _Training(branch, examples, rows, held_out, recipe, seeds, device)
+        training.resume(checkpoint)
+        while not training.finished:
+            epoch = training.run_epoch(label)
+            training.save(checkpoint)
+            on_epoch(epoch)
+        return training.result()
 
 
 class _Training:
