@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 class FittingOptions:
     """How an encoder is fitted."""
 
-    fit_folds: int = 3
+    fit_folds: int = 4
     epochs: int = Recipe.epochs
     seed: int = 0
     batch_size: int = Recipe.batch_size
@@ -45,7 +45,6 @@ class FittingOptions:
     learning_rate: float = Recipe.learning_rate
     loss: Loss = Recipe.loss
     flip: bool | None = None
-    maps_gb: float = 8.0
 
     def recipe(self) -> Recipe:
         """The recipe with what was given."""
@@ -111,14 +110,6 @@ fitting_options = options_as(
         "--flip/--no-flip",
         default=None,
         help="Train on mirror images, too (default: only where no concept names left or right).",
-    ),
-    option(
-        "Training",
-        "--maps-gb",
-        type=click.FloatRange(0, min_open=True),
-        default=FittingOptions.maps_gb,
-        help="Most disk space, in gigabytes, for prepared copies of the images; where it does not "
-        "suffice, there are fewer.",
     ),
 )
 
@@ -214,7 +205,6 @@ def run_fit(
             folds=fitting.fit_folds,
             seed=fitting.seed,
             flip=fitting.flip,
-            maps_gb=fitting.maps_gb,
             tell=say,
             **options,
         )

@@ -61,12 +61,18 @@ def make_fitted(rest: str, load: Callable[[str], Encoder]) -> Encoder:
         )
     fitted = _fitted(folder, tensors, concepts, recorded.dim)
     branches = [new_branch(encoder.model, freeze) for _ in fitted.columns]
-    for k, branch in enumerate(branches):
-        for key, parameter in trained(branch).items():
-            tensor = tensors.get(branch_key(k, key))
-            if tensor is None or tensor.shape != parameter.shape:
-                raise _damaged(folder, WEIGHTS)
-            parameter.data.copy_(tensor)
+    parameters = {
+        branch_key(k, key): parameter
+        for k, branch in enumerate(branches)
+        for key, parameter in trained(branch).items()
+    }
+    # All of them, and no others: those of a branch that was cut elsewhere would fit in part.
+    if {*parameters, *ARRAYS} != set(tensors):
+        raise _damaged(folder, WEIGHTS)
+    for key, parameter in parameters.items():
+        if tensors[key].shape != parameter.shape:
+            raise _damaged(folder, WEIGHTS)
+        parameter.data.copy_(tensors[key])
     lengths = [end - start for start, end in fitted.columns]
     return Encoder(
         with_branches(encoder.model, branches),

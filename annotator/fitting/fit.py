@@ -7,7 +7,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +30,7 @@ from annotator.errors import AnnotatorError, ImageError
 from annotator.fitting.augment import copies_of, has_sides
 from annotator.fitting.card import draw_curves, held_out_f1, write_card
 from annotator.fitting.folder import FitRecord, begin, check_out, working_folder, write_encoder
-from annotator.fitting.maps import Trunk, affordable_copies, make_maps
+from annotator.fitting.maps import Trunk, make_maps
 from annotator.fitting.recipe import Recipe
 from annotator.fitting.train import Epoch, Examples, TrainedBranch, train_branch
 from annotator.images.notes import Note
@@ -77,13 +77,12 @@ def fit_encoder(
     name: str = DEFAULT,
     *,
     recipe: Recipe | None = None,
-    folds: int = 3,
+    folds: int = 4,
     seed: int = 0,
     flip: bool | None = None,
     device: Device = "auto",
     workers: int | None = None,
     allow_blank: bool = False,
-    maps_gb: float = 8.0,
     overwrite: bool = False,
     tell: Callable[[str], None] = lambda line: None,
 ) -> FittedEncoder:
@@ -106,9 +105,6 @@ def fit_encoder(
         device: "auto" takes CUDA where there is one.
         workers: Number of threads that prepare images; None for the number of cores.
         allow_blank: Use images that are (nearly) constant, too.
-        maps_gb: Gigabytes of disk for what the network's first part makes of the images and their
-            augmented copies. Where that is too little for all copies, there are fewer, but not
-            less than two.
         overwrite: Replace a fitted encoder at `out`.
         tell: Called with each line on how training goes.
 
@@ -126,12 +122,7 @@ def fit_encoder(
     readable, contents, failed = _read_contents(collection.images, workers)
     _choose(collection, readable)
     _seen(_groups(collection, readable), folds, seed)
-    size = encoder.preprocess.size
     trunk = Trunk(trunk_of(encoder.model), encoder.preprocess, torch_device)
-    copies = affordable_copies(len(readable), trunk, size, recipe.copies, maps_gb)
-    if copies != recipe.copies:
-        tell(f"{copies} copies of each image instead of {recipe.copies}: {maps_gb:g} GB of disk.")
-        recipe = replace(recipe, copies=copies)
     with working_folder(out) as working:
         key = _key(collection, readable, contents, fingerprint)
         key["settings"] = _digest([asdict(recipe), folds, seed, flip, _VERSION])

@@ -28,7 +28,6 @@ from annotator.images.ordered_map import ordered_map
 from annotator.images.ref import ImageRef
 from index.progress import track
 
-_FEWEST_COPIES = 2
 _MAPS, _LOG = "maps.bin", "maps.jsonl"
 
 
@@ -111,12 +110,6 @@ class Maps:
                 if os.preadv(file.fileno(), [place], start) != step:
                     raise AnnotatorError(f"{self.path} was cut short.", "Fit again.")
         return self.trunk.as_input(maps)
-
-
-def affordable_copies(n: int, trunk: Trunk, size: int, wanted: int, gigabytes: float) -> int:
-    """Number of copies of which the maps of n images take no more than so much; at least 2."""
-    of_one = trunk(np.zeros((1, size, size, 3), np.uint8)).nbytes
-    return max(_FEWEST_COPIES, min(wanted, int(gigabytes * 1e9 / (n * of_one))))
 
 
 def make_maps(

@@ -54,7 +54,7 @@ class Recipe:
     sharpness: float = 4.0
     ema: float = 0.0
     freeze: float = 0.5
-    copies: int = 6
+    copies: int = 2
     gamma: float = 0.3
     rotation: float = 10.0
     area: float = 0.75

@@ -139,6 +139,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
         _tensors(lambda t: t.pop("branches.1.conv_head.weight")),
         "model.safetensors is damaged",
     ),
+    "a tensor more": (
+        _tensors(lambda t: t.update({"branches.0.blocks.9.weight": torch.zeros(1)})),
+        "model.safetensors is damaged",
+    ),
     "no head": (_tensors(lambda t: t.pop("head.biases")), "model.safetensors is damaged"),
     "another base": (
         _config(lambda c: c["base"].update(name="efficientnet-lite0@96")),

@@ -209,13 +209,6 @@ def test_a_folder_of_someone_else_is_left_alone(patterns: Collection, tmp_path: 
     assert (folder / "thesis.tex").read_text() == "years of work"
 
 
-def test_disk_bounds_the_copies(patterns: Collection, tmp_path: Path) -> None:
-    said: list[str] = []
-    recipe = replace(SMALLEST, copies=4)
-    smallest(patterns, tmp_path / "fitted", recipe=recipe, maps_gb=1e-6, tell=said.append)
-    assert said[0] == "2 copies of each image instead of 4: 1e-06 GB of disk."
-
-
 def test_sides_are_not_mirrored(patterns: Collection, tmp_path: Path) -> None:
     named = replace(patterns, names={"C1": "Structure of left lung"})
     for names, out, flips in ((patterns, "a", True), (named, "b", False)):

@@ -13,7 +13,7 @@ from torch import nn
 
 from annotator.encoders.preprocess import Preprocess
 from annotator.errors import AnnotatorError, ImageError
-from annotator.fitting.maps import Maps, Trunk, affordable_copies, make_maps
+from annotator.fitting.maps import Maps, Trunk, make_maps
 from annotator.images.ref import ImageRef, unusable
 
 PREPROCESS = Preprocess(16, "letterbox", "bicubic", (0.5,) * 3, (0.5,) * 3)
@@ -81,13 +81,6 @@ def test_what_was_half_written_is_made_again(images: list[ImageRef], tmp_path: P
         again = make(images, folder)
         assert again.rows == whole.rows and list(again.failed) == ["i4.png"]
         assert again.path.read_bytes() == whole.path.read_bytes()
-
-
-def test_fewer_copies_where_disk_is_dear() -> None:
-    trunk = Trunk(conv(), PREPROCESS, CPU)
-    of_one = 7 * 7 * 5 * 2
-    for gigabytes, expected in ((1.0, 6), (of_one * 4.5e-7, 4), (1e-9, 2)):
-        assert affordable_copies(100, trunk, 16, 6, gigabytes) == expected
 
 
 def test_no_image_can_be_used(images: list[ImageRef], tmp_path: Path) -> None:
