@@ -25,6 +25,7 @@ from annotator.encoders.branches import new_branch, trained, trunk_of
 from annotator.encoders.cache import content_key
 from annotator.encoders.registry import load_encoder
 from annotator.encoders.torch_setup import choose_device
+from annotator.errors import AnnotatorError
 from annotator.fitting.augment import copies_of, has_sides
 from annotator.fitting.loss import asymmetric
 from annotator.fitting.maps import Maps, Trunk, make_maps
@@ -192,4 +193,7 @@ class Networks:
         name = digest(_VERSION, self._name, augmentation, images)
         folder = self._folder / f"maps-{name}"
         data.once(folder, make, data.share)
-        return make()  # what is there is not made again
+        maps = make()  # what is there is not made again
+        for where, error in maps.failed.items():
+            raise AnnotatorError(f"{where} cannot be used any more: {error.message}.")
+        return maps
