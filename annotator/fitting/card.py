@@ -46,7 +46,7 @@ def write_card(
         "",
         "| | |",
         "| --- | --- |",
-        f"| Fitted to | {len(record.contents):,} images in {record.groups:,} groups |",
+        f"| Fitted to | {record.images:,} images in {record.groups:,} groups |",
         f"| Concepts | {len(record.concepts):,} of {record.all_concepts:,} |",
         f"| Branches | {len(branches)}, each trained without a fold {alone} |",
         f"| Mirror images | {'yes' if record.flip else 'no'} |",

@@ -173,6 +173,7 @@ def fit_encoder(
             seed,
             flip,
             concepts,
+            len(images),
             keys,
             known,
             int(groups.max()) + 1,

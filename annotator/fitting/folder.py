@@ -39,7 +39,8 @@ class FitRecord:
         seed: All that is random comes from it.
         flip: Whether mirror images were among the augmented copies.
         concepts: Those that the heads were trained on.
-        contents: uint8[m, 16], of each image's file, sorted.
+        images: Number of images.
+        contents: uint8[m, 16], of each image's file, sorted; the same file counts once.
         folds: int16[m]: the branch that has not seen the image's group; -1 if all have.
         groups: Number of groups.
         all_concepts: Number of concepts of the collection.
@@ -51,6 +52,7 @@ class FitRecord:
     seed: int
     flip: bool
     concepts: tuple[str, ...]
+    images: int
     contents: NDArray[np.uint8]
     folds: NDArray[np.int16]
     groups: int

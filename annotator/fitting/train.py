@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from annotator.encoders.branches import trained
+from annotator.errors import AnnotatorError
 from annotator.files import whole_file
 from annotator.fitting.loss import loss_of
 from annotator.fitting.maps import Maps
@@ -179,6 +180,9 @@ def train_branch(
         checkpoint: File with the state after each epoch.
         label: For the progress.
         on_epoch: Called with each epoch when it has ended and is saved.
+
+    Raises:
+        AnnotatorError: The loss is not finite.
     """
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
         training = _Training(branch, examples, rows, held_out, recipe, seeds, device)
@@ -224,9 +228,9 @@ class _Training:
             weight_decay=recipe.weight_decay,
             fused=True,
         )
-        self.batches = -(-len(rows) // recipe.batch_size)
+        batches = -(-len(rows) // recipe.batch_size)
         self.step = 0
-        self.steps = recipe.epochs * -(-self.batches // recipe.accumulate)
+        self.steps = recipe.epochs * -(-batches // recipe.accumulate)
         self.curve: list[Epoch] = []
         self.best: dict[str, Tensor] = {}
 
@@ -261,6 +265,11 @@ class _Training:
                 self._step()
             total += loss.item() * len(part)
             features[part] = unit.detach().cpu().numpy()
+        if not math.isfinite(total):
+            raise AnnotatorError(
+                f"{label}: the loss is not finite, so training has diverged.",
+                "Use a smaller --learning-rate.",
+            )
         vote, head = self._measure(features)
         before = self.curve[-1] if self.curve else Epoch(0, 0.0, 0.0, 0.0, 0.0, 0.0)
         epoch = Epoch(

@@ -43,7 +43,7 @@ def write(out: Path, name: str) -> None:
         length = 1280 if trunk_of(encoder.model) is not None else dim
         branches.append(TrainedBranch(moved, torch.ones(length, 3), torch.zeros(3), [], 0))
     record = FitRecord(
-        name, base_fingerprint(encoder, dim), Recipe(), 0, False, ("C1", "C2", "C3"),
+        name, base_fingerprint(encoder, dim), Recipe(), 0, False, ("C1", "C2", "C3"), 4,
         np.zeros((4, 16), np.uint8), np.array([0, 1, 0, 1], np.int16), 4, 3,
     )  # fmt: skip
     with working_folder(out) as working:

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import nn
 
 from annotator.encoders.preprocess import Preprocess
+from annotator.errors import AnnotatorError
 from annotator.fitting.maps import Trunk, make_maps
 from annotator.fitting.recipe import Recipe
 from annotator.fitting.train import Epoch, Examples, TrainedBranch, one_cycle, train_branch
@@ -129,3 +130,8 @@ def test_the_average_of_the_weights_is_kept(examples: Examples, tmp_path: Path) 
     first = nn.Conv2d(3, 8, 3).weight.detach()
     moved = [(t.tensors["0.weight"] - first).norm() for t in (averaged, found)]
     assert 0 < moved[0] < moved[1]
+
+
+def test_a_loss_that_is_not_finite_is_told(examples: Examples, tmp_path: Path) -> None:
+    with pytest.raises(AnnotatorError, match=r"epoch \d of 3: the loss is not finite"):
+        train(examples, tmp_path, replace(RECIPE, learning_rate=1e38))
