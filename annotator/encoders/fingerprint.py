@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from annotator.errors import AnnotatorError
 
 _OWN = "own"  # instead of a digest of weights
+FITTED_BRANCHES = "fitted branches"  # in the architecture of a fitted encoder
 
 if TYPE_CHECKING:
     from torch import nn
@@ -74,6 +75,11 @@ class Fingerprint:
     def of_own(cls, name: str, dim: int) -> Fingerprint:
         """The fingerprint of an encoder of the user's, whose vectors are known by its name."""
         return cls(name, _OWN, {}, "fp32", "middle", dim)
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether it is that of an encoder that was fitted to labelled images."""
+        return FITTED_BRANCHES in self.architecture
 
     @property
     def is_own(self) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from annotator.encoders.branches import new_branch, trained, with_branches
 from annotator.encoders.embedder import Encoder
-from annotator.encoders.fingerprint import Fingerprint, weights_digest
+from annotator.encoders.fingerprint import FITTED_BRANCHES, Fingerprint, weights_digest
 from annotator.encoders.fitted import KEY_BYTES, Fitted
 from annotator.encoders.recognise import FITTED_FORMAT, read_config
 from annotator.encoders.weights import read_weights
@@ -77,7 +77,7 @@ def make_fitted(rest: str, load: Callable[[str], Encoder]) -> Encoder:
     return Encoder(
         with_branches(encoder.model, branches),
         encoder.preprocess,
-        f"{encoder.architecture}, {len(branches)} fitted branches",
+        f"{encoder.architecture}, {len(branches)} {FITTED_BRANCHES}",
         (*(encoder.blocks or (recorded.dim,)), *lengths),
         crop_pct=encoder.crop_pct,
         fitted=fitted,

@@ -107,11 +107,19 @@ def build_index(
         on_error: "skip" leaves out images that cannot be used; "fail" stops at the first.
 
     Raises:
-        AnnotatorError: No image could be used, or one could not and `on_error` is "fail".
+        AnnotatorError: No image could be used, or one could not and `on_error` is "fail"; vectors
+            of a fitted encoder are given without it.
         IndexProblem: The folder is not an index, or is being written by another process.
     """
     place = locate(directory)
     place.check_index_type(index_type)
+    if embedder.fitted is None and embedder.fingerprint.is_fitted:
+        raise AnnotatorError(
+            f"Vectors of {embedder.name} alone do not say which images it was fitted to, and an "
+            "index that is tuned on those would think far too well of itself.",
+            "Build it from the images: annotator build-index IMAGES CONCEPTS --embedder "
+            "fitted:FOLDER.",
+        )
     with contextlib.ExitStack() as stack:
         writer = stack.enter_context(place.writer())
         spool = stack.enter_context(Spool(place.folder))

@@ -24,6 +24,7 @@ from annotator.knn.model import PENALTIES, Adaptation, FittedModel
 from annotator.knn.projection import Projection
 from annotator.knn.voting import Voting
 from annotator.pipeline import Annotator
+from annotator.vectors.encoder import VectorEncoder
 from index import IndexProblem, StoredIndex, VersionWriter, open_index
 from index.progress import Work, reported_by
 
@@ -367,3 +368,15 @@ def test_small_pictures_are_kept_if_wanted(
         assert np.abs(difference).mean() < 25  # of its own image: others differ by 85
     assert build_index(collection, tmp_path / "index", tiny_embedder).version == "v000002"
     assert not open_index(tmp_path / "index").has_thumbnails
+
+
+def test_vectors_of_a_fitted_encoder_alone_are_refused(
+    collection: Collection, tmp_path: Path, tiny_embedder: TorchEmbedder
+) -> None:
+    fingerprint = dataclasses.replace(
+        tiny_embedder.fingerprint, architecture="tiny, 2 fitted branches"
+    )
+    vectors = VectorEncoder("fitted:here", fingerprint, (fingerprint.dim,))
+    with pytest.raises(AnnotatorError, match="do not say which images it was fitted to"):
+        build_index(collection, tmp_path / "index", vectors)
+    assert not (tmp_path / "index").exists()
