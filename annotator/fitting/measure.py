@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from annotator.evaluation.official_f1 import image_score
 from annotator.knn.decision import choose_concepts
 from annotator.knn.posterior import weigh
 from annotator.knn.voting import Voting
@@ -29,11 +30,9 @@ def vote_f1(
     """
     found = FlatIndex(features).search(queries, min(voting.k, len(features)))
     decisions = choose_concepts(weigh(found, labels, voting), voting)
-    scores = []
-    for i, decision in enumerate(decisions):
-        chosen, true = set(decision.cuis), set(truth.row(i))
-        both = len(chosen) + len(true)
-        scores.append(2 * len(chosen & true) / both if both else 1.0)
+    scores = [
+        image_score(set(truth.row(i)), decision.cuis) for i, decision in enumerate(decisions)
+    ]
     return float(np.mean(scores))
 
 
