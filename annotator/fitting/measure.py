@@ -30,9 +30,7 @@ def vote_f1(
     """
     found = FlatIndex(features).search(queries, min(voting.k, len(features)))
     decisions = choose_concepts(weigh(found, labels, voting), voting)
-    scores = [
-        image_score(set(truth.row(i)), decision.cuis) for i, decision in enumerate(decisions)
-    ]
+    scores = [image_score(set(truth.row(i)), decision.cuis) for i, decision in enumerate(decisions)]
     return float(np.mean(scores))
 
 

@@ -39,7 +39,12 @@ def fitted(train: list[object], tmp_path_factory: pytest.TempPathFactory) -> Pat
     arguments = ["fit-encoder", *train, "--out", out, "--device", "cpu", *SMALL]
     environment = os.environ | PYTHONPATH
     with subprocess.Popen(
-        command(*arguments), stderr=subprocess.PIPE, text=True, env=environment
+        command(*arguments),
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        # A job that a script put into the background ignores SIGINT, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as run:
         assert run.stderr is not None
         for line in run.stderr:
