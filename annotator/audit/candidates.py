@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from annotator.audit.align import fit_closely, fit_pairs
-from annotator.knn.fit import Fitter
+from annotator.knn.fit import fit_unsupervised
 from annotator.knn.projection import Projection
-from index import FlatIndex, LabelTable
+from index import FlatIndex
 from index.progress import track, track_rows
 
 PROMISING = 0.8  # correlation at 64 x 64 pixels from which a pair is verified
@@ -83,7 +83,7 @@ def unsupervised_projection(
     """
     if len(vectors) < _LEAST_FITTED:
         return None
-    return Fitter(vectors, LabelTable.from_sets([()] * len(vectors)), blocks).projection(None)
+    return fit_unsupervised(vectors, blocks)
 
 
 def compare_within(views: Views, *, workers: int) -> Pairs:

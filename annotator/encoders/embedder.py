@@ -149,7 +149,7 @@ class TorchEmbedder:
         model = encoder.model.eval().requires_grad_(False)
         seeded = torch.Generator().manual_seed(0)
         example = torch.rand(1, 3, self._size, self._size, generator=seeded)
-        self.dim = _vector_length(name, model, example)
+        self.dim = vector_length(name, model, example)
         self.blocks = encoder.blocks or (self.dim,)
         self.fitted = encoder.fitted
         fold_batchnorm(model, example)
@@ -289,7 +289,12 @@ def pad_batch(pixels: NDArray[np.uint8], sizes: Sequence[int]) -> NDArray[np.uin
     return np.concatenate([pixels, np.zeros((wanted - n, *pixels.shape[1:]), np.uint8)])
 
 
-def _vector_length(name: str, model: nn.Module, example: torch.Tensor) -> int:
+def vector_length(name: str, model: nn.Module, example: torch.Tensor) -> int:
+    """Length of the vectors that a network gives.
+
+    Raises:
+        AnnotatorError: It does not give one vector an image.
+    """
     with torch.inference_mode():
         output = model(example)
     if not isinstance(output, torch.Tensor) or output.ndim != 2:

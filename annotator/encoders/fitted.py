@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,9 @@ class Fitted:
         biases: float32[K, c].
         contents: uint8[m, 16], first half of the sha256 of each file that it was fitted to, sorted.
         folds: int16[m]: the branch that has not seen this image's group; -1 if all have.
+
+    Raises:
+        ValueError: Inconsistent or not finite.
     """
 
     columns: tuple[tuple[int, int], ...]
@@ -37,6 +41,20 @@ class Fitted:
     biases: NDArray[np.float32]
     contents: NDArray[np.uint8]
     folds: NDArray[np.int16]
+
+    def __post_init__(self) -> None:
+        shapes = [(end - start, len(self.concepts)) for start, end in self.columns]
+        fits = (
+            len(shapes) > 0
+            and [head.shape for head in self.weights] == shapes
+            and self.biases.shape == (len(shapes), len(self.concepts))
+            and self.contents.shape == (len(self.folds), KEY_BYTES)
+            and bool(np.isfinite(self.weights).all() and np.isfinite(self.biases).all())
+        )
+        if not fits:
+            raise ValueError(
+                "the heads, branches and folds of a fitted encoder do not fit together"
+            )
 
     def within(self, start: int) -> Fitted:
         """The same for a longer vector, which holds this one from `start` on."""
@@ -118,23 +136,32 @@ class Fitted:
             folds = np.asarray(arrays[f"{ARRAYS}folds"], np.int16)
             text = np.asarray(arrays[f"{ARRAYS}concepts"], np.uint8).tobytes().decode()
             concepts = tuple(text.split("\n"))
-            k, length, c = weights.shape
-            fits = (
-                columns.shape == (k, 2)
-                and bool((np.diff(columns, axis=1) == length).all())
-                and biases.shape == (k, c)
-                and c == len(concepts)
-                and contents.shape == (len(folds), KEY_BYTES)
-                and bool(np.isfinite(weights).all() and np.isfinite(biases).all())
-            )
-        except (KeyError, TypeError, ValueError):
-            fits = False
-        if not fits:
+            pairs = tuple((start, end) for start, end in columns.tolist())
+            return cls(pairs, concepts, weights, biases, contents, folds)
+        except (KeyError, TypeError, ValueError) as error:
             raise AnnotatorError(
                 "What the index holds of its fitted encoder is damaged.", "Build the index again."
-            )
-        pairs = tuple((start, end) for start, end in columns.tolist())
-        return cls(pairs, concepts, weights, biases, contents, folds)
+            ) from error
+
+
+def common_folds(sets: NDArray[np.int64], folds: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+    """The branch that has seen no member of a set.
+
+    Args:
+        sets: int64[n], number of the set of each image: its group, or its file.
+        folds: int[n], of each image, as `Fitted.folds_of` gives them.
+
+    Returns:
+        int64[number of sets]; `SEEN_BY_ALL` where members have different branches, `NEW` where all
+        are new.
+    """
+    old = folds != NEW
+    lowest = np.full(sets.max(initial=-1) + 1, np.iinfo(np.int64).max)
+    highest = np.full(len(lowest), NEW)
+    np.minimum.at(lowest, sets[old], folds[old])
+    np.maximum.at(highest, sets[old], folds[old])
+    agreed = np.where(lowest == highest, lowest, SEEN_BY_ALL)
+    return np.where(highest == NEW, NEW, agreed)
 
 
 def _keys(contents: NDArray[np.uint8]) -> NDArray[np.void]:

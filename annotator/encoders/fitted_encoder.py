@@ -11,7 +11,7 @@ from torch import Tensor
 from annotator.encoders.branches import new_branch, trained, with_branches
 from annotator.encoders.embedder import Encoder
 from annotator.encoders.fingerprint import FITTED_BRANCHES, Fingerprint, weights_digest
-from annotator.encoders.fitted import KEY_BYTES, Fitted
+from annotator.encoders.fitted import Fitted
 from annotator.encoders.recognise import FITTED_FORMAT, read_config
 from annotator.encoders.weights import read_weights
 from annotator.errors import AnnotatorError
@@ -108,20 +108,15 @@ def _fitted(
         weights, biases, contents, folds = (tensors[key].numpy() for key in ARRAYS)
     except KeyError as error:
         raise _damaged(folder, WEIGHTS) from error
-    sound = (
-        weights.ndim == 3
-        and len(weights) > 0
-        and weights.shape[2] == len(concepts)
-        and biases.shape == (len(weights), len(concepts))
-        and contents.shape == (len(folds), KEY_BYTES)
-        and contents.dtype == np.uint8
-    )
-    if not sound:
+    if weights.ndim != 3 or contents.dtype != np.uint8:
         raise _damaged(folder, WEIGHTS)
     length = weights.shape[1]
     starts = [dim + k * length for k in range(len(weights))]
     columns = tuple((start, start + length) for start in starts)
-    return Fitted(columns, concepts, weights, biases, contents, folds)
+    try:
+        return Fitted(columns, concepts, weights, biases, contents, folds)
+    except ValueError as error:
+        raise _damaged(folder, WEIGHTS) from error
 
 
 def _damaged(folder: Path, file: str) -> AnnotatorError:

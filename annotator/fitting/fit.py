@@ -18,9 +18,9 @@ from PIL import Image
 from annotator.collection import Collection
 from annotator.encoders.branches import new_branch, trunk_of
 from annotator.encoders.cache import content_key
-from annotator.encoders.embedder import Encoder
+from annotator.encoders.embedder import Encoder, vector_length
 from annotator.encoders.fingerprint import Fingerprint
-from annotator.encoders.fitted import KEY_BYTES, SEEN_BY_ALL
+from annotator.encoders.fitted import KEY_BYTES, SEEN_BY_ALL, common_folds
 from annotator.encoders.fitted_encoder import base_fingerprint
 from annotator.encoders.local_runner import default_workers
 from annotator.encoders.preprocess import DECODER_VERSION
@@ -226,9 +226,8 @@ def _load(name: str) -> tuple[str, Encoder, Fingerprint]:
             "transformers.",
         )
     side = encoder.preprocess.size
-    with torch.inference_mode():
-        output = encoder.model.eval()(torch.zeros(1, 3, side, side))
-    return name, encoder, base_fingerprint(encoder, output.shape[1])
+    dim = vector_length(name, encoder.model.eval(), torch.zeros(1, 3, side, side))
+    return name, encoder, base_fingerprint(encoder, dim)
 
 
 def _concepts(collection: Collection) -> list[str]:
@@ -329,10 +328,7 @@ def _known(
     """
     keys = np.stack([np.frombuffer(content[:KEY_BYTES], np.uint8) for content in contents])
     keys, inverse = np.unique(keys, axis=0, return_inverse=True)
-    least, most = (np.full(len(keys), value, np.int16) for value in (np.iinfo(np.int16).max, -1))
-    np.minimum.at(least, inverse, seen)
-    np.maximum.at(most, inverse, seen)
-    return keys, np.where(least == most, least, SEEN_BY_ALL).astype(np.int16)
+    return keys, common_folds(inverse, seen).astype(np.int16)
 
 
 def _key(

@@ -162,6 +162,20 @@ class Fitter:
         return Sums(len(rows), t_sum, tt, y_sum, ty)
 
 
+def fit_unsupervised(
+    vectors: NDArray[np.float32], blocks: Sequence[int], components: int = UNSUPERVISED
+) -> Projection:
+    """Fit a projection without any concept.
+
+    Args:
+        vectors: float32[n, dim] of unit norm, as the encoder made them; may be memory-mapped.
+        blocks: As for `Fitter`.
+        components: As for `Fitter.projection`.
+    """
+    unlabelled = LabelTable.from_sets([()] * len(vectors))
+    return Fitter(vectors, unlabelled, blocks).projection(None, components=components)
+
+
 def _standardisation(
     vectors: NDArray[np.float32], blocks: Sequence[int]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from annotator.encoders.fitted import NEW, SEEN_BY_ALL, Fitted
+from annotator.encoders.fitted import NEW, Fitted, common_folds
 from annotator.knn.cross_validation import (
     LEAST_IMAGES,
     NeighborLists,
@@ -19,7 +19,7 @@ from annotator.knn.cross_validation import (
     group_numbers,
     leave_one_group_out,
 )
-from annotator.knn.fit import Fitter
+from annotator.knn.fit import Fitter, fit_unsupervised
 from annotator.knn.grid_search import Tuned, choose_voting, quick_f1
 from annotator.knn.head import with_evidence
 from annotator.knn.joint_projection import JointProjection
@@ -92,14 +92,8 @@ class Branches:
         """
         numbers, own = group_numbers(groups), fitted.folds_of(contents).astype(np.int64)
         folds = group_folds(numbers, len(fitted.columns), seed)
-        seen = np.flatnonzero(own != NEW)
-        lowest = np.full(numbers.max(initial=-1) + 1, np.iinfo(np.int64).max)
-        highest = np.full(len(lowest), NEW)
-        np.minimum.at(lowest, numbers[seen], own[seen])
-        np.maximum.at(highest, numbers[seen], own[seen])
-        of_group = np.where(lowest == highest, lowest, SEEN_BY_ALL)
-        known = highest[numbers] != NEW
-        return cls(fitted, np.where(known, of_group[numbers], folds))
+        of_group = common_folds(numbers, own)[numbers]
+        return cls(fitted, np.where(of_group != NEW, of_group, folds))
 
 
 def fit_model(
@@ -162,15 +156,18 @@ def fit_model(
         share = None if branches is None else _DEFAULT_SHARE
         if folds is not None:
             penalties = (None, *PENALTIES) if adaptation == "auto" else (None,)
-            compared = space.compare(numbers, folds, [(candidate, None) for candidate in penalties])
+            compared = space.compare(numbers, folds, [(one, SHARES[0]) for one in penalties])
             if compared:
                 f1_by_penalty = {_name(one[0]): found[0] for one, found in compared.items()}
-                penalty, lists = _best(compared)[0][0], _best(compared)[1]
+                first = _best(compared)
+                penalty, lists = first[0], compared[first][1]
             if compared and branches is not None:
-                compared = space.compare(numbers, folds, [(penalty, one) for one in SHARES])
+                more = space.compare(numbers, folds, [(penalty, one) for one in SHARES[1:]])
+                compared = {first: compared[first], **more}
                 f1_by_share = {f"{one[1]:g}": found[0] for one, found in compared.items()}
-                (_, share), lists = _best(compared)
-        projection = space.projection(penalty, share)
+                best = _best(compared)
+                share, lists = best[1], compared[best][1]
+        projection = space.projection(penalty, share or 0.0)
     model = FittedModel(projection, penalty, f1_by_penalty, voting, None, None, share, f1_by_share)
     if lists is None or len(lists.queries) < LEAST_IMAGES:
         return model
@@ -178,7 +175,7 @@ def fit_model(
     return replace(model, voting=tuned.voting, lists=lists, tuned=tuned)
 
 
-_Setting = tuple[float | None, float | None]  # penalty; share of the branches, or None
+_Setting = tuple[float | None, float]  # penalty; share of the branches, if there are any
 
 
 class _Space:
@@ -205,18 +202,17 @@ class _Space:
         self._features = []
         for start, end in branches.fitted.columns:
             self._columns.append(np.arange(start, end))
-            unlabelled = LabelTable.from_sets([()] * len(vectors))
-            fitter = Fitter(vectors[:, start:end], unlabelled, [end - start])
-            self._features.append(fitter.projection(None, components=_BRANCH_COMPONENTS))
+            own_block = vectors[:, start:end]
+            self._features.append(fit_unsupervised(own_block, [end - start], _BRANCH_COMPONENTS))
 
     def projection(
-        self, penalty: float | None, share: float | None, without: int | None = None
+        self, penalty: float | None, share: float, without: int | None = None
     ) -> Projection | JointProjection:
         """Fit a projection.
 
         Args:
             penalty: As for `Fitter.projection`.
-            share: Of the branches, for a fitted encoder; None for none.
+            share: Of the branches, if the encoder has any.
             without: Fold that is held out, and whose branch is the only one.
         """
         general = self._fitter.projection(penalty, without)
@@ -228,7 +224,7 @@ class _Space:
             self._vectors.shape[1],
             tuple(self._columns[i] for i in (0, *(branch + 1 for branch in used))),
             (general, *(self._features[branch] for branch in used)),
-            (1 - (share or 0.0), *((share or 0.0) / len(used) for _ in used)),
+            (1 - share, *(share / len(used) for _ in used)),
         )
 
     def compare(
@@ -264,11 +260,9 @@ def _as_slice(columns: NDArray[np.int64]) -> slice | NDArray[np.int64]:
     return slice(start, end) if len(columns) == end - start else columns
 
 
-def _best(
-    compared: Mapping[_Setting, tuple[float, NeighborLists]],
-) -> tuple[_Setting, NeighborLists]:
-    setting = max(compared, key=lambda one: compared[one][0])
-    return setting, compared[setting][1]
+def _best(compared: Mapping[_Setting, tuple[float, NeighborLists]]) -> _Setting:
+    """The setting with the highest F1; of equal ones the first."""
+    return max(compared, key=lambda one: compared[one][0])
 
 
 def _name(penalty: float | None) -> str:

@@ -142,7 +142,7 @@ def test_what_an_encoder_learnt_of_the_labels_does_not_defend_them(
     both = (both / np.sqrt(2)).astype(np.float32)
     none = np.zeros((1, len(names), 0), np.float32)
     fitted = Fitted(
-        ((32, both.shape[1]),), (), none, none[0], np.zeros((0, 16), np.uint8), np.zeros(0, "i2")
+        ((32, both.shape[1]),), (), none, none[:, 0], np.zeros((0, 16), np.uint8), np.zeros(0, "i2")
     )
     encoder = SimpleNamespace(blocks=(32, len(names)), fitted=fitted)
     found, _ = checked(both, AuditLabels(sets, {}), [""] * 180, encoder)

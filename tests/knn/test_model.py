@@ -275,7 +275,7 @@ def test_the_branch_of_a_group() -> None:
     folds = np.array([0, 1, 1, 0, -1, 1], np.int16)
     zeros = np.zeros((2, 1, 1), np.float32)
     fitted = Fitted(
-        ((0, 1), (1, 2)), ("A",), zeros, zeros[0], contents[:6][order, :16], folds[order]
+        ((0, 1), (1, 2)), ("A",), zeros, zeros[:, 0], contents[:6][order, :16], folds[order]
     )
     groups = ["a", "b", "b", "c", "d", "c", "a", "e", "e"]
     found = Branches.of(fitted, contents, groups).folds.tolist()
