@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 
 from annotator.audit.findings import Finding
 from annotator.audit.inputs import AuditInput, AuditLabels, ReferenceIndex
+from annotator.evaluation.measures import group_numbers
 from annotator.indexing.metadata import IndexMetadata
 from annotator.knn.cross_validation import (
     LEAST_IMAGES,
     NeighborLists,
     cross_fitted,
     group_folds,
-    group_numbers,
 )
 from annotator.knn.decision import choose_concepts
 from annotator.knn.fit import Fitter

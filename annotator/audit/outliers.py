@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from annotator.audit.findings import Finding
 from annotator.audit.inputs import AuditInput, ReferenceIndex
 from annotator.encoders.cache import EmbeddingCache
-from annotator.knn.cross_validation import LEAST_IMAGES, group_numbers
+from annotator.evaluation.measures import group_numbers
+from annotator.knn.cross_validation import LEAST_IMAGES
 from annotator.knn.neighbors import nearest_of_other_groups
 from index import FlatIndex
 from index.progress import track_rows

@@ -74,6 +74,12 @@ _BELONGS = {
 )
 @option("Scoring", "--by", metavar="FILE[:COLUMN]", help="Table of groups to score separately.")
 @option(
+    "Scoring",
+    "--groups",
+    metavar="FILE[:COLUMN]",
+    help="Table with the patient or study of each image: intervals are over these groups.",
+)
+@option(
     "Captions",
     "--bertscore",
     metavar="MODEL",
@@ -121,6 +127,7 @@ def evaluate_command(
     hierarchy: Path | None,
     against: Path | None,
     by: str | None,
+    groups: str | None,
     bertscore: str | None,
     bertscore_layer: int | None,
     k: int,
@@ -139,6 +146,7 @@ def evaluate_command(
     \b
     annotator evaluate run.csv concepts.csv
     annotator evaluate run.csv concepts.csv --split split.csv --only test --by sources.csv:source
+    annotator evaluate run.csv concepts.csv --groups patients.csv
     annotator evaluate run.csv concepts.csv --hierarchy hierarchy.csv --against other.csv
     annotator evaluate run.csv concepts.csv --semantic-types MRSTY.RRF
     annotator evaluate captions.csv test_captions.csv --captions --against nearest.csv
@@ -171,6 +179,7 @@ def evaluate_command(
             hierarchy,
             against,
             by,
+            groups,
             names,
             type_filter,
         )
@@ -187,12 +196,22 @@ def evaluate_command(
             from annotator.evaluation.bertscore import BertScorer  # loads torch
 
             model = BertScorer(bertscore, bertscore_layer)
-        measured = evaluate_captions(run, truth, against=against, bertscore=model, by=by, ids=ids)
+        measured = evaluate_captions(
+            run, truth, against=against, bertscore=model, by=by, groups=groups, ids=ids
+        )
     else:
         from annotator.evaluation.ranking import evaluate_ranking
 
         measured = evaluate_ranking(
-            run, truth, k=k, items=items, relevant=relevant, against=against, by=by, ids=ids
+            run,
+            truth,
+            k=k,
+            items=items,
+            relevant=relevant,
+            against=against,
+            by=by,
+            groups=groups,
+            ids=ids,
         )
     _print(measured.to_dict(), render_measured(measured), as_json)
     if as_json:
@@ -249,6 +268,7 @@ def _evaluate_concepts(
     hierarchy: Path | None,
     against: Path | None,
     by: str | None,
+    groups: str | None,
     names: Path | None,
     type_filter: TypeOptions,
 ) -> tuple[dict[str, Any], str]:
@@ -280,6 +300,7 @@ def _evaluate_concepts(
         scorer=scorer,
         secondary=secondary,
         by=by,
+        groups=groups,
         ids=ids,
         names=known,
         hierarchy=above,
@@ -290,7 +311,7 @@ def _evaluate_concepts(
     if type_filter.given:
         from annotator.evaluation.by_type import render_by_type, score_by_type
 
-        per_type = score_by_type(scored, *type_filter.read(present))
+        per_type = score_by_type(scored, *type_filter.read(present), found.groups)
         facts["per_type"] = [score.to_dict() for score in per_type]
         title = "By semantic type, over the images with such a concept"
         text += "\n".join(["", *section(title, render_by_type(per_type))])
@@ -303,7 +324,7 @@ def _evaluate_concepts(
                 "Write both runs with the same separator.",
             )
         others = [scores[id_] for id_ in found.image_ids]
-        difference = compare(found.image_scores.tolist(), others)
+        difference = compare(found.image_scores.tolist(), others, found.groups)
         facts["against"] = difference.to_dict()
         text += "\n".join(["", *section("F1 against the other run", render_difference(difference))])
         if found.hierarchical is not None and other.hierarchical is not None:

@@ -51,5 +51,6 @@ def say_tuned(tuned: Tuned) -> None:
     say(
         f"Voting tuned across patients: k {voting.k}, {kernel}, "
         f"{heads}prior {voting.prior:g}, {decider}; "
-        f"F1 {tuned.f1:.4f} ({low:.3f} to {high:.3f}) on {tuned.images} images."
+        f"F1 {tuned.f1:.4f} (95% interval {low:.3f} to {high:.3f} over {tuned.groups:,} groups) "
+        f"on {tuned.images} images."
     )

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from annotator.concepts.types import SemanticTypes
 from annotator.evaluation.measures import Mean, average
 from annotator.evaluation.official_f1 import Scored, image_f1
 from annotator.render.text_table import Row, columns
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -35,13 +39,17 @@ class TypeScore:
             "name": self.name,
             "concepts": self.concepts,
             "n_images": self.f1.n,
+            "n_groups": self.f1.n_groups,
             "f1": self.f1.mean,
             "interval": list(self.f1.interval),
         }
 
 
 def score_by_type(
-    scored: Scored, types: SemanticTypes, only: Sequence[str] = ()
+    scored: Scored,
+    types: SemanticTypes,
+    only: Sequence[str] = (),
+    groups: NDArray[np.int64] | None = None,
 ) -> tuple[TypeScore, ...]:
     """Score a run by the semantic types of the ground truth.
 
@@ -49,36 +57,41 @@ def score_by_type(
         scored: Scored images.
         types: The types of the concepts.
         only: Types to score; empty for all. Several are also scored together, first.
+        groups: As for `average`.
 
     Returns:
         Scores, the types of most images first. Types without a concept in the truth are left out.
     """
     true = frozenset().union(*scored.truth)
     members = types.by_type(true.union(*scored.run))
-    tuis = only or list(members)
-    found = [
-        score
-        for tui in tuis
-        if (score := _score(scored, true, tui, types.names.get(tui, ""), members.get(tui, ())))
-    ]
+
+    def score(tui: str, name: str, concepts: Collection[str]) -> TypeScore | None:
+        return _score(scored, true, tui, name, frozenset(concepts), groups)
+
+    each = (score(tui, types.names.get(tui, ""), members.get(tui, ())) for tui in only or members)
+    found = [one for one in each if one]
     found.sort(key=lambda score: (-score.f1.n, score.tui))
     if len(only) > 1:
         together = frozenset().union(*(members.get(tui, ()) for tui in only))
-        whole = _score(scored, true, "+".join(only), "together", together)
+        whole = score("+".join(only), "together", together)
         return (whole, *found) if whole else ()
     return tuple(found)
 
 
 def _score(
-    scored: Scored, true: frozenset[str], tui: str, name: str, members: Collection[str]
+    scored: Scored,
+    true: frozenset[str],
+    tui: str,
+    name: str,
+    concepts: frozenset[str],
+    groups: NDArray[np.int64] | None,
 ) -> TypeScore | None:
-    concepts = frozenset(members)
-    scores = [
-        image_f1(wanted & concepts, found & concepts)
-        for wanted, found in zip(scored.truth, scored.run, strict=True)
-        if not wanted.isdisjoint(concepts)
-    ]
-    return TypeScore(tui, name, len(true & concepts), average(scores)) if scores else None
+    rows = [i for i, wanted in enumerate(scored.truth) if not wanted.isdisjoint(concepts)]
+    if not rows:
+        return None
+    scores = [image_f1(scored.truth[i] & concepts, scored.run[i] & concepts) for i in rows]
+    f1 = average(scores, None if groups is None else groups[rows])
+    return TypeScore(tui, name, len(true & concepts), f1)
 
 
 def render_by_type(scores: Sequence[TypeScore]) -> list[str]:

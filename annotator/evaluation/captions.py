@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from annotator.errors import FormatError
-from annotator.evaluation.measures import Measured, measure, read_groups
+from annotator.evaluation.measures import Measured, measure, read_group_numbers, read_groups
 from annotator.evaluation.rouge import normalise, rouge1
 from annotator.ids import unknown_hint
 from annotator.tables.captions import read_caption_run
@@ -31,6 +31,7 @@ def evaluate_captions(
     against: Path | str | None = None,
     bertscore: BertScorer | None = None,
     by: str | None = None,
+    groups: str | None = None,
     ids: Collection[str] | None = None,
 ) -> Measured:
     """Score normalised captions image by image and average, as in the task.
@@ -41,7 +42,8 @@ def evaluate_captions(
         against: Other run to compare with on the same images.
         bertscore: Scorer for BERTScore, with idf over the scored ground truth; None for ROUGE-1
             only.
-        by: `FILE:COLUMN` with the group of each image.
+        by: `FILE[:COLUMN]` with what each image is counted with.
+        groups: `FILE[:COLUMN]` with the patient or study of each image, over which intervals are.
         ids: Subset of images to score; None for all.
 
     Returns:
@@ -59,7 +61,8 @@ def evaluate_captions(
     found = _read(run, everything, true)
     other = None if against is None else _read(against, everything, true)
     notes: list[str] = []
-    groups = read_groups(by, tuple(true), notes)
+    counted_with = read_groups(by, tuple(true), notes)
+    numbers = read_group_numbers(groups, tuple(true), notes)
 
     def scores(captions: Mapping[str, str]) -> dict[str, list[float]]:
         by_name = {"rouge1": [rouge1(text, captions[id_]) for id_, text in true.items()]}
@@ -76,7 +79,9 @@ def evaluate_captions(
         unit="images",
         ids=tuple(true),
         measures={
-            name: measure(_NAMES[name], values, groups=groups, others=others.get(name))
+            name: measure(
+                _NAMES[name], values, by=counted_with, others=others.get(name), groups=numbers
+            )
             for name, values in mine.items()
         },
         notes=tuple(notes),

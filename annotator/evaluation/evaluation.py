@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from annotator.errors import FormatError
 from annotator.evaluation.hierarchical import Hierarchical, score_hierarchically
-from annotator.evaluation.measures import Mean, average, average_by_group, read_groups
+from annotator.evaluation.measures import (
+    Mean,
+    average,
+    average_by,
+    read_group_numbers,
+    read_groups,
+)
 from annotator.evaluation.official_f1 import Scored, Scorer, mean, score, score_secondary
 from annotator.tables.labels import Labels
 
@@ -53,7 +59,7 @@ class Evaluation:
         scorer: `current` or `legacy`.
         n_images: Number of scored images, n.
         f1: The official score, the mean over images of F1.
-        interval: Its 95% interval, from a bootstrap over images.
+        interval: Its 95% interval, from a bootstrap over groups or else over images.
         precision: Mean precision over images; two empty sets count as 1, as in the F1.
         recall: Mean recall over images, likewise.
         micro_precision: True positives over concepts in the run, all images together.
@@ -62,13 +68,15 @@ class Evaluation:
         secondary: The secondary score, or None where no manual ground truth was given.
         per_concept: Counts of all concepts of ground truth or run, the most frequent in the truth
             first.
-        per_group: Score by group name, sorted; empty without groups.
+        per_group: Score by what images are counted with, sorted; empty if by nothing.
         skipped: Ids that the current scorer skips because they contain the letters `ID`.
         left_out: Number of images without true concepts, which the legacy scorer skips.
         image_ids: Ids of the n scored images, in the order of the run.
         image_scores: float64[n], F1 of each image.
         notes: What is to be said of the ids of the groups, one line each.
         hierarchical: Scores with partial credit, or None without a hierarchy.
+        groups: int64[n], what all intervals draw together; None if they draw images.
+        n_groups: Number of these groups, or None.
     """
 
     scorer: Scorer
@@ -89,6 +97,8 @@ class Evaluation:
     image_scores: npt.NDArray[np.float64]
     notes: tuple[str, ...] = ()
     hierarchical: Hierarchical | None = None
+    groups: npt.NDArray[np.int64] | None = None
+    n_groups: int | None = None
 
     @property
     def most_missed(self) -> tuple[ConceptScore, ...]:
@@ -107,6 +117,7 @@ class Evaluation:
         return {
             "scorer": self.scorer,
             "n_images": self.n_images,
+            "n_groups": self.n_groups,
             "f1": self.f1,
             "interval": list(self.interval),
             "precision": self.precision,
@@ -137,6 +148,7 @@ def evaluate(
     scorer: Scorer = "current",
     secondary: Path | str | None = None,
     by: str | None = None,
+    groups: str | None = None,
     ids: Collection[str] | None = None,
     names: Mapping[str, str] | None = None,
     hierarchy: Hierarchy | None = None,
@@ -148,8 +160,10 @@ def evaluate(
         truth: Ground truth, in the format of any year or another (see `score`).
         scorer: `current` (the evaluator of 2022 to 2026) or `legacy` (2017 to 2020).
         secondary: The manual ground truth, for the secondary score of 2025 and 2026.
-        by: `FILE:COLUMN` with the group of each image (source, patient, ...); images missing from
-            it form a group with an empty name.
+        by: `FILE[:COLUMN]` with what each image is counted with, such as its source; images missing
+            from it are counted together, by an empty name.
+        groups: `FILE[:COLUMN]` with the patient or study of each image, over which all intervals
+            are; an image missing from it is a group of its own. None for intervals over images.
         ids: Subset of images to score, such as the test side of a split; None for all.
         names: Name by CUI, where known.
         hierarchy: Ancestors of concepts, for hierarchical precision, recall and F1, too.
@@ -164,6 +178,7 @@ def evaluate(
         scorer=scorer,
         secondary=secondary,
         by=by,
+        groups=groups,
         ids=ids,
         names=names,
         hierarchy=hierarchy,
@@ -176,6 +191,7 @@ def evaluate_scored(
     scorer: Scorer = "current",
     secondary: Path | str | None = None,
     by: str | None = None,
+    groups: str | None = None,
     ids: Collection[str] | None = None,
     names: Mapping[str, str] | None = None,
     hierarchy: Hierarchy | None = None,
@@ -187,13 +203,15 @@ def evaluate_scored(
     """
     if secondary is not None and scorer != "current":
         raise FormatError("the legacy scorer has no secondary score", "Use the current scorer.")
+    notes: list[str] = []
+    counted_with = read_groups(by, scored.ids, notes)
+    numbers = read_group_numbers(groups, scored.ids, notes)
     second = None
     if secondary is not None:
-        second = average(score_secondary(scored, secondary, ids).scores)
-    notes: list[str] = []
-    groups = read_groups(by, scored.ids, notes)
+        again = score_secondary(scored, secondary, ids)
+        second = average(again.scores, numbers)
     concepts = _count_concepts(scored, names or {})
-    whole = average(scored.scores)
+    whole = average(scored.scores, numbers)
     true_positives = sum(concept.true_positives for concept in concepts)
     import numpy as np
 
@@ -209,18 +227,27 @@ def evaluate_scored(
         macro_f1=mean([concept.f1 for concept in concepts if concept.truth] or [0.0]),
         secondary=second,
         per_concept=concepts,
-        per_group={} if groups is None else average_by_group(scored.scores, groups),
+        per_group={} if counted_with is None else average_by(scored.scores, counted_with, numbers),
         skipped=scored.skipped,
         left_out=scored.left_out,
         image_ids=scored.ids,
         image_scores=np.array(scored.scores, dtype=np.float64),
         notes=tuple(notes),
-        hierarchical=None if hierarchy is None else score_hierarchically(scored, hierarchy, groups),
+        hierarchical=None
+        if hierarchy is None
+        else score_hierarchically(scored, hierarchy, counted_with, numbers),
+        groups=numbers,
+        n_groups=whole.n_groups,
     )
 
 
 def _f1_to_dict(found: Mean) -> dict[str, Any]:
-    return {"n_images": found.n, "f1": found.mean, "interval": list(found.interval)}
+    return {
+        "n_images": found.n,
+        "n_groups": found.n_groups,
+        "f1": found.mean,
+        "interval": list(found.interval),
+    }
 
 
 def _pairs(scored: Scored) -> Iterable[tuple[frozenset[str], frozenset[str]]]:

@@ -25,7 +25,7 @@ from annotator.evaluation.measures import (
     Difference,
     Mean,
     average,
-    average_by_group,
+    average_by,
     bootstrap_means,
     compare,
     interval_of,
@@ -48,13 +48,14 @@ class Hierarchical:
         micro_f1: hF1 of all images together, as in the paper.
         micro_precision: hP of all images together.
         micro_recall: hR of all images together.
-        per_group: Mean over the images of a group of hF1, by its name; empty without groups.
+        per_group: Mean over images of hF1 by what they are counted with; empty if by nothing.
         unknown: Concepts of ground truth or run that the hierarchy lacks, ascending. They stand for
             themselves, as roots do.
         labelled_roots: Roots of the hierarchy in ground truth or run, ascending.
         ids: Ids of the n scored images.
         scores: hF1 of each image.
         counts: float64[n, 3], |T ∩ R|, |R| and |T| of each image.
+        groups: int64[n], what intervals draw together; None if they draw images.
     """
 
     f1: Mean
@@ -69,6 +70,7 @@ class Hierarchical:
     ids: tuple[str, ...]
     scores: tuple[float, ...]
     counts: NDArray[np.float64]
+    groups: NDArray[np.int64] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, without the scores of images."""
@@ -92,14 +94,16 @@ class Hierarchical:
 
         place = {id_: i for i, id_ in enumerate(other.ids)}
         order = [place[id_] for id_ in self.ids]
-        by_image = compare(self.scores, [other.scores[i] for i in order])
-        resampled = bootstrap_means(np.hstack([self.counts, other.counts[order]]))
+        by_image = compare(self.scores, [other.scores[i] for i in order], self.groups)
+        both = np.hstack([self.counts, other.counts[order]])
+        resampled = bootstrap_means(both, self.groups)
         micro = Difference(
             other.micro_f1.mean,
             self.micro_f1.mean - other.micro_f1.mean,
             interval_of(_micro_f1(resampled[:, :3]) - _micro_f1(resampled[:, 3:])),
             by_image.better,
             by_image.worse,
+            by_image.n_groups,
         )
         return by_image, micro
 
@@ -110,7 +114,10 @@ def read_hierarchy_of(path: Path | str, scored: Iterable[Scored]) -> Hierarchy:
 
 
 def score_hierarchically(
-    scored: Scored, hierarchy: Hierarchy, groups: Sequence[str] | None = None
+    scored: Scored,
+    hierarchy: Hierarchy,
+    by: Sequence[str] | None = None,
+    groups: NDArray[np.int64] | None = None,
 ) -> Hierarchical:
     """Score images with partial credit.
 
@@ -118,7 +125,8 @@ def score_hierarchically(
         scored: Images as the official scorer sees them; its empty concept is one here, too, so
             that two empty sets have F1 1, but does not count in the micro averages.
         hierarchy: The ancestors of concepts.
-        groups: Group of each image.
+        by: As for `average_by`.
+        groups: As for `average`.
     """
     import numpy as np
 
@@ -136,20 +144,22 @@ def score_hierarchically(
         [[len((t & r) - {""}), len(r - {""}), len(t - {""})] for t, r in pairs], np.float64
     )
     shared, chosen, wanted = counts.sum(axis=0).tolist()
-    interval = interval_of(_micro_f1(bootstrap_means(counts)))
+    interval = interval_of(_micro_f1(bootstrap_means(counts, groups)))
+    f1 = average(scores, groups)
     return Hierarchical(
-        f1=average(scores),
+        f1=f1,
         precision=mean([len(t & r) / len(r) if r else 0.0 for t, r in pairs]),
         recall=mean([len(t & r) / len(t) if t else 0.0 for t, r in pairs]),
-        micro_f1=Mean(len(pairs), float(_micro_f1(counts.sum(axis=0))), interval),
+        micro_f1=Mean(len(pairs), float(_micro_f1(counts.sum(axis=0))), interval, f1.n_groups),
         micro_precision=shared / chosen if chosen else 0.0,
         micro_recall=shared / wanted if wanted else 0.0,
-        per_group={} if groups is None else average_by_group(scores, groups),
+        per_group={} if by is None else average_by(scores, by, groups),
         unknown=tuple(concept for concept in concepts if id_of[concept] not in hierarchy),
         labelled_roots=tuple(sorted(set(hierarchy.roots).intersection(id_of.values()))),
         ids=scored.ids,
         scores=scores,
         counts=counts,
+        groups=groups,
     )
 
 

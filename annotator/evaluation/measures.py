@@ -1,7 +1,14 @@
-"""Means with bootstrap intervals, by group, and paired differences between runs."""
+"""Means with bootstrap intervals, and paired differences between runs.
+
+Images of a patient succeed and fail together, so where groups are known, the bootstrap draws whole
+groups (Field and Welsh 2007, "Bootstrapping clustered data", JRSS B 69). Everywhere here, groups
+are what is drawn together (`group_numbers`); what a mean is split by goes by the name of `by`.
+"""
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -20,11 +27,19 @@ _DRAWN_AT_ONCE = 4_000_000  # counts of a bootstrap, 32 MB
 
 @dataclass(frozen=True)
 class Mean:
-    """Mean over n images or queries, with its 95% bootstrap interval."""
+    """Mean over n images or queries, with its 95% bootstrap interval.
+
+    Attributes:
+        n: Number of images or queries.
+        mean: Mean over them.
+        interval: Its 95% interval.
+        n_groups: Number of groups that were drawn for the interval; None if images were.
+    """
 
     n: int
     mean: float
     interval: tuple[float, float]
+    n_groups: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values for JSON."""
@@ -38,9 +53,10 @@ class Difference:
     Attributes:
         other: Mean of the other run.
         difference: Mean of this run minus `other`.
-        interval: 95% bootstrap interval of the difference, over images.
+        interval: 95% bootstrap interval of the difference.
         better: Number of images on which this run is better.
         worse: Number of images on which it is worse.
+        n_groups: Number of groups that were drawn for the interval; None if images were.
     """
 
     other: float
@@ -48,6 +64,7 @@ class Difference:
     interval: tuple[float, float]
     better: int
     worse: int
+    n_groups: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values for JSON."""
@@ -62,7 +79,7 @@ class Measure:
         name: Printed name, such as `ROUGE-1`.
         scores: Score of each image or query.
         whole: Mean of the scores.
-        per_group: Mean by group name, sorted; empty without groups.
+        per_group: Mean by the name of what it is split by, sorted; empty if it is not.
         against: Comparison with another run, or None.
     """
 
@@ -113,19 +130,33 @@ class Measured:
         }
 
 
+def group_numbers(groups: Sequence[str]) -> NDArray[np.int64]:
+    """Number the groups, int64[n]; each image without a group, "", is its own group."""
+    import numpy as np
+
+    named = {group: i for i, group in enumerate(sorted({g for g in groups if g}))}
+    alone = itertools.count(len(named))
+    return np.array([named[g] if g else next(alone) for g in groups], np.int64)
+
+
 def bootstrap_interval(
-    scores: Sequence[float], resamples: int = 2000, seed: int = 0
+    scores: Sequence[float],
+    groups: NDArray[np.int64] | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
 ) -> tuple[float, float]:
     """Compute the 95% percentile bootstrap interval of a mean (Efron and Tibshirani 1993, ch. 13).
 
     Args:
         scores: Score of each image, at least one.
+        groups: As for `bootstrap_means`.
         resamples: Number of bootstrap samples, at least 1.
         seed: Seed of the random generator.
     """
     import numpy as np
 
-    return interval_of(bootstrap_means(np.asarray(scores, dtype=np.float64), resamples, seed))
+    values = np.asarray(scores, dtype=np.float64)
+    return interval_of(bootstrap_means(values, groups, resamples, seed))
 
 
 def interval_of(resampled: NDArray[np.float64]) -> tuple[float, float]:
@@ -137,47 +168,113 @@ def interval_of(resampled: NDArray[np.float64]) -> tuple[float, float]:
 
 
 def bootstrap_means(
-    values: NDArray[np.float64], resamples: int = 2000, seed: int = 0
+    values: NDArray[np.float64],
+    groups: NDArray[np.int64] | None = None,
+    resamples: int = 2000,
+    seed: int = 0,
 ) -> NDArray[np.float64]:
-    """Means of bootstrap samples of images, float64[resamples] or, jointly, [resamples, c].
+    """Means of bootstrap samples, float64[resamples] or, jointly, [resamples, c].
 
     Scores such as F1 take few distinct values, whose counts in a bootstrap sample are multinomial;
-    these counts are drawn instead of images.
+    these counts are drawn instead of images. With groups, counts of equal groups are: of equal sum
+    and number of images.
 
     Args:
         values: float64[n], or float64[n, c] for c values of each image; n at least 1.
+        groups: int64[n], the group of each image (`group_numbers`): whole groups are drawn, as many
+            as there are. None to draw images.
         resamples: Number of bootstrap samples, at least 1.
         seed: Seed of the random generator.
     """
     import numpy as np
 
-    distinct, counts = np.unique(values, axis=0, return_counts=True)
-    n = len(values)
+    sums, sizes = _by_group(values, groups)
+    rows = np.column_stack([sizes, sums])
+    distinct, counts = np.unique(rows, axis=0, return_counts=True)
+    lengths = distinct[:, 0].copy()
+    totals = distinct[:, 1:].copy().reshape(len(distinct), *values.shape[1:])
+    n = len(sizes)
     generator = np.random.default_rng(seed)
     at_once = max(_DRAWN_AT_ONCE // len(distinct), 1)
-    return np.concatenate(
-        [
-            generator.multinomial(n, counts / n, size=min(at_once, resamples - done)) @ distinct / n
-            for done in range(0, resamples, at_once)
-        ]
-    )
+    means = []
+    for done in range(0, resamples, at_once):
+        drawn = generator.multinomial(n, counts / n, size=min(at_once, resamples - done))
+        means.append(((drawn @ totals).T / (drawn @ lengths)).T)
+    return np.concatenate(means)
 
 
-def average(scores: Sequence[float]) -> Mean:
-    """Average at least one score, with an interval."""
-    return Mean(len(scores), mean(scores), bootstrap_interval(scores))
+def standard_error(values: NDArray[np.float64], groups: NDArray[np.int64] | None = None) -> float:
+    """Standard error of a mean over images of which those of a group are not independent.
+
+    It is that of a ratio of the groups' sums and sizes (Cochran 1977, "Sampling techniques", 6.4),
+    and without groups the usual one.
+
+    Args:
+        values: float64[n], at least one.
+        groups: int64[n], the group of each image (`group_numbers`); None if each is its own.
+
+    Returns:
+        The standard error; infinity with a single group, which tells nothing of others.
+    """
+    sums, sizes = _by_group(values, groups)
+    n = len(sizes)
+    if n == 1:
+        return math.inf
+    residuals = sums - values.mean() * sizes
+    return math.sqrt(n / (n - 1) * float(residuals @ residuals)) / len(values)
 
 
-def average_by_group(scores: Sequence[float], groups: Sequence[str]) -> dict[str, Mean]:
-    """Average scores by group, sorted by group name."""
-    members: dict[str, list[float]] = {}
-    for group, score in zip(groups, scores, strict=True):
-        members.setdefault(group, []).append(score)
-    return {group: average(values) for group, values in sorted(members.items())}
+def _by_group(
+    values: NDArray[np.float64], groups: NDArray[np.int64] | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Sum of the values of each group, float64[g] or float64[g, c], and their number, float64[g].
+
+    Raises:
+        ValueError: There are not as many groups as values.
+    """
+    import numpy as np
+
+    if groups is None:
+        return values, np.ones(len(values))
+    if len(groups) != len(values):
+        raise ValueError(f"{len(groups)} groups of {len(values)} images")
+    _, number = np.unique(groups, return_inverse=True)
+    sizes = np.bincount(number).astype(np.float64)
+    sums = np.zeros((len(sizes), *values.shape[1:]))
+    np.add.at(sums, number, values)
+    return sums, sizes
+
+
+def _count(groups: NDArray[np.int64] | None) -> int | None:
+    return None if groups is None else len(set(groups.tolist()))
+
+
+def average(scores: Sequence[float], groups: NDArray[np.int64] | None = None) -> Mean:
+    """Average at least one score, with an interval, over groups if they are given."""
+    return Mean(len(scores), mean(scores), bootstrap_interval(scores, groups), _count(groups))
+
+
+def average_by(
+    scores: Sequence[float], by: Sequence[str], groups: NDArray[np.int64] | None = None
+) -> dict[str, Mean]:
+    """Average scores by name, sorted.
+
+    Args:
+        scores: Score of each image.
+        by: Name of what each image is counted with, such as its source.
+        groups: As for `average`.
+    """
+    members: dict[str, list[int]] = {}
+    for i, (name, _) in enumerate(zip(by, scores, strict=True)):
+        members.setdefault(name, []).append(i)
+    return {
+        name: average([scores[i] for i in rows], None if groups is None else groups[rows])
+        for name, rows in sorted(members.items())
+    }
 
 
 def read_groups(by: str | None, ids: Sequence[str], notes: list[str]) -> list[str] | None:
-    """Read the group of each id from a table, `FILE:COLUMN`; "" for ids missing from it.
+    """Read the group of each id from a table, `FILE[:COLUMN]`; "" for ids missing from it.
 
     Args:
         by: The table.
@@ -193,15 +290,41 @@ def read_groups(by: str | None, ids: Sequence[str], notes: list[str]) -> list[st
     return [group_of.get(id_, "") for id_ in ids]
 
 
-def compare(scores: Sequence[float], others: Sequence[float]) -> Difference:
-    """Compare two runs on the same images, in the same order."""
+def read_group_numbers(
+    groups: str | None, ids: Sequence[str], notes: list[str]
+) -> NDArray[np.int64] | None:
+    """Read from a table what intervals are to draw together, as `group_numbers`.
+
+    Args:
+        groups: The table, `FILE` or `FILE:COLUMN`, with the patient or study of each image.
+        ids: As for `read_groups`.
+        notes: Gets lines as from `read_groups`, and one that says what intervals are over.
+
+    Raises:
+        FormatError: As `read_column`.
+    """
+    of_image = read_groups(groups, ids, notes)
+    if of_image is None:
+        return None
+    numbers = group_numbers(of_image)
+    alone = of_image.count("")
+    own = f"; {alone:,} without one count as groups of their own" if alone else ""
+    notes.append(f"Intervals are over the {_count(numbers):,} groups of {groups}{own}.")
+    return numbers
+
+
+def compare(
+    scores: Sequence[float], others: Sequence[float], groups: NDArray[np.int64] | None = None
+) -> Difference:
+    """Compare two runs on the same images, in the same order, with an interval as `average`."""
     differences = [a - b for a, b in zip(scores, others, strict=True)]
     return Difference(
         mean(others),
         mean(differences),
-        bootstrap_interval(differences),
+        bootstrap_interval(differences, groups),
         sum(difference > 0 for difference in differences),
         sum(difference < 0 for difference in differences),
+        _count(groups),
     )
 
 
@@ -209,23 +332,25 @@ def measure(
     name: str,
     scores: Sequence[float],
     *,
-    groups: Sequence[str] | None = None,
+    by: Sequence[str] | None = None,
     others: Sequence[float] | None = None,
+    groups: NDArray[np.int64] | None = None,
 ) -> Measure:
-    """Average scores as a whole, by group, and against another run.
+    """Average scores as a whole, split by something, and against another run.
 
     Args:
         name: Printed name of the measure.
         scores: Score of each image, at least one.
-        groups: Group of each image.
+        by: As for `average_by`.
         others: Score of each image in the other run.
+        groups: As for `average`.
     """
     return Measure(
         name,
         tuple(scores),
-        average(scores),
-        {} if groups is None else average_by_group(scores, groups),
-        None if others is None else compare(scores, others),
+        average(scores, groups),
+        {} if by is None else average_by(scores, by, groups),
+        None if others is None else compare(scores, others, groups),
     )
 
 
@@ -247,7 +372,10 @@ def render_measured(measured: Measured) -> str:
 def render_mean(found: Mean, unit: str = "images") -> str:
     """Render a mean with its interval and number of images or queries."""
     low, high = found.interval
-    return f"{found.mean:.4f} (95% interval {low:.3f} to {high:.3f}, {found.n:,} {unit})"
+    return (
+        f"{found.mean:.4f} (95% interval {low:.3f} to {high:.3f}{_over(found.n_groups)}, "
+        f"{found.n:,} {unit})"
+    )
 
 
 def render_groups(per_group: Mapping[str, Mean], unit: str, name: str) -> list[str]:
@@ -264,6 +392,10 @@ def render_difference(found: Difference) -> list[str]:
     low, high = found.interval
     return [
         f"the other {found.other:.4f}; this one higher by {found.difference:+.4f} "
-        f"(paired 95% interval {low:+.4f} to {high:+.4f})",
+        f"(paired 95% interval {low:+.4f} to {high:+.4f}{_over(found.n_groups)})",
         f"better on {found.better:,}, worse on {found.worse:,}",
     ]
+
+
+def _over(n_groups: int | None) -> str:
+    return "" if n_groups is None else f" over {n_groups:,} groups"

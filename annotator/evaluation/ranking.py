@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from annotator.errors import AnnotatorError, FormatError
-from annotator.evaluation.measures import Measured, measure, read_groups
+from annotator.evaluation.measures import Measured, measure, read_group_numbers, read_groups
 from annotator.tables.labels import read_labels
 from annotator.tables.ranking import is_qrels, read_qrels, read_ranking
 from index.distribution import pip_install
@@ -30,6 +30,7 @@ def evaluate_ranking(
     relevant: float | None = None,
     against: Path | str | None = None,
     by: str | None = None,
+    groups: str | None = None,
     ids: Collection[str] | None = None,
 ) -> Measured:
     """Score the ranked items of each query.
@@ -46,7 +47,8 @@ def evaluate_ranking(
         relevant: Threshold of relevance for average precision; None for 1 with judgements and 0.5
             with concepts.
         against: Other ranking to compare with on the same queries.
-        by: `FILE:COLUMN` with the group of each query.
+        by: `FILE[:COLUMN]` with what each query is counted with.
+        groups: `FILE[:COLUMN]` with the patient or study of each query, over which intervals are.
         ids: Subset of queries to score. Without `items`, the ranked items are the other images.
 
     Returns:
@@ -74,7 +76,8 @@ def evaluate_ranking(
     if against is not None:
         others, _ = _score(relevance, candidates, queries, read_ranking(against), k, threshold)
     notes: list[str] = []
-    groups = read_groups(by, queries, notes)
+    counted_with = read_groups(by, queries, notes)
+    numbers = read_group_numbers(groups, queries, notes)
     names = {"ndcg": f"nDCG@{k}", "map": f"MAP@{k}", "map_cut": f"MAP@{k} as trec_eval's map_cut"}
     remarks = {
         "missing": "queries are not in the ranking and count as 0",
@@ -85,7 +88,9 @@ def evaluate_ranking(
         unit="queries",
         ids=tuple(queries),
         measures={
-            name: measure(names[name], values, groups=groups, others=others.get(name))
+            name: measure(
+                names[name], values, by=counted_with, others=others.get(name), groups=numbers
+            )
             for name, values in mine.items()
         },
         notes=(

@@ -16,7 +16,7 @@ SHOWN = 10  # rows per list; `Evaluation.to_dict` has all
 
 def render(evaluation: Evaluation) -> str:
     """Render an evaluation as text for the terminal, without a trailing line end."""
-    whole = Mean(evaluation.n_images, evaluation.f1, evaluation.interval)
+    whole = Mean(evaluation.n_images, evaluation.f1, evaluation.interval, evaluation.n_groups)
     lines = [
         f"F1 {render_mean(whole)}",
         f"   {evaluation.f1!r} by the {evaluation.scorer} scorer, all digits",

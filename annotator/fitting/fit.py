@@ -27,6 +27,7 @@ from annotator.encoders.preprocess import DECODER_VERSION
 from annotator.encoders.registry import DEFAULT, full_name, load_encoder, split_names
 from annotator.encoders.torch_setup import Device, choose_device
 from annotator.errors import AnnotatorError, ImageError
+from annotator.evaluation.measures import group_numbers
 from annotator.fitting.augment import copies_of, has_sides
 from annotator.fitting.card import draw_curves, held_out_f1, write_card
 from annotator.fitting.folder import FitRecord, begin, check_out, working_folder, write_encoder
@@ -36,7 +37,7 @@ from annotator.fitting.train import Epoch, Examples, TrainedBranch, train_branch
 from annotator.images.notes import Note
 from annotator.images.ordered_map import ordered_map
 from annotator.images.ref import ImageRef
-from annotator.knn.cross_validation import group_folds, group_numbers
+from annotator.knn.cross_validation import group_folds
 from index import LabelTable
 from index.progress import track
 

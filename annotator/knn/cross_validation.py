@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -116,13 +115,6 @@ def rows_for_tuning(n: int, seed: int = 0) -> NDArray[np.int64]:
     if n <= _MOST_IMAGES:
         return np.arange(n)
     return np.sort(np.random.default_rng(seed).choice(n, _MOST_IMAGES, replace=False))
-
-
-def group_numbers(groups: Sequence[str]) -> NDArray[np.int64]:
-    """Number the groups, int64[n]; each row without a group is its own group."""
-    named = {group: i for i, group in enumerate(sorted({g for g in groups if g}))}
-    alone = itertools.count(len(named))
-    return np.array([named[g] if g else next(alone) for g in groups], np.int64)
 
 
 def group_folds(groups: NDArray[np.int64], folds: int = FOLDS, seed: int = 0) -> NDArray[np.int64]:

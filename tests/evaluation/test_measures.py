@@ -11,10 +11,14 @@ from hypothesis import strategies as st
 
 from annotator.evaluation.measures import (
     Measured,
+    average_by,
     bootstrap_interval,
+    bootstrap_means,
     compare,
+    group_numbers,
     measure,
     render_measured,
+    standard_error,
 )
 
 scores = st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=1, max_size=30)
@@ -50,8 +54,8 @@ def test_the_same_run_does_not_differ() -> None:
     assert (found.difference, found.interval, found.better, found.worse) == (0.0, (0.0, 0.0), 0, 0)
 
 
-def test_groups_and_text() -> None:
-    found = measure("ROUGE-1", [0.0, 1.0, 0.5], groups=["b", "a", ""], others=[0.5, 0.5, 0.5])
+def test_text_of_measures_and_what_they_are_split_by() -> None:
+    found = measure("ROUGE-1", [0.0, 1.0, 0.5], by=["b", "a", ""], others=[0.5, 0.5, 0.5])
     assert list(found.per_group) == ["", "a", "b"] and found.per_group["a"].mean == 1.0
     measured = Measured("images", ("x", "y", "z"), {"rouge1": found}, notes=("A note.",))
     lines = render_measured(measured).split("\n")
@@ -81,4 +85,81 @@ def test_interval_is_that_of_the_plain_bootstrap() -> None:
     scores = generator.choice([0.0, 0.4, 1.0], size=60, p=[0.2, 0.5, 0.3])
     plain = scores[generator.integers(60, size=(20_000, 60))].mean(axis=1)
     wanted = np.percentile(plain, [2.5, 97.5])
-    assert bootstrap_interval(scores.tolist(), 20_000) == pytest.approx(wanted, abs=0.01)
+    assert bootstrap_interval(scores.tolist(), resamples=20_000) == pytest.approx(wanted, abs=0.01)
+
+
+# Groups
+
+
+@given(st.lists(st.sampled_from(["", "a", "b", "c"])))
+def test_group_numbers(groups: list[str]) -> None:
+    numbers = group_numbers(groups)
+    for i, one in enumerate(groups):
+        for j, other in enumerate(groups):
+            assert (numbers[i] == numbers[j]) == (i == j or (one == other != ""))
+
+
+numbered = st.lists(st.tuples(st.floats(0, 1), st.integers(0, 5)), min_size=1, max_size=30)
+
+
+@settings(max_examples=50, deadline=None)
+@given(numbered)
+def test_images_that_are_each_a_group_are_drawn_as_images(pairs: list[tuple[float, int]]) -> None:
+    values = np.array([value for value, _ in pairs])
+    alone = group_numbers([""] * len(values))
+    assert np.array_equal(bootstrap_means(values, alone), bootstrap_means(values))
+    assert standard_error(values, alone) == standard_error(values)
+
+
+@settings(max_examples=50, deadline=None)
+@given(numbered)
+def test_the_names_and_the_order_of_groups_do_not_matter(pairs: list[tuple[float, int]]) -> None:
+    values, groups = np.array([v for v, _ in pairs]), np.array([g for _, g in pairs])
+    found = bootstrap_interval(values.tolist(), groups)
+    assert bootstrap_interval(values.tolist(), 7 * groups + 3) == found
+    assert values.min() - 1e-9 <= found[0] <= found[1] <= values.max() + 1e-9
+
+
+def test_an_interval_over_groups_is_that_of_the_plain_cluster_bootstrap() -> None:
+    generator = np.random.default_rng(3)
+    groups = generator.integers(0, 40, 150)
+    values = np.clip(0.7 + 0.2 * generator.normal(size=40)[groups], 0, 1)
+    members = [values[groups == group] for group in np.unique(groups)]
+    plain = [
+        np.concatenate([members[i] for i in generator.integers(len(members), size=len(members))])
+        for _ in range(5_000)
+    ]
+    wanted = np.percentile([drawn.mean() for drawn in plain], [2.5, 97.5])
+    found = bootstrap_interval(values.tolist(), groups, resamples=5_000)
+    assert found == pytest.approx(wanted, abs=0.01)
+    of_images = bootstrap_interval(values.tolist())
+    assert found[1] - found[0] > 1.5 * (of_images[1] - of_images[0])
+    error = np.std([drawn.mean() for drawn in plain])
+    assert standard_error(values, groups) == pytest.approx(error, rel=0.1)
+
+
+def test_several_values_are_drawn_together() -> None:
+    values = np.array([[0.1, 0.2], [0.3, 0.6], [0.5, 1.0], [0.2, 0.4]])
+    drawn = bootstrap_means(values, np.array([0, 0, 1, 2]), resamples=50)
+    assert drawn.shape == (50, 2) and drawn[:, 1] == pytest.approx(2 * drawn[:, 0])
+
+
+def test_the_standard_error_of_images_is_the_usual_one_and_of_one_group_unknown() -> None:
+    values = np.random.default_rng(4).random(50)
+    assert standard_error(values) == pytest.approx(values.std(ddof=1) / math.sqrt(50))
+    assert standard_error(values, np.zeros(50, np.int64)) == math.inf
+
+
+def test_all_intervals_of_a_measure_are_over_the_groups() -> None:
+    scores, others, groups = [0.0, 0.0, 1.0, 1.0], [0.5, 0.5, 0.5, 0.5], np.array([0, 0, 1, 1])
+    found = measure("x", scores, by=["a", "a", "a", "b"], others=others, groups=groups)
+    assert found.against is not None and found.against.interval == (-0.5, 0.5)
+    assert found.whole.n_groups == found.against.n_groups == 2
+    assert found.whole.interval == (0.0, 1.0)
+    assert found.per_group == average_by(scores, ["a", "a", "a", "b"], groups)
+    assert [mean.n_groups for mean in found.per_group.values()] == [2, 1]
+    lines = render_measured(Measured("images", tuple("wxyz"), {"x": found})).split("\n")
+    assert "over 2 groups, 4 images)" in lines[0]
+    assert any("paired 95% interval -0.5000 to +0.5000 over 2 groups)" in line for line in lines)
+    with pytest.raises(ValueError, match="3 groups of 4 images"):
+        measure("x", scores, groups=groups[:3])

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from annotator.knn.cross_validation import group_numbers
+from annotator.evaluation.measures import group_numbers
 from index import LabelTable
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from annotator.errors import AnnotatorError
+from annotator.evaluation.measures import group_numbers
 from annotator.knn.cross_validation import (
     ARRAYS,
     FOLDS,
@@ -20,7 +21,6 @@ from annotator.knn.cross_validation import (
     NeighborLists,
     cross_fitted,
     group_folds,
-    group_numbers,
     leave_one_group_out,
     rows_for_tuning,
 )
@@ -29,14 +29,6 @@ from annotator.knn.grid_search import quick_f1
 from index import Neighbors
 
 # Groups and folds
-
-
-@given(st.lists(st.sampled_from(["", "a", "b", "c"])))
-def test_group_numbers(groups: list[str]) -> None:
-    numbers = group_numbers(groups)
-    for i, one in enumerate(groups):
-        for j, other in enumerate(groups):
-            assert (numbers[i] == numbers[j]) == (i == j or (one == other != ""))
 
 
 @given(
