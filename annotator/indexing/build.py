@@ -29,7 +29,7 @@ from annotator.indexing.embedding import (
 from annotator.indexing.metadata import IndexMetadata
 from annotator.knn.cross_validation import stored_lists
 from annotator.knn.grid_search import Tuned, choose_voting
-from annotator.knn.model import RAW_BETA, Adaptation, Branches, FittedModel, fit_model
+from annotator.knn.model import Adaptation, Branches, FittedModel, fit_model
 from annotator.knn.voting import Voting
 from index.locations import locate
 from index.milvus.kinds import MilvusKind
@@ -231,9 +231,6 @@ def tune_index(
             f"{place} has no neighbour lists to tune on.",
             "It was built with --no-tune or from too few images: build it again.",
         )
-    voting = voting or Voting()
-    if metadata.adaptation is None and "beta" not in fixed:
-        voting = replace(voting, beta=RAW_BETA)
     groups = group_numbers(stored.columns.get("groups") or [""] * len(stored))
     tuned = choose_voting(lists, stored.labels, groups, start=voting, fixed=fixed)
     metadata = replace(metadata, voting=tuned.voting, tuning=tuned.to_dict())

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import groupby
-from operator import itemgetter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from annotator.evaluation.measures import bootstrap_interval, standard_error
+from annotator.evaluation.measures import bootstrap_interval
 from annotator.evaluation.official_f1 import image_score
 from annotator.knn.cross_validation import NeighborLists
 from annotator.knn.decision import choose_concepts
@@ -36,9 +33,8 @@ OTHER_KERNELS: tuple[dict[str, Any], ...] = (
 PRIORS = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)
 HEAD_WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 THRESHOLDS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
-_STANDARD_ERRORS = 1.0  # that a simpler candidate may be behind the best
 _PAIRS_FOR_PROJECTIONS = ((20, 16.0), (20, 32.0), (50, 8.0), (50, 16.0), (50, 32.0))
-_USUAL_HEAD_WEIGHT = 0.2  # while the kernel is chosen, and where nothing is told from it
+_USUAL_HEAD_WEIGHT = 0.2  # while the kernel is chosen
 GRID_IMAGES = 2000  # annotated by every candidate; the choice annotates all
 _QUANTILES = 101
 
@@ -48,7 +44,7 @@ class Tuned:
     """Result of a grid search, with its out-of-sample quality.
 
     Attributes:
-        voting: Chosen parameters.
+        voting: Parameters with the highest mean F1.
         f1: Mean F1, with each image annotated by images of other groups.
         interval: 95% bootstrap interval of `f1`, over groups.
         images: Number of annotated images.
@@ -80,87 +76,59 @@ def choose_voting(
 ) -> Tuned:
     """Choose kernel, k and beta, then the weights of the heads and of the prior, then the decider.
 
-    Each step takes the `simplest` of its candidates that the best is not told from. All candidates
-    annotate the same images, at most 2,000; the final choice annotates all.
+    Each step changes the choice of the previous one only for a higher F1. All candidates annotate
+    the same images, at most 2,000; the final choice annotates all. The F1 of the best candidate is
+    biased upwards, by less than the width of the interval with hundreds of images.
 
     Args:
         lists: From `annotator.knn.cross_validation`.
         labels: Concepts of the index rows.
         groups: Group of each index row (`group_numbers`); None if each is its own.
-        start: The simplest values of the fields that are tuned, and the values of those that are
-            not (`min_score`, and those in `fixed`).
+        start: Values of the fields that are not tuned (`min_score`, and those in `fixed`).
         fixed: Fields of `Voting` that are not tuned.
     """
-    if groups is None:
-        groups = np.arange(len(labels))
     nearest = np.quantile(lists.found.similarities[:, 0], np.linspace(0, 1, _QUANTILES))
     typical = round(float(min(nearest[_QUANTILES // 2], 1.0)), 6)
     best = replace(start or Voting(), typical=typical)
-    some = sampled(lists)
-    judge, of_some = _Judge(some, labels), groups[some.queries]
+    judge = _Judge(_some(lists), labels)
     grid: list[dict[str, Any]] = []
-    kinds = [_kernels(best), _priors(), _deciders(best)]
+    kinds = [_kernels(), _priors(), _deciders()]
     if lists.found.evidence is not None:
-        kinds.insert(1, _head_weights())
+        kinds.insert(1, [{"head_weight": weight} for weight in HEAD_WEIGHTS])
         if "head_weight" not in fixed:
             best = replace(best, head_weight=_USUAL_HEAD_WEIGHT)
     steps = [_free(candidates, best, fixed) for candidates in kinds]
     trials = [(step, changes) for step, candidates in enumerate(steps) for changes in candidates]
-    tracked = track(trials, total=len(trials), label="Choosing", unit="settings")
-    for _, candidates in groupby(tracked, key=itemgetter(0)):
-        votings = [replace(best, **changes) for _, changes in candidates]
-        scores = [judge(voting) for voting in votings]
-        for voting, f1 in zip(votings, scores, strict=True):
-            grid.append({**_tried(voting), "f1": round(float(f1.mean()), 6)})
-        best = votings[simplest(scores, of_some)]
-    f1 = _Judge(lists, labels)(best)
-    own = groups[lists.queries]
+    kept, highest, now = best, -1.0, 0
+    for step, changes in track(trials, total=len(trials), label="Choosing", unit="settings"):
+        if step != now:
+            best, now = kept, step
+        voting = replace(best, **changes)
+        f1 = round(float(judge(voting).mean()), 6)
+        grid.append({**_tried(voting), "f1": f1})
+        if f1 > highest:  # ties go to the first, simpler candidate
+            kept, highest = voting, f1
+    scores = _Judge(lists, labels)(kept)
+    own = lists.queries if groups is None else groups[lists.queries]
     return Tuned(
-        voting=best,
-        f1=float(f1.mean()),
-        interval=bootstrap_interval(f1.tolist(), own),
-        images=len(f1),
+        voting=kept,
+        f1=float(scores.mean()),
+        interval=bootstrap_interval(scores.tolist(), own),
+        images=len(scores),
         groups=len(np.unique(own)),
         nearest=[round(float(s), 6) for s in nearest],
         grid=grid,
     )
 
 
-def simplest(scores: Sequence[NDArray[np.float64]], groups: NDArray[np.int64]) -> int:
-    """Position of the first candidate whose mean is within one standard error of the best one.
-
-    The one-standard-error rule (Breiman, Friedman, Olshen and Stone 1984, "Classification and
-    regression trees", 3.4.3), here with the standard error of the paired difference to the best,
-    over groups: candidates annotate the same images, and are told apart by far less than the error
-    of a mean.
-
-    Args:
-        scores: float64[q] of each candidate on the same images; candidates from simple to complex.
-        groups: int64[q], the group of each image (`group_numbers`).
-    """
-    best = max(scores, key=lambda one: float(one.mean()))
-    behind = (best - one for one in scores)
-    return next(
-        i
-        for i, lost in enumerate(behind)
-        if lost.mean() <= _STANDARD_ERRORS * standard_error(lost, groups)
-    )
-
-
-def quick_scores(lists: NeighborLists, labels: LabelTable) -> NDArray[np.float64]:
-    """F1 of each image by the best of a few voting parameters, for comparing neighbour lists."""
-    judge = _Judge(lists, labels)
+def quick_f1(lists: NeighborLists, labels: LabelTable) -> float:
+    """Best mean F1 of a few voting parameters, for comparing neighbour lists."""
+    judge = _Judge(_some(lists), labels)
     head_weight = 0.0 if lists.found.evidence is None else _USUAL_HEAD_WEIGHT
-    scores = [
-        judge(Voting(k=k, beta=beta, head_weight=head_weight)) for k, beta in _PAIRS_FOR_PROJECTIONS
+    votings = [
+        Voting(k=k, beta=beta, head_weight=head_weight) for k, beta in _PAIRS_FOR_PROJECTIONS
     ]
-    return max(scores, key=lambda one: float(one.mean()))
-
-
-def sampled(lists: NeighborLists) -> NeighborLists:
-    """At most 2,000 of the lists, evenly spaced: those that candidates are compared on."""
-    kept = sample_rows(len(lists.queries), GRID_IMAGES)
-    return NeighborLists(lists.queries[kept], lists.found.take(kept))
+    return round(max(float(judge(voting).mean()) for voting in votings), 6)
 
 
 class _Judge:
@@ -176,36 +144,17 @@ class _Judge:
         return np.array([image_score(set(truth), decision.cuis) for truth, decision in pairs])
 
 
-# Candidates of each step, from simple to complex.
-
-
-def _kernels(start: Voting) -> list[dict[str, Any]]:
-    """The kernel of `start` first, and of each kernel what is least unlike it."""
+def _kernels() -> list[dict[str, Any]]:
     kernels = [*({"kernel": "exponential", "beta": beta} for beta in BETAS), *OTHER_KERNELS]
-    candidates = [{"k": k, **kernel} for k in KS for kernel in kernels]
-
-    def unlike(candidate: Mapping[str, Any]) -> tuple[bool, float]:
-        other = candidate["kernel"] != start.kernel
-        ratio = abs(math.log(candidate["k"] / start.k))
-        if candidate["kernel"] == start.kernel == "exponential" and start.beta > 0:
-            ratio += abs(math.log(candidate["beta"] / start.beta))
-        return other, ratio
-
-    return sorted(candidates, key=unlike)
-
-
-def _head_weights() -> list[dict[str, Any]]:
-    weights = sorted(HEAD_WEIGHTS, key=lambda weight: abs(weight - _USUAL_HEAD_WEIGHT))
-    return [{"head_weight": weight} for weight in weights]
+    return [{"k": k, **kernel} for k in KS for kernel in kernels]
 
 
 def _priors() -> list[dict[str, Any]]:
     return [{"prior": prior} for prior in PRIORS]
 
 
-def _deciders(start: Voting) -> list[dict[str, Any]]:
-    near = sorted(THRESHOLDS, key=lambda threshold: abs(threshold - start.threshold))
-    thresholds = [{"decider": "threshold", "threshold": threshold} for threshold in near]
+def _deciders() -> list[dict[str, Any]]:
+    thresholds = [{"decider": "threshold", "threshold": t} for t in THRESHOLDS]
     return [{"decider": "expected-f1"}, *thresholds, {"decider": "top-r"}]
 
 
@@ -236,3 +185,9 @@ def _tried(voting: Voting) -> dict[str, Any]:
     if voting.head_weight:
         shown["head_weight"] = voting.head_weight
     return shown | ({"threshold": voting.threshold} if voting.decider == "threshold" else {})
+
+
+def _some(lists: NeighborLists) -> NeighborLists:
+    """At most 2,000 of the lists, evenly spaced."""
+    kept = sample_rows(len(lists.queries), GRID_IMAGES)
+    return NeighborLists(lists.queries[kept], lists.found.take(kept))

@@ -20,7 +20,7 @@ from annotator.knn.cross_validation import (
     leave_one_group_out,
 )
 from annotator.knn.fit import Fitter, fit_unsupervised
-from annotator.knn.grid_search import Tuned, choose_voting, quick_scores, sampled, simplest
+from annotator.knn.grid_search import Tuned, choose_voting, quick_f1
 from annotator.knn.head import with_evidence
 from annotator.knn.joint_projection import JointProjection
 from annotator.knn.projection import Projection
@@ -35,7 +35,7 @@ _DEFAULT_PENALTY = 1.0
 _DEFAULT_SHARE = 0.15
 _BRANCH_COMPONENTS = 128  # of each branch
 _LEAST_FITTED = 20  # images; too few to standardise otherwise
-RAW_BETA = 64.0  # for vectors that are not projected (docs/accuracy.md)
+_RAW_BETA = 64.0  # for vectors that are not projected (docs/accuracy.md)
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,7 @@ class FittedModel:
     Attributes:
         projection: Projection from the encoder's space to the index's; None for the identity.
         penalty: Penalty of the ridge regression; None without supervised components.
-        f1_by_penalty: F1 of the compared penalties, from simple to complex; "none" for no
-            regression.
+        f1_by_penalty: F1 of the compared penalties; "none" for no regression.
         share: Share of a fitted encoder's branches in the similarity; None for other encoders.
         f1_by_share: F1 of the compared shares.
         voting: Tuned voting parameters, or the defaults for these vectors.
@@ -135,7 +134,7 @@ def fit_model(
     beta_is_open = voting is None or (fixed and "beta" not in fixed)
     voting = voting or Voting()
     if unprojected and beta_is_open:
-        voting = replace(voting, beta=RAW_BETA)
+        voting = replace(voting, beta=_RAW_BETA)
     if len(vectors) < _LEAST_FITTED:
         return FittedModel(None, None, {}, voting, None, None)
     tuning = tuning and len(vectors) >= LEAST_IMAGES
@@ -156,18 +155,18 @@ def fit_model(
         penalty = _DEFAULT_PENALTY if adaptation == "auto" else None
         share = None if branches is None else _DEFAULT_SHARE
         if folds is not None:
-            penalties = _penalties() if adaptation == "auto" else [None]
+            penalties = (None, *PENALTIES) if adaptation == "auto" else (None,)
             compared = space.compare(numbers, folds, [(one, SHARES[0]) for one in penalties])
             if compared:
-                f1_by_penalty = {_name(one[0]): found.f1 for one, found in compared.items()}
-                first = _simplest(compared, numbers)
-                penalty, lists = first[0], compared[first].lists
+                f1_by_penalty = {_name(one[0]): found[0] for one, found in compared.items()}
+                first = _best(compared)
+                penalty, lists = first[0], compared[first][1]
             if compared and branches is not None:
                 more = space.compare(numbers, folds, [(penalty, one) for one in SHARES[1:]])
                 compared = {first: compared[first], **more}
-                f1_by_share = {f"{one[1]:g}": found.f1 for one, found in compared.items()}
-                chosen = _simplest(compared, numbers)
-                share, lists = chosen[1], compared[chosen].lists
+                f1_by_share = {f"{one[1]:g}": found[0] for one, found in compared.items()}
+                best = _best(compared)
+                share, lists = best[1], compared[best][1]
         projection = space.projection(penalty, share or 0.0)
     model = FittedModel(projection, penalty, f1_by_penalty, voting, None, None, share, f1_by_share)
     if lists is None or len(lists.queries) < LEAST_IMAGES:
@@ -177,18 +176,6 @@ def fit_model(
 
 
 _Setting = tuple[float | None, float]  # penalty; share of the branches, if there are any
-
-
-@dataclass(frozen=True)
-class _Compared:
-    """A setting's neighbour lists, and F1 on those that settings are compared on, float64[q]."""
-
-    lists: NeighborLists
-    scores: NDArray[np.float64]
-
-    @property
-    def f1(self) -> float:
-        return round(float(self.scores.mean()), 6)
 
 
 class _Space:
@@ -245,9 +232,9 @@ class _Space:
         groups: NDArray[np.int64],
         folds: NDArray[np.int64],
         settings: Sequence[_Setting],
-    ) -> dict[_Setting, _Compared]:
-        """Neighbour lists and F1 of some settings; none with too few images for tuning."""
-        compared: dict[_Setting, _Compared] = {}
+    ) -> dict[_Setting, tuple[float, NeighborLists]]:
+        """F1 and neighbour lists of some settings; none with too few images for tuning."""
+        compared: dict[_Setting, tuple[float, NeighborLists]] = {}
         for setting in settings:
             found = cross_fitted(
                 partial(self.projection, *setting),
@@ -258,7 +245,7 @@ class _Space:
             )
             if len(found.queries) < LEAST_IMAGES:
                 break
-            compared[setting] = _Compared(found, quick_scores(sampled(found), self._labels))
+            compared[setting] = quick_f1(found, self._labels), found
         return compared
 
     def _evidence(self, found: Neighbors, rows: NDArray[np.int64], fold: int) -> Neighbors:
@@ -273,16 +260,9 @@ def _as_slice(columns: NDArray[np.int64]) -> slice | NDArray[np.int64]:
     return slice(start, end) if len(columns) == end - start else columns
 
 
-def _simplest(compared: Mapping[_Setting, _Compared], groups: NDArray[np.int64]) -> _Setting:
-    """The first setting that the best one is not told from."""
-    queries = sampled(next(iter(compared.values())).lists).queries  # the same of all settings
-    scores = [found.scores for found in compared.values()]
-    return list(compared)[simplest(scores, groups[queries])]
-
-
-def _penalties() -> list[float | None]:
-    """Penalties from simple to complex: the default one, no regression, the others."""
-    return [_DEFAULT_PENALTY, None, *(one for one in PENALTIES if one != _DEFAULT_PENALTY)]
+def _best(compared: Mapping[_Setting, tuple[float, NeighborLists]]) -> _Setting:
+    """The setting with the highest F1; of equal ones the first."""
+    return max(compared, key=lambda one: compared[one][0])
 
 
 def _name(penalty: float | None) -> str:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from annotator.collection import read_collection
 from annotator.encoders.registry import DEFAULT, make_embedder
 from annotator.evaluation.evaluation import Evaluation, evaluate
-from annotator.evaluation.measures import average_by_group, compare, read_groups
+from annotator.evaluation.measures import average_by, compare, read_groups
 from annotator.indexing.build import build_index
 from annotator.indexing.metadata import IndexMetadata
 from annotator.knn.decision import choose_concepts
@@ -317,7 +317,7 @@ def compared(
     for name, result in results.items():
         scores = result.image_scores.tolist()
         groups = read_groups(by, result.image_ids, [])
-        sources = {} if groups is None else average_by_group(scores, groups)
+        sources = {} if groups is None else average_by(scores, groups)
         rows[name] = {
             "f1": round(result.f1, 4),
             "interval": [round(end, 4) for end in result.interval],

@@ -125,7 +125,7 @@ def compare_rows(record: dict[str, Any], truth: Truth, against: str | None) -> N
     single = [key for key in SINGLE if key in rows]
     key = against or max(single, key=lambda key: rows[key]["f1"], default=None)
     record["against"] = key if key in rows else None
-    groups = [truth.groups.get(id_, id_) for id_ in record["image_ids"]]
+    groups = [str(truth.groups.get(id_, "")) for id_ in record["image_ids"]]
     for row in record["rows"]:
         row.pop("against", None)
         if record["against"] not in (None, row["key"]):

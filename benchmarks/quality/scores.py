@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from annotator.evaluation.measures import bootstrap_interval, interval_of
+from annotator.evaluation.measures import bootstrap_interval, compare, group_numbers
 from annotator.evaluation.official_f1 import image_f1, mean
 from benchmarks.quality.data import Data, LabelSet, Method
 
@@ -71,23 +71,16 @@ def image_scores(found: Mapping[str, set[str]], truth: Truth) -> list[float]:
 
 
 def paired_difference(
-    f1: Sequence[float], others: Sequence[float], groups: Sequence[object], resamples: int = 2000
+    f1: Sequence[float], others: Sequence[float], groups: Sequence[str]
 ) -> dict[str, Any]:
     """How much higher the mean of one row is than that of another on the same images.
 
-    The 95 % interval is the bootstrap's over whole groups, as images of a patient succeed and fail
-    together (Field and Welsh 2007, "Bootstrapping clustered data").
+    The 95 % interval is over groups; an image without one, "", is one by itself.
     """
-    _, number = np.unique(np.array(groups, dtype=str), return_inverse=True)
-    sizes = np.bincount(number)
-    sums = np.bincount(number, weights=np.subtract(f1, others))
-    drawn = np.random.default_rng(0).multinomial(
-        len(sizes), np.full(len(sizes), 1 / len(sizes)), size=resamples
-    )
-    low, high = interval_of((drawn @ sums) / (drawn @ sizes))
+    found = compare(f1, others, group_numbers(groups))
     return {
-        "difference": round(float(sums.sum() / sizes.sum()), 6),
-        "interval": [round(low, 6), round(high, 6)],
+        "difference": round(found.difference, 6),
+        "interval": [round(end, 6) for end in found.interval],
     }
 
 

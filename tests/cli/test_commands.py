@@ -179,6 +179,30 @@ def test_evaluate(tables: Path) -> None:
     assert {c["cui"]: c["name"] for c in facts["per_concept"]}["C1"] == "first concept"
 
 
+def test_intervals_over_groups(tables: Path) -> None:
+    run, truth, groups = tables / "run.csv", tables / "truth.csv", tables / "patients.csv"
+    groups.write_text("ID,patient\na,p\nb,p\nc,q\nelsewhere,r\n")
+    arguments = ("evaluate", run, truth, "--against", truth, "--by", f"{tables / 'split.csv'}:side")
+    plain = json.loads(invoke(*arguments, "--json").stdout)
+    found = invoke(*arguments, "--groups", groups)
+    assert found.exit_code == 0, found.output
+    over = (
+        f"Intervals are over the 3 groups of {groups}; 1 without one count as groups of their own"
+    )
+    assert over in found.stderr
+    assert "over 3 groups, 4 images)" in found.stdout.splitlines()[0]
+    assert "over 3 groups)" in found.stdout[found.stdout.index("paired") :]
+    facts = json.loads(invoke(*arguments, "--groups", f"{groups}:patient", "--json").stdout)
+    assert (facts["n_groups"], facts["against"]["n_groups"], facts["n_images"]) == (3, 3, 4)
+    assert {side: facts["per_group"][side]["n_groups"] for side in ("train", "test")} == {
+        "train": 1, "test": 3
+    }  # fmt: skip
+    assert facts["interval"] != plain["interval"] and plain["n_groups"] is None
+    assert (facts["f1"], facts["images"]) == (plain["f1"], plain["images"])
+    message = problem(invoke("evaluate", run, truth, "--groups", f"{groups}:study"))
+    assert "no column 'study'" in message and "patient" in message
+
+
 @pytest.mark.parametrize(
     ("run", "options", "said"),
     [

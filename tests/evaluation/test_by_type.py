@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from annotator.concepts.types import SemanticTypes
@@ -29,6 +30,8 @@ def test_each_type_is_scored_on_the_images_that_have_it(scored) -> None:
     # a: {C2} against nothing; b: {C3} against {C3}
     assert (two.concepts, two.f1.n, two.f1.mean) == (2, 2, 0.5)
     assert two.f1.interval == (0.0, 1.0)
+    together = score_by_type(scored, TYPES, groups=np.array([0, 0, 1, 2]))
+    assert [s.f1.interval for s in together if s.tui == "T2"] == [(0.5, 0.5)]
     assert [s.tui for s in score_by_type(scored, TYPES)] == ["T2", "T1"]  # by images
 
 

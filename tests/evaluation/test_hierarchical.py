@@ -130,6 +130,11 @@ def test_a_run_against_another(files: tuple[Path, Path, Path], write: Callable[.
     assert by_image == compare(a.scores, [1.0] * 10)
     assert micro.other == 1.0 and micro.difference == pytest.approx(28 / 49 - 1)
     assert micro.interval == pytest.approx([edge - 1 for edge in a.micro_f1.interval])
+    one = write("one.csv", header + "".join(f"{row.split(',')[0]},p\n" for row in rows))
+    grouped = evaluate(run, truth, hierarchy=above, groups=str(one)).hierarchical
+    assert grouped is not None and grouped.micro_f1.n_groups == 1
+    assert grouped.micro_f1.interval == pytest.approx([28 / 49] * 2)  # all are drawn together
+    assert grouped.against(b)[1].interval == pytest.approx([28 / 49 - 1] * 2)
     same, micro_same = a.against(a)
     assert same.difference == micro_same.difference == 0.0 and micro_same.interval == (0.0, 0.0)
 

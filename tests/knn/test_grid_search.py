@@ -117,6 +117,15 @@ def test_each_step_keeps_the_best_of_the_one_before(tuned: Tuned) -> None:
     assert tuned.interval[0] < tuned.f1 < tuned.interval[1]
 
 
+def test_the_interval_is_over_groups(lists: NeighborLists, twins: Any, tuned: Tuned) -> None:
+    grouped = choose_voting(lists, twins.labels, twins.numbers)
+    assert (grouped.f1, grouped.images) == (tuned.f1, tuned.images)
+    assert (grouped.groups, tuned.groups) == (120, 240)
+    # Both images of a group are the same one, annotated alike.
+    width, of_images = (high - low for low, high in (grouped.interval, tuned.interval))
+    assert width == pytest.approx(np.sqrt(2) * of_images, rel=0.1)
+
+
 def test_of_equal_ones_the_simplest_is_chosen(lists: NeighborLists) -> None:
     labels = LabelTable.from_sets([["C1", "C2"]] * 240)
     tuned = choose_voting(lists, labels)

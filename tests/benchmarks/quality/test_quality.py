@@ -139,11 +139,11 @@ def test_scores_by_hand():
 
 def test_differences_are_paired_and_over_groups():
     f1, others = [0.9, 0.9, 0.5, 0.5], [0.7, 0.7, 0.5, 0.5]
-    of_images = paired_difference(f1, others, ["a", "b", "c", "d"])
-    of_groups = paired_difference(f1, others, [0, 0, 1, 1])
+    of_images = paired_difference(f1, others, [""] * 4)
+    of_groups = paired_difference(f1, others, ["0", "0", "1", "1"])
     assert of_images["difference"] == of_groups["difference"] == 0.1
     assert of_groups["interval"] == [0.0, 0.2] and of_images["interval"][0] <= 0.05
-    assert paired_difference(f1, f1, [0, 1, 2, 3])["interval"] == [0.0, 0.0]
+    assert paired_difference(f1, f1, [""] * 4)["interval"] == [0.0, 0.0]
 
 
 def test_rows_are_compared_with_the_best_single_network():
