@@ -16,6 +16,7 @@ from invoking import check_sound, command, done, info, invoke, problem, process
 from annotator import __version__
 from annotator.cli import cli
 from annotator.encoders.fingerprint import Fingerprint
+from annotator.evaluation.measures import bootstrap_interval, group_numbers
 from annotator.indexing.metadata import IndexMetadata
 from annotator.knn.voting import Voting
 from index import VersionWriter
@@ -197,7 +198,9 @@ def test_intervals_over_groups(tables: Path) -> None:
     assert {side: facts["per_group"][side]["n_groups"] for side in ("train", "test")} == {
         "train": 1, "test": 3
     }  # fmt: skip
-    assert facts["interval"] != plain["interval"] and plain["n_groups"] is None
+    scores, numbers = list(facts["images"].values()), group_numbers(["p", "p", "q", ""])
+    assert facts["interval"] == list(bootstrap_interval(scores, numbers))
+    assert plain["n_groups"] is None and plain["interval"] == list(bootstrap_interval(scores))
     assert (facts["f1"], facts["images"]) == (plain["f1"], plain["images"])
     message = problem(invoke("evaluate", run, truth, "--groups", f"{groups}:study"))
     assert "no column 'study'" in message and "patient" in message
