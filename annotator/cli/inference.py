@@ -302,6 +302,7 @@ def annotate_images(
     hierarchy: Hierarchy | None = None,
     only: Collection[str] | None = None,
     vectors: VectorTable | None = None,
+    with_probabilities: bool = False,
 ) -> Iterator[Annotation]:
     """Annotate images with an open index, yielding in their order.
 
@@ -319,6 +320,7 @@ def annotate_images(
         hierarchy: As for `Annotator`.
         only: The concepts that are voted on; None for all.
         vectors: Where `refs` are from, if they are rows of vectors.
+        with_probabilities: Say so if there are none because the vote is not that of the index.
 
     Raises:
         AnnotatorError: An image cannot be used and --on-error is "fail"; or as `Annotator`.
@@ -335,6 +337,12 @@ def annotate_images(
         hierarchy=hierarchy,
         classifiers=classifiers,
     )
+    calibrated = annotator.metadata.calibration is not None
+    if with_probabilities and calibrated and annotator.calibration() is None:
+        say(
+            "The index is calibrated for its own vote, not for this one: no probabilities, and "
+            "expected F1 is that of the votes."
+        )
     with inference.open_cache(place, annotator.embedder, vectors) as cache:
         annotations = annotator.stream(
             refs,
