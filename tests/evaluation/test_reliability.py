@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from annotator.errors import FormatError
@@ -25,6 +25,7 @@ from annotator.tables.annotations import read_annotations
 SHARES = st.sampled_from([0.0, 0.1, 0.25, 0.5, 0.75, 1.0]) | st.floats(0, 1)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(SHARES, SHARES), max_size=60), st.randoms(), st.integers(1, 12))
 def test_bins_do_not_depend_on_the_order(pairs, random, most) -> None:
     def bins(pairs):

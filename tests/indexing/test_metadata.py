@@ -57,6 +57,7 @@ def test_the_stored_form(tmp_path: Path) -> None:
             "head_weight": 0.0,
         },
         "tuning": None,
+        "calibration": None,
     }  # fmt: skip
     # An older index has no more than this.
     old = {"embedder": PLAIN["embedder"], "voting": {"k": 7, "beta": 64.0}}

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.isotonic import IsotonicRegression
 
@@ -20,6 +20,7 @@ SHARES = st.floats(0, 1, width=32)
 PAIRS = st.lists(st.tuples(SHARES, SHARES), min_size=1, max_size=200)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(SHARES, st.integers(1, 9)), min_size=1, max_size=40))
 def test_the_pools_are_those_of_scikit_learn(pairs: list[tuple[float, int]]) -> None:
     values, weights = (np.array(column, float) for column in zip(*pairs, strict=True))
@@ -31,6 +32,7 @@ def test_the_pools_are_those_of_scikit_learn(pairs: list[tuple[float, int]]) -> 
     np.testing.assert_allclose(fitted, wanted, atol=1e-9)
 
 
+@settings(deadline=None)
 @given(PAIRS, st.booleans())
 def test_a_curve_ascends_and_keeps_the_mean(pairs: list[tuple[float, float]], votes: bool) -> None:
     predicted, observed = (np.array(column, float) for column in zip(*pairs, strict=True))
