@@ -208,6 +208,7 @@ def _draw(axes: Any, part: Reliability) -> None:
         color=_INK,
         marker="o",
         markersize=5,
+        clip_on=False,
     )
     axes.text(0.97, 0.03, "too sure", transform=axes.transAxes, ha="right", color=_FAINT)
     axes.text(0.03, 0.93, "too cautious", transform=axes.transAxes, color=_FAINT)
