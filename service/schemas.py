@@ -109,6 +109,11 @@ class ScoredConcept(BaseModel):
     cui: str
     name: str = Field(description="Empty if the index has none.")
     score: float = Field(description="Share of the neighbours' votes, 0 to 1.")
+    probability: float | None = Field(
+        description="Probability that it is right, 0 to 1: how often concepts with such a score "
+        "were right on the index's own images; null if the index is not calibrated, or for "
+        "another vote than this request's."
+    )
 
 
 class NeighborOut(BaseModel):
@@ -134,7 +139,10 @@ class Result(BaseModel):
 
     id: str = Field(description="The file's name without its extension, else image-1, image-2, …")
     concepts: list[ScoredConcept] = Field(description="Highest score first.")
-    expected_f1: float | None = Field(description="F1 to be expected of the concepts, 0 to 1.")
+    expected_f1: float | None = Field(
+        description="F1 to be expected of the concepts, 0 to 1: calibrated where concepts have "
+        "probabilities, else that of the votes."
+    )
     familiarity: float | None = Field(
         description="Share of the index's images that are less similar to their nearest case of "
         "another patient; near 0 for an image that resembles nothing in the index."

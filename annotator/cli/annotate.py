@@ -162,6 +162,7 @@ def annotate_command(
         hierarchy=above,
         only=only,
         vectors=vectors,
+        with_probabilities=year in ("table", "jsonl"),
     ):
         if year == "scores":
             if annotation.error is None:

@@ -14,7 +14,7 @@ from click.core import ParameterSource
 
 from annotator.cli.console import say
 from annotator.cli.options import device_option, file_path, options_as
-from annotator.cli.sections import option
+from annotator.cli.sections import Decorator, option
 from annotator.errors import AnnotatorError
 
 if TYPE_CHECKING:
@@ -186,21 +186,25 @@ def refuse(names: Collection[str], reason: str) -> None:
 
 _NOT_GIVEN = (None, ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
 
-encoder_option = option(
-    "Encoder",
-    "--embedder",
-    default="efficientnet-lite0",
-    metavar="NAME",
-    help="Encoder: efficientnet-lite0[@SIZE], -lite1, -lite2, timm:MODEL[@FILE], "
-    "open_clip:MODEL@PRETRAINED, hf-hub:ORG/MODEL, local-dir:FOLDER, transformers:ORG/MODEL, "
-    "transformers:FOLDER, onnx:FILE, xrv:WEIGHTS[@FILE], fitted:FOLDER, a folder or file of one "
-    "of these, or several joined by +.",
-)
+
+def encoder_option(default: str) -> Decorator:
+    """The option that names an encoder."""
+    return option(
+        "Encoder",
+        "--embedder",
+        default=default,
+        metavar="NAME",
+        help="Encoder: efficientnet-lite0[@SIZE], -lite1, -lite2, timm:MODEL[@FILE], "
+        "open_clip:MODEL@PRETRAINED, hf-hub:ORG/MODEL, local-dir:FOLDER, transformers:ORG/MODEL, "
+        "transformers:FOLDER, onnx:FILE, xrv:WEIGHTS[@FILE], fitted:FOLDER, a folder or file of "
+        "one of these, or several joined by +.",
+    )
+
 
 encoder_options = options_as(
     "encoder",
     EncoderOptions,
-    encoder_option,
+    encoder_option("efficientnet-lite0"),
     option(
         "Encoder",
         "--precision",
@@ -302,6 +306,7 @@ def annotate_images(
     hierarchy: Hierarchy | None = None,
     only: Collection[str] | None = None,
     vectors: VectorTable | None = None,
+    with_probabilities: bool = False,
 ) -> Iterator[Annotation]:
     """Annotate images with an open index, yielding in their order.
 
@@ -319,6 +324,7 @@ def annotate_images(
         hierarchy: As for `Annotator`.
         only: The concepts that are voted on; None for all.
         vectors: Where `refs` are from, if they are rows of vectors.
+        with_probabilities: Say so if there are none because the vote is not that of the index.
 
     Raises:
         AnnotatorError: An image cannot be used and --on-error is "fail"; or as `Annotator`.
@@ -335,6 +341,12 @@ def annotate_images(
         hierarchy=hierarchy,
         classifiers=classifiers,
     )
+    calibrated = annotator.metadata.calibration is not None
+    if with_probabilities and calibrated and annotator.calibration() is None:
+        say(
+            "The index is calibrated for its own vote, not for this one: no probabilities, and "
+            "expected F1 is that of the votes."
+        )
     with inference.open_cache(place, annotator.embedder, vectors) as cache:
         annotations = annotator.stream(
             refs,

@@ -96,7 +96,14 @@ def draw(
         panel.axis("off")
     _draw_picture(axes[0, 0], image, f"{annotation.image_id}\nto be annotated")
     _draw_scores(axes[0, 1], annotation)
-    concepts = [(f"{cui}  {_short(names.get(cui, ''))}", _CHOSEN) for cui in annotation.cuis]
+    concepts = [
+        (
+            f"{cui}  {_short(names.get(cui, ''))}"
+            + ("" if probability is None else f" ({probability:.0%} probable)"),
+            _CHOSEN,
+        )
+        for cui, _, _, probability in annotation.each
+    ]
     _write_lines(axes[1, 0], concepts)
     axes[1, 1].text(0, 1, f"expected F1\n{annotation.expected_f1:.2f}", va="top", fontsize=9)
     for column, neighbor in enumerate(shown, 2):

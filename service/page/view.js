@@ -148,7 +148,24 @@ function answerPart(result, concepts) {
   const list = concepts.length
     ? h("ul", { className: "concepts" }, ...concepts.map(({ row }) => row))
     : h("p", { className: "pending" }, "No concept: none is likely enough among the nearest cases.");
-  return h("div", { className: "answer" }, h("h3", {}, "Concepts"), unfamiliar, ...notes, list, facts(result));
+  const meaning = result.concepts.some(({ probability }) => probability !== null)
+    ? h(
+        "p",
+        { className: "note" },
+        "The bar is the share of the vote; the percentage, how often concepts with such a share " +
+          "were right on the index's own images.",
+      )
+    : null;
+  return h(
+    "div",
+    { className: "answer" },
+    h("h3", {}, "Concepts"),
+    unfamiliar,
+    ...notes,
+    list,
+    meaning,
+    facts(result),
+  );
 }
 
 function facts({ expected_f1: f1, familiarity }) {
@@ -174,13 +191,14 @@ function bar(share) {
   return h("span", { className: "bar", "aria-hidden": "true" }, fill);
 }
 
-function conceptRow({ cui, name, score }, holders, n) {
+function conceptRow({ cui, name, score, probability }, holders, n) {
   const button = h(
     "button",
     { type: "button", className: "concept", "aria-pressed": "false" },
     h("span", { className: "concept-name" }, name || "(no name)", " ", h("code", {}, cui)),
     bar(score),
     h("span", { className: "score" }, score.toFixed(2)),
+    probability === null ? null : h("span", { className: "probability" }, percent(probability)),
     h("span", { className: "unseen" }, `, held by ${holders} of ${n} cases listed`),
   );
   return { cui, cuis: [cui], button, row: h("li", {}, button) };
