@@ -16,7 +16,6 @@ from annotator.encoders.embedder import Embedder
 from annotator.encoders.fitted import NEW
 from annotator.encoders.runners import Runner
 from annotator.errors import AnnotatorError, ImageError
-from annotator.evaluation.measures import group_numbers
 from annotator.images.notes import Note
 from annotator.indexing.embedding import (
     OnError,
@@ -236,8 +235,7 @@ def tune_index(
             f"{place} has no neighbour lists to tune on.",
             "It was built with --no-tune or from too few images: build it again.",
         )
-    groups = group_numbers(stored.columns.get("groups") or [""] * len(stored))
-    tuned = choose_voting(lists, stored.labels, groups, start=voting, fixed=fixed)
+    tuned = choose_voting(lists, stored.labels, start=voting, fixed=fixed)
     metadata = replace(
         metadata,
         voting=tuned.voting,

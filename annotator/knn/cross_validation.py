@@ -31,10 +31,18 @@ class NeighborLists:
     Attributes:
         queries: int64[q], rows of the queries.
         found: Their neighbours, padded with similarity -inf.
+        groups: int64[q], the group of each query; None if each is its own, or nobody knows any more
+            (an index of an earlier version).
     """
 
     queries: NDArray[np.int64]
     found: Neighbors
+    groups: NDArray[np.int64] | None = None
+
+    def take(self, kept: NDArray[np.int64]) -> NeighborLists:
+        """Some of the lists, by position."""
+        groups = None if self.groups is None else self.groups[kept]
+        return NeighborLists(self.queries[kept], self.found.take(kept), groups)
 
     def to_arrays(self) -> dict[str, NDArray[np.generic]]:
         """Arrays by name, to store in an index."""
@@ -45,6 +53,8 @@ class NeighborLists:
         }
         if self.found.evidence is not None:
             arrays[f"{ARRAYS}evidence"] = self.found.evidence
+        if self.groups is not None:
+            arrays[f"{ARRAYS}groups"] = self.groups
         return arrays
 
     def renumbered(
@@ -59,7 +69,7 @@ class NeighborLists:
         renumbered = replace(self.found, rows=np.maximum(rows, 0))
         found = renumbered.without(rows < 0, rows.shape[1])
         kept = np.flatnonzero((queries >= 0) & np.isfinite(found.similarities[:, 0]))
-        return NeighborLists(queries[kept], found.take(kept)) if len(kept) else None
+        return NeighborLists(queries, found, self.groups).take(kept) if len(kept) else None
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[np.generic]], n: int) -> NeighborLists | None:
@@ -80,6 +90,8 @@ class NeighborLists:
             similarities = np.asarray(arrays[f"{ARRAYS}similarities"], np.float32)
             given = arrays.get(f"{ARRAYS}evidence")
             evidence = None if given is None else np.asarray(given, np.float32)
+            own = arrays.get(f"{ARRAYS}groups")
+            groups = None if own is None else np.asarray(own, np.int64)
             fits = (
                 rows.ndim == 2
                 and rows.size > 0
@@ -87,6 +99,7 @@ class NeighborLists:
                 and rows.shape[:1] == queries.shape
                 and all(a.min() >= 0 and a.max() < n for a in (queries, rows))
                 and bool(np.isfinite(similarities[:, 0]).all())
+                and (groups is None or groups.shape == queries.shape)
                 and (evidence is None or evidence.shape == rows.shape)
                 and (evidence is None or bool(np.isfinite(evidence).all()))
             )
@@ -96,7 +109,7 @@ class NeighborLists:
             raise AnnotatorError(
                 "The neighbour lists of the index are damaged.", "Build the index again."
             )
-        return cls(queries, Neighbors(rows, similarities, evidence))
+        return cls(queries, Neighbors(rows, similarities, evidence), groups)
 
 
 def stored_lists(stored: Index) -> NeighborLists | None:
@@ -147,7 +160,7 @@ def leave_one_group_out(vectors: NDArray[np.float32], groups: NDArray[np.int64])
         )
         for block in track(blocks, total=len(queries), label="Tuning", size=len)
     ]
-    return _usable(queries, parts)
+    return _usable(queries, parts, groups)
 
 
 def cross_fitted(
@@ -192,14 +205,16 @@ def cross_fitted(
             found = Neighbors(others[found.rows], found.similarities)
             parts.append(found if evidence is None else evidence(found, block, fold))
         order.append(own)
-    return _usable(np.concatenate(order) if order else queries[:0], parts)
+    return _usable(np.concatenate(order) if order else queries[:0], parts, groups)
 
 
 def _blocks(rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     return [rows[i : i + _SEARCHED_AT_ONCE] for i in range(0, len(rows), _SEARCHED_AT_ONCE)]
 
 
-def _usable(queries: NDArray[np.int64], parts: Sequence[Neighbors]) -> NeighborLists:
+def _usable(
+    queries: NDArray[np.int64], parts: Sequence[Neighbors], groups: NDArray[np.int64]
+) -> NeighborLists:
     """Non-empty lists, in the order of their rows."""
     width = min((part.rows.shape[1] for part in parts), default=0)
     if not width:
@@ -211,4 +226,4 @@ def _usable(queries: NDArray[np.int64], parts: Sequence[Neighbors]) -> NeighborL
     found = Neighbors(rows, similarities, np.concatenate(evidence) if evidence else None)
     keep = np.flatnonzero(np.isfinite(similarities[:, 0]))
     keep = keep[np.argsort(queries[keep], kind="stable")]
-    return NeighborLists(queries[keep], found.take(keep))
+    return NeighborLists(queries, found, groups[queries]).take(keep)

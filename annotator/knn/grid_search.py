@@ -69,7 +69,6 @@ class Tuned:
 def choose_voting(
     lists: NeighborLists,
     labels: LabelTable,
-    groups: NDArray[np.int64] | None = None,
     *,
     start: Voting | None = None,
     fixed: Sequence[str] = (),
@@ -83,7 +82,6 @@ def choose_voting(
     Args:
         lists: From `annotator.knn.cross_validation`.
         labels: Concepts of the index rows.
-        groups: Group of each index row (`group_numbers`); None if each is its own.
         start: Values of the fields that are not tuned (`min_score`, and those in `fixed`).
         fixed: Fields of `Voting` that are not tuned.
     """
@@ -109,13 +107,13 @@ def choose_voting(
         if f1 > highest:  # ties go to the first, simpler candidate
             kept, highest = voting, f1
     scores = _Judge(lists, labels)(kept)
-    own = lists.queries if groups is None else groups[lists.queries]
+    groups = lists.queries if lists.groups is None else lists.groups
     return Tuned(
         voting=kept,
         f1=float(scores.mean()),
-        interval=bootstrap_interval(scores.tolist(), own),
+        interval=bootstrap_interval(scores.tolist(), groups),
         images=len(scores),
-        groups=len(np.unique(own)),
+        groups=len(np.unique(groups)),
         nearest=[round(float(s), 6) for s in nearest],
         grid=grid,
     )
@@ -190,4 +188,4 @@ def _tried(voting: Voting) -> dict[str, Any]:
 def _some(lists: NeighborLists) -> NeighborLists:
     """At most 2,000 of the lists, evenly spaced."""
     kept = sample_rows(len(lists.queries), GRID_IMAGES)
-    return NeighborLists(lists.queries[kept], lists.found.take(kept))
+    return lists.take(kept)

@@ -171,7 +171,7 @@ def fit_model(
     model = FittedModel(projection, penalty, f1_by_penalty, voting, None, None, share, f1_by_share)
     if lists is None or len(lists.queries) < LEAST_IMAGES:
         return model
-    tuned = choose_voting(lists, labels, numbers, start=voting, fixed=fixed)
+    tuned = choose_voting(lists, labels, start=voting, fixed=fixed)
     return replace(model, voting=tuned.voting, lists=lists, tuned=tuned)
 
 

@@ -82,7 +82,7 @@ def measure(vectors: NDArray[np.float32], labels: LabelTable) -> dict[str, Any]:
     clock.append(time.perf_counter())
     lists = cross_fitted(partial(fitter.projection, 1.0), vectors, groups, folds)
     clock.append(time.perf_counter())
-    tuned = choose_voting(lists, labels, groups)
+    tuned = choose_voting(lists, labels)
     clock.append(time.perf_counter())
     fit, search, choose = (round(float(s), 1) for s in np.diff(clock))
     return {

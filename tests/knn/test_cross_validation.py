@@ -158,6 +158,10 @@ def test_lists_come_back(lists: NeighborLists) -> None:
     assert np.array_equal(back.queries, lists.queries)
     assert np.array_equal(back.found.rows, lists.found.rows)
     assert np.array_equal(back.found.similarities, lists.found.similarities)
+    assert lists.groups is not None and np.array_equal(back.groups, lists.groups)  # type: ignore[arg-type]
+    early = {name: a for name, a in lists.to_arrays().items() if name != f"{ARRAYS}groups"}
+    unknown = NeighborLists.from_arrays(early, 240)
+    assert unknown is not None and unknown.groups is None
     assert back.queries.dtype == back.found.rows.dtype == np.int64
     assert NeighborLists.from_arrays({"another": np.zeros(3)}, 240) is None
 
@@ -169,6 +173,7 @@ def test_lists_come_back(lists: NeighborLists) -> None:
         {"queries": np.arange(240) + 1},
         {"rows": None},
         {"queries": np.zeros(0, np.int64)},
+        {"groups": np.arange(239)},
         {"rows": np.full((240, 100), 240)},
         {"rows": np.zeros((240, 99), np.int32)},
         {"rows": np.zeros((240, 0), np.int32), "similarities": np.zeros((240, 0), np.float32)},
@@ -192,7 +197,7 @@ def some_lists(seed: int, n: int = 12, width: int = 4) -> NeighborLists:
     rows = np.stack([rng.permutation(n)[:width] for _ in range(n // 2)])
     found = -np.sort(-rng.random(rows.shape), axis=1).astype(np.float32)
     found[np.arange(width) >= rng.integers(1, width + 1, (n // 2, 1))] = -np.inf
-    return NeighborLists(np.arange(0, n, 2), Neighbors(rows, found))
+    return NeighborLists(np.arange(0, n, 2), Neighbors(rows, found), np.arange(n // 2) + 7)
 
 
 @given(seed=st.integers(0, 50), gone=st.sets(st.integers(0, 11)))
@@ -232,5 +237,7 @@ def test_renumbered_lists_name_the_rows_that_are_left(seed: int, gone: set[int])
     assert named(after, left) == {query: pairs for query, pairs in kept.items() if pairs}
     assert (after is None) == (not any(kept.values()))
     if after is not None:
+        assert after.groups is not None
+        assert [left[query] // 2 + 7 for query in after.queries] == after.groups.tolist()
         again = NeighborLists.from_arrays(after.to_arrays(), len(left))
         assert again is not None and named(again, left) == named(after, left)
