@@ -302,6 +302,7 @@ def annotate_images(
     hierarchy: Hierarchy | None = None,
     only: Collection[str] | None = None,
     vectors: VectorTable | None = None,
+    exclude_self: bool = False,
 ) -> Iterator[Annotation]:
     """Annotate images with an open index, yielding in their order.
 
@@ -319,6 +320,7 @@ def annotate_images(
         hierarchy: As for `Annotator`.
         only: The concepts that are voted on; None for all.
         vectors: Where `refs` are from, if they are rows of vectors.
+        exclude_self: As for `Annotator`.
 
     Raises:
         AnnotatorError: An image cannot be used and --on-error is "fail"; or as `Annotator`.
@@ -334,6 +336,7 @@ def annotate_images(
         relabel=relabel,
         hierarchy=hierarchy,
         classifiers=classifiers,
+        exclude_self=exclude_self,
     )
     with inference.open_cache(place, annotator.embedder, vectors) as cache:
         annotations = annotator.stream(
