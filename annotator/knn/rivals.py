@@ -14,7 +14,7 @@ from index import LabelTable
 
 LEAST_SHARE = 0.1  # of the vote, for a concept to be considered
 MOST_CONSIDERED = 10  # concepts of an image
-RIVAL_SHARE = 0.25  # of the vote, for a rival to cast doubt (docs/accuracy.md)
+RIVAL_SHARE = 0.25  # of the vote, for a rival to cast doubt (docs/doubt.md)
 
 _LEAST_EXPECTED = 5.0  # joint cases of a pair that is tested
 _MOST_LIFT = 0.02  # of a pair that excludes each other: wrong labels are not held against it

@@ -177,7 +177,7 @@ function answerPart(result, concepts) {
 function consideredPart({ considered }) {
   if (considered.length === 0) return null;
   const rows = considered.map((concept) =>
-    h("li", { className: "concept" }, conceptName(concept), bar(concept.score), scoreOf(concept)),
+    h("li", { className: "runner-up" }, conceptName(concept), bar(concept.score), scoreOf(concept)),
   );
   return h(
     "div",
