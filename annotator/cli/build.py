@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from annotator.cli.console import say, search_in_words
 from annotator.cli.fit_encoder import fit_once
@@ -130,7 +131,9 @@ def build_index_command(
         )
 
         if fit_encoder is not None:
-            name = fit_once(collection, fit_encoder, encoder.embedder, embedding)
+            source = click.get_current_context().get_parameter_source("embedder")
+            chosen = None if source is ParameterSource.DEFAULT else encoder.embedder
+            name = fit_once(collection, fit_encoder, chosen, embedding)
             encoder = replace(encoder, embedder=name)
         built = build_index(
             collection,

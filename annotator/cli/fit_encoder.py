@@ -25,7 +25,7 @@ from annotator.cli.options import (
     options_as,
 )
 from annotator.cli.sections import Command, option
-from annotator.fitting.recipe import Loss, Recipe
+from annotator.fitting.recipe import ENCODER, Loss, Recipe
 
 if TYPE_CHECKING:
     from annotator.collection import Collection
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 class FittingOptions:
     """How an encoder is fitted."""
 
-    fit_folds: int = 4
+    fit_folds: int = 3
     epochs: int = Recipe.epochs
     seed: int = 0
     batch_size: int = Recipe.batch_size
@@ -60,8 +60,8 @@ fitting_options = options_as(
         "--fit-folds",
         type=click.IntRange(1, 20),
         default=FittingOptions.fit_folds,
-        help="Networks that are trained, each without one fold of the groups; with 1, a fifth is "
-        "held back.",
+        help="Networks that are trained without one fold of the groups each, beside the one that "
+        "is trained on all; with 1 there is one in all, and a fifth is held back.",
     ),
     option(
         "Training",
@@ -126,7 +126,7 @@ fitting_options = options_as(
     help="Folder of the fitted encoder, for --embedder fitted:FOLDER.",
 )
 @option("Output", "--overwrite", is_flag=True, help="Replace a fitted encoder in that folder.")
-@encoder_option
+@encoder_option(ENCODER)
 @fitting_options
 @collection_options
 @device_option
@@ -148,9 +148,9 @@ def fit_encoder_command(
 ) -> int:
     """Fine-tune an encoder's network on labelled IMAGES and their CONCEPTS.
 
-    Each of several networks is trained without one fold of the patients or studies (--groups), so
-    that an index built with the encoder can be tuned on votes that have not seen their images. An
-    interrupted command, started again, goes on from the last epoch.
+    One network is trained on all images, and several without one fold of the patients or studies
+    (--groups) each, so that an index built with the encoder can be tuned on votes that have not
+    seen their images. An interrupted command, started again, goes on from the last epoch.
 
     \b
     annotator fit-encoder train/ train_concepts.csv --groups patients.csv --out encoder
@@ -219,13 +219,15 @@ def run_fit(
     return fitted
 
 
-def fit_once(collection: Collection, out: Path, embedder: str, embedding: EmbeddingOptions) -> str:
+def fit_once(
+    collection: Collection, out: Path, embedder: str | None, embedding: EmbeddingOptions
+) -> str:
     """Fit an encoder with the default options, unless that was done before.
 
     Args:
         collection: Images with concepts.
         out: Folder of the fitted encoder.
-        embedder: The encoder to fit.
+        embedder: The encoder to fit; None for the default one.
         embedding: Device, threads and what is done with blank images.
 
     Returns:
@@ -239,7 +241,7 @@ def fit_once(collection: Collection, out: Path, embedder: str, embedding: Embedd
         run_fit(
             collection,
             out,
-            embedder,
+            embedder or ENCODER,
             FittingOptions(),
             device=embedding.device,
             workers=embedding.workers,

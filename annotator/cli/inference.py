@@ -14,7 +14,7 @@ from click.core import ParameterSource
 
 from annotator.cli.console import say
 from annotator.cli.options import device_option, file_path, options_as
-from annotator.cli.sections import option
+from annotator.cli.sections import Decorator, option
 from annotator.errors import AnnotatorError
 
 if TYPE_CHECKING:
@@ -186,21 +186,25 @@ def refuse(names: Collection[str], reason: str) -> None:
 
 _NOT_GIVEN = (None, ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
 
-encoder_option = option(
-    "Encoder",
-    "--embedder",
-    default="efficientnet-lite0",
-    metavar="NAME",
-    help="Encoder: efficientnet-lite0[@SIZE], -lite1, -lite2, timm:MODEL[@FILE], "
-    "open_clip:MODEL@PRETRAINED, hf-hub:ORG/MODEL, local-dir:FOLDER, transformers:ORG/MODEL, "
-    "transformers:FOLDER, onnx:FILE, xrv:WEIGHTS[@FILE], fitted:FOLDER, a folder or file of one "
-    "of these, or several joined by +.",
-)
+
+def encoder_option(default: str) -> Decorator:
+    """The option that names an encoder."""
+    return option(
+        "Encoder",
+        "--embedder",
+        default=default,
+        metavar="NAME",
+        help="Encoder: efficientnet-lite0[@SIZE], -lite1, -lite2, timm:MODEL[@FILE], "
+        "open_clip:MODEL@PRETRAINED, hf-hub:ORG/MODEL, local-dir:FOLDER, transformers:ORG/MODEL, "
+        "transformers:FOLDER, onnx:FILE, xrv:WEIGHTS[@FILE], fitted:FOLDER, a folder or file of "
+        "one of these, or several joined by +.",
+    )
+
 
 encoder_options = options_as(
     "encoder",
     EncoderOptions,
-    encoder_option,
+    encoder_option("efficientnet-lite0"),
     option(
         "Encoder",
         "--precision",

@@ -16,7 +16,7 @@ from annotator.encoders.recognise import FITTED_FORMAT, read_config
 from annotator.encoders.weights import read_weights
 from annotator.errors import AnnotatorError
 
-VERSION = 1
+VERSION = 2
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 ARRAYS = ("head.weights", "head.biases", "contents", "folds")  # beside the branches' tensors
 

@@ -14,9 +14,10 @@ _COLOURS = ("#1f5f99", "#d9480f", "#2b8a3e", "#7048a8", "#f08c00", "#12a5a5")
 
 def held_out_f1(branches: Sequence[TrainedBranch]) -> tuple[float, float]:
     """F1 of vote and head in the epochs that were kept, over all images that were held out."""
-    images = sum(branch.held_out for branch in branches)
-    vote = sum(branch.best.vote_f1 * branch.held_out for branch in branches) / images
-    return vote, sum(branch.best.head_f1 * branch.held_out for branch in branches) / images
+    held = [branch for branch in branches if branch.held_out]
+    images = sum(branch.held_out for branch in held)
+    vote = sum(branch.best.vote_f1 * branch.held_out for branch in held) / images
+    return vote, sum(branch.best.head_f1 * branch.held_out for branch in held) / images
 
 
 def write_card(
@@ -31,7 +32,10 @@ def write_card(
     """
     vote, head = held_out_f1(branches)
     held_out = sum(branch.held_out for branch in branches)
-    alone = "of its own" if len(branches) > 1 else "of one fifth of them"
+    folds = sum(branch.held_out > 0 for branch in branches)
+    trained = f"{folds}, each trained without a fold of its own, and one that was trained on all"
+    if len(branches) == folds == 1:
+        trained = "1, trained without a fifth of the groups"
     lines = [
         f"# {record.base}, fitted",
         "",
@@ -48,7 +52,7 @@ def write_card(
         "| --- | --- |",
         f"| Fitted to | {record.images:,} images in {record.groups:,} groups |",
         f"| Concepts | {len(record.concepts):,} of {record.all_concepts:,} |",
-        f"| Branches | {len(branches)}, each trained without a fold {alone} |",
+        f"| Branches | {trained} |",
         f"| Mirror images | {'yes' if record.flip else 'no'} |",
         f"| F1 of the vote | {vote:.4f} on {held_out:,} held-out images |",
         f"| F1 of the head | {head:.4f} on the same |",
@@ -65,9 +69,10 @@ def write_card(
     for number, branch in enumerate(branches, 1):
         for epoch in branch.curve:
             kept = " (kept)" if epoch == branch.best else ""
+            f1 = f"{epoch.vote_f1:.4f} | {epoch.head_f1:.4f}" if branch.held_out else "– | –"
             lines.append(
-                f"| {number} | {epoch.epoch}{kept} | {epoch.loss:.4f} | {epoch.vote_f1:.4f} | "
-                f"{epoch.head_f1:.4f} | {epoch.seconds:,.0f} | {epoch.cpu_seconds:,.0f} |"
+                f"| {number} | {epoch.epoch}{kept} | {epoch.loss:.4f} | {f1} | "
+                f"{epoch.seconds:,.0f} | {epoch.cpu_seconds:,.0f} |"
             )
     lines += ["", "| Setting | Value |", "| --- | --- |", f"| seed | {record.seed} |"]
     lines += [f"| {name} | {value} |" for name, value in asdict(record.recipe).items()]
@@ -81,7 +86,7 @@ def draw_curves(branches: Sequence[TrainedBranch]) -> bytes:
 
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
-    for number, branch in enumerate(branches):
+    for number, branch in enumerate(b for b in branches if b.held_out):
         colour = _COLOURS[number % len(_COLOURS)]
         epochs = [epoch.epoch for epoch in branch.curve]
         minutes = [epoch.seconds / 60 for epoch in branch.curve]

@@ -24,14 +24,14 @@ from annotator.encoders.fitted import KEY_BYTES, SEEN_BY_ALL, common_folds
 from annotator.encoders.fitted_encoder import base_fingerprint
 from annotator.encoders.local_runner import default_workers
 from annotator.encoders.preprocess import DECODER_VERSION
-from annotator.encoders.registry import DEFAULT, full_name, load_encoder, split_names
+from annotator.encoders.registry import full_name, load_encoder, split_names
 from annotator.encoders.torch_setup import Device, choose_device
 from annotator.errors import AnnotatorError, ImageError
 from annotator.fitting.augment import copies_of, has_sides
 from annotator.fitting.card import draw_curves, held_out_f1, write_card
 from annotator.fitting.folder import FitRecord, begin, check_out, working_folder, write_encoder
 from annotator.fitting.maps import Trunk, make_maps
-from annotator.fitting.recipe import Recipe
+from annotator.fitting.recipe import ENCODER, Recipe
 from annotator.fitting.train import Epoch, Examples, TrainedBranch, train_branch
 from annotator.images.notes import Note
 from annotator.images.ordered_map import ordered_map
@@ -43,7 +43,7 @@ from index.progress import track
 LEAST_IMAGES = 20
 _LEAST_OF_CONCEPT, _MOST_CONCEPTS = 2, 1000
 _PARTS_OF_ONE = 5  # with one branch, a fifth is held out
-_VERSION = 1  # of the training: what another one left half done is not gone on with
+_VERSION = 2  # of the training: what another one left half done is not gone on with
 
 
 @dataclass(frozen=True)
@@ -74,10 +74,10 @@ class FittedEncoder:
 def fit_encoder(
     collection: Collection,
     out: Path | str,
-    name: str = DEFAULT,
+    name: str = ENCODER,
     *,
     recipe: Recipe | None = None,
-    folds: int = 4,
+    folds: int = 3,
     seed: int = 0,
     flip: bool | None = None,
     device: Device = "auto",
@@ -89,7 +89,8 @@ def fit_encoder(
     """Fine-tune copies of an encoder's network on the concepts of a collection.
 
     Each of K branches is trained without one fold of the groups, so that every image has a branch
-    that has not seen it. With one branch, it is a fifth of the groups that it has not seen.
+    that has not seen it; one more, for new images, is trained on all, for as many epochs as were
+    best for these. With K = 1 there is one branch in all, which has not seen a fifth of the groups.
 
     What is done so far is kept in a folder beside `out`, from which an interrupted fit goes on to
     the same result; `out` appears at the end, whole.
@@ -99,7 +100,7 @@ def fit_encoder(
         out: Folder of the fitted encoder, for `make_embedder("fitted:FOLDER")`.
         name: Encoder, as for `make_embedder`; one whose network torch runs.
         recipe: How to train; None for the defaults.
-        folds: K, the number of branches.
+        folds: K, the number of branches that do not see all images.
         seed: All that is random comes from it.
         flip: Show mirror images, too; None for only where no concept names a side.
         device: "auto" takes CUDA where there is one.
@@ -149,8 +150,9 @@ def fit_encoder(
         seen = _seen(groups, folds, seed)
         examples = Examples(maps, _labels(sets, concepts), LabelTable.from_sets(sets))
         branches: list[TrainedBranch] = []
-        telling = _Telling(folds, recipe, tell)
-        for k in range(folds):
+        count = folds + (folds > 1)  # the last one sees all images
+        telling = _Telling(count, recipe, tell)
+        for k in range(count):
             branches.append(
                 train_branch(
                     new_branch(encoder.model, recipe.freeze),
@@ -161,8 +163,9 @@ def fit_encoder(
                     seeds=(seed, k),
                     device=torch_device,
                     checkpoint=working / f"branch{k}.pt",
-                    label=f"Branch {k + 1} of {folds}",
+                    label=f"Branch {k + 1} of {count}",
                     on_epoch=lambda epoch, k=k: telling(k, epoch),  # type: ignore[misc]
+                    stop=None if k < folds else _usual_epochs(branches),
                 )
             )
         keys, known = _known([contents[ref.id] for ref in images], seen)
@@ -302,7 +305,7 @@ def _seen(groups: NDArray[np.int64], folds: int, seed: int) -> NDArray[np.int16]
 
     Args:
         groups: int64[n], from `group_numbers`.
-        folds: Number of branches.
+        folds: Number of branches that do not see all.
         seed: Draws the folds.
 
     Raises:
@@ -317,6 +320,11 @@ def _seen(groups: NDArray[np.int64], folds: int, seed: int) -> NDArray[np.int16]
         )
     found = group_folds(groups, parts, seed)
     return np.where(found < folds, found, SEEN_BY_ALL).astype(np.int16)
+
+
+def _usual_epochs(branches: Sequence[TrainedBranch]) -> int:
+    """The median of the epochs that were best."""
+    return int(np.ceil(np.median([branch.best.epoch for branch in branches])))
 
 
 def _known(
@@ -353,15 +361,16 @@ def _digest(value: object) -> str:
 class _Telling:
     """A line on each epoch, with the time that is left if none of the branches stops early."""
 
-    def __init__(self, folds: int, recipe: Recipe, tell: Callable[[str], None]) -> None:
-        self._folds, self._epochs, self._tell = folds, recipe.epochs, tell
+    def __init__(self, count: int, recipe: Recipe, tell: Callable[[str], None]) -> None:
+        self._count, self._epochs, self._tell = count, recipe.epochs, tell
 
     def __call__(self, branch: int, epoch: Epoch) -> None:
-        left = (self._folds - branch) * self._epochs - epoch.epoch
+        left = (self._count - branch) * self._epochs - epoch.epoch
         seconds = left * epoch.seconds / epoch.epoch
         time_left = f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
+        f1 = f"F1 {epoch.vote_f1:.4f} by the vote, {epoch.head_f1:.4f} by the head"
+        held_out = "no image held out" if np.isnan(epoch.vote_f1) else f"held-out {f1}"
         self._tell(
-            f"Branch {branch + 1} of {self._folds}, epoch {epoch.epoch} of {self._epochs}: loss "
-            f"{epoch.loss:.4f}, held-out F1 {epoch.vote_f1:.4f} by the vote, {epoch.head_f1:.4f} "
-            f"by the head; at most {time_left} left."
+            f"Branch {branch + 1} of {self._count}, epoch {epoch.epoch} of {self._epochs}: loss "
+            f"{epoch.loss:.4f}, {held_out}; at most {time_left} left."
         )

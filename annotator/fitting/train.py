@@ -53,7 +53,7 @@ class Epoch:
     Attributes:
         epoch: Its number, from 1.
         loss: Mean over the training images, as they were seen.
-        vote_f1: Mean F1 of the vote on images that the branch has not seen.
+        vote_f1: Mean F1 of the vote on images that the branch has not seen; NaN if there are none.
         head_f1: Mean F1 of its head on them.
         seconds: Wall-clock time since the training of the branch began.
         cpu_seconds: Processor time of the same.
@@ -76,7 +76,7 @@ class TrainedBranch:
         weights: float32[length, c], of its head, for features of unit norm.
         biases: float32[c].
         curve: Its epochs.
-        held_out: Number of images by which they were compared.
+        held_out: Number of images by which they were compared; 0 for a branch that saw all.
     """
 
     tensors: Mapping[str, Tensor]
@@ -88,7 +88,12 @@ class TrainedBranch:
     @property
     def best(self) -> Epoch:
         """The epoch that was kept."""
-        return max(self.curve, key=lambda epoch: epoch.vote_f1)
+        return _best(self.curve)
+
+
+def _best(curve: Sequence[Epoch]) -> Epoch:
+    """The epoch with the best vote; the last of a branch that has no images to compare them by."""
+    return curve[-1] if math.isnan(curve[-1].vote_f1) else max(curve, key=lambda e: e.vote_f1)
 
 
 class HeadedBranch(nn.Module):
@@ -163,6 +168,7 @@ def train_branch(
     checkpoint: Path,
     label: str,
     on_epoch: Callable[[Epoch], None],
+    stop: int | None = None,
 ) -> TrainedBranch:
     """Train a branch on some images, or go on from its last epoch.
 
@@ -173,19 +179,21 @@ def train_branch(
         branch: Untrained; changed in place.
         examples: The images.
         rows: int64[n], those to train on.
-        held_out: int64[m], those by which epochs are compared; of other groups.
+        held_out: int64[m], those by which epochs are compared; of other groups. With none, the last
+            epoch is kept.
         recipe: How to train.
         seeds: Of this branch.
         device: Where to train.
         checkpoint: File with the state after each epoch.
         label: For the progress.
         on_epoch: Called with each epoch when it has ended and is saved.
+        stop: Number of the last epoch; None for as many as `recipe` has. The schedule is the same.
 
     Raises:
         AnnotatorError: The loss is not finite.
     """
     with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
-        training = _Training(branch, examples, rows, held_out, recipe, seeds, device)
+        training = _Training(branch, examples, rows, held_out, recipe, seeds, device, stop)
         training.resume(checkpoint)
         while not training.finished:
             epoch = training.run_epoch(label)
@@ -206,6 +214,7 @@ class _Training:
         recipe: Recipe,
         seeds: tuple[int, ...],
         device: torch.device,
+        stop: int | None = None,
     ) -> None:
         self.examples, self.rows, self.recipe = examples, rows, recipe
         self.held_out = held_out[rows_for_tuning(len(held_out))]
@@ -231,18 +240,19 @@ class _Training:
         batches = -(-len(rows) // recipe.batch_size)
         self.step = 0
         self.steps = recipe.epochs * -(-batches // recipe.accumulate)
+        self.last = recipe.epochs if stop is None else stop
         self.curve: list[Epoch] = []
         self.best: dict[str, Tensor] = {}
 
     @property
     def best_epoch(self) -> int:
         """Number of the best epoch so far, 0 before the first."""
-        return max(self.curve, key=lambda e: e.vote_f1).epoch if self.curve else 0
+        return _best(self.curve).epoch if self.curve else 0
 
     @property
     def finished(self) -> bool:
         waited = len(self.curve) - self.best_epoch
-        return len(self.curve) >= self.recipe.epochs or waited >= self.recipe.patience
+        return len(self.curve) >= self.last or waited >= self.recipe.patience
 
     def run_epoch(self, label: str) -> Epoch:
         started, cpu_started = time.perf_counter(), time.process_time()
@@ -308,6 +318,8 @@ class _Training:
         Args:
             features: float32[n, length], of the training images as they were seen in the epoch.
         """
+        if not len(self.held_out):
+            return math.nan, math.nan
         units, odds = [], []
         with torch.inference_mode():
             for start in range(0, len(self.held_out), self.recipe.batch_size):

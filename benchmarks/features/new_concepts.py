@@ -161,7 +161,7 @@ class Case:
 
 def measured(case: Case, settings: Settings, folds: int, draws: int) -> Record:
     """Retrieval with the encoder as it is and fitted, and the classifier, on one concept."""
-    work, encoder, recipe = settings.work, settings.embedder, settings.tuned
+    work, encoder, recipe = settings.work, settings.to_fit, settings.tuned
     fitted = OursFitted("fitted encoder", work, encoder, recipe, folds=folds)
     again = np.sort(np.append(case.rest, case.drawn(0)))
     return {
@@ -238,7 +238,7 @@ def embedded_images(
 def trained(case: Case, rows: NDArray[np.int64], settings: Settings) -> Record:
     """Figures and cost of a network fine-tuned on some rows, which decides by expected F1."""
     train = case.side.take(rows)
-    recipe, encoder = settings.tuned, settings.embedder
+    recipe, encoder = settings.tuned, settings.to_fit
     method = FineTuned(settings.work, "expected F1", recipe=recipe, encoder=encoder)
     _, cost = train.cost_of(lambda: method.fit(train))
     found = dict(zip(case.test.ids, method.predict(case.test), strict=True))

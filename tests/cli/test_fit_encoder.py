@@ -48,14 +48,14 @@ def fitted(train: list[object], tmp_path_factory: pytest.TempPathFactory) -> Pat
     ) as run:
         assert run.stderr is not None
         for line in run.stderr:
-            if line.startswith("Branch 1 of 2, epoch 1 of 1: loss "):
+            if line.startswith("Branch 1 of 3, epoch 1 of 1: loss "):
                 break
         run.send_signal(signal.SIGINT)
         said = run.stderr.read()
     assert run.returncode == 130 and not out.exists()
     assert "The same command goes on from the last epoch that has ended." in said
     said = done(invoke(*arguments))
-    assert "Branch 2 of 2" in said and "Branch 1 of 2" not in said
+    assert "Branch 2 of 3" in said and "Branch 1 of 3" not in said
     assert f"{out}: fitted to 42 images and " in said
     return out
 

@@ -132,7 +132,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
         lambda f: (f / "model.safetensors").write_bytes(b"{" * 100) and None,
         "could not be read as weights",
     ),
-    "newer": (_config(lambda c: c.update(version=2)), "of version 2; this is for version 1"),
+    "newer": (_config(lambda c: c.update(version=3)), "of version 3; this is for version 2"),
     "no base": (_config(lambda c: c.pop("base")), "config.json is damaged"),
     "other concepts": (_config(lambda c: c["concepts"].pop()), "model.safetensors is damaged"),
     "a tensor less": (

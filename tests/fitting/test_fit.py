@@ -53,7 +53,7 @@ def fitted(few: Collection, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_branches_learn_the_concepts(few: Collection, fitted: Path) -> None:
     embedder = make_embedder(f"fitted:{fitted}", device="cpu", precision="fp32")
     known = embedder.fitted
-    assert known is not None and len(known.columns) == 2
+    assert known is not None and len(known.columns) == 3
     assert set(known.concepts) == {"C0", "C1", "C2", "C9"}
     assert embedder.dim == known.columns[-1][1] == sum(embedder.blocks)
     found = list(embed_images(few.images, embedder))
@@ -70,11 +70,16 @@ def test_the_branches_learn_the_concepts(few: Collection, fitted: Path) -> None:
         truth = [int(few.concepts[few.images[i].id][0][1]) for i in unseen]
         right += int((odds[unseen].argmax(axis=1) == truth).sum())
     assert right >= 30  # of 40; 13 by chance
+    odds = known.log_odds(vectors, 2)[:, kinds]  # of the branch that was trained on all
+    everyone = [int(few.concepts[ref.id][0][1]) for ref in few.images]
+    assert (odds.argmax(axis=1) == everyone).sum() >= 36
 
 
 def test_the_folder_tells_what_it_is(fitted: Path) -> None:
     card = (fitted / "README.md").read_text()
     assert "40 images in 20 groups" in card and "F1 of the vote" in card
+    assert "| 2, each trained without a fold of its own, and one that was trained on all |" in card
+    assert "| 3 | 2 (kept) |" in card or "| 3 | 1 (kept) |" in card
     assert not any(f"i{i:03d}" in card for i in range(40))
     assert (fitted / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert make_embedder(str(fitted), device="cpu").name == f"fitted:{fitted}"
@@ -106,14 +111,15 @@ def test_killed_and_gone_on_with_it_is_the_same(
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as first:
         assert first.stderr is not None
-        assert "Branch 1 of 2, epoch 1 of 2" in first.stderr.readline()
+        assert "Branch 1 of 3, epoch 1 of 2" in first.stderr.readline()
         first.send_signal(signal.SIGKILL)
         rest = first.stderr.read()
     assert "Branch 2" not in rest and not out.exists()
     said: list[str] = []
     fit(few, out, tell=said.append)
     assert [line.partition(":")[0] for line in said] == [
-        "Branch 1 of 2, epoch 2 of 2", "Branch 2 of 2, epoch 1 of 2", "Branch 2 of 2, epoch 2 of 2",
+        "Branch 1 of 3, epoch 2 of 2", "Branch 2 of 3, epoch 1 of 2", "Branch 2 of 3, epoch 2 of 2",
+        "Branch 3 of 3, epoch 1 of 2", "Branch 3 of 3, epoch 2 of 2",
     ]  # fmt: skip
     for file in ("model.safetensors", "config.json"):
         assert (out / file).read_bytes() == (fitted / file).read_bytes()

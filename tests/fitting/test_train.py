@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -64,7 +65,12 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> Examples:
 
 
 def train(
-    examples: Examples, folder: Path, recipe: Recipe = RECIPE, until: int = 99
+    examples: Examples,
+    folder: Path,
+    recipe: Recipe = RECIPE,
+    until: int = 99,
+    held_out: int = 8,
+    last: int | None = None,
 ) -> TrainedBranch:
     torch.manual_seed(0)
     branch = nn.Sequential(
@@ -76,8 +82,9 @@ def train(
             raise KeyboardInterrupt
 
     return train_branch(
-        branch, examples, np.arange(16), np.arange(16, 24), recipe, seeds=(0, 0),
+        branch, examples, np.arange(16), np.arange(16, 16 + held_out), recipe, seeds=(0, 0),
         device=torch.device("cpu"), checkpoint=folder / "c.pt", label="Branch", on_epoch=stop,
+        stop=last,
     )  # fmt: skip
 
 
@@ -108,6 +115,20 @@ def test_interrupted_it_goes_on_to_the_same(
     assert same(again, whole) and len(again.curve) == 3
     assert [e.loss for e in again.curve] == [e.loss for e in whole.curve]
     assert same(train(examples, tmp_path / "a", recipe), whole)  # of a finished one
+
+
+def test_with_no_image_held_out_the_last_epoch_is_kept(examples: Examples, tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    whole = train(examples, tmp_path)
+    found = train(examples, tmp_path / "a", held_out=0, last=2)
+    assert found.best == found.curve[-1] and len(found.curve) == 2 and found.held_out == 0
+    # The schedule is that of all three epochs.
+    assert [e.loss for e in found.curve] == [e.loss for e in whole.curve[:2]]
+    assert all(math.isnan(e.vote_f1) for e in found.curve)
+    with pytest.raises(KeyboardInterrupt):
+        train(examples, tmp_path / "b", held_out=0, last=2, until=1)
+    assert same(train(examples, tmp_path / "b", held_out=0, last=2), found)
 
 
 def test_batches_add_up(examples: Examples, tmp_path: Path) -> None:

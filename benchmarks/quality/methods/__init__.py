@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from annotator.encoders.registry import DEFAULT
 from annotator.errors import AnnotatorError
-from annotator.fitting.recipe import Loss, Recipe
+from annotator.fitting.recipe import ENCODER, Loss, Recipe
 from benchmarks.quality.data import Method
 from benchmarks.quality.methods import recipes
 from benchmarks.quality.methods.cnn import Cnn
@@ -46,6 +47,11 @@ class Settings:
     backbone: str | None = None
     tuned: Recipe = RECIPE
 
+    @property
+    def to_fit(self) -> str:
+        """The encoder that is fine-tuned, by us and by others: as `fit-encoder` has it."""
+        return ENCODER if self.embedder == DEFAULT else self.embedder
+
 
 Maker = Callable[[Settings], Method]
 
@@ -72,7 +78,7 @@ def _finetuned(
 
     def make(s: Settings) -> Method:
         recipe = replace(s.tuned, loss=loss, epochs=longer * s.tuned.epochs)
-        return FineTuned(s.work, rule, seeds, recipe=recipe, encoder=encoder or s.embedder)
+        return FineTuned(s.work, rule, seeds, recipe=recipe, encoder=encoder or s.to_fit)
 
     return make
 
@@ -109,7 +115,8 @@ METHODS: dict[str, Maker] = {
     "finetuned-long": _finetuned("expected F1", longer=3),
     "finetuned-asymmetric": _finetuned("threshold", loss="asymmetric"),
     "finetuned-asymmetric-expected-f1": _finetuned("expected F1", loss="asymmetric"),
-    "finetuned-lite1": _finetuned("expected F1", encoder="efficientnet-lite1"),
+    "finetuned-small": _finetuned("expected F1", encoder=DEFAULT),
+    "finetuned-lite1": _finetuned("expected F1", encoder="efficientnet-lite1@320"),
     "finetuned-timm": _of_timm,
     "finetuned-seeds": _finetuned("expected F1", SEEDS),
     "finetuned-seeds-half": _finetuned("half", SEEDS),
@@ -118,11 +125,11 @@ METHODS: dict[str, Maker] = {
     "logistic": lambda _: Logistic(expected_f1=False),
     "logistic-expected-f1": lambda _: Logistic(expected_f1=True),
     "ours": lambda s: Ours("ours", named(s.embedder)),
-    "ours-fitted": lambda s: OursFitted("ours, fitted encoder", s.work, s.embedder, s.tuned),
+    "ours-fitted": lambda s: OursFitted("ours, fitted encoder", s.work, s.to_fit, s.tuned),
     "ours-fitted-no-head": lambda s: OursFitted(
-        "ours, fitted encoder, no heads", s.work, s.embedder, s.tuned, fixed={"head_weight": 0.0}
+        "ours, fitted encoder, no heads", s.work, s.to_fit, s.tuned, fixed={"head_weight": 0.0}
     ),
-    "ours-fitted-head-only": lambda s: Heads("heads alone", s.work, s.embedder, s.tuned),
+    "ours-fitted-head-only": lambda s: Heads("heads alone", s.work, s.to_fit, s.tuned),
     "ours-estimator": lambda s: Estimator(named(s.embedder)().blocks),
     "ours-several": lambda _: Ours("ours, two encoders, two sizes", named(SEVERAL)),
     "ours-untuned": lambda s: Ours("ours, not tuned", named(s.embedder), tuning=False),

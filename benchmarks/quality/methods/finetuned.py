@@ -112,8 +112,11 @@ class FineTuned:
 
 
 def _title(encoder: str, recipe: Recipe, rule: Rule, networks: int) -> str:
-    backbone = encoder.removeprefix("timm:").partition("@")[0]
-    what = [f"{_TITLES.get(backbone, backbone)}, fine-tuned"]
+    backbone, _, size = encoder.removeprefix("timm:").partition("@")
+    what = [_TITLES.get(backbone, backbone)]
+    if backbone in _TITLES and size:
+        what[0] += f" at {size} px"
+    what.append("fine-tuned")
     if recipe.epochs != RECIPE.epochs:
         what.append(f"{recipe.epochs} epochs")
     if recipe.loss != RECIPE.loss:

@@ -111,7 +111,7 @@ class OursFitted(Ours):
         encoder: str,
         recipe: Recipe,
         *,
-        folds: int = 4,
+        folds: int = 3,
         **changes: Any,
     ) -> None:
         super().__init__(name, lambda: make_embedder(f"fitted:{self._fitted}"), **changes)
