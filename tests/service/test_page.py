@@ -32,7 +32,7 @@ CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
 REQUIRED = os.environ.get("ANNOTATOR_REQUIRE_BROWSER") == "1"
 
 try:
-    from playwright.sync_api import Browser, Locator, Page, Route, expect, sync_playwright
+    from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 except ModuleNotFoundError:
     if REQUIRED:
         raise
@@ -210,18 +210,13 @@ def answer(server: str, image: Path, **query: str | float) -> dict[str, Any]:
     return dict(result)
 
 
-def test_doubt_and_runners_up(open_page: Opener, place: Served) -> None:
+def test_doubt_and_runners_up(open_page: Opener, server: str, place: Served) -> None:
+    told = full_answer(server, place.images[0])
+    (result,) = told["results"]
+    result["concepts"][0]["rival"] = "C1"
+    result["considered"] = [{"cui": "C1", "name": "Malignant", "score": 0.46}]
     tab = open_page()
-
-    def with_doubt(route: Route) -> None:
-        told = route.fetch()
-        body = told.json()
-        (result,) = body["results"]
-        result["concepts"][0]["rival"] = "C1"
-        result["considered"] = [{"cui": "C1", "name": "Malignant", "score": 0.46}]
-        route.fulfill(response=told, json=body)
-
-    tab.page.route("**/v1/annotate*", with_doubt)
+    tab.page.route("**/v1/annotate*", lambda route: route.fulfill(json=told))
     tab.annotate(place.images[0])
     expect(tab.page.locator(".concept").first).to_contain_text(
         "In doubt: Malignant excludes it, and has 46 % of the vote."
