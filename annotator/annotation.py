@@ -54,8 +54,8 @@ class Annotation:
         image_id: Image id.
         cuis: Predicted concepts, highest score first.
         scores: Share of the neighbours' votes for each concept, 0..1.
-        expected_f1: Expected F1 of the predicted set, 0..1; with a hierarchy, its expected
-            hierarchical F1.
+        expected_f1: Expected F1 of the predicted set, 0..1; calibrated if there are probabilities,
+            else that of the votes. With a hierarchy, its expected hierarchical F1.
         familiarity: Quantile of the similarity to the nearest case, 0..1: the share of the index's
             images that are less similar to their own nearest case of another patient. Near 0, the
             image is out of distribution. None if the index was not tuned.
@@ -68,6 +68,8 @@ class Annotation:
         rivals: By chosen concept that is in doubt, one that excludes it, as the labels of the index
             show, and still has a quarter of the votes or more (`annotator.knn.rivals`).
         same_image: Id of a case that is this very image (its similarity is 1), or None.
+        probabilities: Probability that each concept is right, 0..1, calibrated on the images of the
+            index; None if the index has no calibration of this vote.
         look: Names and pictures.
     """
 
@@ -83,12 +85,20 @@ class Annotation:
     considered: Mapping[str, float] = field(default_factory=dict)
     rivals: Mapping[str, str] = field(default_factory=dict)
     same_image: str | None = None
+    probabilities: tuple[float, ...] | None = None
     look: Look = field(default_factory=Look, compare=False)
 
     @property
     def names(self) -> tuple[str, ...]:
         """Name of each concept in `cuis`; "" where it is not known."""
         return tuple(self.look.names.get(cui, "") for cui in self.cuis)
+
+    @property
+    def each(self) -> list[tuple[str, str, float, float | None]]:
+        """Each concept with its name (or ""), score and probability (or None)."""
+        nothing = (None,) * len(self.cuis)
+        probabilities = nothing if self.probabilities is None else self.probabilities
+        return list(zip(self.cuis, self.names, self.scores, probabilities, strict=True))
 
     def to_dict(
         self, names: Mapping[str, str] | None = None, *, explain: bool = False
@@ -107,9 +117,10 @@ class Annotation:
                     "cui": cui,
                     "name": names.get(cui, ""),
                     "score": round(score, 6),
+                    "probability": None if probability is None else round(probability, 6),
                     "rival": self.rivals.get(cui),
                 }
-                for cui, score in zip(self.cuis, self.scores, strict=True)
+                for cui, _, score, probability in self.each
             ],
             "considered": [
                 {"cui": cui, "name": names.get(cui, ""), "score": round(score, 6)}
@@ -197,22 +208,22 @@ class Annotations(Sequence[Annotation]):
     def to_frame(self) -> pd.DataFrame:
         """A table with one row a concept of an image.
 
-        The columns are image_id, concept, name ("" where it is not known), score and error. An
-        image without concepts has one row, whose concept, name and score are missing; its error
-        says why, if it could not be used.
+        The columns are image_id, concept, name ("" where it is not known), score, probability
+        (missing where the index has no calibration of this vote) and error. An image without
+        concepts has one row, whose concept, name and numbers are missing; its error says why, if it
+        could not be used.
         """
         import pandas as pd
 
-        rows: list[tuple[str, str | None, str | None, float | None, str | None]] = []
+        rows: list[tuple[str | float | None, ...]] = []
         for a in self._all:
             error = a.error.message if a.error is not None else None
-            for concept, name, score in zip(a.cuis, a.names, a.scores, strict=True):
-                rows.append((a.image_id, concept, name, score, error))
+            rows += ((a.image_id, *concept, error) for concept in a.each)
             if not a.cuis:
-                rows.append((a.image_id, None, None, None, error))
-        columns = ["image_id", "concept", "name", "score", "error"]
+                rows.append((a.image_id, None, None, None, None, error))
+        columns = ["image_id", "concept", "name", "score", "probability", "error"]
         frame = pd.DataFrame(rows, columns=columns, dtype=object)
-        return frame.astype({"score": float})
+        return frame.astype({"score": float, "probability": float})
 
     def to_run(self, year: str = "2026") -> str:
         """A run in the format of a year of ImageCLEFmedical Caption; failed images have no concept.

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,8 @@ from annotator.encoders.torch_setup import Device
 from annotator.images.given import Images, given_images
 from annotator.images.ref import ImageRef
 from annotator.indexing.metadata import IndexMetadata
-from annotator.knn.decision import Closing, choose_concepts
+from annotator.knn.calibration import Calibration
+from annotator.knn.decision import Closing, Decision, choose_concepts
 from annotator.knn.head import with_evidence
 from annotator.knn.joint_projection import stored_projection
 from annotator.knn.members import Classifiers
@@ -299,6 +300,7 @@ class Annotator:
         else:
             decisions = self.classifiers.decide(image_ids, posterior, voting)
         similarities = found.neighbors.similarities
+        calibration = self.calibration(voting)
         annotations = []
         for i, (image_id, decision) in enumerate(zip(image_ids, decisions, strict=True)):
             runners_up = considered(decision, self._implied(decision.cuis, closing))
@@ -306,7 +308,7 @@ class Annotator:
                 image_id=image_id,
                 cuis=decision.cuis,
                 scores=tuple(decision.scores.tolist()),
-                expected_f1=decision.expected_f1,
+                **_worth(decision, calibration),
                 neighbors=_voters(found, posterior, i, voting.k) if with_neighbors else (),
                 familiarity=self._familiarity(similarities[i]),
                 votes=decision.by_concept() if with_votes else {},
@@ -333,6 +335,18 @@ class Annotator:
             return ()
         return {above for concept in concepts for above in self.hierarchy.ancestors(concept)}
 
+    def calibration(self, voting: Voting | None = None) -> Calibration | None:
+        """The calibration of the index, if it was made for this vote; None for another one.
+
+        Other voting parameters, changed labels, a hierarchy and classifiers make another vote.
+
+        Args:
+            voting: As for `decide`.
+        """
+        changed = (self.relabel, self.hierarchy, self.classifiers) != (None, None, None)
+        same = not changed and (voting or self.voting) == self.metadata.voting
+        return self.metadata.calibration if same else None
+
     def _labels(self, labels: LabelTable) -> tuple[LabelTable, Closing | None]:
         """The labels that vote, and how they were closed over a hierarchy.
 
@@ -355,6 +369,21 @@ class Annotator:
         if nearest is None:
             return None
         return float(np.interp(similarities[0], nearest, np.linspace(0, 1, len(nearest))))
+
+
+class _Worth(TypedDict):
+    probabilities: tuple[float, ...] | None
+    expected_f1: float
+
+
+def _worth(decision: Decision, calibration: Calibration | None) -> _Worth:
+    """Probabilities and expected F1 of a decision, calibrated if there is a calibration."""
+    if calibration is None:
+        return {"probabilities": None, "expected_f1": decision.expected_f1}
+    return {
+        "probabilities": tuple(calibration.score(decision.scores).tolist()),
+        "expected_f1": float(calibration.expected_f1(decision.expected_f1)),
+    }
 
 
 def _voters(found: SearchResult, posterior: Posterior, i: int, k: int) -> tuple[Case, ...]:

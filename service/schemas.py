@@ -117,6 +117,11 @@ class ConsideredConcept(BaseModel):
 class ScoredConcept(ConsideredConcept):
     """A concept of an image."""
 
+    probability: float | None = Field(
+        description="Probability that it is right, 0 to 1: how often concepts with such a score "
+        "were right on the index's own images; null if the index is not calibrated, or for "
+        "another vote than this request's."
+    )
     rival: str | None = Field(
         description="CUI of a concept that excludes this one, by the labels of the index, and has "
         "a quarter of the votes or more: this one is in doubt."
@@ -150,7 +155,10 @@ class Result(BaseModel):
         description="Voted for and not chosen: those with a score of 0.1 at least, highest first, "
         "at most 10."
     )
-    expected_f1: float | None = Field(description="F1 to be expected of the concepts, 0 to 1.")
+    expected_f1: float | None = Field(
+        description="F1 to be expected of the concepts, 0 to 1: calibrated where concepts have "
+        "probabilities, else that of the votes."
+    )
     familiarity: float | None = Field(
         description="Share of the index's images that are less similar to their nearest case of "
         "another patient; near 0 for an image that resembles nothing in the index."

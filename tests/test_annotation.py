@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import pickle
 import re
 from dataclasses import replace
@@ -52,11 +53,14 @@ def test_a_list_of_annotations_is_a_sequence() -> None:
 
 def test_as_a_table() -> None:
     frame = ALL.to_frame()
-    assert list(frame) == ["image_id", "concept", "name", "score", "error"]
+    assert list(frame) == ["image_id", "concept", "name", "score", "probability", "error"]
     assert list(frame.image_id) == ["scan", "scan", "empty", "bad"]
     assert list(frame.concept.dropna()) == ["C1", "C4"]
     assert list(frame.name.dropna()) == ["One", ""]
     assert frame.score.dtype == float and list(frame.score.dropna()) == [0.75, 0.25]
+    assert frame.probability.dtype == float and frame.probability.isna().all()
+    likely = dataclasses.replace(FOUND, probabilities=(0.875, 0.5)).to_frame()
+    assert list(likely.probability) == [0.875, 0.5]
     assert list(frame.error.isna()) == [True, True, True, False]
     assert frame.error[3] == "truncated <JPEG>"
     pd.testing.assert_frame_equal(FOUND.to_frame(), frame[:2])

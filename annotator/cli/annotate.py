@@ -171,6 +171,7 @@ def annotate_command(
         only=only,
         vectors=vectors,
         exclude_self=exclude_self,
+        with_probabilities=year in ("table", "jsonl"),
     ):
         if annotation.same_image is not None:
             in_index.append(annotation.image_id)

@@ -13,7 +13,8 @@ _UNFAMILIAR = 0.05  # the index has as few images that are as unlike their neare
 
 
 def annotation_lines(annotation: Annotation, names: Mapping[str, str]) -> list[str]:
-    """Render an annotation as a titled block: its concepts with scores, or why it has none.
+    """Render an annotation as a titled block: its concepts with scores (and probabilities, where
+    the index is calibrated), or why it has none.
 
     Args:
         annotation: Annotation of an image.
@@ -27,14 +28,16 @@ def annotation_lines(annotation: Annotation, names: Mapping[str, str]) -> list[s
     if familiarity is not None:
         title += f"  (familiarity {familiarity:.2f}"
         title += ": unlike the cases of the index)" if familiarity < _UNFAMILIAR else ")"
-    rows: list[Row] = [
-        [score, names.get(concept, ""), concept]
-        if is_cui(concept)
-        else [score, names.get(concept, concept), ""]
-        for concept, score in zip(annotation.cuis, annotation.scores, strict=True)
-    ]
-    header = ["score", "concept", "CUI" if any(map(is_cui, annotation.cuis)) else ""]
-    lines = columns(header, rows, decimals=2, whole=header[2]) if rows else ["no concepts"]
+    calibrated = annotation.probabilities is not None
+    rows: list[Row] = []
+    for concept, _, score, probability in annotation.each:
+        numbers = [score] if probability is None else [score, probability]
+        known = is_cui(concept)
+        name = names.get(concept, "" if known else concept)
+        rows.append([*numbers, name, concept if known else ""])
+    last = "CUI" if any(map(is_cui, annotation.cuis)) else ""
+    header = ["score", *(["probability"] if calibrated else []), "concept", last]
+    lines = columns(header, rows, decimals=2, whole=last) if rows else ["no concepts"]
 
     def named(concept: str) -> str:
         return f"{names.get(concept) or concept} {annotation.share(concept):.2f}"

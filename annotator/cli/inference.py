@@ -307,6 +307,7 @@ def annotate_images(
     only: Collection[str] | None = None,
     vectors: VectorTable | None = None,
     exclude_self: bool = False,
+    with_probabilities: bool = False,
 ) -> Iterator[Annotation]:
     """Annotate images with an open index, yielding in their order.
 
@@ -325,6 +326,7 @@ def annotate_images(
         only: The concepts that are voted on; None for all.
         vectors: Where `refs` are from, if they are rows of vectors.
         exclude_self: As for `Annotator`.
+        with_probabilities: Say so if there are none because the vote is not that of the index.
 
     Raises:
         AnnotatorError: An image cannot be used and --on-error is "fail"; or as `Annotator`.
@@ -342,6 +344,12 @@ def annotate_images(
         classifiers=classifiers,
         exclude_self=exclude_self,
     )
+    calibrated = annotator.metadata.calibration is not None
+    if with_probabilities and calibrated and annotator.calibration() is None:
+        say(
+            "The index is calibrated for its own vote, not for this one: no probabilities, and "
+            "expected F1 is that of the votes."
+        )
     with inference.open_cache(place, annotator.embedder, vectors) as cache:
         annotations = annotator.stream(
             refs,

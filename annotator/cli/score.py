@@ -33,6 +33,7 @@ _BELONGS = {
     "--names": "plain runs",
     "--hierarchy": "plain runs",
     "--types": "plain runs",
+    "--plot": "plain runs",
     "--semantic-types": "plain runs",
     "--bertscore": "--captions",
     "--bertscore-layer": "--captions",
@@ -73,6 +74,14 @@ _BELONGS = {
     help="Other run to compare with: difference and paired interval.",
 )
 @option("Scoring", "--by", metavar="FILE[:COLUMN]", help="Table of groups to score separately.")
+@option(
+    "Scoring",
+    "--plot",
+    type=file_path(dir_okay=False),
+    metavar="FILE",
+    help="With a RUN in JSON lines: draw the reliability of its probabilities and expected F1 "
+    "(.png, .svg or .pdf).",
+)
 @option(
     "Captions",
     "--bertscore",
@@ -121,6 +130,7 @@ def evaluate_command(
     hierarchy: Path | None,
     against: Path | None,
     by: str | None,
+    plot: Path | None,
     bertscore: str | None,
     bertscore_layer: int | None,
     k: int,
@@ -136,11 +146,15 @@ def evaluate_command(
 ) -> None:
     """Score RUN against TRUTH like the official evaluator of the task.
 
+    RUN is a run of any year, or what `annotate --format jsonl` wrote: of that also the reliability
+    is printed, which says whether probabilities and expected F1 come true.
+
     \b
     annotator evaluate run.csv concepts.csv
     annotator evaluate run.csv concepts.csv --split split.csv --only test --by sources.csv:source
     annotator evaluate run.csv concepts.csv --hierarchy hierarchy.csv --against other.csv
     annotator evaluate run.csv concepts.csv --semantic-types MRSTY.RRF
+    annotator evaluate run.jsonl concepts.csv --plot reliability.png
     annotator evaluate captions.csv test_captions.csv --captions --against nearest.csv
     annotator evaluate similar.csv test_concepts.csv --ranking --items train_concepts.csv
     """
@@ -173,6 +187,7 @@ def evaluate_command(
             by,
             names,
             type_filter,
+            plot,
         )
         _print(facts, text, as_json)
         return
@@ -251,16 +266,25 @@ def _evaluate_concepts(
     by: str | None,
     names: Path | None,
     type_filter: TypeOptions,
+    plot: Path | None,
 ) -> tuple[dict[str, Any], str]:
     """Evaluate a concept run; returns the JSON object and the text."""
     from annotator.concepts.names import read_names
     from annotator.evaluation.evaluation import evaluate_scored
     from annotator.evaluation.measures import compare, render_difference
     from annotator.evaluation.official_f1 import score
+    from annotator.evaluation.reliability import (
+        plot_reliability,
+        reliability_of,
+        render_reliability,
+    )
     from annotator.evaluation.report import render
     from annotator.render.text_table import section
+    from annotator.tables.annotations import is_annotations, read_annotations
     from annotator.tables.labels import Labels
 
+    if plot is not None and not is_annotations(run):
+        raise click.UsageError(f"--plot needs probabilities, and {run} is not in JSON lines.")
     scored = score(run, truth, scorer, ids)
     scored_other = None if against is None else score(against, truth, scorer, ids)
     present = frozenset().union(*scored.truth, *scored.run)
@@ -287,6 +311,13 @@ def _evaluate_concepts(
     for note in found.notes:
         say(note)
     facts, text = found.to_dict(), render(found)
+    if is_annotations(run):
+        reliability = reliability_of(scored, read_annotations(run))
+        facts["reliability"] = reliability.to_dict()
+        text += "\n".join(["", *render_reliability(reliability)])
+        if plot is not None:
+            plot_reliability(reliability, plot)
+            say(f"Plot: {plot}")
     if type_filter.given:
         from annotator.evaluation.by_type import render_by_type, score_by_type
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from annotator.concepts.types import SemanticTypes
 from annotator.errors import FormatError
+from annotator.render.plots import check_plot, plotted
 from annotator.render.text_table import Row, columns, section
 
 RARE = 4  # concepts on fewer images than this are rare ...
@@ -189,23 +190,15 @@ def plot_stats(stats: Stats, path: Path | str) -> None:
     Raises:
         FormatError: There are no concepts, or the extension is unsupported.
     """
-    undated = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
-    kind = Path(path).suffix.lower().removeprefix(".")
-    if kind not in undated:
-        raise FormatError(f"{path}: no plot of that kind", f"Choose one of {', '.join(undated)}.")
+    check_plot(path)
     if not stats.concepts:
         raise FormatError("no image has a concept, so there is nothing to draw")
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context({"svg.hashsalt": "annotator", "font.size": 10}):
-        figure = Figure(figsize=(11, 4.2), layout="constrained")
+    with plotted(path, (11, 4.2)) as figure:
         left, right = figure.subplots(1, 2)
         for axes in (left, right):
             axes.spines[["top", "right"]].set_visible(False)
         _draw_frequencies(left, stats)
         _draw_sizes(right, stats)
-        figure.savefig(path, format=kind, dpi=150, metadata=undated[kind])
 
 
 def _draw_frequencies(axes: Any, stats: Stats) -> None:

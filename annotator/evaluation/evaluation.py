@@ -144,7 +144,7 @@ def evaluate(
     """Score a run against a ground truth with the official F1, by concept and by group.
 
     Args:
-        run: Run, as text or in a zip.
+        run: Run, as text or in a zip, or annotations in JSON lines.
         truth: Ground truth, in the format of any year or another (see `score`).
         scorer: `current` (the evaluator of 2022 to 2026) or `legacy` (2017 to 2020).
         secondary: The manual ground truth, for the secondary score of 2025 and 2026.

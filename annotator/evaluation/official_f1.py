@@ -16,6 +16,7 @@ from typing import Literal
 from annotator.concept_ids import is_cui
 from annotator.errors import FormatError
 from annotator.ids import by_image, unknown_hint
+from annotator.tables.annotations import is_annotations, run_of
 from annotator.tables.labels import Labels, read_labels
 from annotator.tables.run import MAX_CUIS
 from annotator.tables.sheet import read_sheet
@@ -102,7 +103,8 @@ def score(
     (`read_truth`), and scored as if it were in the format of the run.
 
     Args:
-        run: Run, as text or in a zip.
+        run: Run, as text or in a zip, or annotations in JSON lines, which count as the run with
+            their concepts.
         truth: Ground truth, or what `read_truth` has read of it.
         scorer: `current` (2022 to 2026) or `legacy` (2017 to 2020).
         ids: Subset of images to score; the run may lack the others.
@@ -114,7 +116,7 @@ def score(
     if scorer not in SCORERS:
         raise FormatError(f"no scorer {scorer!r}", f"Choose one of {', '.join(SCORERS)}.")
     labels = truth if isinstance(truth, Labels) else read_truth(truth, run, scorer)
-    run_table = read_table(run, preamble=False)
+    run_table = _read_run_table(run)
     if labels is not None:  # scored as if it were written like the run
         truth = labels.path
         skipping = scorer == "current" and run_table.separator == ","
@@ -221,10 +223,14 @@ def read_truth(
         return None
     labels = read_labels(path, column=column, mapping=mapping)
     notes: list[str] = []
-    table = read_table(run, preamble=False)
+    table = _read_run_table(run)
     of_run = dict.fromkeys([*(table.header or ())[:1], *(row.cells[0] for row in table.rows)])
     concepts = by_image(labels.concepts, of_run, path, notes)
     return replace(labels, concepts=concepts, understood="; ".join([labels.understood, *notes]))
+
+
+def _read_run_table(path: Path | str) -> Table:
+    return run_of(path) if is_annotations(path) else read_table(path, preamble=False)
 
 
 def _is_of_the_task(path: Path | str, scorer: Scorer) -> bool:

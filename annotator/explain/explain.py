@@ -49,6 +49,7 @@ class ConceptExplanation:
         cases_with: Number of cases with it in `contrast`.
         cases_without: Number of cases without it; 0 if all near cases have it.
         voters: Neighbours that voted for it, highest weight first.
+        probability: Probability that it is right, 0..1; None without a calibration.
     """
 
     cui: str
@@ -58,6 +59,7 @@ class ConceptExplanation:
     cases_with: int
     cases_without: int
     voters: tuple[Case, ...]
+    probability: float | None = None
 
 
 @dataclass(frozen=True)
@@ -123,14 +125,15 @@ def explain(
     concepts = tuple(
         ConceptExplanation(
             cui,
-            near.annotation.scores[i],
+            score,
             vote=maps[i],
             contrast=maps[len(cuis) + i],
             cases_with=contrasts[i].cases_with,
             cases_without=contrasts[i].cases_without,
             voters=_voters(near, cui),
+            probability=probability,
         )
-        for i, cui in enumerate(cuis)
+        for i, (cui, _, score, probability) in enumerate(near.annotation.each)
     )
     return Explanation(near.annotation, picture, len(frames), method, concepts)
 

@@ -96,7 +96,14 @@ def draw(
         panel.axis("off")
     _draw_picture(axes[0, 0], image, f"{annotation.image_id}\nto be annotated")
     _draw_scores(axes[0, 1], annotation)
-    concepts = [(f"{cui}  {_short(names.get(cui, ''))}", _CHOSEN) for cui in annotation.cuis]
+    concepts = [
+        (
+            f"{cui}  {_short(names.get(cui, ''))}"
+            + ("" if probability is None else f" ({probability:.0%} probable)"),
+            _CHOSEN,
+        )
+        for cui, _, _, probability in annotation.each
+    ]
     for cui, rival in annotation.rivals.items():
         line = f"{_short(names.get(cui, '')) or cui} or {_short(names.get(rival, '')) or rival}?"
         concepts.append((line, _DOUBT))

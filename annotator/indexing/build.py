@@ -26,10 +26,12 @@ from annotator.indexing.embedding import (
     thumbnails_of,
 )
 from annotator.indexing.metadata import IndexMetadata
+from annotator.knn.calibration import calibrate
 from annotator.knn.cross_validation import stored_lists
 from annotator.knn.grid_search import Tuned, choose_voting
 from annotator.knn.model import Adaptation, Branches, FittedModel, fit_model
 from annotator.knn.voting import Voting
+from index import LabelTable
 from index.locations import locate
 from index.milvus.kinds import MilvusKind
 from index.protocols import IndexLocation
@@ -162,8 +164,10 @@ def build_index(
                     "f1_by_share": dict(model.f1_by_share),
                     "after_fit": after_fit,
                 }
+        calibration = None
         if model.lists is not None:
             arrays |= model.lists.to_arrays()
+            calibration = calibrate(model.lists, LabelTable.from_sets(concepts), model.voting)
         if fitted is not None:
             arrays |= fitted.to_arrays()
         arrays[CONTENT] = embedded.contents
@@ -176,6 +180,7 @@ def build_index(
             model.voting,
             adapted,
             model.tuned.to_dict() if model.tuned else None,
+            calibration,
         )
         version = writer.publish(
             ids,
@@ -208,7 +213,7 @@ def tune_index(
     voting: Voting | None = None,
     fixed: Sequence[str] = (),
 ) -> tuple[str, Tuned]:
-    """Retune the voting parameters of an index on its stored neighbour lists.
+    """Retune and calibrate the voting parameters of an index on its stored neighbour lists.
 
     Args:
         directory: Index; gets a new version that shares its files with the previous one.
@@ -231,5 +236,10 @@ def tune_index(
             "It was built with --no-tune or from too few images: build it again.",
         )
     tuned = choose_voting(lists, stored.labels, start=voting, fixed=fixed)
-    metadata = replace(metadata, voting=tuned.voting, tuning=tuned.to_dict())
+    metadata = replace(
+        metadata,
+        voting=tuned.voting,
+        tuning=tuned.to_dict(),
+        calibration=calibrate(lists, stored.labels, tuned.voting),
+    )
     return place.change_about(metadata.to_dict(), of=stored.version), tuned

@@ -13,6 +13,7 @@ from annotator.encoders.fingerprint import Fingerprint
 from annotator.encoders.fitted import Fitted
 from annotator.encoders.preprocess import DECODER_VERSION
 from annotator.errors import AnnotatorError
+from annotator.knn.calibration import Calibration
 from annotator.knn.voting import Voting
 from annotator.vectors.encoder import VectorEncoder
 from index.protocols import Index, IndexLocation
@@ -38,6 +39,7 @@ class IndexMetadata:
         voting: Default voting parameters.
         adaptation: Selection of the projection, "penalty" and "f1_by_penalty"; None without one.
         tuning: Result of tuning `voting`, as `Tuned.to_dict`; None if it was not tuned.
+        calibration: Of `voting`; None if there were too few images, or an earlier version built it.
         nearest: float64[m], ascending: quantiles of the similarity of an image to its nearest case
             of another patient; None if the index was not tuned.
 
@@ -50,6 +52,7 @@ class IndexMetadata:
     voting: Voting
     adaptation: Mapping[str, Any] | None = None
     tuning: Mapping[str, Any] | None = None
+    calibration: Calibration | None = None
     nearest: NDArray[np.float64] | None = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -78,7 +81,13 @@ class IndexMetadata:
             voting = Voting(**about["voting"])
         except (KeyError, TypeError, ValueError) as error:
             raise _not_recorded("voting parameters") from error
-        return cls(encoder, fingerprint, voting, about.get("adaptation"), about.get("tuning"))
+        try:
+            fields = about.get("calibration")
+            calibration = None if fields is None else Calibration.from_dict(fields)
+        except (KeyError, TypeError, ValueError) as error:
+            raise _not_recorded("calibration") from error
+        adaptation, tuning = about.get("adaptation"), about.get("tuning")
+        return cls(encoder, fingerprint, voting, adaptation, tuning, calibration)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, for the manifest."""
@@ -87,6 +96,7 @@ class IndexMetadata:
             "adaptation": self.adaptation,
             "voting": asdict(self.voting),
             "tuning": self.tuning,
+            "calibration": self.calibration and self.calibration.to_dict(),
         }
 
     def make_embedder(
@@ -194,6 +204,7 @@ def describe(stored: Index, place: IndexLocation) -> dict[str, Any]:
         "fingerprint": metadata.fingerprint.digest,
         "precision": metadata.fingerprint.precision,
         "voting": asdict(metadata.voting),
+        "calibration": _calibrated(metadata.calibration),
         **({} if fitted is None else {"fit": _since_fit(stored, metadata, fitted)}),
         "columns": sorted(manifest.columns),
         "most_frequent": [
@@ -201,6 +212,12 @@ def describe(stored: Index, place: IndexLocation) -> dict[str, Any]:
         ],
         "written_by": manifest.libraries,
     }
+
+
+def _calibrated(calibration: Calibration | None) -> str:
+    if calibration is None:
+        return "none: expected F1 and scores are those of the vote (build again, or annotator tune)"
+    return f"on {calibration.images:,} images, each annotated by those of others"
 
 
 def _since_fit(stored: Index, metadata: IndexMetadata, fitted: Fitted) -> dict[str, Any]:

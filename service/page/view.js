@@ -160,6 +160,14 @@ function answerPart(result, concepts) {
   const itself = result.same_image
     ? h("p", { className: "notice warning" }, `The index has this very image, as ${result.same_image}.`)
     : null;
+  const meaning = result.concepts.some(({ probability }) => probability !== null)
+    ? h(
+        "p",
+        { className: "note" },
+        "The bar is the share of the vote; the percentage, how often concepts with such a share " +
+          "were right on the index's own images.",
+      )
+    : null;
   return h(
     "div",
     { className: "answer" },
@@ -168,16 +176,25 @@ function answerPart(result, concepts) {
     itself,
     ...notes,
     list,
+    meaning,
     consideredPart(result),
     facts(result),
   );
 }
 
 /** Concepts that were voted for and not chosen; null if there are none. */
-function consideredPart({ considered }) {
+function consideredPart({ concepts, considered }) {
   if (considered.length === 0) return null;
+  const calibrated = concepts.some(({ probability }) => probability !== null);
   const rows = considered.map((concept) =>
-    h("li", { className: "runner-up" }, conceptName(concept), bar(concept.score), scoreOf(concept)),
+    h(
+      "li",
+      { className: "runner-up" },
+      conceptName(concept),
+      bar(concept.score),
+      scoreOf(concept),
+      calibrated ? h("span", { className: "probability" }) : null, // keeps the columns in line
+    ),
   );
   return h(
     "div",
@@ -217,7 +234,7 @@ const scoreOf = ({ score }) => h("span", { className: "score" }, score.toFixed(2
 
 /** A concept of the answer; its `rival`, if there is one, excludes it. */
 function conceptRow(concept, holders, n, rival) {
-  const { cui, score } = concept;
+  const { cui, score, probability } = concept;
   const doubt = rival
     ? h(
         "span",
@@ -231,6 +248,7 @@ function conceptRow(concept, holders, n, rival) {
     conceptName(concept),
     bar(score),
     scoreOf(concept),
+    probability === null ? null : h("span", { className: "probability" }, percent(probability)),
     doubt,
     h("span", { className: "unseen" }, `, held by ${holders} of ${n} cases listed`),
   );

@@ -32,11 +32,17 @@ def explanation(method: Method = "exact", frames: int = 1) -> Explanation:
     )
     map_ = AttributionMap(np.array([[0.5, -0.25]]), 0.0625, 0.125, 0.5)
     concepts = (
-        ConceptExplanation("C1", 0.75, map_, map_, 20, 0, voters),
-        ConceptExplanation(HOSTILE, 0.5, map_, map_, 3, 20, voters[:1]),
+        ConceptExplanation("C1", 0.75, map_, map_, 20, 0, voters, 0.875),
+        ConceptExplanation(HOSTILE, 0.5, map_, map_, 3, 20, voters[:1], 0.25),
     )
     annotation = Annotation(
-        f"image{HOSTILE}", ("C1", HOSTILE), (0.75, 0.5), 0.625, voters, familiarity=0.25
+        f"image{HOSTILE}",
+        ("C1", HOSTILE),
+        (0.75, 0.5),
+        0.625,
+        voters,
+        familiarity=0.25,
+        probabilities=(0.875, 0.25),
     )
     return Explanation(annotation, Image.new("L", (8, 4), 90), frames, method, concepts)
 
@@ -58,6 +64,7 @@ def test_what_comes_from_outside_is_text() -> None:
 def test_the_figures_are_on_the_page() -> None:
     text = html()
     assert "Expected F1 0.62" in text and "Familiarity 0.25" in text
+    assert '<td class="number">88%</td>' in text and '<td class="number">25%</td>' in text
     assert "75.0% of the vote, from 4 neighbours" in text
     assert "weight 40.0%" in text and "similarity 0.900" in text
     assert "and 1 more with 10.0%" in text
@@ -111,7 +118,7 @@ def test_json_holds_the_same_figures() -> None:
     }
     assert (first["cases_with"], first["cases_without"]) == (20, 0)
     assert figures["concepts"][0] == {
-        "cui": "C1", "name": "one", "score": 0.75, "rival": None,
+        "cui": "C1", "name": "one", "score": 0.75, "probability": 0.875, "rival": None,
     }  # fmt: skip
 
 

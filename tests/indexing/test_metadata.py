@@ -57,6 +57,7 @@ def test_the_stored_form(tmp_path: Path) -> None:
             "head_weight": 0.0,
         },
         "tuning": None,
+        "calibration": None,
     }  # fmt: skip
     # An older index has no more than this.
     old = {"embedder": PLAIN["embedder"], "voting": {"k": 7, "beta": 64.0}}
@@ -70,6 +71,12 @@ def test_without_quantiles_there_is_no_familiarity(tmp_path: Path, tuning: objec
 
 FIELDS = FINGERPRINT.to_dict()
 NEAREST = ([0.5], [0.5, 0.4], ["a", "b"], [0.1, None], [[0.1], [0.2]], {"0": 1}, 0.5)
+CALIBRATIONS = (
+    "good",
+    {"images": 100},
+    {"images": 100, "score": [[0.5, 0.4], [0.6, 0.3]], "expected_f1": [[0.5, 0.5]]},
+    {"images": 100, "score": [], "expected_f1": [[0.5, 0.5]]},
+)
 WRONG = [
     *(
         (part, "which encoder")
@@ -87,6 +94,7 @@ WRONG = [
     ),
     *(({"adaptation": adaptation}, "which adaptation") for adaptation in ("auto", [1])),
     *(({"tuning": tuning}, "which tuning") for tuning in ("good", [1])),
+    *(({"calibration": calibration}, "which calibration") for calibration in CALIBRATIONS),
     *(({"tuning": {"nearest": nearest}}, "which familiarity") for nearest in NEAREST),
 ]
 
