@@ -63,6 +63,11 @@ class Annotation:
         error: Why the image could not be used (then the rest is empty), or None.
         notes: What was done to the picture that its file did not ask for, as stable codes.
         votes: Score of every concept that got a vote, chosen or not; empty unless asked for.
+        considered: Concepts that were voted for and not chosen, with their share of the votes,
+            highest first: those with a share of 0.1 at least, at most 10.
+        rivals: By chosen concept that is in doubt, one that excludes it, as the labels of the index
+            show, and still has a quarter of the votes or more (`annotator.knn.rivals`).
+        same_image: Id of a case that is this very image (its similarity is 1), or None.
         probabilities: Probability that each concept is right, 0..1, calibrated on the images of the
             index; None if the index has no calibration of this vote.
         look: Names and pictures.
@@ -77,6 +82,9 @@ class Annotation:
     error: ImageError | None = None
     notes: tuple[Note, ...] = ()
     votes: Mapping[str, float] = field(default_factory=dict)
+    considered: Mapping[str, float] = field(default_factory=dict)
+    rivals: Mapping[str, str] = field(default_factory=dict)
+    same_image: str | None = None
     probabilities: tuple[float, ...] | None = None
     look: Look = field(default_factory=Look, compare=False)
 
@@ -110,11 +118,17 @@ class Annotation:
                     "name": names.get(cui, ""),
                     "score": round(score, 6),
                     "probability": None if probability is None else round(probability, 6),
+                    "rival": self.rivals.get(cui),
                 }
                 for cui, _, score, probability in self.each
             ],
+            "considered": [
+                {"cui": cui, "name": names.get(cui, ""), "score": round(score, 6)}
+                for cui, score in self.considered.items()
+            ],
             "expected_f1": round(self.expected_f1, 6),
             "familiarity": None if self.familiarity is None else round(self.familiarity, 4),
+            "same_image": self.same_image,
         }
         if explain:
             fields["neighbors"] = [
@@ -132,6 +146,11 @@ class Annotation:
         if self.error is not None:
             fields["error"] = self.error.message
         return fields
+
+    def share(self, concept: str) -> float:
+        """Share of the votes of a concept that was chosen or considered; 0 for others."""
+        chosen = dict(zip(self.cuis, self.scores, strict=True))
+        return chosen.get(concept, self.considered.get(concept, 0.0))
 
     def to_frame(self) -> pd.DataFrame:
         """As `Annotations.to_frame`."""
@@ -153,7 +172,8 @@ class Annotation:
 
     def __getstate__(self) -> dict[str, Any]:
         """What is copied and pickled: of the look, the names of the concepts that occur."""
-        occurring = {*self.cuis, *(cui for case in self.neighbors for cui in case.cuis)}
+        shown = (*self.cuis, *self.considered)
+        occurring = {*shown, *(cui for case in self.neighbors for cui in case.cuis)}
         names = {cui: name for cui, name in self.look.names.items() if cui in occurring}
         return self.__dict__ | {"look": Look(names)}
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypedDict
@@ -28,12 +29,13 @@ from annotator.knn.decision import Closing, Decision, choose_concepts
 from annotator.knn.head import with_evidence
 from annotator.knn.joint_projection import stored_projection
 from annotator.knn.members import Classifiers
-from annotator.knn.neighbors import Case, case_of
+from annotator.knn.neighbors import MORE, Case, case_of, copies
 from annotator.knn.posterior import Posterior, weigh
+from annotator.knn.rivals import Exclusions, considered, rivals
 from annotator.knn.voting import Voting
 from annotator.render.thumbnails import index_thumbnails
 from annotator.vectors.table import VectorTable
-from index import LabelTable
+from index import LabelTable, StoredIndex
 from index.locations import locate
 from index.progress import track
 from index.protocols import Index, IndexLocation
@@ -58,6 +60,8 @@ class Annotator:
             expected hierarchical F1 (`choose_concepts`); None without one.
         classifiers: Their probabilities of the images' concepts are pooled with the votes; not
             together with a hierarchy.
+        exclude_self: Leave the image itself out of the vote where the index has it: cases of
+            similarity 1, up to 20 of them. Other images of its patient still vote.
 
     Attributes:
         metadata: Build metadata of the index.
@@ -77,6 +81,7 @@ class Annotator:
         relabel: Relabel | None = None,
         hierarchy: Hierarchy | None = None,
         classifiers: Classifiers | None = None,
+        exclude_self: bool = False,
     ) -> None:
         if hierarchy is not None and classifiers is not None:
             raise ValueError("a hierarchy cannot be combined with classifiers")
@@ -89,6 +94,7 @@ class Annotator:
         self.hierarchy = hierarchy
         self._changed: tuple[LabelTable, LabelTable, Closing | None] | None = None
         self.classifiers = classifiers
+        self.exclude_self = exclude_self
         self.projection = stored_projection(stored.arrays)
         self.fitted = Fitted.from_arrays(stored.arrays)
         names = {} if hierarchy is None else hierarchy.names
@@ -229,12 +235,17 @@ class Annotator:
         )
 
     def search(self, vectors: NDArray[np.float32], k: int | None = None) -> SearchResult:
-        """Find the k nearest cases (None for `voting.k`) of encoder vectors float32[q, dim].
+        """Find the k nearest cases of encoder vectors float32[q, dim].
+
+        Args:
+            vectors: Of the images.
+            k: Number of cases; None for those that `decide` needs by default.
 
         Raises:
             IndexProblem: Wrong dimension, or vectors without unit norm.
         """
-        found = self.stored.find(self.project(vectors), k or self.voting.k)
+        k = k or self.voting.k + (MORE if self.exclude_self else 0)
+        found = self.stored.find(self.project(vectors), k)
         if self.fitted is None:
             return found
         neighbors = with_evidence(found.neighbors, found.cases.labels, self.fitted, vectors)
@@ -259,6 +270,7 @@ class Annotator:
         voting: Voting | None = None,
         with_neighbors: bool = True,
         with_votes: bool = False,
+        exclude_self: bool | None = None,
     ) -> list[Annotation]:
         """Weight the neighbours found by `search` and choose concepts.
 
@@ -268,8 +280,19 @@ class Annotator:
             voting: Voting parameters; None for `self.voting`.
             with_neighbors: Include the neighbours that voted.
             with_votes: Include the scores of all concepts with a vote.
+            exclude_self: As for the class, whose value None stands for; `found` has `MORE` cases
+                beyond k then.
         """
         voting = voting or self.voting
+        same = copies(found.neighbors)
+        itself = [
+            found.cases.ids[row] if is_copy else None
+            for row, is_copy in zip(
+                found.neighbors.rows[:, 0].tolist(), same[:, 0].tolist(), strict=True
+            )
+        ]
+        if self.exclude_self if exclude_self is None else exclude_self:
+            found = replace(found, neighbors=found.neighbors.without(same, voting.k))
         labels, closing = self._labels(found.cases.labels)
         posterior = weigh(found.neighbors, labels, voting)
         if self.classifiers is None:
@@ -278,8 +301,10 @@ class Annotator:
             decisions = self.classifiers.decide(image_ids, posterior, voting)
         similarities = found.neighbors.similarities
         calibration = self.calibration(voting)
-        return [
-            Annotation(
+        annotations = []
+        for i, (image_id, decision) in enumerate(zip(image_ids, decisions, strict=True)):
+            runners_up = considered(decision, self._implied(decision.cuis, closing))
+            annotation = Annotation(
                 image_id=image_id,
                 cuis=decision.cuis,
                 scores=tuple(decision.scores.tolist()),
@@ -287,10 +312,28 @@ class Annotator:
                 neighbors=_voters(found, posterior, i, voting.k) if with_neighbors else (),
                 familiarity=self._familiarity(similarities[i]),
                 votes=decision.by_concept() if with_votes else {},
+                considered=runners_up,
+                rivals=rivals(decision, runners_up, self._exclusions) if self._exclusions else {},
+                same_image=itself[i],
                 look=self._look,
             )
-            for i, (image_id, decision) in enumerate(zip(image_ids, decisions, strict=True))
-        ]
+            annotations.append(annotation)
+        return annotations
+
+    @cached_property
+    def _exclusions(self) -> Exclusions | None:
+        """Which concepts exclude each other; None for an index on a server, as it has no list of
+        its images' labels at hand.
+        """
+        if not isinstance(self.stored, StoredIndex):
+            return None
+        return Exclusions(self._labels(self.stored.labels)[0], self.stored.columns.get("groups"))
+
+    def _implied(self, concepts: Sequence[str], closing: Closing | None) -> Collection[str]:
+        """The concepts above some, where a hierarchy is given."""
+        if closing is None or self.hierarchy is None:
+            return ()
+        return {above for concept in concepts for above in self.hierarchy.ancestors(concept)}
 
     def calibration(self, voting: Voting | None = None) -> Calibration | None:
         """The calibration of the index, if it was made for this vote; None for another one.
@@ -345,6 +388,7 @@ def _worth(decision: Decision, calibration: Calibration | None) -> _Worth:
 
 def _voters(found: SearchResult, posterior: Posterior, i: int, k: int) -> tuple[Case, ...]:
     """Neighbours of query i that voted, without the prior at the end of the posterior."""
+    k = int(np.isfinite(found.neighbors.similarities[i, :k]).sum())
     return tuple(
         case_of(found.cases, row, similarity, weight)
         for row, similarity, weight in zip(

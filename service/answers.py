@@ -59,7 +59,7 @@ class Answer(_OfImages[Annotated]):
             self._result(id_, outcome, listed)
             for id_, outcome in zip(self.ids, self.outcomes, strict=True)
         ]
-        cuis = [concept["cui"] for result in results for concept in result["concepts"]]
+        cuis = [c["cui"] for result in results for c in result["concepts"] + result["considered"]]
         cuis += [cui for result in results for n in result["neighbors"] for cui in n["cuis"]]
         return {
             "index_version": self.engine.stored.version,
@@ -85,8 +85,10 @@ class Answer(_OfImages[Annotated]):
             return {
                 "id": id_,
                 "concepts": [],
+                "considered": [],
                 "expected_f1": None,
                 "familiarity": None,
+                "same_image": None,
                 "neighbors": [],
                 "notes": [],
                 "error": outcome.to_dict(),

@@ -14,13 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.errors import IndexProblem
-from service.engine import Engine, Processed
+from service.engine import Ballot, Engine, Processed
 from service.observability import Metrics
 
 if TYPE_CHECKING:
     from annotator.annotation import Annotation
     from annotator.images.notes import Note
-    from annotator.knn.voting import Voting
 
 T = TypeVar("T")
 
@@ -31,7 +30,7 @@ class _Job:
 
     engine: Engine
     pixels: NDArray[np.uint8]
-    voting: Voting | None
+    ballot: Ballot | None
     done: asyncio.Future[Processed]
     seconds: dict[str, float]
     since: float = field(default_factory=time.perf_counter)
@@ -90,7 +89,7 @@ class Batcher:
         return len(self._waiting)
 
     async def annotate(
-        self, engine: Engine, data: bytes, voting: Voting
+        self, engine: Engine, data: bytes, ballot: Ballot
     ) -> tuple[Annotation, dict[str, float]]:
         """Annotate an image file.
 
@@ -102,7 +101,7 @@ class Batcher:
             IndexProblem: The index cannot be searched.
             ImageError, MemoryError, AnnotatorError: As `embed`.
         """
-        done, notes, seconds = await self._process(engine, data, voting)
+        done, notes, seconds = await self._process(engine, data, ballot)
         assert done.annotation is not None
         return replace(done.annotation, notes=notes), seconds
 
@@ -123,7 +122,7 @@ class Batcher:
         return done.vector, notes
 
     async def _process(
-        self, engine: Engine, data: bytes, voting: Voting | None
+        self, engine: Engine, data: bytes, ballot: Ballot | None
     ) -> tuple[Processed, tuple[Note, ...], dict[str, float]]:
         """Decode an image file, and what follows in a batch; with notes and seconds."""
         asked = time.perf_counter()
@@ -144,7 +143,7 @@ class Batcher:
         finally:
             self._decoding -= 1
             self._changed.set()
-        job = _Job(engine, pixels, voting, loop.create_future(), seconds)
+        job = _Job(engine, pixels, ballot, loop.create_future(), seconds)
         self._waiting.append(job)
         done = await job.done
         for stage in ("queue", "decode"):
@@ -199,7 +198,7 @@ class Batcher:
             started = time.perf_counter()
             results, seconds = batch[0].engine.annotate(
                 [job.pixels for job in batch],
-                [job.voting for job in batch],
+                [job.ballot for job in batch],
                 self._max_batch,
             )
             return results, seconds, started

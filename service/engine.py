@@ -35,6 +35,18 @@ class Concept(NamedTuple):
     images: int
 
 
+class Ballot(NamedTuple):
+    """How the vote on an image is held.
+
+    Attributes:
+        voting: Voting parameters.
+        exclude_self: Whether the image itself is left out of the vote where the index has it.
+    """
+
+    voting: Voting
+    exclude_self: bool = False
+
+
 class Processed(NamedTuple):
     """What comes of an image.
 
@@ -121,14 +133,14 @@ class Engine:
     def annotate(
         self,
         pixels: Sequence[NDArray[np.uint8]],
-        votings: Sequence[Voting | None],
+        ballots: Sequence[Ballot | None],
         batch_size: int,
     ) -> tuple[list[Processed], dict[str, float]]:
         """Encode, search and vote.
 
         Args:
             pixels: At least one image, from `decode`.
-            votings: The voting of each; None to encode it alone.
+            ballots: The ballot of each; None to encode it alone.
             batch_size: Frames encoded at once.
 
         Returns:
@@ -139,41 +151,49 @@ class Engine:
         started = time.perf_counter()
         vectors = embed_frames(pixels, self.annotator.embedder, batch_size)
         seconds = {"encode": time.perf_counter() - started}
-        voted = [(i, voting) for i, voting in enumerate(votings) if voting is not None]
+        voted = [(i, ballot) for i, ballot in enumerate(ballots) if ballot is not None]
         annotations: dict[int, Annotation] = {}
         if voted:
             rows = [i for i, _ in voted]
-            decided, more = self.vote(vectors[rows], [voting for _, voting in voted])
+            decided, more = self.vote(vectors[rows], [ballot for _, ballot in voted])
             annotations = dict(zip(rows, decided, strict=True))
             seconds |= more
         each = [Processed(vector, annotations.get(i)) for i, vector in enumerate(vectors)]
         return each, seconds
 
     def vote(
-        self, vectors: NDArray[np.float32], votings: Sequence[Voting]
+        self, vectors: NDArray[np.float32], ballots: Sequence[Ballot]
     ) -> tuple[list[Annotation], dict[str, float]]:
         """Search and vote.
 
         Args:
             vectors: float32[n, dim] of unit norm, from the encoder; n at least 1.
-            votings: The voting of each.
+            ballots: The ballot of each.
 
         Returns:
             An annotation of each (its image id is empty), and the seconds of search and vote.
         """
+        from annotator.knn.neighbors import MORE
+
         clock = [time.perf_counter()]
         # The first k of more neighbours are the k nearest, so one search serves every k.
-        found = self.annotator.search(vectors, max(voting.k for voting in votings))
+        most = max(voting.k + (MORE if without else 0) for voting, without in ballots)
+        found = self.annotator.search(vectors, most)
         clock.append(time.perf_counter())
         annotations: dict[int, Annotation] = {}
-        for voting in dict.fromkeys(votings):
-            alike = [i for i, other in enumerate(votings) if other == voting]
-            decided = self.annotator.decide([""] * len(alike), found.take(alike), voting=voting)
+        for ballot in dict.fromkeys(ballots):
+            alike = [i for i, other in enumerate(ballots) if other == ballot]
+            decided = self.annotator.decide(
+                [""] * len(alike),
+                found.take(alike),
+                voting=ballot.voting,
+                exclude_self=ballot.exclude_self,
+            )
             annotations.update(zip(alike, decided, strict=True))
         clock.append(time.perf_counter())
         search, vote = np.diff(clock).tolist()
         seconds = {"search": search, "vote": vote}
-        return [annotations[i] for i in range(len(votings))], seconds
+        return [annotations[i] for i in range(len(ballots))], seconds
 
 
 def open_engine(settings: Settings, embedder: Embedder | None = None) -> Engine:
@@ -205,7 +225,7 @@ def open_engine(settings: Settings, embedder: Embedder | None = None) -> Engine:
     engine = Engine(annotator, concepts, settings.pixels, settings.max_frames, settings.allow_blank)
     if engine.takes_images:
         # Also warms up the network.
-        engine.annotate([blank_pixels(embedder)], [annotator.voting], 1)
+        engine.annotate([blank_pixels(embedder)], [Ballot(annotator.voting)], 1)
     else:
-        engine.vote(np.eye(1, embedder.dim, dtype=np.float32), [annotator.voting])
+        engine.vote(np.eye(1, embedder.dim, dtype=np.float32), [Ballot(annotator.voting)])
     return engine

@@ -188,8 +188,9 @@ def _wants_run(request: Request) -> bool:
 
 
 def _options(query: AnnotateQuery) -> dict[str, Any]:
-    """Fields of `Voting` that replace the index's own."""
-    return query.model_dump(include={"k", "decider", "min_score"}, exclude_none=True)
+    """Fields of `Voting` that replace the index's own, and `exclude_self`."""
+    wanted = {"k", "decider", "min_score", "exclude_self"}
+    return query.model_dump(include=wanted, exclude_none=True)
 
 
 def _annotated(request: Request, answer: Answer, query: AnnotateQuery, started: float) -> Response:

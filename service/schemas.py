@@ -33,6 +33,9 @@ class AnnotateQuery(_Query):
     min_score: float | None = Field(
         None, ge=0, le=1, allow_inf_nan=False, description="Drop concepts with a lower score."
     )
+    exclude_self: bool = Field(
+        False, description="Leave out the image itself, where the index has it."
+    )
     neighbors: int = Field(
         10, ge=0, le=MOST_NEIGHBORS, description="Neighbours to list for each image, k at most."
     )
@@ -103,16 +106,25 @@ class ProblemOut(BaseModel):
     hint: str = Field(description="What to do about it.")
 
 
-class ScoredConcept(BaseModel):
-    """A concept of an image."""
+class ConsideredConcept(BaseModel):
+    """A concept that was voted for."""
 
     cui: str
     name: str = Field(description="Empty if the index has none.")
     score: float = Field(description="Share of the neighbours' votes, 0 to 1.")
+
+
+class ScoredConcept(ConsideredConcept):
+    """A concept of an image."""
+
     probability: float | None = Field(
         description="Probability that it is right, 0 to 1: how often concepts with such a score "
         "were right on the index's own images; null if the index is not calibrated, or for "
         "another vote than this request's."
+    )
+    rival: str | None = Field(
+        description="CUI of a concept that excludes this one, by the labels of the index, and has "
+        "a quarter of the votes or more: this one is in doubt."
     )
 
 
@@ -139,6 +151,10 @@ class Result(BaseModel):
 
     id: str = Field(description="The file's name without its extension, else image-1, image-2, …")
     concepts: list[ScoredConcept] = Field(description="Highest score first.")
+    considered: list[ConsideredConcept] = Field(
+        description="Voted for and not chosen: those with a score of 0.1 at least, highest first, "
+        "at most 10."
+    )
     expected_f1: float | None = Field(
         description="F1 to be expected of the concepts, 0 to 1: calibrated where concepts have "
         "probabilities, else that of the votes."
@@ -146,6 +162,9 @@ class Result(BaseModel):
     familiarity: float | None = Field(
         description="Share of the index's images that are less similar to their nearest case of "
         "another patient; near 0 for an image that resembles nothing in the index."
+    )
+    same_image: str | None = Field(
+        description="Id of a case of the index that is this very image: its similarity is 1."
     )
     neighbors: list[NeighborOut] = Field(description="Most similar first.")
     notes: list[NoteOut] = Field(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, TypeVar
@@ -17,7 +17,7 @@ from index.errors import IndexProblem, IndexUnreachable
 from service.admission import Admission
 from service.answers import Answer, Embedding, image_ids
 from service.batcher import Batcher
-from service.engine import Engine, open_engine
+from service.engine import Ballot, Engine, open_engine
 from service.observability import Metrics, log
 from service.problems import Problem, client_closed, no_encoder, unreachable, unusable_image
 from service.settings import Settings
@@ -68,7 +68,7 @@ class Service:
 
         Args:
             request: A form with files, or an image.
-            options: Fields of `Voting` that replace the index's own.
+            options: Fields of `Voting` that replace the index's own, and `exclude_self`.
             check_ids: Called before the work is done; may refuse the ids by raising.
 
         Raises:
@@ -76,9 +76,9 @@ class Service:
                 up (503), or the index cannot be reached (503).
         """
         engine = self.engine
-        voting = dataclasses.replace(engine.annotator.voting, **options)
+        ballot = _ballot(engine, options)
         ids, outcomes = await self._each_image(
-            request, engine, lambda data: self.batcher.annotate(engine, data, voting), check_ids
+            request, engine, lambda data: self.batcher.annotate(engine, data, ballot), check_ids
         )
         for outcome in outcomes:
             if isinstance(outcome, Problem) and outcome.code == "index_unreachable":
@@ -110,7 +110,7 @@ class Service:
 
         Args:
             request: JSON (`schemas.VectorsIn`) or an .npy file.
-            options: Fields of `Voting` that replace the index's own.
+            options: Fields of `Voting` that replace the index's own, and `exclude_self`.
             named: What the request says of their encoder outside of the body.
             check_ids: As in `annotate`.
 
@@ -120,14 +120,14 @@ class Service:
         size = announced_size(request.headers, self.settings)
         with self.admission.enter(size) as ticket:
             engine = self.engine
-            voting = dataclasses.replace(engine.annotator.voting, **options)
+            ballot = _ballot(engine, options)
             sent = await read_sent(request, self.settings, ticket, engine, named)
             request.state.images = len(sent.ids)  # for the log
             if check_ids is not None:
                 check_ids(sent.ids)
             async with self._until_the_deadline(request):
                 try:
-                    outcomes = await self.batcher.search(partial(sent.annotate, engine, voting))
+                    outcomes = await self.batcher.search(partial(sent.annotate, engine, ballot))
                 except IndexProblem as error:
                     raise self._problem(error) from error
         self._count(outcomes)
@@ -270,3 +270,10 @@ class Service:
         task = asyncio.create_task(reload())
         self._reloads.add(task)  # the loop keeps a weak reference only
         task.add_done_callback(self._reloads.discard)
+
+
+def _ballot(engine: Engine, options: Mapping[str, Any]) -> Ballot:
+    """The ballot of a request with these options."""
+    changed = {name: value for name, value in options.items() if name != "exclude_self"}
+    voting = dataclasses.replace(engine.annotator.voting, **changed)
+    return Ballot(voting, options.get("exclude_self", False))

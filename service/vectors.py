@@ -20,7 +20,7 @@ from starlette.requests import Request
 
 from annotator.errors import FormatError, ImageError
 from service.admission import Ticket
-from service.engine import Engine
+from service.engine import Ballot, Engine
 from service.observability import STAGES
 from service.problems import Problem, unusable_image
 from service.schemas import VectorsIn
@@ -30,7 +30,6 @@ from service.uploads import body_chunks
 if TYPE_CHECKING:
     from annotator.annotation import Annotation
     from annotator.images.notes import Note
-    from annotator.knn.voting import Voting
     from service.answers import Outcome
 
 NPY = "application/x-npy"
@@ -54,7 +53,7 @@ class Sent:
     ids: Sequence[str]
     rows: NDArray[np.floating[Any]]
 
-    def annotate(self, engine: Engine, voting: Voting) -> list[Outcome]:
+    def annotate(self, engine: Engine, ballot: Ballot) -> list[Outcome]:
         """Search and vote; a vector that is zero or not finite becomes a problem.
 
         Raises:
@@ -67,7 +66,7 @@ class Sent:
         annotations: list[Annotation] = []
         seconds = dict.fromkeys(STAGES, 0.0)
         if good:
-            annotations, taken = engine.vote(np.stack(good), [voting] * len(good))
+            annotations, taken = engine.vote(np.stack(good), [ballot] * len(good))
             seconds |= taken
         outcomes: list[Outcome] = []
         rest = iter(annotations)

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import pickle
 import re
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -78,6 +79,19 @@ def test_as_json() -> None:
     assert FOUND.to_dict() == FOUND.to_dict(NAMES)
     assert [c["name"] for c in FOUND.to_dict()["concepts"]] == ["One", ""]
     assert [c["name"] for c in FOUND.to_dict({})["concepts"]] == ["", ""]
+    assert FOUND.to_dict()["considered"] == [] and FOUND.to_dict()["same_image"] is None
+
+
+def test_a_doubt_is_shown() -> None:
+    made = replace(FOUND, considered={"C2": 0.3}, rivals={"C1": "C2"}, same_image="<x>")
+    told = made.to_dict()
+    assert [c["rival"] for c in told["concepts"]] == ["C2", None]
+    assert told["considered"] == [{"cui": "C2", "name": "Two <i>", "score": 0.3}]
+    assert [made.share(concept) for concept in ("C1", "C2", "C3")] == [0.75, 0.3, 0.0]
+    html = made._repr_html_()
+    assert "In doubt:</b> One (0.75); Two &lt;i&gt; (0.30) excludes it" in html
+    assert "also considered: Two &lt;i&gt; 0.30" in html and "as &lt;x&gt;." in html
+    assert copy.deepcopy(made).look.names["C2"] == "Two <i>"
 
 
 def test_html_of_one() -> None:

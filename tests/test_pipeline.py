@@ -165,7 +165,8 @@ def test_the_recorded_voting_is_the_default(place: Path, tiny_embedder: TorchEmb
 def test_as_json(place: Path, annotator: Annotator) -> None:
     (annotation,) = annotator.stream(find_images(place / "train" / "train1.png").images)
     plain = annotation.to_dict({"C1": "one"})
-    assert set(plain) == {"id", "concepts", "expected_f1", "familiarity"}
+    told = {"id", "concepts", "considered", "expected_f1", "familiarity", "same_image"}
+    assert set(plain) == told and plain["same_image"] == "train1"
     assert {c["cui"]: c["name"] for c in plain["concepts"]}.get("C1", "one") == "one"
     explained = annotation.to_dict({}, explain=True)
     assert len(explained["neighbors"]) == 4

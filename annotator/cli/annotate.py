@@ -72,6 +72,12 @@ if TYPE_CHECKING:
     help="Choose by hierarchical F1, which gives partial credit: table of concept and parent, "
     "MRREL.RRF or MRHIER.RRF.",
 )
+@option(
+    "Voting",
+    "--exclude-self",
+    is_flag=True,
+    help="Leave out the image itself, where the index has it; other images of its patient vote.",
+)
 @type_options
 @with_option
 def annotate_command(
@@ -87,6 +93,7 @@ def annotate_command(
     inference: InferenceOptions,
     voting: VotingOptions,
     hierarchy: Path | None,
+    exclude_self: bool,
     type_filter: TypeOptions,
     classifiers: tuple[str, ...],
 ) -> int:
@@ -146,6 +153,7 @@ def annotate_command(
     votes: list[tuple[str, Mapping[str, float]]] = []
     chosen = voting.override(IndexMetadata.of(stored).voting)
     report = ImageReport()
+    in_index: list[str] = []
     for annotation in annotate_images(
         place,
         stored,
@@ -162,8 +170,11 @@ def annotate_command(
         hierarchy=above,
         only=only,
         vectors=vectors,
+        exclude_self=exclude_self,
         with_probabilities=year in ("table", "jsonl"),
     ):
+        if annotation.same_image is not None:
+            in_index.append(annotation.image_id)
         if year == "scores":
             if annotation.error is None:
                 votes.append((annotation.image_id, annotation.votes))
@@ -183,5 +194,16 @@ def annotate_command(
         write_result(zip_run(text) if zipped else text, output)
         if note := local_ids_note(rows):
             say(note)
+    if in_index:
+        say(_in_index(in_index, len(refs), exclude_self))
     report.say(inference.report)
     return report.exit_code
+
+
+def _in_index(ids: list[str], n: int, excluded: bool) -> str:
+    """What is said of images that the index has itself."""
+    are = "is" if len(ids) == 1 else "are"
+    found = f"{len(ids)} of {n} images {are} in the index, such as {ids[0]}"
+    if excluded:
+        return f"{found}: left out of the vote on themselves."
+    return f"{found}, and vote for their own concepts. --exclude-self leaves them out."

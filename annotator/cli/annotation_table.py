@@ -38,4 +38,16 @@ def annotation_lines(annotation: Annotation, names: Mapping[str, str]) -> list[s
     last = "CUI" if any(map(is_cui, annotation.cuis)) else ""
     header = ["score", *(["probability"] if calibrated else []), "concept", last]
     lines = columns(header, rows, decimals=2, whole=last) if rows else ["no concepts"]
+
+    def named(concept: str) -> str:
+        return f"{names.get(concept) or concept} {annotation.share(concept):.2f}"
+
+    lines += [
+        f"in doubt: {named(concept)}; {named(rival)} excludes it"
+        for concept, rival in annotation.rivals.items()
+    ]
+    if annotation.considered:
+        lines.append(f"also considered: {', '.join(map(named, annotation.considered))}")
+    if annotation.same_image is not None:
+        lines.append(f"note: the index has this very image, as {annotation.same_image}")
     return section(title, [*lines, *(f"note: {NOTES[note]}" for note in annotation.notes)])

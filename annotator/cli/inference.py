@@ -306,6 +306,7 @@ def annotate_images(
     hierarchy: Hierarchy | None = None,
     only: Collection[str] | None = None,
     vectors: VectorTable | None = None,
+    exclude_self: bool = False,
     with_probabilities: bool = False,
 ) -> Iterator[Annotation]:
     """Annotate images with an open index, yielding in their order.
@@ -324,6 +325,7 @@ def annotate_images(
         hierarchy: As for `Annotator`.
         only: The concepts that are voted on; None for all.
         vectors: Where `refs` are from, if they are rows of vectors.
+        exclude_self: As for `Annotator`.
         with_probabilities: Say so if there are none because the vote is not that of the index.
 
     Raises:
@@ -340,6 +342,7 @@ def annotate_images(
         relabel=relabel,
         hierarchy=hierarchy,
         classifiers=classifiers,
+        exclude_self=exclude_self,
     )
     calibrated = annotator.metadata.calibration is not None
     if with_probabilities and calibrated and annotator.calibration() is None:

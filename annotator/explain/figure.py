@@ -21,7 +21,7 @@ SUPPORTING, OPPOSING = (255, 122, 0), (0, 114, 255)
 _OPACITY = 0.72  # of the strongest cell
 _CELL = 4  # pixels of an overlay; the browser enlarges it smoothly
 
-_CHOSEN, _OTHER = "#1b7f4d", "#8a8a8a"
+_CHOSEN, _OTHER, _DOUBT = "#1b7f4d", "#8a8a8a", "#a35b00"
 _MOST_CONCEPTS = 8
 
 
@@ -104,6 +104,9 @@ def draw(
         )
         for cui, _, _, probability in annotation.each
     ]
+    for cui, rival in annotation.rivals.items():
+        line = f"{_short(names.get(cui, '')) or cui} or {_short(names.get(rival, '')) or rival}?"
+        concepts.append((line, _DOUBT))
     _write_lines(axes[1, 0], concepts)
     axes[1, 1].text(0, 1, f"expected F1\n{annotation.expected_f1:.2f}", va="top", fontsize=9)
     for column, neighbor in enumerate(shown, 2):
@@ -138,12 +141,12 @@ def _draw_picture(panel: Any, picture: Image.Image | None, title: str) -> None:
 
 
 def _draw_scores(panel: Any, annotation: Annotation) -> None:
-    """Bars of the vote shares of the chosen concepts."""
+    """Bars of the vote shares of the chosen concepts, then of those considered."""
     panel.axis("on")
-    shown = annotation.scores[:_MOST_CONCEPTS]
-    panel.barh(range(len(shown)), shown, color=_CHOSEN)
-    cuis = annotation.cuis[:_MOST_CONCEPTS]
-    panel.set_yticks(range(len(shown)), cuis, fontsize=7, parse_math=False)
+    shown = [*annotation.cuis, *annotation.considered][:_MOST_CONCEPTS]
+    colours = [_CHOSEN if cui in annotation.cuis else _OTHER for cui in shown]
+    panel.barh(range(len(shown)), [annotation.share(cui) for cui in shown], color=colours)
+    panel.set_yticks(range(len(shown)), shown, fontsize=7, parse_math=False)
     panel.invert_yaxis()
     panel.set_xlim(0, 1)
     panel.set_title("share of the votes", fontsize=8)

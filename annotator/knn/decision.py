@@ -228,7 +228,7 @@ def _optimal_size(
         q: Number of images.
         most: Maximum size of a set; None for any.
     """
-    best, size = np.full(q, -1.0), np.zeros(q, np.int64)
+    best, size = np.zeros(q), np.zeros(q, np.int64)
     c = len(votes.candidate_cui)
     if c == 0:
         return np.zeros(0), size

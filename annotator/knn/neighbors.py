@@ -24,7 +24,8 @@ Find = Callable[[NDArray[np.float32], int], SearchResult]
 
 LARGEST_GROUP = 1000  # maximum number of skipped rows of the own group
 _SEARCHED_AT_ONCE = 256
-_MORE = 20  # neighbours beyond k, to allow for exclusions
+MORE = 20  # neighbours beyond k, to allow for exclusions
+_SAME = 1e-6  # rounding of the similarity of a vector to itself, in float32
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,11 @@ def cases_of(found: SearchResult) -> list[tuple[Case, ...]]:
     ]
 
 
+def copies(neighbors: Neighbors) -> NDArray[np.bool_]:
+    """Mask of neighbours that are the query itself: of similarity 1 within rounding, bool[q, k]."""
+    return neighbors.similarities >= 1 - _SAME
+
+
 def nearest_of_other_groups(
     index: VectorIndex,
     index_groups: NDArray[np.int64],
@@ -143,7 +149,7 @@ def nearest_others(
     """
     for start in range(0, len(vectors), _SEARCHED_AT_ONCE):
         part = slice(start, start + _SEARCHED_AT_ONCE)
-        beyond = more or (_MORE if any(groups[part]) else 1)
+        beyond = more or (MORE if any(groups[part]) else 1)
         while True:
             found = find(vectors[part], k + beyond)
             others = found.neighbors.without(_own(found, ids[part], groups[part]), k)

@@ -107,8 +107,7 @@ def weigh(neighbors: Neighbors, labels: LabelTable, voting: Voting) -> Posterior
     Evidence shifts weight among the neighbours; the share of the prior depends on similarity alone.
 
     Args:
-        neighbors: At least k neighbours, or all rows of the index; a similarity of -inf is no vote
-            (each image needs at least one vote).
+        neighbors: At least k neighbours, or all rows of the index; a similarity of -inf is no vote.
         labels: Label sets of the index rows.
         voting: k, kernel, beta, head_weight, prior and typical similarity.
     """
@@ -117,15 +116,15 @@ def weigh(neighbors: Neighbors, labels: LabelTable, voting: Voting) -> Posterior
     if rows.shape[1] == 0:
         return Posterior(rows, similarities, labels)
     logs = _log_weights(similarities, voting)
-    largest = logs.max(axis=1, keepdims=True)
+    largest = _largest(logs)
     weights = np.exp(logs - largest)
     total = weights.sum(axis=1, keepdims=True)
     if neighbors.evidence is None or voting.head_weight == 0:
-        weights /= total
+        weights /= np.maximum(total, 1.0)  # the largest weight is 1, if there is any
     else:
         logs = logs + voting.head_weight * neighbors.evidence[:, : voting.k]
-        weights = np.exp(logs - logs.max(axis=1, keepdims=True))
-        weights /= weights.sum(axis=1, keepdims=True)
+        weights = np.exp(logs - _largest(logs))
+        weights /= np.maximum(weights.sum(axis=1, keepdims=True), 1.0)
     if voting.prior > 0:
         unit = _log_weights(np.array([[voting.typical]]), voting)
         mass = np.exp(np.minimum(largest - unit, _MOST_LOG)) * total
@@ -135,6 +134,12 @@ def weigh(neighbors: Neighbors, labels: LabelTable, voting: Voting) -> Posterior
         added = np.broadcast_to(share / len(sample), (len(rows), len(sample)))
         weights = np.hstack([weights * (1 - share), added])
     return Posterior(rows, weights, labels)
+
+
+def _largest(logs: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The largest of each image, float64[q, 1]; 0 where none has a vote."""
+    largest = logs.max(axis=1, keepdims=True)
+    return np.where(np.isfinite(largest), largest, 0.0)
 
 
 def _log_weights(similarities: NDArray[np.float64], voting: Voting) -> NDArray[np.float64]:

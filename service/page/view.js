@@ -20,6 +20,7 @@ const percent = (share) => `${Math.round(share * 100)} %`;
 const plural = (n, noun) => `${n} ${noun}${n === 1 ? "" : "s"}`;
 
 const isUnfamiliar = ({ familiarity }) => familiarity !== null && familiarity < UNFAMILIAR;
+const doubtful = ({ concepts }) => concepts.filter(({ rival }) => rival !== null).length;
 
 /** The state of an image in a few words. */
 export function stateOf(item) {
@@ -28,7 +29,11 @@ export function stateOf(item) {
     waiting: () => "waiting",
     sending: () => "annotating…",
     busy: () => `server busy, again in ${item.wait} s`,
-    done: () => plural(item.answer.result.concepts.length, "concept"),
+    done: () => {
+      const { result } = item.answer;
+      const doubts = doubtful(result);
+      return plural(result.concepts.length, "concept") + (doubts ? `, ${doubts} in doubt` : "");
+    },
     failed: () => "failed",
   }[item.state]();
 }
@@ -62,7 +67,8 @@ export function makeTab(item) {
 }
 
 export function paintTab(item, selected) {
-  const odd = item.state === "done" && isUnfamiliar(item.answer.result);
+  const done = item.state === "done" ? item.answer.result : null;
+  const odd = done !== null && (isUnfamiliar(done) || doubtful(done) > 0);
   item.tab.dataset.state = odd ? "odd" : item.state;
   item.tab.setAttribute("aria-selected", selected);
   item.tab.setAttribute("aria-controls", "panel");
@@ -108,7 +114,10 @@ function linked({ result, names }, subject) {
     for (const cui of cuis) if (held.has(cui)) held.set(cui, held.get(cui) + 1);
   }
   const n = result.neighbors.length;
-  const concepts = result.concepts.map((c) => conceptRow(c, held.get(c.cui), n));
+  const shares = new Map([...result.concepts, ...result.considered].map((c) => [c.cui, c]));
+  const concepts = result.concepts.map((c) =>
+    conceptRow(c, held.get(c.cui), n, shares.get(c.rival)),
+  );
   const cases = result.neighbors.map((neighbor) => neighborCard(neighbor, held, names));
   let pressed = null;
   const light = (source) => {
@@ -148,6 +157,9 @@ function answerPart(result, concepts) {
   const list = concepts.length
     ? h("ul", { className: "concepts" }, ...concepts.map(({ row }) => row))
     : h("p", { className: "pending" }, "No concept: none is likely enough among the nearest cases.");
+  const itself = result.same_image
+    ? h("p", { className: "notice warning" }, `The index has this very image, as ${result.same_image}.`)
+    : null;
   const meaning = result.concepts.some(({ probability }) => probability !== null)
     ? h(
         "p",
@@ -161,10 +173,34 @@ function answerPart(result, concepts) {
     { className: "answer" },
     h("h3", {}, "Concepts"),
     unfamiliar,
+    itself,
     ...notes,
     list,
     meaning,
+    consideredPart(result),
     facts(result),
+  );
+}
+
+/** Concepts that were voted for and not chosen; null if there are none. */
+function consideredPart({ concepts, considered }) {
+  if (considered.length === 0) return null;
+  const calibrated = concepts.some(({ probability }) => probability !== null);
+  const rows = considered.map((concept) =>
+    h(
+      "li",
+      { className: "runner-up" },
+      conceptName(concept),
+      bar(concept.score),
+      scoreOf(concept),
+      calibrated ? h("span", { className: "probability" }) : null, // keeps the columns in line
+    ),
+  );
+  return h(
+    "div",
+    { className: "considered" },
+    h("h3", {}, "Considered, but not chosen"),
+    h("ul", { className: "concepts" }, ...rows),
   );
 }
 
@@ -191,14 +227,29 @@ function bar(share) {
   return h("span", { className: "bar", "aria-hidden": "true" }, fill);
 }
 
-function conceptRow({ cui, name, score, probability }, holders, n) {
+const conceptName = ({ cui, name }) =>
+  h("span", { className: "concept-name" }, name || "(no name)", " ", h("code", {}, cui));
+
+const scoreOf = ({ score }) => h("span", { className: "score" }, score.toFixed(2));
+
+/** A concept of the answer; its `rival`, if there is one, excludes it. */
+function conceptRow(concept, holders, n, rival) {
+  const { cui, score, probability } = concept;
+  const doubt = rival
+    ? h(
+        "span",
+        { className: "doubt" },
+        `In doubt: ${rival.name || rival.cui} excludes it, and has ${percent(rival.score)} of the vote.`,
+      )
+    : null;
   const button = h(
     "button",
     { type: "button", className: "concept", "aria-pressed": "false" },
-    h("span", { className: "concept-name" }, name || "(no name)", " ", h("code", {}, cui)),
+    conceptName(concept),
     bar(score),
-    h("span", { className: "score" }, score.toFixed(2)),
+    scoreOf(concept),
     probability === null ? null : h("span", { className: "probability" }, percent(probability)),
+    doubt,
     h("span", { className: "unseen" }, `, held by ${holders} of ${n} cases listed`),
   );
   return { cui, cuis: [cui], button, row: h("li", {}, button) };

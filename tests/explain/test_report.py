@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 from hypothesis import given
@@ -85,6 +86,17 @@ def test_what_is_approximate_is_called_so() -> None:
     assert "The middle one of 5 frames" in html(frames=5)
 
 
+def test_runners_up_and_doubts_are_in_the_table() -> None:
+    made = explanation()
+    annotation = replace(
+        made.annotation, considered={"C<9>": 0.31}, rivals={"C1": "C<9>"}, same_image="<y>"
+    )
+    made = replace(made, annotation=annotation)
+    page = explanation_page(made, {}, lambda _: b"", neighbors=2)
+    assert "in doubt: C&lt;9&gt; (0.31) excludes it" in page
+    assert "<td>C&lt;9&gt;, not chosen</td>" in page and "as &lt;y&gt;: it votes" in page
+
+
 def test_no_concepts() -> None:
     empty = Explanation(Annotation("i", (), (), 0.0, ()), Image.new("L", (4, 4)), 1, "exact", ())
     page = explanation_page(empty, {}, lambda _: b"", neighbors=3)
@@ -106,7 +118,7 @@ def test_json_holds_the_same_figures() -> None:
     }
     assert (first["cases_with"], first["cases_without"]) == (20, 0)
     assert figures["concepts"][0] == {
-        "cui": "C1", "name": "one", "score": 0.75, "probability": 0.875,
+        "cui": "C1", "name": "one", "score": 0.75, "probability": 0.875, "rival": None,
     }  # fmt: skip
 
 

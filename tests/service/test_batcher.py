@@ -10,7 +10,7 @@ from asking import drawing
 
 from annotator.errors import AnnotatorError, ImageError
 from service.batcher import Batcher
-from service.engine import Engine
+from service.engine import Ballot, Engine
 from service.observability import Metrics
 
 LIMITS: dict[str, Any] = {"max_batch": 4, "batch_wait": 0.5, "workers": 2, "encoders": 1}
@@ -33,7 +33,7 @@ def annotated(
 
     async def use(batcher: Batcher) -> list[Any]:
         work = [
-            batcher.annotate(engine, file, engine.annotator.voting)
+            batcher.annotate(engine, file, Ballot(engine.annotator.voting))
             for file, engine in zip(files, engines, strict=True)
         ]
         return await asyncio.gather(*work, return_exceptions=True)
@@ -55,7 +55,9 @@ def test_images_of_many_requests_go_together(engine: Engine) -> None:
     results, metrics = annotated(files, [engine] * 8)
     assert batches(metrics) == (2, 8)
     for file, (annotation, seconds) in zip(files, results, strict=True):
-        (alone,), _ = engine.annotate([engine.decode(file)[0]], [engine.annotator.voting], 1)
+        (alone,), _ = engine.annotate(
+            [engine.decode(file)[0]], [Ballot(engine.annotator.voting)], 1
+        )
         assert alone.annotation is not None and annotation.cuis == alone.annotation.cuis
         assert seconds.keys() == {"queue", "decode", "encode", "search", "vote"}
 
@@ -93,9 +95,9 @@ def test_an_image_that_the_encoder_fails_on_costs_no_other(
 
 def test_cancelled_images_are_dropped(engine: Engine) -> None:
     async def use(batcher: Batcher) -> int:
-        voting = engine.annotator.voting
+        ballot = Ballot(engine.annotator.voting)
         work = [
-            asyncio.create_task(batcher.annotate(engine, drawing(i), voting)) for i in range(40)
+            asyncio.create_task(batcher.annotate(engine, drawing(i), ballot)) for i in range(40)
         ]
         await asyncio.sleep(0)  # all are on their way, none is done
         for task in work[1:]:
@@ -126,7 +128,7 @@ def test_images_cancelled_in_the_queue_are_dropped(engine: Engine) -> None:
     async def use(batcher: Batcher) -> None:
         work = []
         for queued in range(4):  # the first one is being encoded, three wait
-            image = batcher.annotate(gated, drawing(1), engine.annotator.voting)
+            image = batcher.annotate(gated, drawing(1), Ballot(engine.annotator.voting))
             work.append(asyncio.create_task(image))
             await asyncio.to_thread(Gated.began.wait, 20)
             while batcher.queued < queued:

@@ -8,7 +8,7 @@ import numpy as np
 from asking import build, cpu_settings, drawing
 
 from annotator.encoders.combined import CombinedEmbedder
-from service.engine import Concept, Engine, open_engine
+from service.engine import Ballot, Concept, Engine, open_engine
 
 if TYPE_CHECKING:
     from annotator.encoders.embedder import TorchEmbedder
@@ -28,9 +28,9 @@ def test_one_search_serves_requests_with_different_options(engine: Engine) -> No
     pixels = [engine.decode(drawing(100 + i))[0] for i in range(4)]
     own = engine.annotator.voting
     votings = [own, replace(own, k=1), replace(own, k=12, decider="threshold"), own]
-    together, seconds = engine.annotate(pixels, votings, 16)
+    together, seconds = engine.annotate(pixels, [Ballot(voting) for voting in votings], 16)
     for image, voting, (_, annotation) in zip(pixels, votings, together, strict=True):
-        (((_, alone),), _) = engine.annotate([image], [voting], 16)
+        (((_, alone),), _) = engine.annotate([image], [Ballot(voting)], 16)
         assert alone is not None and annotation is not None
         assert alone.cuis == annotation.cuis
         np.testing.assert_allclose(alone.scores, annotation.scores, atol=1e-5)

@@ -210,6 +210,37 @@ def answer(server: str, image: Path, **query: str | float) -> dict[str, Any]:
     return dict(result)
 
 
+def test_doubt_and_runners_up(open_page: Opener, server: str, place: Served) -> None:
+    told = full_answer(server, place.images[0])
+    (result,) = told["results"]
+    result["concepts"][0]["rival"] = "C1"
+    result["considered"] = [{"cui": "C1", "name": "Malignant", "score": 0.46}]
+    tab = open_page()
+    tab.page.route("**/v1/annotate*", lambda route: route.fulfill(json=told))
+    tab.annotate(place.images[0])
+    expect(tab.page.locator(".concept").first).to_contain_text(
+        "In doubt: Malignant excludes it, and has 46 % of the vote."
+    )
+    expect(tab.page.locator(".doubt")).to_have_count(1)
+    expect(tab.page.locator(".runner-up")).to_have_text(["Malignant C10.46"])
+    expect(tab.tabs().first).to_contain_text(", 1 in doubt")
+
+
+def test_the_image_itself_can_be_left_out(open_page: Opener, place: Served) -> None:
+    tab = open_page()
+    indexed = next(p for p in sorted(place.images[0].parent.iterdir())
+                   if p.suffix == ".png" and p not in place.images)  # fmt: skip
+    tab.annotate(indexed)
+    notice = f"The index has this very image, as {indexed.stem}."
+    expect(tab.page.locator(".answer")).to_contain_text(notice)
+    expect(tab.page.locator(".neighbor").first).to_contain_text(indexed.stem)
+    tab.page.get_by_text("Options", exact=True).click()
+    tab.page.get_by_label("The image itself, if indexed").select_option("is left out")
+    tab.button("Apply to all images").click()
+    expect(tab.page.locator(".neighbor").first).not_to_contain_text(indexed.stem)
+    expect(tab.page.locator(".answer")).to_contain_text(notice)
+
+
 def test_one_image(open_page: Opener, server: str, place: Served) -> None:
     tab = open_page()
     expect(tab.page.locator("#info")).to_contain_text("Index v000001")

@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 
 from annotator.tables.run import validate_run
 from service.engine import Engine
-from service.schemas import AnnotateOut, ProblemOut
+from service.schemas import AnnotateOut, ProblemOut, Result
 
 
 def test_several_images(client: TestClient, engine: Engine) -> None:
@@ -68,6 +68,21 @@ def test_options(client: TestClient) -> None:
     assert result("neighbors=0")["neighbors"] == []
     assert result("k=12&decider=top-r")["concepts"][0]["cui"] == "C9"
     assert [c["cui"] for c in result("k=12&min_score=1")["concepts"]] == ["C9"]
+
+
+def test_what_was_considered_and_the_image_itself(client: TestClient) -> None:
+    def result(query: str) -> Result:
+        answer = post(client, ("a", drawing(3)), params=query).json()
+        return AnnotateOut.model_validate(answer).results[0]
+
+    usual = result("k=12&min_score=1")
+    assert [c.cui for c in usual.concepts] == ["C9"] and usual.concepts[0].rival is None
+    assert [c.cui for c in usual.considered][:1] == ["C0"]
+    assert all(0.1 <= c.score < 1 for c in usual.considered)
+    assert usual.same_image == usual.neighbors[0].id == "train03"
+    without = result("k=4&exclude_self=true&neighbors=9")
+    assert without.same_image == "train03" and len(without.neighbors) == 4
+    assert "train03" not in [n.id for n in without.neighbors]
 
 
 @pytest.mark.parametrize(
