@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from annotator.knn.cross_validation import group_numbers
+from annotator.evaluation.measures import group_numbers
 from annotator.knn.decision import Decision
 from index import LabelTable
 
