@@ -27,7 +27,7 @@ TINY = Recipe(copies=3, epochs=1, batch_size=8)
 def settings(tiny_network, tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """A quick network and recipe, and one folder for what all rows share."""
     work = tmp_path_factory.mktemp("finetuned")
-    return Settings(work, tiny_network, backbone="efficientnet-lite0", tuned=TINY)
+    return Settings(work, tiny_network, backbone="efficientnet-lite0@64", tuned=TINY)
 
 
 def side(sample, folder: Path, start: int, n: int, *, labelled: bool) -> Data:
@@ -72,7 +72,7 @@ def test_our_rows_share_a_fitted_encoder(settings, sample, tmp_path):
 def test_names_tell_the_rows_apart(settings):
     names = {METHODS[key](settings).name for key in ROWS}
     assert len(names) == len(ROWS)
-    assert "EfficientNet-Lite1, fine-tuned, 1 epochs, expected F1" in names
+    assert "EfficientNet-Lite1 at 320 px, fine-tuned, 1 epochs, expected F1" in names
     with pytest.raises(AnnotatorError, match="network"):
         METHODS["finetuned-timm"](replace(settings, backbone=None))
 
