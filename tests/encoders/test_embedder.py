@@ -62,8 +62,9 @@ def test_unit_vectors_whatever_the_batch(architecture: str, precision: Precision
     np.testing.assert_array_equal(vectors, network.embed(pixels))
     assert np.max(vectors @ vectors.T - np.eye(9)) < 1 - 1e-5  # they tell pictures apart
 
-    # In bf16 another batch may take another kernel, and its last bit is worth 1 part in 256.
-    tolerance = 1e-6 if precision == "fp32" else 2e-3
+    # In bf16 another batch may take another kernel, and its last bit is worth 1 part in 256: of
+    # numbers of up to 0.25, about 0.001 each time that it is rounded otherwise.
+    tolerance = 1e-6 if precision == "fp32" else 4e-3
     for batch in (1, 2, 5):
         parts = [network.embed(pixels[i : i + batch]) for i in range(0, 9, batch)]
         np.testing.assert_allclose(np.concatenate(parts), vectors, atol=tolerance)

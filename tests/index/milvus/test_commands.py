@@ -101,8 +101,9 @@ def check_explanations(both: tuple[Path, str], annotate: Callable[..., str]) -> 
         for neighbor, other in zip(mine["neighbors"], theirs["neighbors"], strict=True):
             for key in ("similarity", "weight"):
                 assert abs(neighbor.pop(key) - other.pop(key)) < 3e-6
-        for concept, other in zip(mine["concepts"], theirs["concepts"], strict=True):
-            assert abs(concept.pop("score") - other.pop("score")) < 1e-4
+        for kind in ("concepts", "considered"):
+            for concept, other in zip(mine[kind], theirs[kind], strict=True):
+                assert abs(concept.pop("score") - other.pop("score")) < 1e-4
         for key in ("expected_f1", "familiarity"):
             assert abs(mine.pop(key) - theirs.pop(key)) < 0.02
         assert mine == theirs
