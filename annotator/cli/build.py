@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from click.core import ParameterSource
 
 from annotator.cli.console import say, search_in_words
 from annotator.cli.fit_encoder import fit_once
@@ -26,11 +25,13 @@ from annotator.cli.options import (
     file_path,
     index_option,
     index_type_options,
+    is_given,
     voting_options,
 )
 from annotator.cli.sections import Command, option
 from annotator.cli.tune import say_tuned
 from annotator.cli.vectors import VectorOptions, labelled, row_ids_option, vector_options
+from annotator.fitting.recipe import ENCODER
 
 if TYPE_CHECKING:
     from annotator.collection import OnMismatch
@@ -131,8 +132,7 @@ def build_index_command(
         )
 
         if fit_encoder is not None:
-            source = click.get_current_context().get_parameter_source("embedder")
-            chosen = None if source is ParameterSource.DEFAULT else encoder.embedder
+            chosen = encoder.embedder if is_given("embedder") else ENCODER
             name = fit_once(collection, fit_encoder, chosen, embedding)
             encoder = replace(encoder, embedder=name)
         built = build_index(

@@ -219,15 +219,13 @@ def run_fit(
     return fitted
 
 
-def fit_once(
-    collection: Collection, out: Path, embedder: str | None, embedding: EmbeddingOptions
-) -> str:
+def fit_once(collection: Collection, out: Path, embedder: str, embedding: EmbeddingOptions) -> str:
     """Fit an encoder with the default options, unless that was done before.
 
     Args:
         collection: Images with concepts.
         out: Folder of the fitted encoder.
-        embedder: The encoder to fit; None for the default one.
+        embedder: The encoder to fit.
         embedding: Device, threads and what is done with blank images.
 
     Returns:
@@ -241,7 +239,7 @@ def fit_once(
         run_fit(
             collection,
             out,
-            embedder or ENCODER,
+            embedder,
             FittingOptions(),
             device=embedding.device,
             workers=embedding.workers,

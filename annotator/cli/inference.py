@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from click.core import ParameterSource
 
 from annotator.cli.console import say
-from annotator.cli.options import device_option, file_path, options_as
+from annotator.cli.options import device_option, file_path, is_given, options_as
 from annotator.cli.sections import Decorator, option
 from annotator.errors import AnnotatorError
 
@@ -180,11 +179,8 @@ def refuse(names: Collection[str], reason: str) -> None:
     context = click.get_current_context()
     for parameter in context.command.get_params(context):
         name = parameter.name or ""
-        if name in names and context.get_parameter_source(name) not in _NOT_GIVEN:
+        if name in names and is_given(name):
             raise click.UsageError(f"{parameter.opts[0]} cannot be given: {reason}")
-
-
-_NOT_GIVEN = (None, ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
 
 
 def encoder_option(default: str) -> Decorator:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from annotator.cli.console import say
 from annotator.cli.sections import Decorator, option
@@ -44,6 +45,14 @@ def stacked(*options: Decorator) -> Decorator:
         return command
 
     return decorate
+
+
+def is_given(parameter: str) -> bool:
+    """Whether an option of the current command is given, rather than left at its default."""
+    return click.get_current_context().get_parameter_source(parameter) not in _NOT_GIVEN
+
+
+_NOT_GIVEN = (None, ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
 
 
 def options_as(argument: str, group: type[Any], *options: Decorator) -> Decorator:

@@ -11,6 +11,7 @@ import click
 from annotator.cli.console import EXIT_OK, EXIT_PROBLEM, say
 from annotator.cli.options import (
     file_path,
+    is_given,
     json_option,
     label_column_option,
     mapping_option,
@@ -242,10 +243,8 @@ def evaluate_command(
 
 def _check_options(kind: str) -> None:
     """Reject options of another kind of run."""
-    context = click.get_current_context()
     for name, owner in _BELONGS.items():
-        source = context.get_parameter_source(name.removeprefix("--").replace("-", "_"))
-        if source is not click.core.ParameterSource.DEFAULT and owner != kind:
+        if owner != kind and is_given(name.removeprefix("--").replace("-", "_")):
             raise click.UsageError(f"{name} belongs to {owner}.")
 
 
@@ -303,7 +302,8 @@ def _evaluate_concepts(
     from annotator.tables.annotations import is_annotations, read_annotations
     from annotator.tables.labels import Labels
 
-    if plot is not None and not is_annotations(run):
+    in_json_lines = is_annotations(run)
+    if plot is not None and not in_json_lines:
         raise click.UsageError(f"--plot needs probabilities, and {run} is not in JSON lines.")
     scored = score(run, truth, scorer, ids)
     scored_other = None if against is None else score(against, truth, scorer, ids)
@@ -332,7 +332,7 @@ def _evaluate_concepts(
     for note in found.notes:
         say(note)
     facts, text = found.to_dict(), render(found)
-    if is_annotations(run):
+    if in_json_lines:
         reliability = reliability_of(scored, read_annotations(run))
         facts["reliability"] = reliability.to_dict()
         text += "\n".join(["", *render_reliability(reliability)])

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from annotator.encoders.contributions import patch_vectors, pooled_map
 from annotator.encoders.efficientnet import FIRST_STAGE, StagePooling, shares_of_mean, unit
-from annotator.encoders.fold_batchnorm import fold_batchnorm
+from annotator.encoders.fold_batchnorm import example_input, fold_batchnorm
 
 _TRUNK_STAGES = 4  # of an EfficientNet; where its maps are smallest, and most of its weights follow
 
@@ -71,8 +71,7 @@ class StageBranch(nn.Module):
         self.conv_head, self.bn2 = copy.deepcopy(general.conv_head), copy.deepcopy(general.bn2)
         self.eval()
         convolutions = [m for m in self.modules() if isinstance(m, nn.Conv2d)]
-        seeded = torch.Generator().manual_seed(0)
-        fold_batchnorm(self, torch.rand(1, convolutions[0].in_channels, 14, 14, generator=seeded))
+        fold_batchnorm(self, example_input(convolutions[0].in_channels, 14))
         for convolution in convolutions:
             convolution.requires_grad_(convolution.groups == 1)
 

@@ -16,7 +16,7 @@ from annotator.encoders.allocator import keep_freed_memory
 from annotator.encoders.contributions import ContributionMap, patch_vectors, pooled_map
 from annotator.encoders.fingerprint import Fingerprint, weights_digest
 from annotator.encoders.fitted import Fitted
-from annotator.encoders.fold_batchnorm import fold_batchnorm
+from annotator.encoders.fold_batchnorm import example_input, fold_batchnorm
 from annotator.encoders.normalise import Normalise
 from annotator.encoders.preprocess import DECODER_VERSION, Box, Preprocess
 from annotator.encoders.torch_setup import (
@@ -147,8 +147,7 @@ class TorchEmbedder:
         self._dtype = torch.bfloat16 if chosen == "bf16" else torch.float32
         digest = encoder.weights or weights_digest(encoder.model)
         model = encoder.model.eval().requires_grad_(False)
-        seeded = torch.Generator().manual_seed(0)
-        example = torch.rand(1, 3, self._size, self._size, generator=seeded)
+        example = example_input(3, self._size)
         self.dim = vector_length(name, model, example)
         self.blocks = encoder.blocks or (self.dim,)
         self.fitted = encoder.fitted

@@ -13,6 +13,12 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 _MAX_CHANGE = 1e-3
 
 
+def example_input(channels: int, side: int) -> Tensor:
+    """An input to observe a network on, float32[1, channels, side, side]: the same noise always."""
+    seeded = torch.Generator().manual_seed(0)
+    return torch.rand(1, channels, side, side, generator=seeded)
+
+
 def fold_batchnorm(model: nn.Module, example: Tensor) -> int:
     """Fold, in place, each 2-d batch normalisation that reads a convolution's output directly.
 

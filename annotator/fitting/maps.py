@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from annotator.encoders.fold_batchnorm import fold_batchnorm
+from annotator.encoders.fold_batchnorm import example_input, fold_batchnorm
 from annotator.encoders.local_runner import cpu_count, default_workers
 from annotator.encoders.normalise import Normalise
 from annotator.encoders.preprocess import Preprocess
@@ -49,10 +49,8 @@ class Trunk:
         self._normalise = Normalise(preprocess, device)
         self._model = trunk
         if trunk is not None:
-            seeded = torch.Generator().manual_seed(0)
-            example = torch.rand(1, 3, preprocess.size, preprocess.size, generator=seeded)
             trunk.requires_grad_(False)
-            fold_batchnorm(trunk, example)
+            fold_batchnorm(trunk, example_input(3, preprocess.size))
             self._model = trunk.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[Any]:
