@@ -29,6 +29,7 @@ from annotator.indexing.metadata import IndexMetadata
 from annotator.knn.calibration import calibrate
 from annotator.knn.cross_validation import stored_lists
 from annotator.knn.grid_search import Tuned, choose_voting
+from annotator.knn.guarantees import Cost, costs
 from annotator.knn.model import Adaptation, Branches, FittedModel, fit_model
 from annotator.knn.voting import Voting
 from index import LabelTable
@@ -164,10 +165,12 @@ def build_index(
                     "f1_by_share": dict(model.f1_by_share),
                     "after_fit": after_fit,
                 }
-        calibration = None
+        calibration, guarantees = None, []
         if model.lists is not None:
             arrays |= model.lists.to_arrays()
-            calibration = calibrate(model.lists, LabelTable.from_sets(concepts), model.voting)
+            labels = LabelTable.from_sets(concepts)
+            calibration = calibrate(model.lists, labels, model.voting)
+            guarantees = costs(model.lists, labels, model.voting)
         if fitted is not None:
             arrays |= fitted.to_arrays()
         arrays[CONTENT] = embedded.contents
@@ -181,6 +184,7 @@ def build_index(
             adapted,
             model.tuned.to_dict() if model.tuned else None,
             calibration,
+            guarantees,
         )
         version = writer.publish(
             ids,
@@ -212,7 +216,7 @@ def tune_index(
     *,
     voting: Voting | None = None,
     fixed: Sequence[str] = (),
-) -> tuple[str, Tuned]:
+) -> tuple[str, Tuned, Sequence[Cost]]:
     """Retune and calibrate the voting parameters of an index on its stored neighbour lists.
 
     Args:
@@ -221,7 +225,7 @@ def tune_index(
         fixed: Fields of `voting` that are not tuned.
 
     Returns:
-        The version, and the result of tuning.
+        The version, the result of tuning, and what guarantees cost.
 
     Raises:
         IndexProblem: There is no index, or another process is writing to it.
@@ -241,5 +245,7 @@ def tune_index(
         voting=tuned.voting,
         tuning=tuned.to_dict(),
         calibration=calibrate(lists, stored.labels, tuned.voting),
+        guarantees=costs(lists, stored.labels, tuned.voting),
     )
-    return place.change_about(metadata.to_dict(), of=stored.version), tuned
+    version = place.change_about(metadata.to_dict(), of=stored.version)
+    return version, tuned, metadata.guarantees
