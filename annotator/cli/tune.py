@@ -35,8 +35,10 @@ def tune_command(place: IndexLocation, voting: VotingOptions, as_json: bool) -> 
     annotator tune --k 10 --json
     """
     from annotator.indexing.build import tune_index
+    from annotator.indexing.metadata import IndexMetadata
 
-    version, tuned, costs = tune_index(place, voting=voting.override(), fixed=voting.given)
+    version, tuned = tune_index(place, voting=voting.override(), fixed=voting.given)
+    costs = IndexMetadata.of(place.open()).guarantees
     if as_json:
         guarantees = [cost.to_dict() for cost in costs]
         facts = {"version": version, **tuned.to_dict(), "guarantees": guarantees}

@@ -29,7 +29,7 @@ from annotator.indexing.metadata import IndexMetadata
 from annotator.knn.calibration import calibrate
 from annotator.knn.cross_validation import stored_lists
 from annotator.knn.grid_search import Tuned, choose_voting
-from annotator.knn.guarantees import Cost, costs
+from annotator.knn.guarantees import costs
 from annotator.knn.model import Adaptation, Branches, FittedModel, fit_model
 from annotator.knn.voting import Voting
 from index import LabelTable
@@ -216,8 +216,9 @@ def tune_index(
     *,
     voting: Voting | None = None,
     fixed: Sequence[str] = (),
-) -> tuple[str, Tuned, Sequence[Cost]]:
-    """Retune and calibrate the voting parameters of an index on its stored neighbour lists.
+) -> tuple[str, Tuned]:
+    """Retune and calibrate the voting parameters of an index on its stored neighbour lists, and
+    record what guarantees cost.
 
     Args:
         directory: Index; gets a new version that shares its files with the previous one.
@@ -225,7 +226,7 @@ def tune_index(
         fixed: Fields of `voting` that are not tuned.
 
     Returns:
-        The version, the result of tuning, and what guarantees cost.
+        The version, and the result of tuning.
 
     Raises:
         IndexProblem: There is no index, or another process is writing to it.
@@ -247,5 +248,4 @@ def tune_index(
         calibration=calibrate(lists, stored.labels, tuned.voting),
         guarantees=costs(lists, stored.labels, tuned.voting),
     )
-    version = place.change_about(metadata.to_dict(), of=stored.version)
-    return version, tuned, metadata.guarantees
+    return place.change_about(metadata.to_dict(), of=stored.version), tuned
