@@ -1,7 +1,7 @@
 """Attribution of similarities to the positions of an image. Pure NumPy.
 
-A vote, or any weighted sum of similarities, is an additive game of the positions of the feature
-maps that an encoder pools: the value of a set of positions is the sum of their contributions, so
+A weighted sum of similarities is an additive game of the positions of the feature maps that an
+encoder pools: the value of a set of positions is the sum of their contributions, so
 each contribution is a Shapley value (Shapley 1953, "A value for n-person games": additivity and
 the dummy player). For the last feature map this equals class activation maps with the weights of a
 classifier (Zhou et al. 2016, "Learning deep features for discriminative localization") and the

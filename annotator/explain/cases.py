@@ -53,23 +53,11 @@ class Neighborhood:
 
     Attributes:
         annotation: As from `Annotator.stream`.
-        voters: Cases that voted, as in `annotation.neighbors`.
         nearest: The `SEEN` nearest cases.
     """
 
     annotation: Annotation
-    voters: LabelledVectors
     nearest: LabelledVectors
-
-    def vote(self, cui: str) -> NDArray[np.float64]:
-        """The vote for a concept as a vector, float64[out].
-
-        Its product with the image's vector is the weighted sum of the similarities of the voters
-        with the concept.
-        """
-        weights = np.array([neighbor.weight for neighbor in self.annotation.neighbors])
-        vote: NDArray[np.float64] = (weights * self.voters.has(cui)) @ self.voters.vectors
-        return vote
 
     def contrast(self, cui: str) -> Contrast:
         """The contrast between the nearest cases with a concept and those without it."""
@@ -86,7 +74,7 @@ def find_neighborhood(
     voters = annotator.search(vector[None])
     nearest = annotator.search(vector[None], SEEN)
     (annotation,) = annotator.decide([image_id], voters)
-    return Neighborhood(annotation, _labelled(voters), _labelled(nearest))
+    return Neighborhood(annotation, _labelled(nearest))
 
 
 def _labelled(found: SearchResult) -> LabelledVectors:

@@ -44,7 +44,6 @@ class ConceptExplanation:
     Attributes:
         cui: CUI of the concept.
         score: Share of the votes, 0..1.
-        vote: Weighted sum of the similarities of the cases that voted for it.
         contrast: Mean similarity to the nearest cases with it minus that to the nearest without.
         cases_with: Number of cases with it in `contrast`.
         cases_without: Number of cases without it; 0 if all near cases have it.
@@ -54,7 +53,6 @@ class ConceptExplanation:
 
     cui: str
     score: float
-    vote: AttributionMap
     contrast: AttributionMap
     cases_with: int
     cases_without: int
@@ -108,7 +106,7 @@ def explain(
     near = find_neighborhood(annotator, ref.id, vector)
     cuis = near.annotation.cuis
     contrasts = [near.contrast(cui) for cui in cuis]
-    targets = np.array([near.vote(cui) for cui in cuis] + [c.vector for c in contrasts])
+    targets = np.array([contrast.vector for contrast in contrasts])
     method, positions = _choose_method(embedder, frames[middle], method)
     if not cuis:
         maps: list[AttributionMap] = []
@@ -126,14 +124,15 @@ def explain(
         ConceptExplanation(
             cui,
             score,
-            vote=maps[i],
-            contrast=maps[len(cuis) + i],
-            cases_with=contrasts[i].cases_with,
-            cases_without=contrasts[i].cases_without,
+            contrast=map_,
+            cases_with=contrast.cases_with,
+            cases_without=contrast.cases_without,
             voters=_voters(near, cui),
             probability=probability,
         )
-        for i, (cui, _, score, probability) in enumerate(near.annotation.each)
+        for (cui, _, score, probability), contrast, map_ in zip(
+            near.annotation.each, contrasts, maps, strict=True
+        )
     )
     return Explanation(near.annotation, picture, len(frames), method, concepts)
 

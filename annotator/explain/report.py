@@ -70,7 +70,6 @@ def to_dict(explanation: Explanation, names: Mapping[str, str]) -> dict[str, Any
                 "cases_with": concept.cases_with,
                 "cases_without": concept.cases_without,
                 "contrast": _map_dict(concept.contrast),
-                "vote": _map_dict(concept.vote),
             }
             for concept in explanation.concepts
         ],

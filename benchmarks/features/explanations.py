@@ -5,7 +5,7 @@
 An index is built of the sample collection's training side; the phantoms that are explained are of
 another seed. Of each lesion whose concept was chosen:
 
-- additivity: how far the sum of the parts is from the similarities that the search reported;
+- additivity: how far the sum of the parts is from the product of the vectors;
 - occlusion: by how much the concept's score falls when the tenth of the picture with the highest
   heat is covered, against a random tenth (the same shape elsewhere, or scattered cells);
 - on the lesion: whether the hottest cell touches it, and how often a random one would.
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from annotator.encoders.registry import DEFAULT
 from annotator.explain.attribution import highest
-from annotator.explain.explain import ConceptExplanation, explain
+from annotator.explain.explain import explain
 from annotator.explain.occlusion import cover
 from annotator.images.decode import decode
 from annotator.images.sources import find_images
@@ -44,7 +44,6 @@ LESIONS = {
     *("effusion", "consolidation", "nodule", "pneumothorax", "pacemaker", "hemorrhage"),
     *("infarction", "tumor", "benign mass", "malignant mass", "cyst", "fracture"),
 }
-MAPS = ("contrast", "vote")
 
 Mask = NDArray[np.bool_]
 
@@ -93,35 +92,25 @@ def measure(annotator: Annotator, case: Case, folder: Path) -> Iterator[dict[str
         for name, lesion in lesions.items():
             if concept.cui not in FINDINGS[name].cuis or not lesion.any():
                 continue
-            grids = [concept.contrast.grid, concept.vote.grid]
-            shape = grids[0].shape
-            masks = [highest(grid, SHARE) for grid in grids]
-            moved = [np.roll(masks[0], rng.integers(0, shape, 2), (0, 1)) for _ in range(RANDOM)]
+            grid = concept.contrast.grid
+            shape = grid.shape
+            hottest = highest(grid, SHARE)
+            moved = [np.roll(hottest, rng.integers(0, shape, 2), (0, 1)) for _ in range(RANDOM)]
             scattered = [highest(rng.random(shape), SHARE) for _ in range(RANDOM)]
-            pictures = [cover(frame, mask) for mask in (*masks, *moved, *scattered)]
+            pictures = [cover(frame, mask) for mask in (hottest, *moved, *scattered)]
             scores = scores_of(annotator, [frame, *pictures], concept.cui)
             drops = scores[0] - scores[1:]
             touched = cells(lesion, shape)
             yield {
                 "lesion": name,
                 "method": explained.method,
-                "error": error(concept),
-                "drop moved": drops[2 : 2 + RANDOM].mean(),
-                "drop scattered": drops[2 + RANDOM :].mean(),
-                **{f"drop {key}": drop for key, drop in zip(MAPS, drops[:2], strict=True)},
-                **{
-                    f"on {key}": bool(touched.flat[np.argmax(grid)])
-                    for key, grid in zip(MAPS, grids, strict=True)
-                },
+                "error": abs(concept.contrast.rest),
+                "drop": drops[0],
+                "drop moved": drops[1 : 1 + RANDOM].mean(),
+                "drop scattered": drops[1 + RANDOM :].mean(),
+                "on the lesion": bool(touched.flat[np.argmax(grid)]),
                 "chance": float(touched.mean()),
             }
-
-
-def error(concept: ConceptExplanation) -> float:
-    """How far the parts of the vote are from what the search and the kernel said."""
-    reported = sum(neighbor.weight * neighbor.similarity for neighbor in concept.voters)
-    heat = concept.vote
-    return abs(float(heat.grid.sum()) + heat.elsewhere + heat.constant - reported)
 
 
 def scores_of(annotator: Annotator, frames: Sequence[Any], cui: str) -> NDArray[np.float64]:
@@ -154,10 +143,9 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "concepts": len(rows),
         "methods": sorted({row["method"] for row in rows}),
         "largest error": max(row["error"] for row in rows),
-        **{f"drop {key}": mean(f"drop {key}") for key in (*MAPS, "moved", "scattered")},
-        **{f"on the lesion, {key}": mean(f"on {key}") for key in MAPS},
-        "chance": mean("chance"),
-        "by lesion": {name: [mean("on contrast", some), len(some)] for name, some in by.items()},
+        **{key: mean(key) for key in ("drop", "drop moved", "drop scattered")},
+        **{key: mean(key) for key in ("on the lesion", "chance")},
+        "by lesion": {name: [mean("on the lesion", some), len(some)] for name, some in by.items()},
     }
 
 

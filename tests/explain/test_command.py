@@ -113,15 +113,9 @@ def test_pages_of_a_folder(scans: Path, sample_index: Path, tmp_path: Path) -> N
         for concept in figures["concepts"]:
             assert concept["name"] in text and f"{concept['score']:.2f}" in text
         for explained in figures["explanations"]:
-            for map_ in (explained["vote"], explained["contrast"]):
-                whole = sum(map(sum, map_["grid"])) + map_["elsewhere"] + map_["constant"]
-                assert whole == pytest.approx(map_["total"], abs=1e-5)
-            votes = [
-                n["weight"] * n["similarity"]
-                for n in figures["neighbors"]
-                if explained["cui"] in n["cuis"]
-            ]
-            assert explained["vote"]["total"] == pytest.approx(sum(votes), abs=1e-5)
+            map_ = explained["contrast"]
+            whole = sum(map(sum, map_["grid"])) + map_["elsewhere"] + map_["constant"]
+            assert whole == pytest.approx(map_["total"], abs=1e-5)
             heaviest = max(
                 (n for n in figures["neighbors"] if explained["cui"] in n["cuis"]),
                 key=lambda n: n["weight"],

@@ -46,14 +46,12 @@ def images(sample: SamplePaths) -> list[ImageRef]:
 
 
 def check_sums(explanation: Explanation, tolerance: float = 1e-5) -> None:
-    """Every map adds up to its total, and the vote's total is what the search reported."""
+    """Every map adds up to its total."""
     assert explanation.concepts
     for concept in explanation.concepts:
-        reported = sum(n.weight * n.similarity for n in concept.voters)
-        assert concept.vote.total == pytest.approx(reported, abs=1e-5)
-        for map_ in (concept.vote, concept.contrast):
-            parts = float(map_.grid.sum()) + map_.elsewhere + map_.constant
-            assert parts == pytest.approx(map_.total, abs=tolerance)
+        map_ = concept.contrast
+        parts = float(map_.grid.sum()) + map_.elsewhere + map_.constant
+        assert parts == pytest.approx(map_.total, abs=tolerance)
 
 
 def test_parts_sum_to_the_similarities_through_the_projection(
@@ -65,7 +63,7 @@ def test_parts_sum_to_the_similarities_through_the_projection(
         assert explanation.method == "exact"
         check_sums(explanation)
         width, height = explanation.picture.size
-        rows, columns = explanation.concepts[0].vote.grid.shape
+        rows, columns = explanation.concepts[0].contrast.grid.shape
         assert max(rows, columns) == 8 and rows / columns == pytest.approx(height / width, abs=0.15)
 
 
@@ -83,7 +81,7 @@ def test_parts_sum_to_the_similarities_without_a_projection(
         explanation = explain(annotator, ref)
         assert explanation.method == "exact"
         check_sums(explanation)
-        assert all(concept.vote.constant == 0 for concept in explanation.concepts)
+        assert all(concept.contrast.constant == 0 for concept in explanation.concepts)
 
 
 def movie(seed: int) -> ImageRef:
@@ -108,7 +106,7 @@ def test_parts_sum_where_a_vector_is_the_mean_of_frames(tmp_path: Path) -> None:
     assert explanation.frames == 3 and explanation.method == "exact"
     check_sums(explanation)
     # Two of the three frames are not in the picture, and each says about as much as the third.
-    (map_,) = (concept.vote for concept in explanation.concepts[:1])
+    (map_,) = (concept.contrast for concept in explanation.concepts[:1])
     assert abs(map_.elsewhere) > 0.5 * abs(map_.grid.sum())
     assert explain(annotator, refs[0]).annotation.neighbors[0].similarity == pytest.approx(1)
 
@@ -130,7 +128,6 @@ def test_the_same_image_gives_the_same_maps(annotator: Annotator, images: list[I
     first, again = (explain(annotator, images[1]) for _ in range(2))
     for one, other in zip(first.concepts, again.concepts, strict=True):
         assert np.array_equal(one.contrast.grid, other.contrast.grid)
-        assert np.array_equal(one.vote.grid, other.vote.grid)
 
 
 def test_the_contrast_is_of_the_nearest_cases(annotator: Annotator, images: list[ImageRef]) -> None:
@@ -185,7 +182,7 @@ def test_any_encoder_is_explained_by_occlusion(
     annotator = Annotator.open(tuned_index, embedder=tiny_embedder)
     explanation = explain(annotator, ref)
     assert explanation.method == "occlusion"
-    (map_, *_) = (concept.vote for concept in explanation.concepts)
+    (map_, *_) = (concept.contrast for concept in explanation.concepts)
     assert map_.grid.shape == (11, 14)  # 40 x 32 pixels
     # The figures are what covering gives: the square around the cell in row 5 and column 7.
     frame = Image.open(tmp_path / "i.png")
@@ -197,8 +194,8 @@ def test_any_encoder_is_explained_by_occlusion(
     )
     (vector,) = annotator.project(tiny_embedder.embed(tiny_embedder.prepare([covered])))
     (own,) = tiny_embedder.embed(tiny_embedder.prepare([frame]))
-    vote = find_neighborhood(annotator, "i", own).vote(explanation.concepts[0].cui)
-    assert map_.grid[5, 7] == pytest.approx(map_.total - vote @ vector, abs=1e-5)
+    contrast = find_neighborhood(annotator, "i", own).contrast(explanation.concepts[0].cui).vector
+    assert map_.grid[5, 7] == pytest.approx(map_.total - contrast @ vector, abs=1e-5)
     with pytest.raises(AnnotatorError, match="not made from patches"):
         explain(annotator, ref, "patches")
 

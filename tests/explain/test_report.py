@@ -32,8 +32,8 @@ def explanation(method: Method = "exact", frames: int = 1) -> Explanation:
     )
     map_ = AttributionMap(np.array([[0.5, -0.25]]), 0.0625, 0.125, 0.5)
     concepts = (
-        ConceptExplanation("C1", 0.75, map_, map_, 20, 0, voters, 0.875),
-        ConceptExplanation(HOSTILE, 0.5, map_, map_, 3, 20, voters[:1], 0.25),
+        ConceptExplanation("C1", 0.75, map_, 20, 0, voters, 0.875),
+        ConceptExplanation(HOSTILE, 0.5, map_, 3, 20, voters[:1], 0.25),
     )
     annotation = Annotation(
         f"image{HOSTILE}",
@@ -108,7 +108,7 @@ def test_json_holds_the_same_figures() -> None:
     figures = json.loads(json.dumps(to_dict(explanation("patches"), {"C1": "one"})))
     assert figures["exact"] is False and figures["method"] == "patches"
     first = figures["explanations"][0]
-    assert first["vote"] == {
+    assert first["contrast"] == {
         "total": 0.5,
         "picture": 0.25,
         "elsewhere": 0.0625,
