@@ -11,7 +11,7 @@ similarity maps of an image pair (Stylianou et al. 2019, "Visualizing deep simil
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,13 +31,15 @@ class AttributionMap:
     """Attribution of a sum of similarities to the cells of an image.
 
     Attributes:
-        grid: float64[h, w]: contribution of each cell; rows from the top.
+        grid: float64[h, w]: contribution of each cell; rows from the top; 0 in blank background.
+        background: Contribution of the blank background.
         elsewhere: Contribution from outside the image: its padding and other frames.
         constant: Contribution of the means subtracted by the projection.
         total: The attributed sum.
     """
 
     grid: NDArray[np.float64]
+    background: float
     elsewhere: float
     constant: float
     total: float
@@ -45,7 +47,13 @@ class AttributionMap:
     @property
     def rest(self) -> float:
         """Residual of `total`; rounding error if the method is exact."""
-        return self.total - (float(self.grid.sum()) + self.elsewhere + self.constant)
+        parts = float(self.grid.sum()) + self.background + self.elsewhere + self.constant
+        return self.total - parts
+
+    def without(self, blank: NDArray[np.bool_]) -> AttributionMap:
+        """The same with the contributions of the cells in bool[h, w] moved to `background`."""
+        background = self.background + float(self.grid[blank].sum())
+        return replace(self, grid=np.where(blank, 0.0, self.grid), background=background)
 
 
 @dataclass(frozen=True)
@@ -112,7 +120,7 @@ def attribution_maps(
     outside = elsewhere + added - grid.sum(axis=(0, 1))
     return [
         AttributionMap(
-            grid[:, :, i].copy(), float(outside[i]), float(constants[i]), float(totals[i])
+            grid[:, :, i].copy(), 0.0, float(outside[i]), float(constants[i]), float(totals[i])
         )
         for i in range(len(totals))
     ]

@@ -19,6 +19,7 @@ from annotator.explain.attribution import (
     grid_shape,
     linear_forms,
 )
+from annotator.explain.background import blank_cells
 from annotator.explain.cases import Neighborhood, find_neighborhood
 from annotator.explain.occlusion import occlusion_maps
 from annotator.images.decode import decode
@@ -117,6 +118,9 @@ def explain(
         others = (vectors.sum(axis=0, dtype=np.float64) - vectors[middle]) * scale
         size = frames[middle].size
         maps = _position_maps(annotator, vector, others, targets, positions, size)
+    if maps:
+        blank = blank_cells(frames[middle], maps[0].grid.shape)
+        maps = [map_.without(blank) for map_ in maps]
 
     picture = decode(data, frames=embedder.frames, at_least=_SHOWN_SIDE).frames[middle]
     picture.thumbnail((_SHOWN_SIDE, _SHOWN_SIDE))

@@ -52,7 +52,7 @@ def occlusion_maps(
         products.append(annotator.project(vectors).astype(np.float64) @ targets.T)
     drops = (totals - np.concatenate(products)).reshape(rows, columns, -1)
     return [
-        AttributionMap(drops[:, :, i].copy(), 0.0, 0.0, float(total))
+        AttributionMap(drops[:, :, i].copy(), 0.0, 0.0, 0.0, float(total))
         for i, total in enumerate(totals)
     ]
 

@@ -89,6 +89,7 @@ def _map_dict(map_: AttributionMap) -> dict[str, Any]:
     return {
         "total": round(map_.total, _DECIMALS),
         "picture": round(float(map_.grid.sum()), _DECIMALS),
+        "background": round(map_.background, _DECIMALS),
         "elsewhere": round(map_.elsewhere, _DECIMALS),
         "constant": round(map_.constant, _DECIMALS),
         "rest": round(map_.rest, _DECIMALS),

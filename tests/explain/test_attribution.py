@@ -80,6 +80,11 @@ def test_maps_add_up(seed: int, shape: tuple[int, int], other: tuple[int, int]) 
     for map_ in found:
         assert map_.rest == pytest.approx(0, abs=1e-9)
         assert map_.grid.sum() + map_.elsewhere + map_.constant == pytest.approx(map_.total)
+        blank = rng.random(map_.grid.shape) < 0.5
+        drawn = map_.without(blank)
+        assert not drawn.grid[blank].any()
+        assert np.array_equal(drawn.grid[~blank], map_.grid[~blank])
+        assert drawn.rest == pytest.approx(0, abs=1e-9)
 
 
 def test_a_contribution_lies_where_its_position_is() -> None:
@@ -137,8 +142,8 @@ def test_parts_are_the_shapley_values_of_the_game_among_positions() -> None:
 
 
 def test_the_rest_is_what_the_parts_leave_unexplained() -> None:
-    map_ = AttributionMap(np.array([[0.25, 0.5]]), 0.125, -0.25, 1.0)
-    assert map_.rest == pytest.approx(0.375)
+    map_ = AttributionMap(np.array([[0.25, 0.5]]), 0.0625, 0.125, -0.25, 1.0)
+    assert map_.rest == pytest.approx(0.3125)
 
 
 def test_the_highest_cells() -> None:

@@ -50,7 +50,7 @@ def check_sums(explanation: Explanation, tolerance: float = 1e-5) -> None:
     assert explanation.concepts
     for concept in explanation.concepts:
         map_ = concept.contrast
-        parts = float(map_.grid.sum()) + map_.elsewhere + map_.constant
+        parts = float(map_.grid.sum()) + map_.background + map_.elsewhere + map_.constant
         assert parts == pytest.approx(map_.total, abs=tolerance)
 
 

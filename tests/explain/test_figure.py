@@ -26,7 +26,7 @@ from annotator.knn.neighbors import Case
 
 def heatmap(grid: list[list[float]]) -> AttributionMap:
     values = np.array(grid)
-    return AttributionMap(values, 0.0, 0.0, float(values.sum()))
+    return AttributionMap(values, 0.0, 0.0, 0.0, float(values.sum()))
 
 
 def test_orange_speaks_for_and_blue_against() -> None:

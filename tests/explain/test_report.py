@@ -30,7 +30,7 @@ def explanation(method: Method = "exact", frames: int = 1) -> Explanation:
         )
         for i in range(4)
     )
-    map_ = AttributionMap(np.array([[0.5, -0.25]]), 0.0625, 0.125, 0.5)
+    map_ = AttributionMap(np.array([[0.5, -0.25]]), 0.03125, 0.0625, 0.125, 0.5)
     concepts = (
         ConceptExplanation("C1", 0.75, map_, 20, 0, voters, 0.875),
         ConceptExplanation(HOSTILE, 0.5, map_, 3, 20, voters[:1], 0.25),
@@ -68,7 +68,7 @@ def test_the_figures_are_on_the_page() -> None:
     assert "75.0% of the vote, from 4 neighbours" in text
     assert "weight 40.0%" in text and "similarity 0.900" in text
     assert "and 1 more with 10.0%" in text
-    assert "+0.500 = picture +0.250, padding and other frames +0.062, constant +0.125" in text
+    assert "+0.500 = picture +0.250, blank background +0.031, padding and other" in text
     assert "all near cases have it" in text
     assert "the 3 nearest cases with it, against the 20 nearest without it" in text
     assert "no picture" in text  # of the case that has none
@@ -80,7 +80,7 @@ def test_each_picture_is_in_the_page_once() -> None:
 
 
 def test_what_is_approximate_is_called_so() -> None:
-    assert "not explained +0.062" in html("patches") and "approximate" in html("patches")
+    assert "not explained +0.031" in html("patches") and "approximate" in html("patches")
     assert "covering one place takes up to +0.500" in html("occlusion")
     assert "approximate" not in html("exact")
     assert "The middle one of 5 frames" in html(frames=5)
@@ -111,9 +111,10 @@ def test_json_holds_the_same_figures() -> None:
     assert first["contrast"] == {
         "total": 0.5,
         "picture": 0.25,
+        "background": 0.03125,
         "elsewhere": 0.0625,
         "constant": 0.125,
-        "rest": 0.0625,
+        "rest": 0.03125,
         "grid": [[0.5, -0.25]],
     }
     assert (first["cases_with"], first["cases_without"]) == (20, 0)
