@@ -18,6 +18,7 @@ from annotator.cli.options import (
 )
 from annotator.cli.sections import Command
 from annotator.cli.semantic_types import TypeOptions, type_options
+from annotator.cli.tune import estimate_in_words, new_source_in_words
 
 if TYPE_CHECKING:
     from index.protocols import IndexLocation
@@ -39,6 +40,8 @@ def info_command(place: IndexLocation, as_json: bool) -> None:
         click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
         return
     most_frequent = facts.pop("most_frequent")
+    for key, in_words in (("estimate", estimate_in_words), ("new_source", new_source_in_words)):
+        facts[key] = in_words(facts[key]) if facts[key] else "none"
     for key, value in facts.items():
         click.echo(f"{key.replace('_', ' ')}: {_shown(value)}")
     click.echo("most frequent:")

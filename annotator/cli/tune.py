@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -25,7 +26,8 @@ def tune_command(place: IndexLocation, voting: VotingOptions, as_json: bool) -> 
 
     `build-index` already tunes them. Tuning is a grid search over the neighbour lists stored by the
     build, across patients, so it needs no validation set. The chosen parameters, their expected F1
-    and the tried grid are stored in a new version of the index.
+    and the tried grid are stored in a new version of the index. What the build said of a new source
+    (--holdout-groups) is kept only if the parameters stay the same.
 
     \b
     annotator tune
@@ -34,7 +36,8 @@ def tune_command(place: IndexLocation, voting: VotingOptions, as_json: bool) -> 
     """
     from annotator.indexing.build import tune_index
 
-    version, tuned = tune_index(place, voting=voting.override(), fixed=voting.given)
+    start = voting.override()  # also checks the options
+    version, tuned = tune_index(place, voting=start if voting.given else None, fixed=voting.given)
     if as_json:
         write_result(json.dumps({"version": version, **tuned.to_dict()}, indent=2) + "\n", None)
     say_tuned(tuned)
@@ -44,13 +47,46 @@ def tune_command(place: IndexLocation, voting: VotingOptions, as_json: bool) -> 
 
 def say_tuned(tuned: Tuned) -> None:
     """Print the chosen voting parameters and their F1."""
-    voting, (low, high) = tuned.voting, tuned.interval
+    voting = tuned.voting
     kernel = f"{voting.kernel} kernel, beta {voting.beta:g}"
     decider = voting.decider + (f" {voting.threshold:g}" if voting.decider == "threshold" else "")
     heads = f"weight of the heads {voting.head_weight:g}, " if voting.head_weight else ""
     say(
         f"Voting tuned across patients: k {voting.k}, {kernel}, "
-        f"{heads}prior {voting.prior:g}, {decider}; "
-        f"F1 {tuned.f1:.4f} (95% interval {low:.3f} to {high:.3f} over {tuned.groups:,} groups) "
-        f"on {tuned.images} images."
+        f"{heads}prior {voting.prior:g}, {decider}; {estimate_in_words(tuned.to_dict())}."
+    )
+
+
+def estimate_in_words(tuning: Mapping[str, Any]) -> str:
+    """The F1 to expect, with its intervals.
+
+    Args:
+        tuning: `Tuned.to_dict`; that of an earlier version has no groups, and predicts nothing.
+    """
+    low, high = tuning["interval"]
+    over = f" over {tuning['groups']:,} groups" if "groups" in tuning else ""
+    estimate = (
+        f"F1 {tuning['f1']:.4f} (95% interval {low:.3f} to {high:.3f}{over}) "
+        f"on {tuning['images']} images"
+    )
+    if "predicted" not in tuning:
+        return estimate
+    low, high = tuning["predicted"]
+    new = tuning["predicted_images"]
+    return f"{estimate}, {low:.3f} to {high:.3f} to expect of {new:,} new ones like these"
+
+
+def new_source_in_words(new_source: Mapping[str, Any]) -> str:
+    """The F1 to expect of a new source, and that of each that was left out.
+
+    Args:
+        new_source: `NewSource.to_dict`.
+    """
+    each = ", ".join(
+        f"{name} {found['f1']:.3f} ({found['images']:,} images)"
+        for name, found in new_source["sources"].items()
+    )
+    return (
+        f"F1 {new_source['f1']:.3f} on {new_source['images']:,} images, each annotated by those of "
+        f"other sources: {each}"
     )

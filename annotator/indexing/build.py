@@ -29,7 +29,19 @@ from annotator.indexing.metadata import IndexMetadata
 from annotator.knn.calibration import calibrate
 from annotator.knn.cross_validation import stored_lists
 from annotator.knn.grid_search import Tuned, choose_voting
-from annotator.knn.model import Adaptation, Branches, FittedModel, fit_model
+from annotator.knn.model import (
+    Adaptation,
+    Branches,
+    FittedModel,
+    default_voting,
+    fit_model,
+)
+from annotator.knn.new_source import (
+    NewSource,
+    check_sources,
+    expect_of_new_source,
+    refuse_fitted,
+)
 from annotator.knn.voting import Voting
 from index import LabelTable
 from index.locations import locate
@@ -54,6 +66,7 @@ class Built:
         model: Fitted model and its estimated quality.
         index_type: Type of the search index.
         search: Parameters of the search, and the reason for the type.
+        new_source: What to expect of a new source; None if no sources were given.
     """
 
     version: str
@@ -66,6 +79,7 @@ class Built:
     model: FittedModel
     index_type: str
     search: Mapping[str, Any]
+    new_source: NewSource | None = None
 
 
 def build_index(
@@ -77,6 +91,7 @@ def build_index(
     voting: Voting | None = None,
     tuning: bool = True,
     fixed: Sequence[str] = (),
+    sources: Mapping[str, str] | None = None,
     batch_size: int | None = None,
     workers: int | None = None,
     runner: Runner | None = None,
@@ -99,6 +114,8 @@ def build_index(
         voting: Default voting parameters of the index.
         tuning: Tune the voting parameters on the collection if it has enough images.
         fixed: Fields of `voting` that are not tuned.
+        sources: Source of images by id, to estimate what to expect of a new source
+            (`expect_of_new_source`); None for no such estimate.
         batch_size: Images per encoder call; None for the encoder's default.
         workers: Number of threads; None for the number of cores.
         runner: Function that embeds the images, None for this process; see `make_runner`.
@@ -110,7 +127,8 @@ def build_index(
 
     Raises:
         AnnotatorError: No image could be used, or one could not and `on_error` is "fail"; vectors
-            of a fitted encoder are given without it.
+            of a fitted encoder are given without it; there are fewer than two sources, or the
+            encoder was fitted to them.
         IndexProblem: The folder is not an index, or is being written by another process.
     """
     place = locate(directory)
@@ -122,6 +140,10 @@ def build_index(
             "Build it from the images: annotator build-index IMAGES CONCEPTS --embedder "
             "fitted:FOLDER.",
         )
+    if sources is not None:
+        if embedder.fitted is not None:
+            refuse_fitted(embedder.name)
+        check_sources([sources.get(ref.id, "") for ref in collection.images])
     with contextlib.ExitStack() as stack:
         writer = stack.enter_context(place.writer())
         spool = stack.enter_context(Spool(place.folder))
@@ -150,6 +172,12 @@ def build_index(
             fixed=fixed,
             branches=None if fitted is None else Branches.of(fitted, embedded.contents, groups),
         )
+        new_source = None
+        if sources is not None:
+            of_row = [sources.get(id_, "") for id_ in ids]
+            new_source = expect_of_new_source(
+                vectors, concepts, groups, of_row, model, blocks=embedder.blocks
+            )
         for part in projected(vectors, model.projection):
             writer.add(part)
         arrays: dict[str, NDArray[Any]] = {}
@@ -181,6 +209,7 @@ def build_index(
             adapted,
             model.tuned.to_dict() if model.tuned else None,
             calibration,
+            new_source.to_dict() if new_source else None,
         )
         version = writer.publish(
             ids,
@@ -204,6 +233,7 @@ def build_index(
         model=model,
         index_type=manifest.index_type,
         search=manifest.search,
+        new_source=new_source,
     )
 
 
@@ -214,6 +244,8 @@ def tune_index(
     fixed: Sequence[str] = (),
 ) -> tuple[str, Tuned]:
     """Retune and calibrate the voting parameters of an index on its stored neighbour lists.
+
+    What to expect of a new source is forgotten if the parameters change: only a build can tell.
 
     Args:
         directory: Index; gets a new version that shares its files with the previous one.
@@ -235,11 +267,13 @@ def tune_index(
             f"{place} has no neighbour lists to tune on.",
             "It was built with --no-tune or from too few images: build it again.",
         )
-    tuned = choose_voting(lists, stored.labels, start=voting, fixed=fixed)
+    start = default_voting(voting, fixed, projected=metadata.adaptation is not None)
+    tuned = choose_voting(lists, stored.labels, start=start, fixed=fixed)
     metadata = replace(
         metadata,
         voting=tuned.voting,
         tuning=tuned.to_dict(),
         calibration=calibrate(lists, stored.labels, tuned.voting),
+        new_source=metadata.new_source if tuned.voting == metadata.voting else None,
     )
     return place.change_about(metadata.to_dict(), of=stored.version), tuned

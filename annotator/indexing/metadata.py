@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 # Fitting again pays when it brings much that is new (docs/fitting.md).
 _MANY_LATER = 0.25  # of the images that were fitted to
+_ESTIMATE = ("f1", "interval", "predicted", "predicted_images", "images", "groups")
 _FREQUENT = 20  # images of a concept that the heads do not know
 
 
@@ -40,6 +41,8 @@ class IndexMetadata:
         adaptation: Selection of the projection, "penalty" and "f1_by_penalty"; None without one.
         tuning: Result of tuning `voting`, as `Tuned.to_dict`; None if it was not tuned.
         calibration: Of `voting`; None if there were too few images, or an earlier version built it.
+        new_source: What to expect of a new source with `voting`, as `NewSource.to_dict`; None if it
+            was not asked.
         nearest: float64[m], ascending: quantiles of the similarity of an image to its nearest case
             of another patient; None if the index was not tuned.
 
@@ -53,15 +56,16 @@ class IndexMetadata:
     adaptation: Mapping[str, Any] | None = None
     tuning: Mapping[str, Any] | None = None
     calibration: Calibration | None = None
+    new_source: Mapping[str, Any] | None = None
     nearest: NDArray[np.float64] | None = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         texts = (self.encoder, self.fingerprint.precision, self.fingerprint.frames)
         if not all(isinstance(text, str) for text in texts):
             raise _not_recorded("encoder")
-        for name in ("adaptation", "tuning"):
+        for name in ("adaptation", "tuning", "new_source"):
             if not isinstance(getattr(self, name), Mapping | None):
-                raise _not_recorded(name)
+                raise _not_recorded(name.replace("_", " "))
         object.__setattr__(self, "nearest", _quantiles((self.tuning or {}).get("nearest")))
 
     @classmethod
@@ -87,7 +91,8 @@ class IndexMetadata:
         except (KeyError, TypeError, ValueError) as error:
             raise _not_recorded("calibration") from error
         adaptation, tuning = about.get("adaptation"), about.get("tuning")
-        return cls(encoder, fingerprint, voting, adaptation, tuning, calibration)
+        new_source = about.get("new_source")
+        return cls(encoder, fingerprint, voting, adaptation, tuning, calibration, new_source)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, for the manifest."""
@@ -97,6 +102,7 @@ class IndexMetadata:
             "voting": asdict(self.voting),
             "tuning": self.tuning,
             "calibration": self.calibration and self.calibration.to_dict(),
+            "new_source": self.new_source,
         }
 
     def make_embedder(
@@ -204,6 +210,9 @@ def describe(stored: Index, place: IndexLocation) -> dict[str, Any]:
         "fingerprint": metadata.fingerprint.digest,
         "precision": metadata.fingerprint.precision,
         "voting": asdict(metadata.voting),
+        "estimate": metadata.tuning
+        and {name: metadata.tuning[name] for name in _ESTIMATE if name in metadata.tuning},
+        "new_source": metadata.new_source,
         "calibration": _calibrated(metadata.calibration),
         **({} if fitted is None else {"fit": _since_fit(stored, metadata, fitted)}),
         "columns": sorted(manifest.columns),

@@ -30,10 +30,11 @@ def stored_metadata(directory: Path, about: dict[str, object]) -> IndexMetadata:
 
 def test_metadata_comes_back(tmp_path: Path) -> None:
     voting = Voting(k=3, decider="top-r", prior=0.1, typical=0.6)
-    metadata = IndexMetadata("net", FINGERPRINT, voting, ADAPTATION, TUNING)
+    new_source = {"f1": 0.3, "images": 2, "sources": {"a": {"f1": 0.3, "images": 2}}}
+    metadata = IndexMetadata("net", FINGERPRINT, voting, ADAPTATION, TUNING, new_source=new_source)
     back = stored_metadata(tmp_path, metadata.to_dict())
     assert (back.encoder, back.fingerprint, back.voting) == ("net", FINGERPRINT, voting)
-    assert back.adaptation == ADAPTATION
+    assert back.adaptation == ADAPTATION and back.new_source == new_source
     assert back.tuning == {**TUNING, "interval": [0.4, 0.6]}
     assert back.nearest is not None and back.nearest.tolist() == TUNING["nearest"]
     assert back.to_dict() == json.loads(json.dumps(metadata.to_dict()))
@@ -58,6 +59,7 @@ def test_the_stored_form(tmp_path: Path) -> None:
         },
         "tuning": None,
         "calibration": None,
+        "new_source": None,
     }  # fmt: skip
     # An older index has no more than this.
     old = {"embedder": PLAIN["embedder"], "voting": {"k": 7, "beta": 64.0}}
@@ -94,6 +96,7 @@ WRONG = [
     ),
     *(({"adaptation": adaptation}, "which adaptation") for adaptation in ("auto", [1])),
     *(({"tuning": tuning}, "which tuning") for tuning in ("good", [1])),
+    ({"new_source": "good"}, "which new source"),
     *(({"calibration": calibration}, "which calibration") for calibration in CALIBRATIONS),
     *(({"tuning": {"nearest": nearest}}, "which familiarity") for nearest in NEAREST),
 ]
