@@ -86,9 +86,10 @@ def choose_voting(
 ) -> Tuned:
     """Choose kernel, k and beta, then the weights of the heads and of the prior, then the decider.
 
-    Each step takes the simplest of its candidates of which the best one is not proven better
-    (`simplest`): what is near the defaults comes first, then exotic kernels, priors and thresholds.
-    All candidates annotate the same images, at most 2,000; the final choice annotates all.
+    Kernels are equally simple, and the best one is taken, of equal ones the nearest to the default.
+    Other weights of the heads, a prior or another decider have to be proven better (`simplest`): a
+    prior and a threshold cost the scores their meaning. All candidates annotate the same images, at
+    most 2,000; the final choice annotates all.
 
     Args:
         lists: From `annotator.knn.cross_validation`.
@@ -102,19 +103,22 @@ def choose_voting(
     chosen = replace(start or Voting(), typical=typical)
     some = sample_lists(lists)
     grid: list[dict[str, Any]] = []
-    kinds = [_kernels(chosen), _priors(), _deciders(chosen)]
+    steps = [(_kernels(chosen), 0), (_priors(), 2), (_deciders(chosen), 2)]
     if lists.found.evidence is not None:
-        kinds.insert(1, _head_weights())
+        steps.insert(1, (_head_weights(), 1))
         if "head_weight" not in fixed:
             chosen = replace(chosen, head_weight=_USUAL_HEAD_WEIGHT)
-    steps = [_free(candidates, chosen, fixed) for candidates in kinds]
-    trials = [(step, changes) for step, candidates in enumerate(steps) for changes in candidates]
+    trials = [
+        (step, errors, changes)
+        for step, (candidates, errors) in enumerate(steps)
+        for changes in _free(candidates, chosen, fixed)
+    ]
     tracked = track(trials, total=len(trials), label="Choosing", unit="settings")
-    for _, step in groupby(tracked, key=lambda trial: trial[0]):
-        votings = (replace(chosen, **changes) for _, changes in step)
+    for (_, errors), step_trials in groupby(tracked, key=lambda trial: trial[:2]):
+        votings = (replace(chosen, **changes) for *_, changes in step_trials)
         tried = [(voting, f1_of_lists(some, labels, voting)) for voting in votings]
         grid += [{**_tried(voting), "f1": round(float(f1.mean()), 6)} for voting, f1 in tried]
-        chosen = tried[simplest([f1 for _, f1 in tried], some.groups)][0]
+        chosen = tried[simplest([f1 for _, f1 in tried], some.groups, errors)][0]
     scores = f1_of_lists(lists, labels, chosen)
     groups = lists.queries if lists.groups is None else lists.groups
     mean, interval = float(scores.mean()), bootstrap_interval(scores.tolist(), groups)
@@ -131,23 +135,28 @@ def choose_voting(
     )
 
 
-def simplest(scores: Sequence[NDArray[np.float64]], groups: NDArray[np.int64] | None) -> int:
-    """Choose among candidates, sorted from simple to complex, by the one-standard-error rule.
+def simplest(
+    scores: Sequence[NDArray[np.float64]], groups: NDArray[np.int64] | None, errors: int
+) -> int:
+    """Choose the first of some candidates, from simple to complex, that is not proven worse.
 
-    It takes the first whose mean loss to the best one is at most one standard error of that loss,
-    paired by image and over groups (Breiman, Friedman, Olshen and Stone 1984, "Classification and
-    regression trees", section 3.4.3, with paired errors). So noise is never bought.
+    Its mean loss to the best one is at most some standard errors of that loss, paired by image and
+    over groups: the one-standard-error rule (Breiman, Friedman, Olshen and Stone 1984,
+    "Classification and regression trees", section 3.4.3), with paired errors. With none, it is the
+    best one.
 
     Args:
         scores: F1 of the same images under each candidate, float64[n].
         groups: int64[n], the group of each image; None if each is its own.
+        errors: Number of standard errors.
 
     Returns:
         The position of the candidate.
     """
     best = max(scores, key=lambda own: float(own.mean()))
     losses = [best - own for own in scores]
-    return next(i for i, loss in enumerate(losses) if loss.mean() <= standard_error(loss, groups))
+    bounds = [errors * standard_error(loss, groups) if errors else 0.0 for loss in losses]
+    return next(i for i, loss in enumerate(losses) if loss.mean() <= bounds[i])
 
 
 def quick_scores(lists: NeighborLists, labels: LabelTable) -> NDArray[np.float64]:

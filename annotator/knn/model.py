@@ -162,13 +162,13 @@ def fit_model(
             compared = space.compare(numbers, folds, [(one, SHARES[0]) for one in penalties])
             if compared:
                 f1_by_penalty = {_name(one[0]): found.f1 for one, found in compared.items()}
-                first = _simplest(compared)
+                first = _simplest(compared, errors=0)
                 penalty, lists = first[0], compared[first].lists
             if compared and branches is not None:
                 more = space.compare(numbers, folds, [(penalty, one) for one in SHARES[1:]])
                 compared = {first: compared[first], **more}
                 f1_by_share = {f"{one[1]:g}": found.f1 for one, found in compared.items()}
-                chosen = _simplest(compared)
+                chosen = _simplest(compared, errors=1)
                 share, lists = chosen[1], compared[chosen].lists
         projection = space.projection(penalty, share or 0.0)
     model = FittedModel(projection, penalty, f1_by_penalty, voting, None, None, share, f1_by_share)
@@ -288,11 +288,11 @@ def _as_slice(columns: NDArray[np.int64]) -> slice | NDArray[np.int64]:
     return slice(start, end) if len(columns) == end - start else columns
 
 
-def _simplest(compared: Mapping[_Setting, _Compared]) -> _Setting:
+def _simplest(compared: Mapping[_Setting, _Compared], errors: int) -> _Setting:
     """The setting that `simplest` chooses; they are sorted from simple to complex."""
     settings = list(compared)
     groups = sample_lists(compared[settings[0]].lists).groups
-    return settings[simplest([compared[one].scores for one in settings], groups)]
+    return settings[simplest([compared[one].scores for one in settings], groups, errors)]
 
 
 def _name(penalty: float | None) -> str:
