@@ -29,6 +29,7 @@ from annotator.indexing.metadata import IndexMetadata
 from annotator.knn.calibration import calibrate
 from annotator.knn.cross_validation import stored_lists
 from annotator.knn.grid_search import Tuned, choose_voting
+from annotator.knn.guarantees import costs
 from annotator.knn.model import (
     Adaptation,
     Branches,
@@ -192,10 +193,12 @@ def build_index(
                     "f1_by_share": dict(model.f1_by_share),
                     "after_fit": after_fit,
                 }
-        calibration = None
+        calibration, guarantees = None, []
         if model.lists is not None:
             arrays |= model.lists.to_arrays()
-            calibration = calibrate(model.lists, LabelTable.from_sets(concepts), model.voting)
+            labels = LabelTable.from_sets(concepts)
+            calibration = calibrate(model.lists, labels, model.voting)
+            guarantees = costs(model.lists, labels, model.voting)
         if fitted is not None:
             arrays |= fitted.to_arrays()
         arrays[CONTENT] = embedded.contents
@@ -209,6 +212,7 @@ def build_index(
             adapted,
             model.tuned.to_dict() if model.tuned else None,
             calibration,
+            guarantees,
             new_source.to_dict() if new_source else None,
         )
         version = writer.publish(
@@ -243,7 +247,8 @@ def tune_index(
     voting: Voting | None = None,
     fixed: Sequence[str] = (),
 ) -> tuple[str, Tuned]:
-    """Retune and calibrate the voting parameters of an index on its stored neighbour lists.
+    """Retune and calibrate the voting parameters of an index on its stored neighbour lists, and
+    record what guarantees cost.
 
     What to expect of a new source is forgotten if the parameters change: only a build can tell.
 
@@ -274,6 +279,7 @@ def tune_index(
         voting=tuned.voting,
         tuning=tuned.to_dict(),
         calibration=calibrate(lists, stored.labels, tuned.voting),
+        guarantees=costs(lists, stored.labels, tuned.voting),
         new_source=metadata.new_source if tuned.voting == metadata.voting else None,
     )
     return place.change_about(metadata.to_dict(), of=stored.version), tuned

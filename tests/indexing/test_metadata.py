@@ -59,6 +59,7 @@ def test_the_stored_form(tmp_path: Path) -> None:
         },
         "tuning": None,
         "calibration": None,
+        "guarantees": [],
         "new_source": None,
     }  # fmt: skip
     # An older index has no more than this.
