@@ -64,7 +64,7 @@ class Tuned:
     groups: int
     nearest: Sequence[float]
     grid: Sequence[Mapping[str, Any]]
-    objectives: Mapping[str, Mapping[str, Any]]
+    objectives: Mapping[Objective, Mapping[str, Any]]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, for the manifest of the index."""
