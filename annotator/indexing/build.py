@@ -29,6 +29,7 @@ from annotator.indexing.metadata import IndexMetadata
 from annotator.knn.calibration import calibrate
 from annotator.knn.cross_validation import LEAST_IMAGES, stored_lists
 from annotator.knn.grid_search import Tuned, choose_voting
+from annotator.knn.guarantees import costs
 from annotator.knn.model import Adaptation, Branches, FittedModel, fit_model
 from annotator.knn.voting import Voting
 from index import LabelTable
@@ -170,10 +171,12 @@ def build_index(
                     "f1_by_share": dict(model.f1_by_share),
                     "after_fit": after_fit,
                 }
-        calibration = None
+        calibration, guarantees = None, []
         if model.lists is not None:
             arrays |= model.lists.to_arrays()
-            calibration = calibrate(model.lists, LabelTable.from_sets(concepts), model.voting)
+            labels = LabelTable.from_sets(concepts)
+            calibration = calibrate(model.lists, labels, model.voting)
+            guarantees = costs(model.lists, labels, model.voting)
         if fitted is not None:
             arrays |= fitted.to_arrays()
         arrays[CONTENT] = embedded.contents
@@ -187,6 +190,7 @@ def build_index(
             adapted,
             model.tuned.to_dict() if model.tuned else None,
             calibration,
+            guarantees,
         )
         version = writer.publish(
             ids,
@@ -219,7 +223,8 @@ def tune_index(
     voting: Voting | None = None,
     fixed: Sequence[str] = (),
 ) -> tuple[str, Tuned]:
-    """Retune and calibrate the voting parameters of an index on its stored neighbour lists.
+    """Retune and calibrate the voting parameters of an index on its stored neighbour lists, and
+    record what guarantees cost.
 
     Args:
         directory: Index; gets a new version that shares its files with the previous one.
@@ -247,5 +252,6 @@ def tune_index(
         voting=tuned.voting,
         tuning=tuned.to_dict(),
         calibration=calibrate(lists, stored.labels, tuned.voting),
+        guarantees=costs(lists, stored.labels, tuned.voting),
     )
     return place.change_about(metadata.to_dict(), of=stored.version), tuned
