@@ -58,6 +58,7 @@ def test_the_stored_form(tmp_path: Path) -> None:
         },
         "tuning": None,
         "calibration": None,
+        "guarantees": [],
     }  # fmt: skip
     # An older index has no more than this.
     old = {"embedder": PLAIN["embedder"], "voting": {"k": 7, "beta": 64.0}}
