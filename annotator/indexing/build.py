@@ -27,7 +27,7 @@ from annotator.indexing.embedding import (
 )
 from annotator.indexing.metadata import IndexMetadata
 from annotator.knn.calibration import calibrate
-from annotator.knn.cross_validation import stored_lists
+from annotator.knn.cross_validation import LEAST_IMAGES, stored_lists
 from annotator.knn.grid_search import Tuned, choose_voting
 from annotator.knn.guarantees import costs
 from annotator.knn.model import (
@@ -128,8 +128,8 @@ def build_index(
 
     Raises:
         AnnotatorError: No image could be used, or one could not and `on_error` is "fail"; vectors
-            of a fitted encoder are given without it; there are fewer than two sources, or the
-            encoder was fitted to them.
+            of a fitted encoder are given without it; there are too few for the decider "macro-f1";
+            there are fewer than two sources, or the encoder was fitted to them.
         IndexProblem: The folder is not an index, or is being written by another process.
     """
     place = locate(directory)
@@ -173,6 +173,12 @@ def build_index(
             fixed=fixed,
             branches=None if fitted is None else Branches.of(fitted, embedded.contents, groups),
         )
+        if model.voting.decider == "macro-f1" and model.voting.macro_thresholds is None:
+            raise AnnotatorError(
+                "Too few images, or none that the encoder was not fitted to, to set thresholds for "
+                "macro F1.",
+                f"It takes {LEAST_IMAGES} images of several patients. Build without it.",
+            )
         new_source = None
         if sources is not None:
             of_row = [sources.get(id_, "") for id_ in ids]

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from annotator.evaluation.measures import bootstrap_interval, predicted_interval, standard_error
 from annotator.evaluation.official_f1 import image_score
 from annotator.knn.cross_validation import NeighborLists
-from annotator.knn.decision import choose_concepts
+from annotator.knn.decision import Decision, choose_concepts
+from annotator.knn.macro_f1 import by_band, fit_thresholds
 from annotator.knn.posterior import weigh
-from annotator.knn.voting import Voting
+from annotator.knn.voting import Objective, Voting
 from index import LabelTable
 from index.progress import track
 from index.rows import sample_rows
@@ -60,6 +61,9 @@ class Tuned:
         groups: Number of their groups.
         nearest: float[101], quantiles of the similarity of an image to its nearest neighbour.
         grid: Candidates with their F1.
+        objectives: What each objective earns, with the same neighbours: mean F1 over images,
+            "f1"; mean F1 over concepts, "macro_f1"; and the "recall" of each frequency band of
+            `annotator.knn.voting.BANDS`, None where no image has such a concept.
     """
 
     voting: Voting
@@ -71,6 +75,7 @@ class Tuned:
     groups: int
     nearest: Sequence[float]
     grid: Sequence[Mapping[str, Any]]
+    objectives: Mapping[Objective, Mapping[str, Any]]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, for the manifest of the index."""
@@ -91,6 +96,10 @@ def choose_voting(
     prior and a threshold cost the scores their meaning. All candidates annotate the same images, at
     most 2,000; the final choice annotates all.
 
+    Thresholds for macro F1 are fitted to the chosen neighbours. If `start` has the decider
+    "macro-f1", it is the last to be put in, in the place of "expected-f1": the neighbours that are
+    best for one are good for the other (docs/rare.md).
+
     Args:
         lists: From `annotator.knn.cross_validation`.
         labels: Concepts of the index rows.
@@ -101,6 +110,9 @@ def choose_voting(
     nearest = np.quantile(lists.found.similarities[:, 0], np.linspace(0, 1, _QUANTILES))
     typical = round(float(min(nearest[_QUANTILES // 2], 1.0)), 6)
     chosen = replace(start or Voting(), typical=typical)
+    for_macro_f1 = chosen.decider == "macro-f1"
+    if for_macro_f1:
+        chosen, fixed = replace(chosen, decider="expected-f1"), [*fixed, "decider"]
     some = sample_lists(lists)
     grid: list[dict[str, Any]] = []
     steps = [(_kernels(chosen), 0), (_priors(), 2), (_deciders(chosen), 2)]
@@ -119,6 +131,12 @@ def choose_voting(
         tried = [(voting, f1_of_lists(some, labels, voting)) for voting in votings]
         grid += [{**_tried(voting), "f1": round(float(f1.mean()), 6)} for voting, f1 in tried]
         chosen = tried[simplest([f1 for _, f1 in tried], some.groups, errors)][0]
+    chosen = replace(chosen, macro_thresholds=fit_thresholds(lists, labels, chosen))
+    rules: dict[Objective, Voting] = {
+        "f1": chosen, "macro-f1": replace(chosen, decider="macro-f1")
+    }  # fmt: skip
+    earned = {objective: _earned(lists, labels, voting) for objective, voting in rules.items()}
+    chosen = rules["macro-f1" if for_macro_f1 else "f1"]
     scores = f1_of_lists(lists, labels, chosen)
     groups = lists.queries if lists.groups is None else lists.groups
     mean, interval = float(scores.mean()), bootstrap_interval(scores.tolist(), groups)
@@ -132,6 +150,7 @@ def choose_voting(
         groups=len(np.unique(groups)),
         nearest=[round(float(s), 6) for s in nearest],
         grid=grid,
+        objectives=earned,
     )
 
 
@@ -180,10 +199,28 @@ def f1_of_lists(lists: NeighborLists, labels: LabelTable, voting: Voting) -> NDA
         labels: Concepts of the index rows.
         voting: Voting parameters.
     """
-    truth = (set(labels.row(row)) for row in lists.queries.tolist())
-    decisions = choose_concepts(weigh(lists.found, labels, voting), voting)
+    return _scores(_truth(lists, labels), _decide(lists, labels, voting))
+
+
+def _earned(lists: NeighborLists, labels: LabelTable, voting: Voting) -> dict[str, Any]:
+    """As in `Tuned.objectives`."""
+    truth, decisions = _truth(lists, labels), _decide(lists, labels, voting)
+    macro_f1, recall = by_band(truth, decisions, labels)
+    f1 = float(_scores(truth, decisions).mean())
+    return {"f1": round(f1, 6), "macro_f1": round(macro_f1, 6), "recall": recall}
+
+
+def _truth(lists: NeighborLists, labels: LabelTable) -> list[tuple[str, ...]]:
+    return [labels.row(row) for row in lists.queries.tolist()]
+
+
+def _decide(lists: NeighborLists, labels: LabelTable, voting: Voting) -> list[Decision]:
+    return choose_concepts(weigh(lists.found, labels, voting), voting)
+
+
+def _scores(truth: Sequence[tuple[str, ...]], decisions: Sequence[Decision]) -> NDArray[np.float64]:
     pairs = zip(truth, decisions, strict=True)
-    return np.array([image_score(own, decision.cuis) for own, decision in pairs])
+    return np.array([image_score(set(own), decision.cuis) for own, decision in pairs])
 
 
 def _kernels(default: Voting) -> list[dict[str, Any]]:
