@@ -40,6 +40,9 @@ class IndexMetadata:
         adaptation: Selection of the projection, "penalty" and "f1_by_penalty"; None without one.
         tuning: Result of tuning `voting`, as `Tuned.to_dict`; None if it was not tuned.
         calibration: Of `voting`; None if there were too few images, or an earlier version built it.
+        outlier_factors: Quantiles of the outlier factor of the index's own images, ascending
+            (`annotator.knn.familiarity`); None if the index was not tuned, or an earlier version
+            built it.
         nearest: float64[m], ascending: quantiles of the similarity of an image to its nearest case
             of another patient; None if the index was not tuned.
 
@@ -53,6 +56,7 @@ class IndexMetadata:
     adaptation: Mapping[str, Any] | None = None
     tuning: Mapping[str, Any] | None = None
     calibration: Calibration | None = None
+    outlier_factors: tuple[float, ...] | None = None
     nearest: NDArray[np.float64] | None = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -87,7 +91,9 @@ class IndexMetadata:
         except (KeyError, TypeError, ValueError) as error:
             raise _not_recorded("calibration") from error
         adaptation, tuning = about.get("adaptation"), about.get("tuning")
-        return cls(encoder, fingerprint, voting, adaptation, tuning, calibration)
+        quantiles = _quantiles(about.get("outlier_factors"))
+        outlier_factors = None if quantiles is None else tuple(quantiles.tolist())
+        return cls(encoder, fingerprint, voting, adaptation, tuning, calibration, outlier_factors)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, for the manifest."""
@@ -97,7 +103,13 @@ class IndexMetadata:
             "voting": asdict(self.voting),
             "tuning": self.tuning,
             "calibration": self.calibration and self.calibration.to_dict(),
+            "outlier_factors": self.outlier_factors and list(self.outlier_factors),
         }
+
+    @property
+    def knows_familiarity(self) -> bool:
+        """Whether it is known how near the index's own images are to others."""
+        return self.outlier_factors is not None or self.nearest is not None
 
     def make_embedder(
         self,
@@ -235,11 +247,11 @@ def _since_fit(stored: Index, metadata: IndexMetadata, fitted: Fitted) -> dict[s
     }
 
 
-def _quantiles(nearest: object) -> NDArray[np.float64] | None:
-    if nearest is None:  # written by an earlier version
+def _quantiles(recorded: object) -> NDArray[np.float64] | None:
+    if recorded is None:  # written by an earlier version
         return None
     try:
-        quantiles = np.asarray(nearest, np.float64)
+        quantiles = np.asarray(recorded, np.float64)
     except (TypeError, ValueError) as error:
         raise _not_recorded("familiarity") from error
     if quantiles.ndim != 1 or len(quantiles) < 2 or not np.all(np.diff(quantiles) >= 0):
