@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from annotator.errors import ImageError
 from annotator.images.notes import NOTES, Note
+from annotator.knn.familiarity import UNFAMILIAR
 from annotator.knn.neighbors import Case
 from annotator.render.thumbnails import Thumbnails
 
@@ -101,6 +102,11 @@ class Annotation:
         nothing = (None,) * len(self.cuis)
         probabilities = nothing if self.probabilities is None else self.probabilities
         return list(zip(self.cuis, self.names, self.scores, probabilities, strict=True))
+
+    @property
+    def is_unfamiliar(self) -> bool:
+        """Whether the image is unlike those of the index, so that its concepts are guesses."""
+        return self.familiarity is not None and self.familiarity < UNFAMILIAR
 
     def to_dict(
         self, names: Mapping[str, str] | None = None, *, explain: bool = False

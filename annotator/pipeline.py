@@ -122,6 +122,7 @@ class Annotator:
         embedder: Embedder | None = None,
         voting: Voting | None = None,
         hierarchy: Hierarchy | Path | str | None = None,
+        min_familiarity: float | None = None,
         device: Device = "auto",
     ) -> Annotator:
         """Open the index in `directory` (or at an address) with its recorded encoder.
@@ -131,18 +132,19 @@ class Annotator:
             embedder: Encoder; None for the recorded one.
             voting: As for the class.
             hierarchy: As for the class, or a file of `read_hierarchy`.
+            min_familiarity: As for the class.
             device: Device of the encoder, and with "cuda" of the search.
 
         Raises:
             IndexProblem: The index is missing, damaged or unreachable.
             AnnotatorError: The encoder cannot be loaded, or has changed; the hierarchy cannot be
-                read.
+                read; as for the class.
         """
         stored = locate(directory).open(device=device)
         if isinstance(hierarchy, (str, Path)):
             hierarchy = read_hierarchy(hierarchy, only=stored.concepts)
         embedder = embedder or IndexMetadata.of(stored).make_embedder(device=device)
-        return cls(stored, embedder, voting, hierarchy=hierarchy)
+        return cls(stored, embedder, voting, hierarchy=hierarchy, min_familiarity=min_familiarity)
 
     def annotate(self, images: Images, *, allow_blank: bool = False) -> Annotations:
         """Annotate whatever images a program has.
