@@ -15,6 +15,8 @@ from annotator.render.thumbnails import Thumbnails
 if TYPE_CHECKING:
     import pandas as pd
 
+    from annotator.knn.guarantees import Guaranteed
+
 _MOST_CONCEPTS = 5  # in a repr
 _MOST_LETTERS = 40  # of a name in a repr
 _MOST_LINES = 10  # of the repr of a list
@@ -73,6 +75,7 @@ class Annotation:
         same_image: Id of a case that is this very image (its similarity is 1), or None.
         probabilities: Probability that each concept is right, 0..1, calibrated on the images of the
             index; None if the index has no calibration of this vote.
+        guarantee: What the set was chosen to keep on average; None without a guarantee.
         look: Names and pictures.
     """
 
@@ -89,6 +92,7 @@ class Annotation:
     rivals: Mapping[str, str] = field(default_factory=dict)
     same_image: str | None = None
     probabilities: tuple[float, ...] | None = None
+    guarantee: Guaranteed | None = None
     look: Look = field(default_factory=Look, compare=False)
 
     @property
@@ -138,6 +142,8 @@ class Annotation:
             "familiarity": None if self.familiarity is None else round(self.familiarity, 4),
             "same_image": self.same_image,
         }
+        if self.guarantee is not None:
+            fields["guarantee"] = self.guarantee.to_dict()
         if explain:
             fields["neighbors"] = [
                 {

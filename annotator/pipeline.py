@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import islice
@@ -29,6 +29,7 @@ from annotator.knn.calibration import Calibration
 from annotator.knn.cross_validation import stored_lists
 from annotator.knn.decision import Closing, Decision, choose_concepts
 from annotator.knn.familiarity import NEIGHBORS, OutlierFactor, share_below
+from annotator.knn.guarantees import Guarantee, Promises, choose_by_image
 from annotator.knn.head import with_evidence
 from annotator.knn.joint_projection import stored_projection
 from annotator.knn.members import Classifiers
@@ -65,6 +66,11 @@ class Annotator:
             together with a hierarchy.
         exclude_self: Leave the image itself out of the vote where the index has it: cases of
             similarity 1, up to 20 of them. Other images of its patient still vote.
+        guarantee: Choose the sets so that they miss, or invent, no more than this on average, such
+            as "missed=0.1" (`annotator.knn.guarantees`); not together with a hierarchy or
+            classifiers. The decider and `min_score` of the vote give way to it.
+        guarantee_by: Keep it for each value of this alone, such as the source of an image: by id,
+            of the images of the index and of those to annotate.
         min_familiarity: Give images of a lower familiarity no concepts, but an error; None to
             annotate all.
 
@@ -72,10 +78,13 @@ class Annotator:
         metadata: Build metadata of the index.
         projection: Projection from the encoder's space to the index's; None for the identity.
         fitted: What a fitted encoder knows, whose heads have a say in the vote; else None.
+        promises: How the guarantee is kept; None without one.
 
     Raises:
-        AnnotatorError: The index has no build metadata, or the embedder's fingerprint differs; or
-            the index does not know how familiar images are, and `min_familiarity` is given.
+        AnnotatorError: The index has no build metadata, or the embedder's fingerprint differs; the
+            guarantee cannot be given; or the index does not know how familiar images are, and
+            `min_familiarity` is given.
+        ValueError: What excludes each other is given, or no guarantee.
     """
 
     def __init__(
@@ -88,10 +97,14 @@ class Annotator:
         hierarchy: Hierarchy | None = None,
         classifiers: Classifiers | None = None,
         exclude_self: bool = False,
+        guarantee: Guarantee | str | None = None,
+        guarantee_by: Mapping[str, str] | None = None,
         min_familiarity: float | None = None,
     ) -> None:
         if hierarchy is not None and classifiers is not None:
             raise ValueError("a hierarchy cannot be combined with classifiers")
+        if guarantee is not None and not (hierarchy is None and classifiers is None):
+            raise ValueError("a guarantee cannot be combined with a hierarchy or classifiers")
         self.metadata = IndexMetadata.of(stored)
         self.metadata.check_encoder(embedder)
         self.stored = stored
@@ -113,6 +126,11 @@ class Annotator:
         self.fitted = Fitted.from_arrays(stored.arrays)
         names = {} if hierarchy is None else hierarchy.names
         self._look = Look({**names, **stored.names}, index_thumbnails(stored))
+        self.promises: Promises | None = None
+        if guarantee is not None:
+            asked = Guarantee.parse(guarantee) if isinstance(guarantee, str) else guarantee
+            labels = self._labels(stored.labels)[0]
+            self.promises = Promises(asked, stored, labels, self.voting, guarantee_by)
 
     @classmethod
     def open(
@@ -122,6 +140,7 @@ class Annotator:
         embedder: Embedder | None = None,
         voting: Voting | None = None,
         hierarchy: Hierarchy | Path | str | None = None,
+        guarantee: Guarantee | str | None = None,
         min_familiarity: float | None = None,
         device: Device = "auto",
     ) -> Annotator:
@@ -132,19 +151,28 @@ class Annotator:
             embedder: Encoder; None for the recorded one.
             voting: As for the class.
             hierarchy: As for the class, or a file of `read_hierarchy`.
+            guarantee: As for the class.
             min_familiarity: As for the class.
             device: Device of the encoder, and with "cuda" of the search.
 
         Raises:
             IndexProblem: The index is missing, damaged or unreachable.
             AnnotatorError: The encoder cannot be loaded, or has changed; the hierarchy cannot be
-                read; as for the class.
+                read; or as for the class.
+            ValueError: As for the class.
         """
         stored = locate(directory).open(device=device)
         if isinstance(hierarchy, (str, Path)):
             hierarchy = read_hierarchy(hierarchy, only=stored.concepts)
         embedder = embedder or IndexMetadata.of(stored).make_embedder(device=device)
-        return cls(stored, embedder, voting, hierarchy=hierarchy, min_familiarity=min_familiarity)
+        return cls(
+            stored,
+            embedder,
+            voting,
+            hierarchy=hierarchy,
+            guarantee=guarantee,
+            min_familiarity=min_familiarity,
+        )
 
     def annotate(self, images: Images, *, allow_blank: bool = False) -> Annotations:
         """Annotate whatever images a program has.
@@ -299,12 +327,17 @@ class Annotator:
         Args:
             image_ids: Ids of the q queries.
             found: Neighbours of the queries, as many as `needed`.
-            voting: Voting parameters; None for `self.voting`.
+            voting: Voting parameters, without a guarantee; None for `self.voting`, with it.
             with_neighbors: Include the neighbours that voted.
             with_votes: Include the scores of all concepts with a vote.
             exclude_self: As for the class, whose value None stands for.
             min_familiarity: Likewise.
+
+        Raises:
+            AnnotatorError: The guarantee cannot be kept for one of the images.
         """
+        promises = self.promises if voting is None else None
+        kept = None if promises is None else [promises.of(image_id) for image_id in image_ids]
         voting = voting or self.voting
         same = copies(found.neighbors)
         itself = [
@@ -318,7 +351,9 @@ class Annotator:
             found = replace(found, neighbors=found.neighbors.without(same, most))
         labels, closing = self._labels(found.cases.labels)
         posterior = weigh(found.neighbors, labels, voting)
-        if self.classifiers is None:
+        if kept is not None:
+            decisions = choose_by_image(posterior, [one.voting for one in kept])
+        elif self.classifiers is None:
             decisions = choose_concepts(posterior, voting, closing)
         else:
             decisions = self.classifiers.decide(image_ids, posterior, voting)
@@ -335,6 +370,8 @@ class Annotator:
                 )
                 continue
             runners_up = considered(decision, self._implied(decision.cuis, closing))
+            if promises is not None:
+                calibration = promises.calibration_for(image_id)
             annotation = Annotation(
                 image_id=image_id,
                 cuis=decision.cuis,
@@ -346,6 +383,7 @@ class Annotator:
                 considered=runners_up,
                 rivals=rivals(decision, runners_up, self._exclusions) if self._exclusions else {},
                 same_image=itself[i],
+                guarantee=None if kept is None else kept[i],
                 look=self._look,
             )
             annotations.append(annotation)

@@ -14,6 +14,7 @@ from PIL import Image
 
 from annotator.annotation import Annotation
 from annotator.collection import Collection, read_collection
+from annotator.concepts.hierarchy import Hierarchy
 from annotator.encoders.embedder import TorchEmbedder
 from annotator.encoders.local_runner import embed_images
 from annotator.errors import AnnotatorError, ImageError
@@ -341,6 +342,34 @@ def test_other_voting_for_the_same_neighbours(tuned: Annotator, others: Path) ->
     ]
     default = tuned.decide(ids, found)
     assert [len(a.neighbors) for a in default] == [min(30, tuned.voting.k)] * len(ids)
+
+
+def test_a_guarantee_is_for_the_vote_that_keeps_it(
+    tuned: Annotator, tuned_index: Path, tiny_embedder: TorchEmbedder, others: Path
+) -> None:
+    keeping = Annotator(tuned.stored, tiny_embedder, guarantee="missed=0.2")
+    refs = find_images(others / "noise").images
+    kept = [a.guarantee for a in keeping.stream(refs)]
+    assert keeping.promises is not None and kept == [keeping.promises.of("any")] * len(refs)
+    assert kept[0] is not None
+    for a in keeping.stream(refs, with_votes=True):
+        chosen = {cui for cui, share in a.votes.items() if share >= kept[0].voting.threshold}
+        assert set(a.cuis) == chosen
+    found = keeping.search(encode(others / "noise", keeping))
+    ids = [ref.id for ref in refs]
+    plain = keeping.decide(ids, found, voting=tuned.voting)
+    assert plain == tuned.decide(ids, found) and all(a.guarantee is None for a in plain)
+    opened = Annotator.open(tuned_index, embedder=tiny_embedder, guarantee="missed=0.2")
+    assert list(opened.stream(refs)) == list(keeping.stream(refs))
+
+
+def test_a_guarantee_knows_no_hierarchy_and_no_classifiers(
+    tuned: Annotator, tiny_embedder: TorchEmbedder
+) -> None:
+    with pytest.raises(ValueError, match="cannot be combined with a hierarchy or classifiers"):
+        Annotator(tuned.stored, tiny_embedder, hierarchy=Hierarchy({}), guarantee="missed=0.1")
+    with pytest.raises(ValueError, match="no guarantee, such as"):
+        Annotator(tuned.stored, tiny_embedder, guarantee="tenth")
 
 
 def test_the_prior_is_no_neighbour(tuned: Annotator, others: Path) -> None:

@@ -11,6 +11,7 @@ import click
 
 from annotator.cli.console import say, to_terminal, write_result
 from annotator.cli.ensemble import read_classifiers, with_option
+from annotator.cli.guarantee import GuaranteeOptions, guarantee_options
 from annotator.cli.image_report import ImageReport
 from annotator.cli.inference import InferenceOptions, annotate_images, inference_options
 from annotator.cli.options import (
@@ -78,6 +79,7 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Leave out the image itself, where the index has it; other images of its patient vote.",
 )
+@guarantee_options
 @option(
     "Output",
     "--min-familiarity",
@@ -102,6 +104,7 @@ def annotate_command(
     voting: VotingOptions,
     hierarchy: Path | None,
     exclude_self: bool,
+    guarantee: GuaranteeOptions,
     min_familiarity: float | None,
     type_filter: TypeOptions,
     classifiers: tuple[str, ...],
@@ -126,6 +129,7 @@ def annotate_command(
     annotator annotate test/ --hierarchy hierarchy.csv > run.csv
     annotator annotate test/ --types T047,T023 --semantic-types MRSTY.RRF > run.csv
     annotator annotate test/ --with probs.npz:0.5 > run.csv
+    annotator annotate test/ --guarantee missed=0.1 > run.csv
     """
     from annotator.cli.annotation_table import annotation_lines
     from annotator.concepts.hierarchy import read_hierarchy
@@ -145,6 +149,9 @@ def annotate_command(
         raise click.UsageError("--hierarchy and --with are mutually exclusive.")
     if hierarchy is not None and type_filter.given:  # ancestors may be of other types
         raise click.UsageError("--hierarchy and --types are mutually exclusive.")
+    guarantee.check()
+    if guarantee.guarantee is not None and year == "scores":
+        raise click.UsageError("--guarantee requires another --format: scores have no sets.")
     inference.make_runner()  # fail early
     vectors = given.read(selection.ids_file, ids_select=True)
     refs, group_of = selection.find_grouped(images_or(vectors, images), groups)
@@ -185,6 +192,7 @@ def annotate_command(
         exclude_self=exclude_self,
         min_familiarity=min_familiarity,
         with_probabilities=year in ("table", "jsonl"),
+        guarantee=guarantee,
     ):
         if annotation.same_image is not None:
             in_index.append(annotation.image_id)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from annotator.cli.console import EXIT_OK, EXIT_PROBLEM, say
+from annotator.cli.guarantee import render_costs
 from annotator.cli.options import (
     file_path,
     index_option,
@@ -33,17 +34,20 @@ def info_command(place: IndexLocation, as_json: bool) -> None:
     annotator info --index concept-index
     """
     from annotator.indexing.metadata import describe
+    from annotator.knn.guarantees import Cost
 
     facts = describe(place.open(), place)
     if as_json:
         click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
         return
-    most_frequent = facts.pop("most_frequent")
+    most_frequent, costs = facts.pop("most_frequent"), facts.pop("guarantees")
     for key, value in facts.items():
         click.echo(f"{key.replace('_', ' ')}: {_shown(value)}")
     click.echo("most frequent:")
     for row in most_frequent:
         click.echo(f"  {row['images']:7d}  {row['cui']}  {row['name']}".rstrip())
+    for line in render_costs([Cost(**cost) for cost in costs]) if costs else ():
+        click.echo(line)
 
 
 @click.command("verify", cls=Command)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import click
 
 from annotator.cli.console import say
-from annotator.cli.options import device_option, file_path, is_given, options_as
+from annotator.cli.guarantee import NO_GUARANTEE, GuaranteeOptions, say_promises
+from annotator.cli.options import device_option, file_path, options_as, refuse
 from annotator.cli.sections import Decorator, option
 from annotator.errors import AnnotatorError
 
@@ -170,19 +171,6 @@ def _numbers(values: Sequence[float]) -> str:
     return ", ".join(f"{value:.3g}" for value in values)
 
 
-def refuse(names: Collection[str], reason: str) -> None:
-    """Refuse options of the current command, by the names of their parameters.
-
-    Raises:
-        click.UsageError: One of them is given; ends with the reason.
-    """
-    context = click.get_current_context()
-    for parameter in context.command.get_params(context):
-        name = parameter.name or ""
-        if name in names and is_given(name):
-            raise click.UsageError(f"{parameter.opts[0]} cannot be given: {reason}")
-
-
 def encoder_option(default: str) -> Decorator:
     """The option that names an encoder."""
     return option(
@@ -305,6 +293,7 @@ def annotate_images(
     exclude_self: bool = False,
     min_familiarity: float | None = None,
     with_probabilities: bool = False,
+    guarantee: GuaranteeOptions = NO_GUARANTEE,
 ) -> Iterator[Annotation]:
     """Annotate images with an open index, yielding in their order.
 
@@ -325,6 +314,7 @@ def annotate_images(
         exclude_self: As for `Annotator`.
         min_familiarity: Likewise.
         with_probabilities: Say so if there are none because the vote is not that of the index.
+        guarantee: What the sets are to keep.
 
     Raises:
         AnnotatorError: An image cannot be used and --on-error is "fail"; or as `Annotator`.
@@ -341,10 +331,15 @@ def annotate_images(
         hierarchy=hierarchy,
         classifiers=classifiers,
         exclude_self=exclude_self,
+        guarantee=guarantee.guarantee,
+        guarantee_by=guarantee.read_by(stored, refs),
         min_familiarity=min_familiarity,
     )
+    promises = annotator.promises
+    if promises is not None:
+        say_promises(promises, refs)
     calibrated = annotator.metadata.calibration is not None
-    if with_probabilities and calibrated and annotator.calibration() is None:
+    if with_probabilities and calibrated and not (promises or annotator.calibration()):
         say(
             "The index is calibrated for its own vote, not for this one: no probabilities, and "
             "expected F1 is that of the votes."

@@ -8,7 +8,7 @@ and collects their values in the dataclass, so that mypy checks every use.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,6 +53,19 @@ def is_given(parameter: str) -> bool:
 
 
 _NOT_GIVEN = (None, ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP)
+
+
+def refuse(names: Container[str], reason: str) -> None:
+    """Refuse options of the current command, by the names of their parameters.
+
+    Raises:
+        click.UsageError: One of them is given; ends with the reason.
+    """
+    context = click.get_current_context()
+    for parameter in context.command.get_params(context):
+        name = parameter.name or ""
+        if name in names and is_given(name):
+            raise click.UsageError(f"{parameter.opts[0]} cannot be given: {reason}")
 
 
 def options_as(argument: str, group: type[Any], *options: Decorator) -> Decorator:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from annotator.cli.console import EXIT_OK, say, write_result
+from annotator.cli.guarantee import render_costs
 from annotator.cli.options import VotingOptions, index_option, json_option, voting_options
 from annotator.cli.sections import Command
 
@@ -25,7 +26,8 @@ def tune_command(place: IndexLocation, voting: VotingOptions, as_json: bool) -> 
 
     `build-index` already tunes them. Tuning is a grid search over the neighbour lists stored by the
     build, across patients, so it needs no validation set. The chosen parameters, their expected F1
-    and the tried grid are stored in a new version of the index.
+    and the tried grid are stored in a new version of the index, with what the guarantees of
+    `annotate --guarantee` cost.
 
     \b
     annotator tune
@@ -33,11 +35,17 @@ def tune_command(place: IndexLocation, voting: VotingOptions, as_json: bool) -> 
     annotator tune --k 10 --json
     """
     from annotator.indexing.build import tune_index
+    from annotator.indexing.metadata import IndexMetadata
 
     version, tuned = tune_index(place, voting=voting.override(), fixed=voting.given)
+    costs = IndexMetadata.of(place.open()).guarantees
     if as_json:
-        write_result(json.dumps({"version": version, **tuned.to_dict()}, indent=2) + "\n", None)
+        guarantees = [cost.to_dict() for cost in costs]
+        facts = {"version": version, **tuned.to_dict(), "guarantees": guarantees}
+        write_result(json.dumps(facts, indent=2) + "\n", None)
     say_tuned(tuned)
+    for line in render_costs(costs):
+        say(line)
     say(f"{place}: version {version}.")
     return EXIT_OK
 

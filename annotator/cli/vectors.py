@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from annotator.cli.console import say
-from annotator.cli.inference import refuse
-from annotator.cli.options import file_path, options_as
+from annotator.cli.options import file_path, options_as, refuse
 from annotator.cli.sections import option
 
 if TYPE_CHECKING:

@@ -44,7 +44,7 @@ from index.progress import track
 LEAST_IMAGES = 20
 _LEAST_OF_CONCEPT, _MOST_CONCEPTS = 2, 1000
 _PARTS_OF_ONE = 5  # with one branch, a fifth is held out
-_VERSION = 2  # of the training: what another one left half done is not gone on with
+_VERSION = 3  # of the training: what another one left half done is not gone on with
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,11 @@ _NEVER = -1e9  # instead of -inf, whose gradient is not a number
 
 
 def loss_of(features: Tensor, log_odds: Tensor, labels: Tensor, recipe: Recipe) -> Tensor:
-    """The loss of a batch.
+    """The loss of a batch, in nats an image.
+
+    Cross-entropies of the concepts are summed, not averaged: under independent concepts the sum is
+    that of the label set, and what it weighs beside the soft-neighbour loss, which is in nats, too,
+    does not depend on how many concepts a collection has.
 
     Args:
         features: float32[n, length], of unit norm.
@@ -24,7 +28,8 @@ def loss_of(features: Tensor, log_odds: Tensor, labels: Tensor, recipe: Recipe) 
     if recipe.loss == "asymmetric":
         loss = asymmetric(log_odds, labels)
     else:
-        loss = functional.binary_cross_entropy_with_logits(log_odds, labels)
+        loss = functional.binary_cross_entropy_with_logits(log_odds, labels, reduction="sum")
+        loss = loss / len(labels)
     if recipe.neighbor_weight:
         near = soft_neighbors(features, labels, recipe.temperature, recipe.sharpness)
         loss = loss + recipe.neighbor_weight * near
@@ -38,7 +43,8 @@ def asymmetric(log_odds: Tensor, labels: Tensor) -> Tensor:
     """
     negative = (torch.sigmoid(log_odds) - _MARGIN).clamp(min=0)
     of_negatives = negative**_FOCUS * torch.log1p(-negative)
-    return -(labels * functional.logsigmoid(log_odds) + (1 - labels) * of_negatives).mean()
+    of_concepts = labels * functional.logsigmoid(log_odds) + (1 - labels) * of_negatives
+    return -of_concepts.sum() / len(labels)
 
 
 def soft_neighbors(

@@ -28,7 +28,7 @@ class Recipe:
         dropout: Of the features that the head reads.
         scale: Norm of the features that the head reads.
         loss: Binary cross-entropy, or the asymmetric loss.
-        neighbor_weight: Weight of the soft-neighbour loss; 0 for none.
+        neighbor_weight: Weight of the soft-neighbour loss beside the other; 0 for none.
         temperature: Of the soft-neighbour loss.
         sharpness: Power of the F1 of two label sets in the targets of the soft-neighbour loss.
         ema: Decay per step of the exponential moving average of the weights; 0 for none.
@@ -43,20 +43,20 @@ class Recipe:
     """
 
     epochs: int = 6
-    patience: int = 4
+    patience: int = 2
     batch_size: int = 32
     accumulate: int = 1
-    learning_rate: float = 5e-4
+    learning_rate: float = 2.5e-4
     head_factor: float = 10.0
     warmup: float = 0.1
     weight_decay: float = 0.05
     dropout: float = 0.2
     scale: float = 16.0
     loss: Loss = "cross-entropy"
-    neighbor_weight: float = 0.3
+    neighbor_weight: float = 1.0
     temperature: float = 0.1
     sharpness: float = 4.0
-    ema: float = 0.0
+    ema: float = 0.98
     freeze: float = 0.5
     copies: int = 2
     gamma: float = 0.3

@@ -32,6 +32,7 @@ from annotator.knn.calibration import calibrate
 from annotator.knn.cross_validation import stored_lists
 from annotator.knn.familiarity import OutlierFactor
 from annotator.knn.grid_search import Tuned, choose_voting
+from annotator.knn.guarantees import costs
 from annotator.knn.joint_projection import JointProjection
 from annotator.knn.model import Adaptation, Branches, FittedModel, fit_model
 from annotator.knn.projection import Projection
@@ -169,10 +170,12 @@ def build_index(
                     "f1_by_share": dict(model.f1_by_share),
                     "after_fit": after_fit,
                 }
-        calibration = outlier_factors = None
+        calibration, guarantees, outlier_factors = None, [], None
         if model.lists is not None:
             arrays |= model.lists.to_arrays()
-            calibration = calibrate(model.lists, LabelTable.from_sets(concepts), model.voting)
+            labels = LabelTable.from_sets(concepts)
+            calibration = calibrate(model.lists, labels, model.voting)
+            guarantees = costs(model.lists, labels, model.voting)
             in_index = partial(_projected_rows, vectors, model.projection)
             outlier_factors = OutlierFactor(model.lists, in_index).quantiles()
         if fitted is not None:
@@ -188,6 +191,7 @@ def build_index(
             adapted,
             model.tuned.to_dict() if model.tuned else None,
             calibration,
+            guarantees,
             outlier_factors,
         )
         version = writer.publish(
@@ -221,7 +225,8 @@ def tune_index(
     voting: Voting | None = None,
     fixed: Sequence[str] = (),
 ) -> tuple[str, Tuned]:
-    """Retune and calibrate the voting parameters of an index on its stored neighbour lists.
+    """Retune and calibrate the voting parameters of an index on its stored neighbour lists, and
+    record what guarantees cost.
 
     Args:
         directory: Index; gets a new version that shares its files with the previous one.
@@ -249,6 +254,7 @@ def tune_index(
         voting=tuned.voting,
         tuning=tuned.to_dict(),
         calibration=calibrate(lists, stored.labels, tuned.voting),
+        guarantees=costs(lists, stored.labels, tuned.voting),
     )
     if isinstance(stored, StoredIndex):  # a server has no vectors at hand
         outlier_factors = OutlierFactor(lists, stored.vectors).quantiles()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,6 +14,7 @@ from annotator.encoders.fitted import Fitted
 from annotator.encoders.preprocess import DECODER_VERSION
 from annotator.errors import AnnotatorError
 from annotator.knn.calibration import Calibration
+from annotator.knn.guarantees import Cost
 from annotator.knn.voting import Voting
 from annotator.vectors.encoder import VectorEncoder
 from index.protocols import Index, IndexLocation
@@ -40,6 +41,8 @@ class IndexMetadata:
         adaptation: Selection of the projection, "penalty" and "f1_by_penalty"; None without one.
         tuning: Result of tuning `voting`, as `Tuned.to_dict`; None if it was not tuned.
         calibration: Of `voting`; None if there were too few images, or an earlier version built it.
+        guarantees: What guarantees cost with `voting`; empty if it was not tuned, or an earlier
+            version did.
         outlier_factors: Quantiles of the outlier factor of the index's own images, ascending
             (`annotator.knn.familiarity`); None if the index was not tuned, or an earlier version
             built it.
@@ -56,6 +59,7 @@ class IndexMetadata:
     adaptation: Mapping[str, Any] | None = None
     tuning: Mapping[str, Any] | None = None
     calibration: Calibration | None = None
+    guarantees: Sequence[Cost] = ()
     outlier_factors: tuple[float, ...] | None = None
     nearest: NDArray[np.float64] | None = field(init=False, compare=False)
 
@@ -90,10 +94,23 @@ class IndexMetadata:
             calibration = None if fields is None else Calibration.from_dict(fields)
         except (KeyError, TypeError, ValueError) as error:
             raise _not_recorded("calibration") from error
+        try:
+            guarantees = tuple(Cost(**cost) for cost in about.get("guarantees") or ())
+        except TypeError as error:
+            raise _not_recorded("guarantees") from error
         adaptation, tuning = about.get("adaptation"), about.get("tuning")
         quantiles = _quantiles(about.get("outlier_factors"))
         outlier_factors = None if quantiles is None else tuple(quantiles.tolist())
-        return cls(encoder, fingerprint, voting, adaptation, tuning, calibration, outlier_factors)
+        return cls(
+            encoder,
+            fingerprint,
+            voting,
+            adaptation,
+            tuning,
+            calibration,
+            guarantees,
+            outlier_factors,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, for the manifest."""
@@ -103,6 +120,7 @@ class IndexMetadata:
             "voting": asdict(self.voting),
             "tuning": self.tuning,
             "calibration": self.calibration and self.calibration.to_dict(),
+            "guarantees": [cost.to_dict() for cost in self.guarantees],
             "outlier_factors": self.outlier_factors and list(self.outlier_factors),
         }
 
@@ -217,6 +235,7 @@ def describe(stored: Index, place: IndexLocation) -> dict[str, Any]:
         "precision": metadata.fingerprint.precision,
         "voting": asdict(metadata.voting),
         "calibration": _calibrated(metadata.calibration),
+        "guarantees": [cost.to_dict() for cost in metadata.guarantees],
         **({} if fitted is None else {"fit": _since_fit(stored, metadata, fitted)}),
         "columns": sorted(manifest.columns),
         "most_frequent": [

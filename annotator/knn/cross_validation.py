@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from annotator.errors import AnnotatorError
+from annotator.evaluation.measures import group_numbers
 from annotator.knn.joint_projection import JointProjection
 from annotator.knn.neighbors import nearest_of_other_groups
 from annotator.knn.projection import Projection
-from index import FlatIndex, Neighbors
+from index import FlatIndex, Neighbors, StoredIndex
 from index.progress import track
 from index.protocols import Index
 
@@ -120,7 +121,12 @@ def stored_lists(stored: Index) -> NeighborLists | None:
     """
     written = len(stored) + stored.manifest.removed
     lists = NeighborLists.from_arrays(stored.arrays, written)
-    return lists.renumbered(stored.renumber) if lists is not None else None
+    lists = lists.renumbered(stored.renumber) if lists is not None else None
+    if lists is None or lists.groups is not None or not isinstance(stored, StoredIndex):
+        return lists
+    # Written by an earlier version, whose lists do not say the groups.
+    groups = stored.columns.get("groups")
+    return replace(lists, groups=group_numbers(groups)[lists.queries]) if groups else lists
 
 
 def rows_for_tuning(n: int, seed: int = 0) -> NDArray[np.int64]:

@@ -169,13 +169,14 @@ def measured(case: Case, settings: Settings, folds: int, draws: int) -> Record:
         "name": case.train.names.get(case.concept, case.concept),
         "training_images": len(case.new),
         "test_images": case.tested,
-        "embedder": encoder,
+        "embedder": settings.embedder,
+        "fitted": encoder,
         "epochs": recipe.epochs,
         "fit_folds": folds,
         "added": [0, *ADDED],
         "retrieval": {
             method.name: retrieval(case, method, draws)
-            for method in (Ours("encoder as it is", named(encoder)), fitted)
+            for method in (Ours("encoder as it is", named(settings.embedder)), fitted)
         },
         "classifier": {
             "before": trained(case, case.rest, settings),

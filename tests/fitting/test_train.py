@@ -20,7 +20,7 @@ from annotator.fitting.train import Epoch, Examples, TrainedBranch, one_cycle, t
 from annotator.images.ref import ImageRef
 from index import LabelTable
 
-RECIPE = Recipe(epochs=3, batch_size=8, learning_rate=0.01, dropout=0)
+RECIPE = Recipe(epochs=3, batch_size=8, learning_rate=0.01, dropout=0, ema=0)
 
 
 @pytest.mark.parametrize("warmup", [0.1, 0.3])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 
 from annotator.indexing.metadata import IndexMetadata
 from annotator.knn.cross_validation import stored_lists
+from annotator.knn.guarantees import Guarantee, Promises
 from annotator.knn.projection import Projection
 from index import IndexProblem, open_index
 from index.folder.location import FolderLocation
@@ -56,6 +58,17 @@ def test_what_annotating_and_tuning_need_is_read() -> None:
     assert Projection.from_arrays(stored.arrays) is not None
     lists = stored_lists(stored)
     assert lists is not None and 0 < len(lists.queries) <= len(stored)
+
+
+def test_guarantees_are_over_the_groups_that_its_lists_do_not_say() -> None:
+    stored = open_index(OLD / "scan")
+    voting = IndexMetadata.of(stored).voting
+    kept = Promises(Guarantee("missed", 0.3), stored, stored.labels, voting).of("new")
+    assert kept.groups == kept.images == 79
+    two = tuple(f"patient {i % 2}" for i in range(len(stored)))
+    lists = stored_lists(replace(stored, columns={"groups": two}))
+    assert lists is not None and lists.groups is not None
+    assert np.array_equal(lists.groups, lists.queries % 2)
 
 
 def test_an_index_of_kind_hnsw_can_be_changed_and_compaction_gives_it_another_kind(

@@ -65,6 +65,7 @@ def _finetuned(
     encoder: str | None = None,
     loss: Loss = "cross-entropy",
     longer: int = 1,
+    early: bool = False,
 ) -> Maker:
     """Make a row of fine-tuned networks.
 
@@ -74,11 +75,13 @@ def _finetuned(
         encoder: Its network is tuned; None for the one that ours has.
         loss: As for `Recipe`.
         longer: Times the recipe's epochs.
+        early: As for `FineTuned`.
     """
 
     def make(s: Settings) -> Method:
         recipe = replace(s.tuned, loss=loss, epochs=longer * s.tuned.epochs)
-        return FineTuned(s.work, rule, seeds, recipe=recipe, encoder=encoder or s.to_fit)
+        network = encoder or s.to_fit
+        return FineTuned(s.work, rule, seeds, recipe=recipe, encoder=network, early=early)
 
     return make
 
@@ -110,6 +113,7 @@ METHODS: dict[str, Maker] = {
     "cnn-tuned": lambda s: Cnn(s.work, tuned=True, recipe=CnnRecipe(s.epochs)),
     "finetuned": _finetuned("threshold"),
     "finetuned-expected-f1": _finetuned("expected F1"),
+    "finetuned-stopped": _finetuned("expected F1", early=True),
     "finetuned-half": _finetuned("half"),
     "finetuned-per-label": _finetuned("thresholds"),
     "finetuned-long": _finetuned("expected F1", longer=3),

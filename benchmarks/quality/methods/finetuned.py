@@ -49,6 +49,8 @@ class FineTuned:
         seeds: One network for each.
         recipe: How they are trained.
         encoder: The pretrained network, as for `load_encoder`.
+        early: Stop after the epoch that was best on groups held out, of a network of the first
+            seed.
 
     Attributes:
         vocabulary: The concepts, in the order of the columns below.
@@ -64,19 +66,22 @@ class FineTuned:
         *,
         recipe: Recipe = RECIPE,
         encoder: str = DEFAULT,
+        early: bool = False,
     ) -> None:
+        self._early = early
         self._folder, self._recipe, self._encoder = folder, recipe, encoder
         self._rule: Rule = rule
         self._seeds = seeds
-        self.name = _title(encoder, recipe, rule, len(seeds))
+        self.name = _title(encoder, recipe, rule, len(seeds), early)
         self.chosen: dict[str, Any] = {}
 
     def fit(self, train: Data) -> None:
         """Train, or take what is kept; choose thresholds."""
         self._networks = networks = Networks(self._folder, self._encoder, self._recipe, train)
         self.vocabulary, truth = networks.vocabulary, networks.truth
-        self._models = [networks.trained(seed) for seed in self._seeds]
-        self.chosen = {"epochs": self._recipe.epochs, "seeds": len(self._seeds)}
+        stop = networks.best_epoch(self._seeds[0]) if self._early else None
+        self._models = [networks.trained(seed, stop) for seed in self._seeds]
+        self.chosen = {"epochs": stop or self._recipe.epochs, "seeds": len(self._seeds)}
         self._threshold: float | NDArray[np.float64] = 0.5
         if self._rule in ("half", "expected F1"):
             return
@@ -111,7 +116,7 @@ class FineTuned:
         return chosen
 
 
-def _title(encoder: str, recipe: Recipe, rule: Rule, networks: int) -> str:
+def _title(encoder: str, recipe: Recipe, rule: Rule, networks: int, early: bool) -> str:
     backbone, _, size = encoder.removeprefix("timm:").partition("@")
     what = [_TITLES.get(backbone, backbone)]
     if backbone in _TITLES and size:
@@ -119,6 +124,8 @@ def _title(encoder: str, recipe: Recipe, rule: Rule, networks: int) -> str:
     what.append("fine-tuned")
     if recipe.epochs != RECIPE.epochs:
         what.append(f"{recipe.epochs} epochs")
+    if early:
+        what.append("early stopping")
     if recipe.loss != RECIPE.loss:
         what.append(f"{recipe.loss} loss")
     if networks > 1:
