@@ -114,6 +114,8 @@ def build_index_command(
     """
     from annotator.collection import sample_collection
 
+    if no_tune and voting.objective == "macro-f1":
+        raise click.UsageError("--objective macro-f1 requires tuning: leave out --no-tune.")
     start = voting.override()
     vectors = given.read(row_ids, unusable=("fit_encoder", "frames", "thumbnails"))
     images_or_vectors, concepts = labelled(vectors, images, concepts)

@@ -20,7 +20,15 @@ if TYPE_CHECKING:
     from index.protocols import Index
 
 # What chooses sets in another way, or mixes in what no neighbour list knows.
-_OTHER_SETS = ("decider", "threshold", "top_r", "min_score", "hierarchy", "classifiers")
+_OTHER_SETS = (
+    "objective",
+    "decider",
+    "threshold",
+    "top_r",
+    "min_score",
+    "hierarchy",
+    "classifiers",
+)
 
 
 class GuaranteeType(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.5

@@ -11,6 +11,7 @@ from annotator.cli.console import EXIT_OK, say, write_result
 from annotator.cli.guarantee import render_costs
 from annotator.cli.options import VotingOptions, index_option, json_option, voting_options
 from annotator.cli.sections import Command
+from annotator.render.text_table import Row, columns, section
 
 if TYPE_CHECKING:
     from annotator.knn.grid_search import Tuned
@@ -33,6 +34,7 @@ def tune_command(place: IndexLocation, voting: VotingOptions, as_json: bool) -> 
     annotator tune
     annotator tune --decider threshold
     annotator tune --k 10 --json
+    annotator tune --objective macro-f1
     """
     from annotator.indexing.build import tune_index
     from annotator.indexing.metadata import IndexMetadata
@@ -51,10 +53,16 @@ def tune_command(place: IndexLocation, voting: VotingOptions, as_json: bool) -> 
 
 
 def say_tuned(tuned: Tuned) -> None:
-    """Print the chosen voting parameters and their F1."""
+    """Print the chosen voting parameters and their F1; for macro F1, what it gains and costs."""
+    from annotator.knn.voting import BANDS
+
     voting, (low, high) = tuned.voting, tuned.interval
     kernel = f"{voting.kernel} kernel, beta {voting.beta:g}"
-    decider = voting.decider + (f" {voting.threshold:g}" if voting.decider == "threshold" else "")
+    decider: str = voting.decider
+    if voting.decider == "threshold":
+        decider += f" {voting.threshold:g}"
+    elif voting.decider == "macro-f1":
+        decider += " " + "/".join(f"{share:.3f}" for share in voting.macro_thresholds or ())
     heads = f"weight of the heads {voting.head_weight:g}, " if voting.head_weight else ""
     say(
         f"Voting tuned across patients: k {voting.k}, {kernel}, "
@@ -62,3 +70,17 @@ def say_tuned(tuned: Tuned) -> None:
         f"F1 {tuned.f1:.4f} (95% interval {low:.3f} to {high:.3f} over {tuned.groups:,} groups) "
         f"on {tuned.images} images."
     )
+    if voting.decider == "macro-f1":
+        rows: list[Row] = [
+            [
+                "f1 (the default)" if objective == "f1" else objective,
+                earned["f1"],
+                earned["macro_f1"],
+                *("-" if recall is None else f"{recall:.3f}" for recall in earned["recall"]),
+            ]
+            for objective, earned in tuned.objectives.items()
+        ]
+        header = ["objective", "mean F1 of images", "mean F1 of concepts", *BANDS]
+        title = "What each objective earns; recall of the concepts with so many images"
+        for line in section(title, columns(header, rows))[1:]:
+            say(line)

@@ -29,7 +29,7 @@ from annotator.indexing.embedding import (
 )
 from annotator.indexing.metadata import IndexMetadata
 from annotator.knn.calibration import calibrate
-from annotator.knn.cross_validation import stored_lists
+from annotator.knn.cross_validation import LEAST_IMAGES, stored_lists
 from annotator.knn.familiarity import OutlierFactor
 from annotator.knn.grid_search import Tuned, choose_voting
 from annotator.knn.guarantees import costs
@@ -116,7 +116,7 @@ def build_index(
 
     Raises:
         AnnotatorError: No image could be used, or one could not and `on_error` is "fail"; vectors
-            of a fitted encoder are given without it.
+            of a fitted encoder are given without it; there are too few for the decider "macro-f1".
         IndexProblem: The folder is not an index, or is being written by another process.
     """
     place = locate(directory)
@@ -156,6 +156,12 @@ def build_index(
             fixed=fixed,
             branches=None if fitted is None else Branches.of(fitted, embedded.contents, groups),
         )
+        if model.voting.decider == "macro-f1" and model.voting.macro_thresholds is None:
+            raise AnnotatorError(
+                "Too few images, or none that the encoder was not fitted to, to set thresholds for "
+                "macro F1.",
+                f"It takes {LEAST_IMAGES} images of several patients. Build without it.",
+            )
         for part in projected(vectors, model.projection):
             writer.add(part)
         arrays: dict[str, NDArray[Any]] = {}

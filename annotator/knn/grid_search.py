@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from annotator.evaluation.measures import bootstrap_interval
 from annotator.evaluation.official_f1 import image_score
 from annotator.knn.cross_validation import NeighborLists
-from annotator.knn.decision import choose_concepts
+from annotator.knn.decision import Decision, choose_concepts
+from annotator.knn.macro_f1 import by_band, fit_thresholds
 from annotator.knn.posterior import weigh
-from annotator.knn.voting import Voting
+from annotator.knn.voting import Objective, Voting
 from index import LabelTable
 from index.progress import track
 from index.rows import sample_rows
@@ -51,6 +52,9 @@ class Tuned:
         groups: Number of their groups.
         nearest: float[101], quantiles of the similarity of an image to its nearest neighbour.
         grid: Candidates with their F1.
+        objectives: What each objective earns, with the same neighbours: mean F1 over images,
+            "f1"; mean F1 over concepts, "macro_f1"; and the "recall" of each frequency band of
+            `annotator.knn.voting.BANDS`, None where no image has such a concept.
     """
 
     voting: Voting
@@ -60,6 +64,7 @@ class Tuned:
     groups: int
     nearest: Sequence[float]
     grid: Sequence[Mapping[str, Any]]
+    objectives: Mapping[Objective, Mapping[str, Any]]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, for the manifest of the index."""
@@ -79,6 +84,10 @@ def choose_voting(
     the same images, at most 2,000; the final choice annotates all. The F1 of the best candidate is
     biased upwards, by less than the width of the interval with hundreds of images.
 
+    Thresholds for macro F1 are fitted to the chosen neighbours. If `start` has the decider
+    "macro-f1", it is the last to be put in, in the place of "expected-f1": the neighbours that are
+    best for one are good for the other (docs/rare.md).
+
     Args:
         lists: From `annotator.knn.cross_validation`.
         labels: Concepts of the index rows.
@@ -88,6 +97,9 @@ def choose_voting(
     nearest = np.quantile(lists.found.similarities[:, 0], np.linspace(0, 1, _QUANTILES))
     typical = round(float(min(nearest[_QUANTILES // 2], 1.0)), 6)
     best = replace(start or Voting(), typical=typical)
+    for_macro_f1 = best.decider == "macro-f1"
+    if for_macro_f1:
+        best, fixed = replace(best, decider="expected-f1"), [*fixed, "decider"]
     judge = _Judge(_some(lists), labels)
     grid: list[dict[str, Any]] = []
     kinds = [_kernels(), _priors(), _deciders()]
@@ -106,7 +118,12 @@ def choose_voting(
         grid.append({**_tried(voting), "f1": f1})
         if f1 > highest:  # ties go to the first, simpler candidate
             kept, highest = voting, f1
-    scores = _Judge(lists, labels)(kept)
+    kept = replace(kept, macro_thresholds=fit_thresholds(lists, labels, kept))
+    of_all = _Judge(lists, labels)
+    rules: dict[Objective, Voting] = {"f1": kept, "macro-f1": replace(kept, decider="macro-f1")}
+    earned = {objective: of_all.earned(voting) for objective, voting in rules.items()}
+    kept = rules["macro-f1" if for_macro_f1 else "f1"]
+    scores = of_all(kept)
     groups = lists.queries if lists.groups is None else lists.groups
     return Tuned(
         voting=kept,
@@ -116,6 +133,7 @@ def choose_voting(
         groups=len(np.unique(groups)),
         nearest=[round(float(s), 6) for s in nearest],
         grid=grid,
+        objectives=earned,
     )
 
 
@@ -137,7 +155,19 @@ class _Judge:
         self._truth = [labels.row(row) for row in lists.queries.tolist()]
 
     def __call__(self, voting: Voting) -> NDArray[np.float64]:
-        decisions = choose_concepts(weigh(self._found, self._labels, voting), voting)
+        return self._scores(self._decide(voting))
+
+    def earned(self, voting: Voting) -> dict[str, Any]:
+        """As in `Tuned.objectives`."""
+        decisions = self._decide(voting)
+        macro_f1, recall = by_band(self._truth, decisions, self._labels)
+        f1 = float(self._scores(decisions).mean())
+        return {"f1": round(f1, 6), "macro_f1": round(macro_f1, 6), "recall": recall}
+
+    def _decide(self, voting: Voting) -> list[Decision]:
+        return choose_concepts(weigh(self._found, self._labels, voting), voting)
+
+    def _scores(self, decisions: Sequence[Decision]) -> NDArray[np.float64]:
         pairs = zip(self._truth, decisions, strict=True)
         return np.array([image_score(set(truth), decision.cuis) for truth, decision in pairs])
 

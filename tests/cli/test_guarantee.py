@@ -121,6 +121,7 @@ def test_a_source_that_the_index_does_not_have(noisy: Path, tmp_path: Path) -> N
     ("options", "said"),
     [
         (("--threshold", "0.3"), "--threshold cannot be given: --guarantee chooses"),
+        (("--objective", "f1"), "--objective cannot be given"),
         (("--decider", "top-r"), "--decider cannot be given"),
         (("--min-score", "0.1"), "--min-score cannot be given"),
         (("--hierarchy", "h.csv"), "--hierarchy cannot be given"),

@@ -53,11 +53,12 @@ def test_the_stored_form(tmp_path: Path) -> None:
         "adaptation": None,
         "voting": {
             "k": 50, "beta": 12.0, "kernel": "exponential", "prior": 0.0, "typical": 1.0,
-            "decider": "expected-f1", "threshold": 0.35, "top_r": None, "min_score": 0.0,
-            "head_weight": 0.0,
+            "decider": "expected-f1", "threshold": 0.35, "top_r": None, "macro_thresholds": None,
+            "min_score": 0.0, "head_weight": 0.0,
         },
         "tuning": None,
         "calibration": None,
+        "guarantees": [],
         "outlier_factors": None,
     }  # fmt: skip
     # An older index has no more than this.

@@ -131,7 +131,8 @@ def test_of_equal_ones_the_simplest_is_chosen(lists: NeighborLists) -> None:
     labels = LabelTable.from_sets([["C1", "C2"]] * 240)
     tuned = choose_voting(lists, labels)
     typical = tuned.voting.typical
-    assert tuned.voting == Voting(k=KS[0], beta=BETAS[0], typical=typical)
+    simplest = Voting(k=KS[0], beta=BETAS[0], typical=typical, macro_thresholds=(0.5,) * 4)
+    assert tuned.voting == simplest
     assert (tuned.f1, tuned.interval) == (1.0, (1.0, 1.0))
 
 
