@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from annotator.indexing.embedding import (
 from annotator.indexing.metadata import IndexMetadata
 from annotator.knn.calibration import calibrate
 from annotator.knn.cross_validation import LEAST_IMAGES, stored_lists
+from annotator.knn.familiarity import OutlierFactor
 from annotator.knn.grid_search import Tuned, choose_voting
 from annotator.knn.guarantees import costs
 from annotator.knn.model import (
@@ -44,7 +46,7 @@ from annotator.knn.new_source import (
     refuse_fitted,
 )
 from annotator.knn.voting import Voting
-from index import LabelTable
+from index import LabelTable, StoredIndex
 from index.locations import locate
 from index.milvus.kinds import MilvusKind
 from index.protocols import IndexLocation
@@ -199,12 +201,14 @@ def build_index(
                     "f1_by_share": dict(model.f1_by_share),
                     "after_fit": after_fit,
                 }
-        calibration, guarantees = None, []
+        calibration, guarantees, outlier_factors = None, [], None
         if model.lists is not None:
             arrays |= model.lists.to_arrays()
             labels = LabelTable.from_sets(concepts)
             calibration = calibrate(model.lists, labels, model.voting)
             guarantees = costs(model.lists, labels, model.voting)
+            in_index = partial(projected_rows, vectors, model.projection)
+            outlier_factors = OutlierFactor(model.lists, in_index).quantiles()
         if fitted is not None:
             arrays |= fitted.to_arrays()
         arrays[CONTENT] = embedded.contents
@@ -219,6 +223,7 @@ def build_index(
             model.tuned.to_dict() if model.tuned else None,
             calibration,
             guarantees,
+            outlier_factors,
             new_source.to_dict() if new_source else None,
         )
         version = writer.publish(
@@ -288,4 +293,7 @@ def tune_index(
         guarantees=costs(lists, stored.labels, tuned.voting),
         new_source=metadata.new_source if tuned.voting == metadata.voting else None,
     )
+    if isinstance(stored, StoredIndex):  # a server has no vectors at hand
+        outlier_factors = OutlierFactor(lists, stored.vectors).quantiles()
+        metadata = replace(metadata, outlier_factors=outlier_factors)
     return place.change_about(metadata.to_dict(), of=stored.version), tuned

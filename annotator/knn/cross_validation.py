@@ -203,9 +203,9 @@ def cross_fitted(
         if not len(own) or not len(others):
             continue
         projection = project(fold)
-        index = FlatIndex(_projected(projection, vectors, others))
+        index = FlatIndex(projected_rows(vectors, projection, others))
         for block in _blocks(own):
-            queried = _projected(projection, vectors, block)
+            queried = projected_rows(vectors, projection, block)
             found = nearest_of_other_groups(
                 index, groups[others], queried, groups[block], MOST_NEIGHBORS
             )
@@ -215,11 +215,12 @@ def cross_fitted(
     return _usable(np.concatenate(order) if order else queries[:0], parts, groups)
 
 
-def _projected(
-    projection: Projection | JointProjection | None,
+def projected_rows(
     vectors: NDArray[np.float32],
+    projection: Projection | JointProjection | None,
     rows: NDArray[np.int64],
 ) -> NDArray[np.float32]:
+    """Some rows as they are in the index, float32[m, out]; None for the identity."""
     return np.array(vectors[rows]) if projection is None else projection.apply(vectors, rows)
 
 

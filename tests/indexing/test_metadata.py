@@ -60,6 +60,7 @@ def test_the_stored_form(tmp_path: Path) -> None:
         "tuning": None,
         "calibration": None,
         "guarantees": [],
+        "outlier_factors": None,
         "new_source": None,
     }  # fmt: skip
     # An older index has no more than this.
@@ -69,7 +70,8 @@ def test_the_stored_form(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("tuning", [None, {}, {"f1": 0.4}, {"nearest": None}])
 def test_without_quantiles_there_is_no_familiarity(tmp_path: Path, tuning: object) -> None:
-    assert stored_metadata(tmp_path, PLAIN | {"tuning": tuning}).nearest is None
+    metadata = stored_metadata(tmp_path, PLAIN | {"tuning": tuning})
+    assert metadata.nearest is None and not metadata.knows_familiarity
 
 
 FIELDS = FINGERPRINT.to_dict()
@@ -100,6 +102,7 @@ WRONG = [
     ({"new_source": "good"}, "which new source"),
     *(({"calibration": calibration}, "which calibration") for calibration in CALIBRATIONS),
     *(({"tuning": {"nearest": nearest}}, "which familiarity") for nearest in NEAREST),
+    *(({"outlier_factors": factors}, "which familiarity") for factors in NEAREST),
 ]
 
 
