@@ -28,7 +28,7 @@ from annotator.indexing.embedding import (
 )
 from annotator.indexing.metadata import IndexMetadata
 from annotator.knn.calibration import calibrate
-from annotator.knn.cross_validation import LEAST_IMAGES, stored_lists
+from annotator.knn.cross_validation import LEAST_IMAGES, projected_rows, stored_lists
 from annotator.knn.familiarity import OutlierFactor
 from annotator.knn.grid_search import Tuned, choose_voting
 from annotator.knn.guarantees import costs
