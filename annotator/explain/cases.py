@@ -86,11 +86,12 @@ def find_neighborhood(
     voters = annotator.search(vector[None])
     nearest = annotator.search(vector[None], SEEN)
     (annotation,) = annotator.decide([image_id], voters)
-    return Neighborhood(annotation, _labelled(voters), _labelled(nearest))
+    k = annotator.voting.k
+    return Neighborhood(annotation, _labelled(voters, k), _labelled(nearest, SEEN))
 
 
-def _labelled(found: SearchResult) -> LabelledVectors:
-    """The cases found for the first query."""
-    rows, cases = found.neighbors.rows[0], found.cases
+def _labelled(found: SearchResult, most: int) -> LabelledVectors:
+    """The first cases found for the first query, at most `most`."""
+    rows, cases = found.neighbors.rows[0, :most], found.cases
     cuis = tuple(frozenset(cases.labels.row(row)) for row in rows.tolist())
     return LabelledVectors(cuis, cases.vectors(rows).astype(np.float64))

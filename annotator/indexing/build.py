@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from annotator.collection import Collection
@@ -28,11 +30,14 @@ from annotator.indexing.embedding import (
 from annotator.indexing.metadata import IndexMetadata
 from annotator.knn.calibration import calibrate
 from annotator.knn.cross_validation import LEAST_IMAGES, stored_lists
+from annotator.knn.familiarity import OutlierFactor
 from annotator.knn.grid_search import Tuned, choose_voting
 from annotator.knn.guarantees import costs
+from annotator.knn.joint_projection import JointProjection
 from annotator.knn.model import Adaptation, Branches, FittedModel, fit_model
+from annotator.knn.projection import Projection
 from annotator.knn.voting import Voting
-from index import LabelTable
+from index import LabelTable, StoredIndex
 from index.locations import locate
 from index.milvus.kinds import MilvusKind
 from index.protocols import IndexLocation
@@ -171,12 +176,14 @@ def build_index(
                     "f1_by_share": dict(model.f1_by_share),
                     "after_fit": after_fit,
                 }
-        calibration, guarantees = None, []
+        calibration, guarantees, outlier_factors = None, [], None
         if model.lists is not None:
             arrays |= model.lists.to_arrays()
             labels = LabelTable.from_sets(concepts)
             calibration = calibrate(model.lists, labels, model.voting)
             guarantees = costs(model.lists, labels, model.voting)
+            in_index = partial(_projected_rows, vectors, model.projection)
+            outlier_factors = OutlierFactor(model.lists, in_index).quantiles()
         if fitted is not None:
             arrays |= fitted.to_arrays()
         arrays[CONTENT] = embedded.contents
@@ -191,6 +198,7 @@ def build_index(
             model.tuned.to_dict() if model.tuned else None,
             calibration,
             guarantees,
+            outlier_factors,
         )
         version = writer.publish(
             ids,
@@ -254,4 +262,16 @@ def tune_index(
         calibration=calibrate(lists, stored.labels, tuned.voting),
         guarantees=costs(lists, stored.labels, tuned.voting),
     )
+    if isinstance(stored, StoredIndex):  # a server has no vectors at hand
+        outlier_factors = OutlierFactor(lists, stored.vectors).quantiles()
+        metadata = replace(metadata, outlier_factors=outlier_factors)
     return place.change_about(metadata.to_dict(), of=stored.version), tuned
+
+
+def _projected_rows(
+    vectors: NDArray[np.float32],
+    projection: Projection | JointProjection | None,
+    rows: NDArray[np.int64],
+) -> NDArray[np.float32]:
+    """Some rows as they are in the index, float32[m, out]."""
+    return np.array(vectors[rows]) if projection is None else projection.apply(vectors, rows)

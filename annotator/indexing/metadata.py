@@ -43,6 +43,9 @@ class IndexMetadata:
         calibration: Of `voting`; None if there were too few images, or an earlier version built it.
         guarantees: What guarantees cost with `voting`; empty if it was not tuned, or an earlier
             version did.
+        outlier_factors: Quantiles of the outlier factor of the index's own images, ascending
+            (`annotator.knn.familiarity`); None if the index was not tuned, or an earlier version
+            built it.
         nearest: float64[m], ascending: quantiles of the similarity of an image to its nearest case
             of another patient; None if the index was not tuned.
 
@@ -57,6 +60,7 @@ class IndexMetadata:
     tuning: Mapping[str, Any] | None = None
     calibration: Calibration | None = None
     guarantees: Sequence[Cost] = ()
+    outlier_factors: tuple[float, ...] | None = None
     nearest: NDArray[np.float64] | None = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -95,7 +99,18 @@ class IndexMetadata:
         except TypeError as error:
             raise _not_recorded("guarantees") from error
         adaptation, tuning = about.get("adaptation"), about.get("tuning")
-        return cls(encoder, fingerprint, voting, adaptation, tuning, calibration, guarantees)
+        quantiles = _quantiles(about.get("outlier_factors"))
+        outlier_factors = None if quantiles is None else tuple(quantiles.tolist())
+        return cls(
+            encoder,
+            fingerprint,
+            voting,
+            adaptation,
+            tuning,
+            calibration,
+            guarantees,
+            outlier_factors,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, for the manifest."""
@@ -106,7 +121,13 @@ class IndexMetadata:
             "tuning": self.tuning,
             "calibration": self.calibration and self.calibration.to_dict(),
             "guarantees": [cost.to_dict() for cost in self.guarantees],
+            "outlier_factors": self.outlier_factors and list(self.outlier_factors),
         }
+
+    @property
+    def knows_familiarity(self) -> bool:
+        """Whether it is known how near the index's own images are to others."""
+        return self.outlier_factors is not None or self.nearest is not None
 
     def make_embedder(
         self,
@@ -245,11 +266,11 @@ def _since_fit(stored: Index, metadata: IndexMetadata, fitted: Fitted) -> dict[s
     }
 
 
-def _quantiles(nearest: object) -> NDArray[np.float64] | None:
-    if nearest is None:  # written by an earlier version
+def _quantiles(recorded: object) -> NDArray[np.float64] | None:
+    if recorded is None:  # written by an earlier version
         return None
     try:
-        quantiles = np.asarray(nearest, np.float64)
+        quantiles = np.asarray(recorded, np.float64)
     except (TypeError, ValueError) as error:
         raise _not_recorded("familiarity") from error
     if quantiles.ndim != 1 or len(quantiles) < 2 or not np.all(np.diff(quantiles) >= 0):

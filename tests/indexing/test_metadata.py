@@ -59,6 +59,7 @@ def test_the_stored_form(tmp_path: Path) -> None:
         "tuning": None,
         "calibration": None,
         "guarantees": [],
+        "outlier_factors": None,
     }  # fmt: skip
     # An older index has no more than this.
     old = {"embedder": PLAIN["embedder"], "voting": {"k": 7, "beta": 64.0}}
@@ -67,7 +68,8 @@ def test_the_stored_form(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("tuning", [None, {}, {"f1": 0.4}, {"nearest": None}])
 def test_without_quantiles_there_is_no_familiarity(tmp_path: Path, tuning: object) -> None:
-    assert stored_metadata(tmp_path, PLAIN | {"tuning": tuning}).nearest is None
+    metadata = stored_metadata(tmp_path, PLAIN | {"tuning": tuning})
+    assert metadata.nearest is None and not metadata.knows_familiarity
 
 
 FIELDS = FINGERPRINT.to_dict()
@@ -97,6 +99,7 @@ WRONG = [
     *(({"tuning": tuning}, "which tuning") for tuning in ("good", [1])),
     *(({"calibration": calibration}, "which calibration") for calibration in CALIBRATIONS),
     *(({"tuning": {"nearest": nearest}}, "which familiarity") for nearest in NEAREST),
+    *(({"outlier_factors": factors}, "which familiarity") for factors in NEAREST),
 ]
 
 
