@@ -49,7 +49,7 @@ def info_command(place: IndexLocation, as_json: bool) -> None:
     click.echo("most frequent:")
     for row in most_frequent:
         click.echo(f"  {row['images']:7d}  {row['cui']}  {row['name']}".rstrip())
-    for line in render_costs([Cost(**cost) for cost in costs]) if costs else ():
+    for line in render_costs([Cost(**cost) for cost in costs]):
         click.echo(line)
 
 

@@ -133,7 +133,9 @@ def say_promises(promises: Promises, refs: Sequence[ImageRef]) -> None:
 
 
 def render_costs(costs: Sequence[Cost]) -> list[str]:
-    """Render what guarantees cost as a table, and which cannot be given."""
+    """Render what guarantees cost as a table, and which cannot be given; nothing of nothing."""
+    if not costs:
+        return []
     rows: list[Row] = [
         [cost.guarantee or "none", cost.concepts, cost.f1, cost.missed, cost.invented]
         for cost in costs

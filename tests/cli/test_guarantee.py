@@ -152,6 +152,8 @@ def test_what_cannot_be_guaranteed(noisy: Path, tmp_path: Path) -> None:
     said = problem(invoke("annotate", *index, "--guarantee", "missed=0.001"))
     assert "missed=0.001 cannot be guaranteed: 0.005 is the least" in said
     assert "It takes 999 groups or more. Ask for missed=0.005 or more." in said
+    said = problem(invoke("annotate", *index, "--guarantee", "missed=0.1", "--k", 101))
+    assert "with 101 voting neighbours" in said and "Give --k 100 or less." in said
     untuned = (
         "build-index", "--vectors", noisy / "train.npz", noisy / "concepts.csv", "--no-tune",
         "--encoder-name", "angle", "--index", tmp_path / "index", "--adaptation", "none",
