@@ -117,9 +117,7 @@ def choose_voting(
     grid: list[dict[str, Any]] = []
     steps = [(_kernels(chosen), 0), (_priors(), 2), (_deciders(chosen), 2)]
     if lists.found.evidence is not None:
-        steps.insert(1, (_head_weights(), 1))
-        if "head_weight" not in fixed:
-            chosen = replace(chosen, head_weight=_USUAL_HEAD_WEIGHT)
+        steps[:1] = [(_with_and_without_heads(_kernels(chosen)), 0), (_head_weights(), 1)]
     trials = [
         (step, errors, changes)
         for step, (candidates, errors) in enumerate(steps)
@@ -180,8 +178,10 @@ def simplest(
 
 def quick_scores(lists: NeighborLists, labels: LabelTable) -> NDArray[np.float64]:
     """F1 of each image under the best of a few votings, for comparing neighbour lists."""
-    head_weight = 0.0 if lists.found.evidence is None else _USUAL_HEAD_WEIGHT
-    votings = [replace(voting, head_weight=head_weight) for voting in _TO_COMPARE_LISTS]
+    changes: list[dict[str, Any]] = [{}]
+    if lists.found.evidence is not None:
+        changes = _with_and_without_heads(changes)
+    votings = [replace(voting, **change) for voting in _TO_COMPARE_LISTS for change in changes]
     scores = (f1_of_lists(lists, labels, voting) for voting in votings)
     return max(scores, key=lambda own: float(own.mean()))
 
@@ -234,6 +234,16 @@ def _kernels(default: Voting) -> list[dict[str, Any]]:
         return False, far + abs(math.log((changes["beta"] or 1.0) / (default.beta or 1.0)))
 
     return sorted(({"k": k, **kernel} for k in KS for kernel in kernels), key=complexity)
+
+
+def _with_and_without_heads(candidates: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Candidates that listen to the heads, and those that do not.
+
+    What is best without heads may look bad with them: where labels are many and noisy, their
+    evidence is worse than none (docs/accuracy.md).
+    """
+    weights = (_USUAL_HEAD_WEIGHT, 0.0)
+    return [{**changes, "head_weight": weight} for weight in weights for changes in candidates]
 
 
 def _head_weights() -> list[dict[str, Any]]:

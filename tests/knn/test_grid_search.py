@@ -275,3 +275,18 @@ def test_lists_are_compared_by_the_best_of_a_few(
     naive = max(naive_f1(twins, ranked, voting) for voting in grid._TO_COMPARE_LISTS)
     assert {voting.kernel for voting in grid._TO_COMPARE_LISTS} > {"exponential"}
     assert quick_scores(lists, twins.labels).mean() == pytest.approx(naive, abs=2e-3)
+
+
+def test_heads_that_mislead_cost_nothing(lists: NeighborLists, twins: Any, tuned: Tuned) -> None:
+    sets = [set(twins.labels.row(row)) for row in range(len(twins.labels))]
+    pairs = zip(lists.queries.tolist(), lists.found.rows.tolist(), strict=True)
+    right = [[not sets[query].isdisjoint(sets[row]) for row in rows] for query, rows in pairs]
+    wrong = -100 * np.array(right, np.float32)
+    misled = replace(lists, found=replace(lists.found, evidence=wrong))
+    found = choose_voting(misled, twins.labels)
+    assert found.f1 == tuned.f1
+    assert replace(found.voting, head_weight=0.0) == tuned.voting
+    assert (
+        f1_of_lists(misled, twins.labels, replace(found.voting, head_weight=0.2)).mean() < found.f1
+    )
+    assert quick_scores(misled, twins.labels).mean() >= quick_scores(lists, twins.labels).mean()
