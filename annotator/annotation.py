@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from annotator.errors import ImageError
 from annotator.images.notes import NOTES, Note
+from annotator.knn.familiarity import UNFAMILIAR
 from annotator.knn.neighbors import Case
 from annotator.render.thumbnails import Thumbnails
 
@@ -58,11 +59,13 @@ class Annotation:
         scores: Share of the neighbours' votes for each concept, 0..1.
         expected_f1: Expected F1 of the predicted set, 0..1; calibrated if there are probabilities,
             else that of the votes. With a hierarchy, its expected hierarchical F1.
-        familiarity: Quantile of the similarity to the nearest case, 0..1: the share of the index's
-            images that are less similar to their own nearest case of another patient. Near 0, the
-            image is out of distribution. None if the index was not tuned.
+        familiarity: How like the images of the index this one is, 0..1: the share of the index's
+            images that are less like their own nearest cases of other patients, for how alike cases
+            are there (`annotator.knn.familiarity`). Near 0, the image is out of distribution. None
+            if the index was not tuned.
         neighbors: Neighbours that voted, most similar first.
-        error: Why the image could not be used (then the rest is empty), or None.
+        error: Why the image could not be used (then the rest is empty, but for the familiarity of
+            one that is too unfamiliar), or None.
         notes: What was done to the picture that its file did not ask for, as stable codes.
         votes: Score of every concept that got a vote, chosen or not; empty unless asked for.
         considered: Concepts that were voted for and not chosen, with their share of the votes,
@@ -103,6 +106,11 @@ class Annotation:
         nothing = (None,) * len(self.cuis)
         probabilities = nothing if self.probabilities is None else self.probabilities
         return list(zip(self.cuis, self.names, self.scores, probabilities, strict=True))
+
+    @property
+    def is_unfamiliar(self) -> bool:
+        """Whether the image is unlike those of the index, so that its concepts are guesses."""
+        return self.familiarity is not None and self.familiarity < UNFAMILIAR
 
     def to_dict(
         self, names: Mapping[str, str] | None = None, *, explain: bool = False

@@ -21,11 +21,14 @@ from annotator.encoders.fitted import Fitted
 from annotator.encoders.local_runner import embed_images
 from annotator.encoders.runners import Runner, make_runner
 from annotator.encoders.torch_setup import Device
+from annotator.errors import AnnotatorError, ImageError
 from annotator.images.given import Images, given_images
 from annotator.images.ref import ImageRef
 from annotator.indexing.metadata import IndexMetadata
 from annotator.knn.calibration import Calibration
+from annotator.knn.cross_validation import stored_lists
 from annotator.knn.decision import Closing, Decision, choose_concepts
+from annotator.knn.familiarity import NEIGHBORS, OutlierFactor, share_below
 from annotator.knn.guarantees import Guarantee, Promises, choose_by_image
 from annotator.knn.head import with_evidence
 from annotator.knn.joint_projection import stored_projection
@@ -40,7 +43,7 @@ from index import LabelTable, StoredIndex
 from index.locations import locate
 from index.progress import track
 from index.protocols import Index, IndexLocation
-from index.rows import SearchResult
+from index.rows import Neighbors, SearchResult
 from index.search.base import check_unit
 
 Relabel = Callable[[LabelTable], LabelTable]
@@ -68,6 +71,8 @@ class Annotator:
             classifiers. The decider and `min_score` of the vote give way to it.
         guarantee_by: Keep it for each value of this alone, such as the source of an image: by id,
             of the images of the index and of those to annotate.
+        min_familiarity: Give images of a lower familiarity no concepts, but an error; None to
+            annotate all.
 
     Attributes:
         metadata: Build metadata of the index.
@@ -77,7 +82,8 @@ class Annotator:
 
     Raises:
         AnnotatorError: The index has no build metadata, or the embedder's fingerprint differs; the
-            guarantee cannot be given.
+            guarantee cannot be given; or the index does not know how familiar images are, and
+            `min_familiarity` is given.
         ValueError: What excludes each other is given, or no guarantee.
     """
 
@@ -93,6 +99,7 @@ class Annotator:
         exclude_self: bool = False,
         guarantee: Guarantee | str | None = None,
         guarantee_by: Mapping[str, str] | None = None,
+        min_familiarity: float | None = None,
     ) -> None:
         if hierarchy is not None and classifiers is not None:
             raise ValueError("a hierarchy cannot be combined with classifiers")
@@ -108,6 +115,13 @@ class Annotator:
         self._changed: tuple[LabelTable, LabelTable, Closing | None] | None = None
         self.classifiers = classifiers
         self.exclude_self = exclude_self
+        self.min_familiarity = min_familiarity
+        if min_familiarity is not None and not self.metadata.knows_familiarity:
+            raise AnnotatorError(
+                "The index does not know how familiar images are.",
+                "It was built with --no-tune or from too few images: build it again, or leave out "
+                "--min-familiarity.",
+            )
         self.projection = stored_projection(stored.arrays)
         self.fitted = Fitted.from_arrays(stored.arrays)
         names = {} if hierarchy is None else hierarchy.names
@@ -127,6 +141,7 @@ class Annotator:
         voting: Voting | None = None,
         hierarchy: Hierarchy | Path | str | None = None,
         guarantee: Guarantee | str | None = None,
+        min_familiarity: float | None = None,
         device: Device = "auto",
     ) -> Annotator:
         """Open the index in `directory` (or at an address) with its recorded encoder.
@@ -137,19 +152,27 @@ class Annotator:
             voting: As for the class.
             hierarchy: As for the class, or a file of `read_hierarchy`.
             guarantee: As for the class.
+            min_familiarity: As for the class.
             device: Device of the encoder, and with "cuda" of the search.
 
         Raises:
             IndexProblem: The index is missing, damaged or unreachable.
             AnnotatorError: The encoder cannot be loaded, or has changed; the hierarchy cannot be
-                read; the guarantee cannot be given.
+                read; or as for the class.
             ValueError: As for the class.
         """
         stored = locate(directory).open(device=device)
         if isinstance(hierarchy, (str, Path)):
             hierarchy = read_hierarchy(hierarchy, only=stored.concepts)
         embedder = embedder or IndexMetadata.of(stored).make_embedder(device=device)
-        return cls(stored, embedder, voting, hierarchy=hierarchy, guarantee=guarantee)
+        return cls(
+            stored,
+            embedder,
+            voting,
+            hierarchy=hierarchy,
+            guarantee=guarantee,
+            min_familiarity=min_familiarity,
+        )
 
     def annotate(self, images: Images, *, allow_blank: bool = False) -> Annotations:
         """Annotate whatever images a program has.
@@ -265,12 +288,17 @@ class Annotator:
         Raises:
             IndexProblem: Wrong dimension, or vectors without unit norm.
         """
-        k = k or self.voting.k + (MORE if self.exclude_self else 0)
+        k = k or self.needed(self.voting, self.exclude_self)
         found = self.stored.find(self.project(vectors), k)
         if self.fitted is None:
             return found
         neighbors = with_evidence(found.neighbors, found.cases.labels, self.fitted, vectors)
         return replace(found, neighbors=neighbors)
+
+    @staticmethod
+    def needed(voting: Voting, exclude_self: bool) -> int:
+        """Number of cases that `decide` needs, for the vote and for familiarity."""
+        return max(voting.k, NEIGHBORS) + (MORE if exclude_self else 0)
 
     def project(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """Project encoder vectors float32[q, dim] to the space of the index, float32[q, out].
@@ -292,17 +320,18 @@ class Annotator:
         with_neighbors: bool = True,
         with_votes: bool = False,
         exclude_self: bool | None = None,
+        min_familiarity: float | None = None,
     ) -> list[Annotation]:
         """Weight the neighbours found by `search` and choose concepts.
 
         Args:
             image_ids: Ids of the q queries.
-            found: Neighbours of the queries.
+            found: Neighbours of the queries, as many as `needed`.
             voting: Voting parameters, without a guarantee; None for `self.voting`, with it.
             with_neighbors: Include the neighbours that voted.
             with_votes: Include the scores of all concepts with a vote.
-            exclude_self: As for the class, whose value None stands for; `found` has `MORE` cases
-                beyond k then.
+            exclude_self: As for the class, whose value None stands for.
+            min_familiarity: Likewise.
 
         Raises:
             AnnotatorError: The guarantee cannot be kept for one of the images.
@@ -318,7 +347,8 @@ class Annotator:
             )
         ]
         if self.exclude_self if exclude_self is None else exclude_self:
-            found = replace(found, neighbors=found.neighbors.without(same, voting.k))
+            most = self.needed(voting, False)
+            found = replace(found, neighbors=found.neighbors.without(same, most))
         labels, closing = self._labels(found.cases.labels)
         posterior = weigh(found.neighbors, labels, voting)
         if kept is not None:
@@ -327,10 +357,18 @@ class Annotator:
             decisions = choose_concepts(posterior, voting, closing)
         else:
             decisions = self.classifiers.decide(image_ids, posterior, voting)
-        similarities = found.neighbors.similarities
+        familiarity = self._familiarity(found.neighbors)
+        least = self.min_familiarity if min_familiarity is None else min_familiarity
         calibration = self.calibration(voting)
         annotations = []
         for i, (image_id, decision) in enumerate(zip(image_ids, decisions, strict=True)):
+            share = familiarity[i]
+            if least is not None and share is not None and share < least:
+                error = _unfamiliar(least)
+                annotations.append(
+                    Annotation(image_id, (), (), 0.0, (), familiarity=share, error=error)
+                )
+                continue
             runners_up = considered(decision, self._implied(decision.cuis, closing))
             if promises is not None:
                 calibration = promises.calibration_for(image_id)
@@ -340,7 +378,7 @@ class Annotator:
                 scores=tuple(decision.scores.tolist()),
                 **_worth(decision, calibration),
                 neighbors=_voters(found, posterior, i, voting.k) if with_neighbors else (),
-                familiarity=self._familiarity(similarities[i]),
+                familiarity=share,
                 votes=decision.by_concept() if with_votes else {},
                 considered=runners_up,
                 rivals=rivals(decision, runners_up, self._exclusions) if self._exclusions else {},
@@ -394,12 +432,36 @@ class Annotator:
             self._changed = known = labels, changed, closing
         return known[1:]
 
-    def _familiarity(self, similarities: NDArray[np.float32]) -> float | None:
-        """Quantile of the nearest similarity among those of the index's own images."""
-        nearest = self.metadata.nearest
-        if nearest is None:
+    def _familiarity(self, neighbors: Neighbors) -> Sequence[float | None]:
+        """Share of the index's own images that are further out than each query.
+
+        By the outlier factor; by the nearest similarity alone in an index on a server, which has no
+        vectors at hand, or of an earlier version.
+        """
+        if self._outlier_factor is not None and self.metadata.outlier_factors is not None:
+            factors = self._outlier_factor(neighbors)
+            shares = 1 - share_below(factors, np.array(self.metadata.outlier_factors))
+        elif self.metadata.nearest is not None:
+            nearest = neighbors.similarities[:, 0].astype(np.float64)
+            shares = share_below(nearest, self.metadata.nearest)
+        else:
+            return [None] * len(neighbors.rows)
+        return [float(share) for share in shares]
+
+    @cached_property
+    def _outlier_factor(self) -> OutlierFactor | None:
+        if self.metadata.outlier_factors is None or not isinstance(self.stored, StoredIndex):
             return None
-        return float(np.interp(similarities[0], nearest, np.linspace(0, 1, len(nearest))))
+        lists = stored_lists(self.stored)
+        return None if lists is None else OutlierFactor(lists, self.stored.vectors)
+
+
+def _unfamiliar(least: float) -> ImageError:
+    return ImageError(
+        f"it is unlike the images of the index (familiarity below {least:g})",
+        "Look at it, and add images like it with their concepts to the index.",
+        "unfamiliar",
+    )
 
 
 class _Worth(TypedDict):

@@ -41,10 +41,12 @@ class Ballot(NamedTuple):
     Attributes:
         voting: Voting parameters.
         exclude_self: Whether the image itself is left out of the vote where the index has it.
+        min_familiarity: Less familiar images get no concepts; None for the setting of the service.
     """
 
     voting: Voting
     exclude_self: bool = False
+    min_familiarity: float | None = None
 
 
 class Processed(NamedTuple):
@@ -173,11 +175,9 @@ class Engine:
         Returns:
             An annotation of each (its image id is empty), and the seconds of search and vote.
         """
-        from annotator.knn.neighbors import MORE
-
         clock = [time.perf_counter()]
         # The first k of more neighbours are the k nearest, so one search serves every k.
-        most = max(voting.k + (MORE if without else 0) for voting, without in ballots)
+        most = max(self.annotator.needed(b.voting, b.exclude_self) for b in ballots)
         found = self.annotator.search(vectors, most)
         clock.append(time.perf_counter())
         annotations: dict[int, Annotation] = {}
@@ -188,6 +188,7 @@ class Engine:
                 found.take(alike),
                 voting=ballot.voting,
                 exclude_self=ballot.exclude_self,
+                min_familiarity=ballot.min_familiarity,
             )
             annotations.update(zip(alike, decided, strict=True))
         clock.append(time.perf_counter())
@@ -217,7 +218,7 @@ def open_engine(settings: Settings, embedder: Embedder | None = None) -> Engine:
     metadata = IndexMetadata.of(stored)
     if embedder is None or embedder.fingerprint.differences(metadata.fingerprint):
         embedder = metadata.make_embedder(device=settings.device)
-    annotator = Annotator(stored, embedder)
+    annotator = Annotator(stored, embedder, min_familiarity=settings.min_familiarity)
     concepts = [
         Concept(cui, stored.names.get(cui, ""), images) for cui, images in stored.concepts.items()
     ]

@@ -20,6 +20,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 STAGES = ("queue", "decode", "encode", "search", "vote")
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+_SHARES = tuple(round(tenth / 10, 1) for tenth in range(1, 11))
+_FAMILIARITIES = (0.01, 0.05, *_SHARES)
 _BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 logger = logging.getLogger("service")
@@ -58,6 +60,12 @@ class Metrics:
         )
         self.batch_images = histogram(
             "annotator_batch_images", "Images encoded at once.", buckets=_BATCHES
+        )
+        self.familiarity = histogram(
+            "annotator_familiarity", "Familiarity of annotated images.", buckets=_FAMILIARITIES
+        )
+        self.expected_f1 = histogram(
+            "annotator_expected_f1", "Expected F1 of annotated images.", buckets=_SHARES
         )
         self.rejected = counter(
             "annotator_rejected", "Requests refused with 429, by reason.", ("reason",)

@@ -188,8 +188,8 @@ def _wants_run(request: Request) -> bool:
 
 
 def _options(query: AnnotateQuery) -> dict[str, Any]:
-    """Fields of `Voting` that replace the index's own, and `exclude_self`."""
-    wanted = {"k", "decider", "min_score", "exclude_self"}
+    """Fields of `Voting` that replace the index's own, and of `Ballot`."""
+    wanted = {"k", "decider", "min_score", "exclude_self", "min_familiarity"}
     return query.model_dump(include=wanted, exclude_none=True)
 
 
@@ -240,7 +240,7 @@ async def similar_images(
     An image that cannot be used costs the others nothing: its result says why. If it was the only
     one, that is the answer.
     """
-    answer = await service.annotate(request, {"k": query.k})
+    answer = await service.annotate(request, {"k": query.k, "min_familiarity": 0.0})
     answer.raise_if_alone()
     return similar_to_images(answer)
 

@@ -36,6 +36,13 @@ class AnnotateQuery(_Query):
     exclude_self: bool = Field(
         False, description="Leave out the image itself, where the index has it."
     )
+    min_familiarity: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="No concepts for images that are less familiar; else the service's setting.",
+    )
     neighbors: int = Field(
         10, ge=0, le=MOST_NEIGHBORS, description="Neighbours to list for each image, k at most."
     )
@@ -160,8 +167,8 @@ class Result(BaseModel):
         "probabilities, else that of the votes."
     )
     familiarity: float | None = Field(
-        description="Share of the index's images that are less similar to their nearest case of "
-        "another patient; near 0 for an image that resembles nothing in the index."
+        description="Share of the index's images that are less like their nearest cases of other "
+        "patients; near 0 for an image that resembles nothing in the index."
     )
     same_image: str | None = Field(
         description="Id of a case of the index that is this very image: its similarity is 1."

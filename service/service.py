@@ -15,7 +15,7 @@ from starlette.requests import Request
 from annotator.errors import AnnotatorError, ImageError
 from index.errors import IndexProblem, IndexUnreachable
 from service.admission import Admission
-from service.answers import Answer, Embedding, image_ids
+from service.answers import Answer, Embedding, Outcome, image_ids
 from service.batcher import Batcher
 from service.engine import Ballot, Engine, open_engine
 from service.observability import Metrics, log
@@ -68,7 +68,7 @@ class Service:
 
         Args:
             request: A form with files, or an image.
-            options: Fields of `Voting` that replace the index's own, and `exclude_self`.
+            options: Fields of `Voting` that replace the index's own, and of `Ballot`.
             check_ids: Called before the work is done; may refuse the ids by raising.
 
         Raises:
@@ -83,8 +83,7 @@ class Service:
         for outcome in outcomes:
             if isinstance(outcome, Problem) and outcome.code == "index_unreachable":
                 raise outcome  # none of the others was searched either
-        self._count(outcomes)
-        return Answer(engine, ids, outcomes)
+        return Answer(engine, ids, self._judged(outcomes))
 
     async def embed(self, request: Request) -> Embedding:
         """Encode the images in the body of a request.
@@ -110,7 +109,7 @@ class Service:
 
         Args:
             request: JSON (`schemas.VectorsIn`) or an .npy file.
-            options: Fields of `Voting` that replace the index's own, and `exclude_self`.
+            options: Fields of `Voting` that replace the index's own, and of `Ballot`.
             named: What the request says of their encoder outside of the body.
             check_ids: As in `annotate`.
 
@@ -130,8 +129,7 @@ class Service:
                     outcomes = await self.batcher.search(partial(sent.annotate, engine, ballot))
                 except IndexProblem as error:
                     raise self._problem(error) from error
-        self._count(outcomes)
-        return Answer(engine, sent.ids, outcomes)
+        return Answer(engine, sent.ids, self._judged(outcomes))
 
     async def _each_image(
         self,
@@ -155,6 +153,24 @@ class Service:
                     *(work(upload.data) for upload in uploads), return_exceptions=True
                 )
         return ids, [self._problem(r) if isinstance(r, BaseException) else r for r in results]
+
+    def _judged(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
+        """The same outcomes, of which too unfamiliar images are problems; observes them all."""
+        judged: list[Outcome] = []
+        for outcome in outcomes:
+            if isinstance(outcome, Problem):
+                judged.append(outcome)
+                continue
+            annotation = outcome[0]
+            if annotation.familiarity is not None:
+                self.metrics.familiarity.observe(annotation.familiarity)
+            if annotation.error is None:
+                self.metrics.expected_f1.observe(annotation.expected_f1)
+                judged.append(outcome)
+            else:
+                judged.append(unusable_image(annotation.error))
+        self._count(judged)
+        return judged
 
     def _count(self, outcomes: Sequence[object]) -> None:
         for outcome in outcomes:
@@ -273,7 +289,18 @@ class Service:
 
 
 def _ballot(engine: Engine, options: Mapping[str, Any]) -> Ballot:
-    """The ballot of a request with these options."""
-    changed = {name: value for name, value in options.items() if name != "exclude_self"}
-    voting = dataclasses.replace(engine.annotator.voting, **changed)
-    return Ballot(voting, options.get("exclude_self", False))
+    """The ballot of a request with these options.
+
+    Raises:
+        Problem: 422, the index knows no familiarity, and a least one is given.
+    """
+    if options.get("min_familiarity") and not engine.annotator.metadata.knows_familiarity:
+        raise Problem(
+            422,
+            "invalid_parameter",
+            "min_familiarity: the index does not know how familiar images are.",
+            "It was built without tuning, or from too few images: leave it out.",
+        )
+    own = {name: value for name, value in options.items() if name in Ballot._fields}
+    changed = {name: value for name, value in options.items() if name not in own}
+    return Ballot(dataclasses.replace(engine.annotator.voting, **changed), **own)

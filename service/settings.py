@@ -62,6 +62,9 @@ class Settings(BaseSettings):
     allow_blank: bool = Field(
         False, description="Annotate images that are blank (nearly constant), too."
     )
+    min_familiarity: float | None = Field(
+        None, ge=0, le=1, description="No concepts for images that are less familiar."
+    )
     timeout_s: float = Field(
         30.0, gt=0, le=3600, description="Seconds to answer in once the images are there."
     )

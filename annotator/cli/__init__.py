@@ -47,7 +47,7 @@ SECTIONS = {
         "caption": "caption",
         "serve": "serve",
     },
-    "Evaluate": {"evaluate": "score", "validate": "score"},
+    "Evaluate": {"evaluate": "score", "validate": "score", "drift": "drift"},
     "Look inside": {"search": "search", "explain": "explain", "map": "map"},
     "Data": {"audit": "audit", "stats": "check", "concepts": "concepts"},
 }

@@ -80,6 +80,14 @@ if TYPE_CHECKING:
     help="Leave out the image itself, where the index has it; other images of its patient vote.",
 )
 @guarantee_options
+@option(
+    "Output",
+    "--min-familiarity",
+    type=click.FloatRange(0, 1),
+    metavar="SHARE",
+    help="No concepts for images that are less familiar, unlike those of the index; 0.05 is a "
+    "good start.",
+)
 @type_options
 @with_option
 def annotate_command(
@@ -97,14 +105,16 @@ def annotate_command(
     hierarchy: Path | None,
     exclude_self: bool,
     guarantee: GuaranteeOptions,
+    min_familiarity: float | None,
     type_filter: TypeOptions,
     classifiers: tuple[str, ...],
 ) -> int:
     """Annotate IMAGES (folder, file, glob, list file, Parquet), or --vectors, and print the run.
 
     A terminal shows a table to read instead of a run. Rows are in the natural order of ids (test_2
-    before test_10), or in the order of --ids. An image that cannot be used, or is blank, gets a row
-    without CUIs, its reason goes to stderr, and the exit code is 3. Files of a kind without an
+    before test_10), or in the order of --ids. An image that cannot be used, is blank, or is less
+    familiar than --min-familiarity gets a row without CUIs, its reason goes to stderr, and the exit
+    code is 3. Files of a kind without an
     image, such as DICOM structured reports, are skipped.
 
     \b
@@ -112,6 +122,7 @@ def annotate_command(
     annotator annotate test/ > run.csv
     annotator annotate test/ --ids test_ids.csv --zip > submission.zip
     annotator annotate scan.dcm --format jsonl --explain
+    annotator annotate test/ --min-familiarity 0.05 > run.csv
     annotator annotate --vectors test.npy --ids test_ids.csv > run.csv
     annotator annotate study/ --where Modality=DX,CR --groups dicom:PatientID --format jsonl
     annotator annotate test/ --format scores --output votes.npz
@@ -161,6 +172,7 @@ def annotate_command(
     chosen = voting.override(IndexMetadata.of(stored).voting)
     report = ImageReport()
     in_index: list[str] = []
+    unfamiliar: list[str] = []
     for annotation in annotate_images(
         place,
         stored,
@@ -178,11 +190,14 @@ def annotate_command(
         only=only,
         vectors=vectors,
         exclude_self=exclude_self,
+        min_familiarity=min_familiarity,
         with_probabilities=year in ("table", "jsonl"),
         guarantee=guarantee,
     ):
         if annotation.same_image is not None:
             in_index.append(annotation.image_id)
+        if annotation.is_unfamiliar and annotation.error is None:
+            unfamiliar.append(annotation.image_id)
         if year == "scores":
             if annotation.error is None:
                 votes.append((annotation.image_id, annotation.votes))
@@ -204,6 +219,8 @@ def annotate_command(
             say(note)
     if in_index:
         say(_in_index(in_index, len(refs), exclude_self))
+    if unfamiliar and min_familiarity is None:
+        say(_are_unfamiliar(unfamiliar, len(refs)))
     report.say(inference.report)
     return report.exit_code
 
@@ -215,3 +232,15 @@ def _in_index(ids: list[str], n: int, excluded: bool) -> str:
     if excluded:
         return f"{found}: left out of the vote on themselves."
     return f"{found}, and vote for their own concepts. --exclude-self leaves them out."
+
+
+def _are_unfamiliar(ids: list[str], n: int) -> str:
+    """What is said of images unlike those of the index."""
+    from annotator.knn.familiarity import UNFAMILIAR
+
+    are = "is" if len(ids) == 1 else "are"
+    return (
+        f"Warning: {len(ids)} of {n} images {are} unlike those of the index (familiarity below "
+        f"{UNFAMILIAR:g}), such as {ids[0]}; their concepts are guesses. --min-familiarity "
+        f"{UNFAMILIAR:g} leaves them without."
+    )

@@ -9,8 +9,6 @@ from annotator.concept_ids import is_cui
 from annotator.images.notes import NOTES
 from annotator.render.text_table import Row, columns, section
 
-_UNFAMILIAR = 0.05  # the index has as few images that are as unlike their nearest case
-
 
 def annotation_lines(annotation: Annotation, names: Mapping[str, str]) -> list[str]:
     """Render an annotation as a titled block: its concepts with scores (and probabilities, where
@@ -27,7 +25,7 @@ def annotation_lines(annotation: Annotation, names: Mapping[str, str]) -> list[s
     title = annotation.image_id
     if familiarity is not None:
         title += f"  (familiarity {familiarity:.2f}"
-        title += ": unlike the cases of the index)" if familiarity < _UNFAMILIAR else ")"
+        title += ": unlike the cases of the index)" if annotation.is_unfamiliar else ")"
     calibrated = annotation.probabilities is not None
     rows: list[Row] = []
     for concept, _, score, probability in annotation.each:

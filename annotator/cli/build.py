@@ -29,12 +29,12 @@ from annotator.cli.options import (
     voting_options,
 )
 from annotator.cli.sections import Command, option
-from annotator.cli.tune import say_tuned
+from annotator.cli.tune import new_source_in_words, say_tuned
 from annotator.cli.vectors import VectorOptions, labelled, row_ids_option, vector_options
 from annotator.fitting.recipe import ENCODER
 
 if TYPE_CHECKING:
-    from annotator.collection import OnMismatch
+    from annotator.collection import Collection, OnMismatch
     from annotator.knn.model import Adaptation
     from annotator.phantoms.render import Renderer
     from index.milvus.kinds import MilvusKind
@@ -72,6 +72,13 @@ if TYPE_CHECKING:
     help="Do not tune the voting parameters (those given as options are never tuned).",
 )
 @option(
+    "Input",
+    "--holdout-groups",
+    metavar="FILE[:COLUMN]",
+    help="Source of each image, such as its hospital: say also what to expect of a new source, by "
+    "annotating the images of each by those of the others.",
+)
+@option(
     "Index",
     "--adaptation",
     type=click.Choice(["auto", "looks", "none"]),
@@ -93,6 +100,7 @@ def build_index_command(
     tables: CollectionOptions,
     on_mismatch: OnMismatch,
     no_tune: bool,
+    holdout_groups: str | None,
     adaptation: Adaptation,
     thumbnails: bool,
     index_type: IndexType | MilvusKind | None,
@@ -114,6 +122,8 @@ def build_index_command(
     """
     from annotator.collection import sample_collection
 
+    if no_tune and voting.objective == "macro-f1":
+        raise click.UsageError("--objective macro-f1 requires tuning: leave out --no-tune.")
     start = voting.override()
     vectors = given.read(row_ids, unusable=("fit_encoder", "frames", "thumbnails"))
     images_or_vectors, concepts = labelled(vectors, images, concepts)
@@ -127,11 +137,17 @@ def build_index_command(
         for line in collection.report():
             say(line)
 
+        sources = None if holdout_groups is None else _read_sources(holdout_groups, collection)
+
         from annotator.indexing.build import (
             build_index,  # imports torch: after the cheap checks
         )
 
         if fit_encoder is not None:
+            if sources is not None:
+                from annotator.knn.new_source import refuse_fitted
+
+                refuse_fitted(f"fitted:{fit_encoder}")
             chosen = encoder.embedder if is_given("embedder") else ENCODER
             name = fit_once(collection, fit_encoder, chosen, embedding)
             encoder = replace(encoder, embedder=name)
@@ -143,6 +159,7 @@ def build_index_command(
             adaptation=adaptation,
             tuning=not no_tune,
             fixed=voting.given,
+            sources=sources,
             batch_size=embedding.batch_size,
             workers=embedding.workers,
             runner=runner,
@@ -164,6 +181,8 @@ def build_index_command(
             "Not tuned, and no estimate: the encoder was fitted to all of these groups. Fit it to "
             "these images with their --groups, or add some that it has not seen."
         )
+    if built.new_source is not None:
+        say(f"Of a new source, expect {new_source_in_words(built.new_source.to_dict())}.")
     say(f"Index type {built.index_type}: {search_in_words(built.search)}.")
     how = f"{built.embedded} embedded, {built.cached} known before"
     if vectors is not None:
@@ -174,6 +193,25 @@ def build_index_command(
     what = "--vectors FILE" if vectors else "IMAGES"
     say(f"Next: annotator annotate {what} --index {place}")
     return report.exit_code
+
+
+def _read_sources(table: str, collection: Collection) -> dict[str, str]:
+    """Read the source of each image of a collection by its id, and say which have none."""
+    from annotator.ids import by_image, printable
+    from annotator.tables.formats import read_column
+
+    notes: list[str] = []
+    ids = [ref.id for ref in collection.images]
+    sources = by_image(read_column(table), ids, table, notes)
+    if without := [id_ for id_ in ids if not sources.get(id_)]:
+        more = ", …" if len(without) > 3 else ""
+        notes.append(
+            f"{len(without):,} of {len(ids):,} images have no source in {table}, and take no part "
+            f"in what to expect of a new one: {', '.join(map(printable, without[:3]))}{more}"
+        )
+    for line in notes:
+        say(line)
+    return sources
 
 
 @click.command(

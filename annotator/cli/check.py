@@ -19,6 +19,7 @@ from annotator.cli.options import (
 )
 from annotator.cli.sections import Command
 from annotator.cli.semantic_types import TypeOptions, type_options
+from annotator.cli.tune import estimate_in_words, new_source_in_words
 
 if TYPE_CHECKING:
     from index.protocols import IndexLocation
@@ -41,12 +42,14 @@ def info_command(place: IndexLocation, as_json: bool) -> None:
         click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
         return
     most_frequent, costs = facts.pop("most_frequent"), facts.pop("guarantees")
+    for key, in_words in (("estimate", estimate_in_words), ("new_source", new_source_in_words)):
+        facts[key] = in_words(facts[key]) if facts[key] else "none"
     for key, value in facts.items():
         click.echo(f"{key.replace('_', ' ')}: {_shown(value)}")
     click.echo("most frequent:")
     for row in most_frequent:
         click.echo(f"  {row['images']:7d}  {row['cui']}  {row['name']}".rstrip())
-    for line in render_costs([Cost(**cost) for cost in costs]) if costs else ():
+    for line in render_costs([Cost(**cost) for cost in costs]):
         click.echo(line)
 
 

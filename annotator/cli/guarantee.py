@@ -20,7 +20,15 @@ if TYPE_CHECKING:
     from index.protocols import Index
 
 # What chooses sets in another way, or mixes in what no neighbour list knows.
-_OTHER_SETS = ("decider", "threshold", "top_r", "min_score", "hierarchy", "classifiers")
+_OTHER_SETS = (
+    "objective",
+    "decider",
+    "threshold",
+    "top_r",
+    "min_score",
+    "hierarchy",
+    "classifiers",
+)
 
 
 class GuaranteeType(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.5
@@ -125,7 +133,9 @@ def say_promises(promises: Promises, refs: Sequence[ImageRef]) -> None:
 
 
 def render_costs(costs: Sequence[Cost]) -> list[str]:
-    """Render what guarantees cost as a table, and which cannot be given."""
+    """Render what guarantees cost as a table, and which cannot be given; nothing of nothing."""
+    if not costs:
+        return []
     rows: list[Row] = [
         [cost.guarantee or "none", cost.concepts, cost.f1, cost.missed, cost.invented]
         for cost in costs

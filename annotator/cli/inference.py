@@ -291,6 +291,7 @@ def annotate_images(
     only: Collection[str] | None = None,
     vectors: VectorTable | None = None,
     exclude_self: bool = False,
+    min_familiarity: float | None = None,
     with_probabilities: bool = False,
     guarantee: GuaranteeOptions = NO_GUARANTEE,
 ) -> Iterator[Annotation]:
@@ -311,6 +312,7 @@ def annotate_images(
         only: The concepts that are voted on; None for all.
         vectors: Where `refs` are from, if they are rows of vectors.
         exclude_self: As for `Annotator`.
+        min_familiarity: Likewise.
         with_probabilities: Say so if there are none because the vote is not that of the index.
         guarantee: What the sets are to keep.
 
@@ -331,6 +333,7 @@ def annotate_images(
         exclude_self=exclude_self,
         guarantee=guarantee.guarantee,
         guarantee_by=guarantee.read_by(stored, refs),
+        min_familiarity=min_familiarity,
     )
     promises = annotator.promises
     if promises is not None:
@@ -354,7 +357,8 @@ def annotate_images(
         for ref, annotation in zip(refs, annotations, strict=True):
             error = annotation.error
             is_no_image = error is not None and error.is_no_image
-            if error is not None and not is_no_image and inference.on_error == "fail":
+            is_faulty = error is not None and not is_no_image and error.code != "unfamiliar"
+            if error is not None and is_faulty and inference.on_error == "fail":
                 raise AnnotatorError(
                     f"{ref.where}: {error.message}.",
                     f"{error.hint} Or write an empty row for it with --on-error skip.".lstrip(),

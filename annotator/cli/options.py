@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from annotator.collection import Collection, OnDuplicate, OnMismatch
     from annotator.images.ref import ImageRef
     from annotator.images.sources import FoundImages, IdFrom
-    from annotator.knn.voting import Decider, Kernel, Voting
+    from annotator.knn.voting import Decider, Kernel, Objective, Voting
     from annotator.vectors.table import VectorTable
     from index.protocols import IndexLocation
 
@@ -460,23 +460,37 @@ class VotingOptions:
     top_r: int | None = None
     min_score: float | None = None
     head_weight: float | None = None
+    objective: Objective | None = None
 
     @property
     def given(self) -> list[str]:
         """Names of the parameters that are set."""
-        return [field.name for field in fields(self) if getattr(self, field.name) is not None]
+        return list(self._changes())
 
     def override(self, recorded: Voting | None = None) -> Voting:
         """Override the recorded (or default) voting parameters.
 
         Raises:
             click.UsageError: Inconsistent options.
+            AnnotatorError: The recorded parameters have no thresholds for the objective.
         """
+        from annotator.errors import AnnotatorError
         from annotator.knn.voting import Voting
 
-        changed = {name: getattr(self, name) for name in self.given}
+        if self.objective is not None and self.decider is not None:
+            raise click.UsageError("--objective and --decider are mutually exclusive.")
+        if self.objective == "macro-f1" and recorded and recorded.macro_thresholds is None:
+            raise AnnotatorError(
+                "The index has no thresholds for the objective macro-f1.",
+                "`annotator tune` sets them, unless the index was built with --no-tune or from too "
+                "few images.",
+            )
+        recorded = recorded or Voting()
+        changed = self._changes()
+        if self.objective == "f1" and recorded.decider == "macro-f1":
+            changed["decider"] = "expected-f1"
         try:
-            voting = replace(recorded or Voting(), **changed)
+            voting = replace(recorded, **changed)
         except ValueError as error:
             raise click.UsageError(str(error)) from error
         if self.threshold is not None and voting.decider != "threshold":
@@ -484,6 +498,13 @@ class VotingOptions:
         if self.top_r is not None and voting.decider != "top-r":
             raise click.UsageError("--top-r requires --decider top-r.")
         return voting
+
+    def _changes(self) -> dict[str, Any]:
+        """The parameters that are set; the objective macro-f1 is a decider of its own."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        if values.pop("objective") == "macro-f1":
+            values["decider"] = "macro-f1"
+        return {name: value for name, value in values.items() if value is not None}
 
 
 voting_options = options_as(
@@ -508,6 +529,13 @@ voting_options = options_as(
         "--head-weight",
         type=click.FloatRange(0),
         help="Weight of a fitted encoder's own classifiers in the vote.",
+    ),
+    option(
+        "Voting",
+        "--objective",
+        type=click.Choice(["f1", "macro-f1"]),
+        help="What to maximise: the mean F1 over images (f1, the official score), or that over "
+        "concepts (macro-f1), which finds more of the rare ones.",
     ),
     option(
         "Voting",

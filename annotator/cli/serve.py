@@ -58,6 +58,9 @@ if TYPE_CHECKING:
 @option("Limits", "--max-queue", type=int, help="Maximum number of pending images [128].")
 @option("Limits", "--max-upload-mb", type=int, help="Maximum request size, in MiB [64].")
 @option("Limits", "--max-images", type=int, help="Maximum number of images per request [32].")
+@option(
+    "Limits", "--min-familiarity", type=float, help="No concepts for images that are less familiar."
+)
 @option("Limits", "--timeout-s", type=float, help="Request timeout, in seconds [30].")
 @click.option("--show-settings", is_flag=True, help="Print the settings as JSON and exit.")
 def serve_command(
@@ -72,6 +75,7 @@ def serve_command(
     max_queue: int | None,
     max_upload_mb: int | None,
     max_images: int | None,
+    min_familiarity: float | None,
     timeout_s: float | None,
     workers: int | None,
     allow_reload: bool | None,
@@ -105,6 +109,7 @@ def serve_command(
         max_queue=max_queue,
         max_upload_mb=max_upload_mb,
         max_images=max_images,
+        min_familiarity=min_familiarity,
         timeout_s=timeout_s,
         workers=workers,
         allow_reload=allow_reload,

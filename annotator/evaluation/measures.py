@@ -167,6 +167,27 @@ def interval_of(resampled: NDArray[np.float64]) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def predicted_interval(
+    average: float, interval: tuple[float, float], n: int, new: int
+) -> tuple[float, float]:
+    """The interval for the mean score of new images like those of a mean in 0..1.
+
+    An interval of a mean says where the mean of all such images is. That of some new ones has their
+    own noise besides, with a variance n / new times that of the mean: the half-lengths are
+    sqrt(1 + n / new) times as long (prediction interval of a mean, e.g. Hahn and Meeker 1991,
+    "Statistical intervals", section 4.7), under the assumption that groups are as large.
+
+    Args:
+        average: The mean.
+        interval: Its interval.
+        n: Number of its images.
+        new: Number of new images.
+    """
+    longer = math.sqrt(1 + n / new)
+    low, high = (average + (end - average) * longer for end in interval)
+    return max(low, 0.0), min(high, 1.0)
+
+
 def bootstrap_means(
     values: NDArray[np.float64],
     groups: NDArray[np.int64] | None = None,

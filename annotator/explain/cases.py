@@ -78,7 +78,7 @@ def find_neighborhood(
 
 
 def _labelled(found: SearchResult) -> LabelledVectors:
-    """The cases found for the first query."""
-    rows, cases = found.neighbors.rows[0], found.cases
+    """The first `SEEN` cases found for the first query."""
+    rows, cases = found.neighbors.rows[0, :SEEN], found.cases
     cuis = tuple(frozenset(cases.labels.row(row)) for row in rows.tolist())
     return LabelledVectors(cuis, cases.vectors(rows).astype(np.float64))

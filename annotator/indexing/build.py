@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,25 @@ from annotator.indexing.embedding import (
 )
 from annotator.indexing.metadata import IndexMetadata
 from annotator.knn.calibration import calibrate
-from annotator.knn.cross_validation import stored_lists
+from annotator.knn.cross_validation import LEAST_IMAGES, projected_rows, stored_lists
+from annotator.knn.familiarity import OutlierFactor
 from annotator.knn.grid_search import Tuned, choose_voting
 from annotator.knn.guarantees import costs
-from annotator.knn.model import Adaptation, Branches, FittedModel, fit_model
+from annotator.knn.model import (
+    Adaptation,
+    Branches,
+    FittedModel,
+    default_voting,
+    fit_model,
+)
+from annotator.knn.new_source import (
+    NewSource,
+    check_sources,
+    expect_of_new_source,
+    refuse_fitted,
+)
 from annotator.knn.voting import Voting
-from index import LabelTable
+from index import LabelTable, StoredIndex
 from index.locations import locate
 from index.milvus.kinds import MilvusKind
 from index.protocols import IndexLocation
@@ -55,6 +69,7 @@ class Built:
         model: Fitted model and its estimated quality.
         index_type: Type of the search index.
         search: Parameters of the search, and the reason for the type.
+        new_source: What to expect of a new source; None if no sources were given.
     """
 
     version: str
@@ -67,6 +82,7 @@ class Built:
     model: FittedModel
     index_type: str
     search: Mapping[str, Any]
+    new_source: NewSource | None = None
 
 
 def build_index(
@@ -78,6 +94,7 @@ def build_index(
     voting: Voting | None = None,
     tuning: bool = True,
     fixed: Sequence[str] = (),
+    sources: Mapping[str, str] | None = None,
     batch_size: int | None = None,
     workers: int | None = None,
     runner: Runner | None = None,
@@ -100,6 +117,8 @@ def build_index(
         voting: Default voting parameters of the index.
         tuning: Tune the voting parameters on the collection if it has enough images.
         fixed: Fields of `voting` that are not tuned.
+        sources: Source of images by id, to estimate what to expect of a new source
+            (`expect_of_new_source`); None for no such estimate.
         batch_size: Images per encoder call; None for the encoder's default.
         workers: Number of threads; None for the number of cores.
         runner: Function that embeds the images, None for this process; see `make_runner`.
@@ -111,7 +130,8 @@ def build_index(
 
     Raises:
         AnnotatorError: No image could be used, or one could not and `on_error` is "fail"; vectors
-            of a fitted encoder are given without it.
+            of a fitted encoder are given without it; there are too few for the decider "macro-f1";
+            there are fewer than two sources, or the encoder was fitted to them.
         IndexProblem: The folder is not an index, or is being written by another process.
     """
     place = locate(directory)
@@ -123,6 +143,10 @@ def build_index(
             "Build it from the images: annotator build-index IMAGES CONCEPTS --embedder "
             "fitted:FOLDER.",
         )
+    if sources is not None:
+        if embedder.fitted is not None:
+            refuse_fitted(embedder.name)
+        check_sources([sources.get(ref.id, "") for ref in collection.images])
     with contextlib.ExitStack() as stack:
         writer = stack.enter_context(place.writer())
         spool = stack.enter_context(Spool(place.folder))
@@ -151,6 +175,18 @@ def build_index(
             fixed=fixed,
             branches=None if fitted is None else Branches.of(fitted, embedded.contents, groups),
         )
+        if model.voting.decider == "macro-f1" and model.voting.macro_thresholds is None:
+            raise AnnotatorError(
+                "Too few images, or none that the encoder was not fitted to, to set thresholds for "
+                "macro F1.",
+                f"It takes {LEAST_IMAGES} images of several patients. Build without it.",
+            )
+        new_source = None
+        if sources is not None:
+            of_row = [sources.get(id_, "") for id_ in ids]
+            new_source = expect_of_new_source(
+                vectors, concepts, groups, of_row, model, blocks=embedder.blocks
+            )
         for part in projected(vectors, model.projection):
             writer.add(part)
         arrays: dict[str, NDArray[Any]] = {}
@@ -165,12 +201,14 @@ def build_index(
                     "f1_by_share": dict(model.f1_by_share),
                     "after_fit": after_fit,
                 }
-        calibration, guarantees = None, []
+        calibration, guarantees, outlier_factors = None, [], None
         if model.lists is not None:
             arrays |= model.lists.to_arrays()
             labels = LabelTable.from_sets(concepts)
             calibration = calibrate(model.lists, labels, model.voting)
             guarantees = costs(model.lists, labels, model.voting)
+            in_index = partial(projected_rows, vectors, model.projection)
+            outlier_factors = OutlierFactor(model.lists, in_index).quantiles()
         if fitted is not None:
             arrays |= fitted.to_arrays()
         arrays[CONTENT] = embedded.contents
@@ -185,6 +223,8 @@ def build_index(
             model.tuned.to_dict() if model.tuned else None,
             calibration,
             guarantees,
+            outlier_factors,
+            new_source.to_dict() if new_source else None,
         )
         version = writer.publish(
             ids,
@@ -208,6 +248,7 @@ def build_index(
         model=model,
         index_type=manifest.index_type,
         search=manifest.search,
+        new_source=new_source,
     )
 
 
@@ -219,6 +260,8 @@ def tune_index(
 ) -> tuple[str, Tuned]:
     """Retune and calibrate the voting parameters of an index on its stored neighbour lists, and
     record what guarantees cost.
+
+    What to expect of a new source is forgotten if the parameters change: only a build can tell.
 
     Args:
         directory: Index; gets a new version that shares its files with the previous one.
@@ -240,12 +283,17 @@ def tune_index(
             f"{place} has no neighbour lists to tune on.",
             "It was built with --no-tune or from too few images: build it again.",
         )
-    tuned = choose_voting(lists, stored.labels, start=voting, fixed=fixed)
+    start = default_voting(voting, fixed, projected=metadata.adaptation is not None)
+    tuned = choose_voting(lists, stored.labels, start=start, fixed=fixed)
     metadata = replace(
         metadata,
         voting=tuned.voting,
         tuning=tuned.to_dict(),
         calibration=calibrate(lists, stored.labels, tuned.voting),
         guarantees=costs(lists, stored.labels, tuned.voting),
+        new_source=metadata.new_source if tuned.voting == metadata.voting else None,
     )
+    if isinstance(stored, StoredIndex):  # a server has no vectors at hand
+        outlier_factors = OutlierFactor(lists, stored.vectors).quantiles()
+        metadata = replace(metadata, outlier_factors=outlier_factors)
     return place.change_about(metadata.to_dict(), of=stored.version), tuned

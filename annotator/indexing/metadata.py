@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 # Fitting again pays when it brings much that is new (docs/fitting.md).
 _MANY_LATER = 0.25  # of the images that were fitted to
+_ESTIMATE = ("f1", "interval", "predicted", "predicted_images", "images", "groups")
 _FREQUENT = 20  # images of a concept that the heads do not know
 
 
@@ -43,6 +44,11 @@ class IndexMetadata:
         calibration: Of `voting`; None if there were too few images, or an earlier version built it.
         guarantees: What guarantees cost with `voting`; empty if it was not tuned, or an earlier
             version did.
+        outlier_factors: Quantiles of the outlier factor of the index's own images, ascending
+            (`annotator.knn.familiarity`); None if the index was not tuned, or an earlier version
+            built it.
+        new_source: What to expect of a new source with `voting`, as `NewSource.to_dict`; None if it
+            was not asked.
         nearest: float64[m], ascending: quantiles of the similarity of an image to its nearest case
             of another patient; None if the index was not tuned.
 
@@ -57,15 +63,17 @@ class IndexMetadata:
     tuning: Mapping[str, Any] | None = None
     calibration: Calibration | None = None
     guarantees: Sequence[Cost] = ()
+    outlier_factors: tuple[float, ...] | None = None
+    new_source: Mapping[str, Any] | None = None
     nearest: NDArray[np.float64] | None = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
         texts = (self.encoder, self.fingerprint.precision, self.fingerprint.frames)
         if not all(isinstance(text, str) for text in texts):
             raise _not_recorded("encoder")
-        for name in ("adaptation", "tuning"):
+        for name in ("adaptation", "tuning", "new_source"):
             if not isinstance(getattr(self, name), Mapping | None):
-                raise _not_recorded(name)
+                raise _not_recorded(name.replace("_", " "))
         object.__setattr__(self, "nearest", _quantiles((self.tuning or {}).get("nearest")))
 
     @classmethod
@@ -95,7 +103,19 @@ class IndexMetadata:
         except TypeError as error:
             raise _not_recorded("guarantees") from error
         adaptation, tuning = about.get("adaptation"), about.get("tuning")
-        return cls(encoder, fingerprint, voting, adaptation, tuning, calibration, guarantees)
+        quantiles = _quantiles(about.get("outlier_factors"))
+        outlier_factors = None if quantiles is None else tuple(quantiles.tolist())
+        return cls(
+            encoder,
+            fingerprint,
+            voting,
+            adaptation,
+            tuning,
+            calibration,
+            guarantees,
+            outlier_factors,
+            about.get("new_source"),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, for the manifest."""
@@ -106,7 +126,14 @@ class IndexMetadata:
             "tuning": self.tuning,
             "calibration": self.calibration and self.calibration.to_dict(),
             "guarantees": [cost.to_dict() for cost in self.guarantees],
+            "outlier_factors": self.outlier_factors and list(self.outlier_factors),
+            "new_source": self.new_source,
         }
+
+    @property
+    def knows_familiarity(self) -> bool:
+        """Whether it is known how near the index's own images are to others."""
+        return self.outlier_factors is not None or self.nearest is not None
 
     def make_embedder(
         self,
@@ -213,6 +240,9 @@ def describe(stored: Index, place: IndexLocation) -> dict[str, Any]:
         "fingerprint": metadata.fingerprint.digest,
         "precision": metadata.fingerprint.precision,
         "voting": asdict(metadata.voting),
+        "estimate": metadata.tuning
+        and {name: metadata.tuning[name] for name in _ESTIMATE if name in metadata.tuning},
+        "new_source": metadata.new_source,
         "calibration": _calibrated(metadata.calibration),
         "guarantees": [cost.to_dict() for cost in metadata.guarantees],
         **({} if fitted is None else {"fit": _since_fit(stored, metadata, fitted)}),
@@ -245,11 +275,11 @@ def _since_fit(stored: Index, metadata: IndexMetadata, fitted: Fitted) -> dict[s
     }
 
 
-def _quantiles(nearest: object) -> NDArray[np.float64] | None:
-    if nearest is None:  # written by an earlier version
+def _quantiles(recorded: object) -> NDArray[np.float64] | None:
+    if recorded is None:  # written by an earlier version
         return None
     try:
-        quantiles = np.asarray(nearest, np.float64)
+        quantiles = np.asarray(recorded, np.float64)
     except (TypeError, ValueError) as error:
         raise _not_recorded("familiarity") from error
     if quantiles.ndim != 1 or len(quantiles) < 2 or not np.all(np.diff(quantiles) >= 0):

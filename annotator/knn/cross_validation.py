@@ -170,7 +170,7 @@ def leave_one_group_out(vectors: NDArray[np.float32], groups: NDArray[np.int64])
 
 
 def cross_fitted(
-    project: Callable[[int], Projection | JointProjection],
+    project: Callable[[int], Projection | JointProjection | None],
     vectors: NDArray[np.float32],
     groups: NDArray[np.int64],
     folds: NDArray[np.int64],
@@ -184,7 +184,8 @@ def cross_fitted(
     final index, by what was fitted to their own concepts.
 
     Args:
-        project: Function from a fold to the projection that was fitted without its concepts.
+        project: Function from a fold to the projection that was fitted without its concepts; None
+            for the identity.
         vectors: float32[n, dim] of unit norm, from the encoder.
         groups: From `group_numbers`.
         folds: From `group_folds`; rows of fold -1 only annotate, since everything has seen them.
@@ -202,16 +203,25 @@ def cross_fitted(
         if not len(own) or not len(others):
             continue
         projection = project(fold)
-        index = FlatIndex(projection.apply(vectors, others))
+        index = FlatIndex(projected_rows(vectors, projection, others))
         for block in _blocks(own):
+            queried = projected_rows(vectors, projection, block)
             found = nearest_of_other_groups(
-                index, groups[others], projection.apply(vectors, block), groups[block],
-                MOST_NEIGHBORS,
-            )  # fmt: skip
+                index, groups[others], queried, groups[block], MOST_NEIGHBORS
+            )
             found = Neighbors(others[found.rows], found.similarities)
             parts.append(found if evidence is None else evidence(found, block, fold))
         order.append(own)
     return _usable(np.concatenate(order) if order else queries[:0], parts, groups)
+
+
+def projected_rows(
+    vectors: NDArray[np.float32],
+    projection: Projection | JointProjection | None,
+    rows: NDArray[np.int64],
+) -> NDArray[np.float32]:
+    """Some rows as they are in the index, float32[m, out]; None for the identity."""
+    return np.array(vectors[rows]) if projection is None else projection.apply(vectors, rows)
 
 
 def _blocks(rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:

@@ -1,4 +1,4 @@
-"""Decision rules from a posterior to sets of concepts: expected F1, threshold and top-r.
+"""Decision rules from a posterior to sets of concepts: expected F1, threshold, top-r, macro F1.
 
 With a hierarchy, sets are closed over ancestors, and the expected F1 is the hierarchical one.
 """
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from annotator.knn.posterior import Posterior, Votes, count_votes
-from annotator.knn.voting import Voting
+from annotator.knn.voting import Voting, frequency_bands
 from index import LabelTable
 
 MOST_CUIS = 100  # limit of the task per image
@@ -92,7 +92,8 @@ def choose_concepts(
     j has a, too. Hence P[a, s] >= P[j, s] for each size s of a label set, the score of a is at
     least that of j, and Δ[a, m] >= Δ[j, m] (see `_optimal_size`). The concepts with the m largest
     values are thus closed over ancestors if of equal values those with fewer ancestors go first,
-    as a has fewer than j.
+    as a has fewer than j. With "macro-f1", which asks more votes for a frequent concept, the
+    ancestors of what is chosen come with it.
 
     The hierarchical F1 of two sets is the F1 of their closures, and a closed set is told by its
     most specific concepts. As the decider "expected-f1" finds the best one of all sets, and this
@@ -128,8 +129,8 @@ def decide_votes(
     """
     q, scores = len(votes.empty), votes.scores
     depth = np.zeros(len(scores), np.int64) if above is None else above.depth
-    if voting.decider == "threshold":
-        chosen = np.flatnonzero(scores >= voting.threshold - 10.0**-_DECIMALS)
+    if voting.decider in ("threshold", "macro-f1"):
+        chosen = np.flatnonzero(scores >= _least(votes, labels, voting) - 10.0**-_DECIMALS)
     else:
         if voting.decider == "expected-f1":
             values, size = _optimal_size(votes, q, MOST_CUIS if above is None else None)
@@ -163,6 +164,16 @@ def decide_votes(
         )
         for i, (start, end) in enumerate(pairwise(bounds))
     ]
+
+
+def _least(votes: Votes, labels: LabelTable, voting: Voting) -> NDArray[np.float64] | float:
+    """Minimum share of the votes of each candidate, float64[c], or of all."""
+    if voting.decider == "threshold":
+        return voting.threshold
+    if voting.macro_thresholds is None:
+        raise ValueError("the decider macro-f1 has no macro_thresholds: they are set by tuning")
+    bands = frequency_bands(labels.frequencies[votes.candidate_cui])
+    return np.array(voting.macro_thresholds)[bands]
 
 
 @dataclass(frozen=True)

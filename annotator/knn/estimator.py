@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from annotator.knn.cross_validation import LEAST_IMAGES
 from annotator.knn.decision import choose_concepts
 from annotator.knn.model import Adaptation, fit_model
 from annotator.knn.posterior import Posterior, count_votes, weigh
@@ -58,7 +59,7 @@ class ConceptKNN(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         kernel: Weight of a neighbour by its similarity; see `Voting` for this and the next ones.
         beta: Sharpness of the kernel.
         prior: Weight of the prior, in typical neighbours.
-        decider: "expected-f1", "threshold" or "top-r".
+        decider: "expected-f1", "threshold", "top-r" or, which needs tuning, "macro-f1".
         threshold: For "threshold": least share of the votes.
         top_r: For "top-r": number of concepts; None for the neighbours' mean number.
         min_score: Least share of the votes, whatever the decider.
@@ -272,6 +273,10 @@ class ConceptKNN(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             voting=Voting(**given, min_score=float(self.min_score)),
             fixed=tuple(given) or ("min_score",),
         )
+        if model.voting.decider == "macro-f1" and model.voting.macro_thresholds is None:
+            raise ValueError(
+                f"the decider macro-f1 needs tuning on {LEAST_IMAGES} samples of several groups"
+            )
         self._kind = kind
         self.classes_ = _as_classes(labels)
         self.voting_ = model.voting

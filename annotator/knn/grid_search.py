@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from annotator.evaluation.measures import bootstrap_interval
+from annotator.evaluation.measures import bootstrap_interval, predicted_interval, standard_error
 from annotator.evaluation.official_f1 import image_score
 from annotator.knn.cross_validation import NeighborLists
-from annotator.knn.decision import choose_concepts
+from annotator.knn.decision import Decision, choose_concepts
+from annotator.knn.macro_f1 import by_band, fit_thresholds
 from annotator.knn.posterior import weigh
-from annotator.knn.voting import Voting
+from annotator.knn.voting import Objective, Voting
 from index import LabelTable
 from index.progress import track
 from index.rows import sample_rows
@@ -33,8 +36,13 @@ OTHER_KERNELS: tuple[dict[str, Any], ...] = (
 PRIORS = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)
 HEAD_WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 THRESHOLDS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
-_PAIRS_FOR_PROJECTIONS = ((20, 16.0), (20, 32.0), (50, 8.0), (50, 16.0), (50, 32.0))
+_TO_COMPARE_LISTS = (
+    *(Voting(k=k, beta=b) for k, b in ((20, 16.0), (20, 32.0), (50, 8.0), (50, 16.0), (50, 32.0))),
+    Voting(k=50, kernel="inverse", beta=4.0),
+    Voting(k=100, kernel="rank", beta=1.0),
+)
 _USUAL_HEAD_WEIGHT = 0.2  # while the kernel is chosen
+NEW_IMAGES = 500  # whose mean F1 is predicted
 GRID_IMAGES = 2000  # annotated by every candidate; the choice annotates all
 _QUANTILES = 101
 
@@ -44,22 +52,30 @@ class Tuned:
     """Result of a grid search, with its out-of-sample quality.
 
     Attributes:
-        voting: Parameters with the highest mean F1.
+        voting: The chosen parameters.
         f1: Mean F1, with each image annotated by images of other groups.
         interval: 95% bootstrap interval of `f1`, over groups.
+        predicted: 95% interval for the mean F1 of `predicted_images` new images like these.
+        predicted_images: 500.
         images: Number of annotated images.
         groups: Number of their groups.
         nearest: float[101], quantiles of the similarity of an image to its nearest neighbour.
         grid: Candidates with their F1.
+        objectives: What each objective earns, with the same neighbours: mean F1 over images,
+            "f1"; mean F1 over concepts, "macro_f1"; and the "recall" of each frequency band of
+            `annotator.knn.voting.BANDS`, None where no image has such a concept.
     """
 
     voting: Voting
     f1: float
     interval: tuple[float, float]
+    predicted: tuple[float, float]
+    predicted_images: int
     images: int
     groups: int
     nearest: Sequence[float]
     grid: Sequence[Mapping[str, Any]]
+    objectives: Mapping[Objective, Mapping[str, Any]]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, for the manifest of the index."""
@@ -75,84 +91,173 @@ def choose_voting(
 ) -> Tuned:
     """Choose kernel, k and beta, then the weights of the heads and of the prior, then the decider.
 
-    Each step changes the choice of the previous one only for a higher F1. All candidates annotate
-    the same images, at most 2,000; the final choice annotates all. The F1 of the best candidate is
-    biased upwards, by less than the width of the interval with hundreds of images.
+    Kernels are equally simple, and the best one is taken, of equal ones the nearest to the default.
+    Other weights of the heads, a prior or another decider have to be proven better (`simplest`): a
+    prior and a threshold cost the scores their meaning. All candidates annotate the same images, at
+    most 2,000; the final choice annotates all.
+
+    Thresholds for macro F1 are fitted to the chosen neighbours. If `start` has the decider
+    "macro-f1", it is the last to be put in, in the place of "expected-f1": the neighbours that are
+    best for one are good for the other (docs/rare.md).
 
     Args:
         lists: From `annotator.knn.cross_validation`.
         labels: Concepts of the index rows.
-        start: Values of the fields that are not tuned (`min_score`, and those in `fixed`).
+        start: The defaults, and values of the fields that are not tuned (`min_score`, and those in
+            `fixed`).
         fixed: Fields of `Voting` that are not tuned.
     """
     nearest = np.quantile(lists.found.similarities[:, 0], np.linspace(0, 1, _QUANTILES))
     typical = round(float(min(nearest[_QUANTILES // 2], 1.0)), 6)
-    best = replace(start or Voting(), typical=typical)
-    judge = _Judge(_some(lists), labels)
+    chosen = replace(start or Voting(), typical=typical)
+    for_macro_f1 = chosen.decider == "macro-f1"
+    if for_macro_f1:
+        chosen, fixed = replace(chosen, decider="expected-f1"), [*fixed, "decider"]
+    some = sample_lists(lists)
     grid: list[dict[str, Any]] = []
-    kinds = [_kernels(), _priors(), _deciders()]
+    steps = [(_kernels(chosen), 0), (_priors(), 2), (_deciders(chosen), 2)]
     if lists.found.evidence is not None:
-        kinds.insert(1, [{"head_weight": weight} for weight in HEAD_WEIGHTS])
-        if "head_weight" not in fixed:
-            best = replace(best, head_weight=_USUAL_HEAD_WEIGHT)
-    steps = [_free(candidates, best, fixed) for candidates in kinds]
-    trials = [(step, changes) for step, candidates in enumerate(steps) for changes in candidates]
-    kept, highest, now = best, -1.0, 0
-    for step, changes in track(trials, total=len(trials), label="Choosing", unit="settings"):
-        if step != now:
-            best, now = kept, step
-        voting = replace(best, **changes)
-        f1 = round(float(judge(voting).mean()), 6)
-        grid.append({**_tried(voting), "f1": f1})
-        if f1 > highest:  # ties go to the first, simpler candidate
-            kept, highest = voting, f1
-    scores = _Judge(lists, labels)(kept)
+        steps[:1] = [(_with_and_without_heads(_kernels(chosen)), 0), (_head_weights(), 1)]
+    trials = [
+        (step, errors, changes)
+        for step, (candidates, errors) in enumerate(steps)
+        for changes in _free(candidates, chosen, fixed)
+    ]
+    tracked = track(trials, total=len(trials), label="Choosing", unit="settings")
+    for (_, errors), step_trials in groupby(tracked, key=lambda trial: trial[:2]):
+        votings = (replace(chosen, **changes) for *_, changes in step_trials)
+        tried = [(voting, f1_of_lists(some, labels, voting)) for voting in votings]
+        grid += [{**_tried(voting), "f1": round(float(f1.mean()), 6)} for voting, f1 in tried]
+        chosen = tried[simplest([f1 for _, f1 in tried], some.groups, errors)][0]
+    chosen = replace(chosen, macro_thresholds=fit_thresholds(lists, labels, chosen))
+    rules: dict[Objective, Voting] = {
+        "f1": chosen, "macro-f1": replace(chosen, decider="macro-f1")
+    }  # fmt: skip
+    earned = {objective: _earned(lists, labels, voting) for objective, voting in rules.items()}
+    chosen = rules["macro-f1" if for_macro_f1 else "f1"]
+    scores = f1_of_lists(lists, labels, chosen)
     groups = lists.queries if lists.groups is None else lists.groups
+    mean, interval = float(scores.mean()), bootstrap_interval(scores.tolist(), groups)
     return Tuned(
-        voting=kept,
-        f1=float(scores.mean()),
-        interval=bootstrap_interval(scores.tolist(), groups),
+        voting=chosen,
+        f1=mean,
+        interval=interval,
+        predicted=predicted_interval(mean, interval, len(scores), NEW_IMAGES),
+        predicted_images=NEW_IMAGES,
         images=len(scores),
         groups=len(np.unique(groups)),
         nearest=[round(float(s), 6) for s in nearest],
         grid=grid,
+        objectives=earned,
     )
 
 
-def quick_f1(lists: NeighborLists, labels: LabelTable) -> float:
-    """Best mean F1 of a few voting parameters, for comparing neighbour lists."""
-    judge = _Judge(_some(lists), labels)
-    head_weight = 0.0 if lists.found.evidence is None else _USUAL_HEAD_WEIGHT
-    votings = [
-        Voting(k=k, beta=beta, head_weight=head_weight) for k, beta in _PAIRS_FOR_PROJECTIONS
-    ]
-    return round(max(float(judge(voting).mean()) for voting in votings), 6)
+def simplest(
+    scores: Sequence[NDArray[np.float64]], groups: NDArray[np.int64] | None, errors: int
+) -> int:
+    """Choose the first of some candidates, from simple to complex, that is not proven worse.
+
+    Its mean loss to the best one is at most some standard errors of that loss, paired by image and
+    over groups: the one-standard-error rule (Breiman, Friedman, Olshen and Stone 1984,
+    "Classification and regression trees", section 3.4.3), with paired errors. With none, it is the
+    best one.
+
+    Args:
+        scores: F1 of the same images under each candidate, float64[n].
+        groups: int64[n], the group of each image; None if each is its own.
+        errors: Number of standard errors.
+
+    Returns:
+        The position of the candidate.
+    """
+    best = max(scores, key=lambda own: float(own.mean()))
+    losses = [best - own for own in scores]
+    bounds = [errors * standard_error(loss, groups) if errors else 0.0 for loss in losses]
+    return next(i for i, loss in enumerate(losses) if loss.mean() <= bounds[i])
 
 
-class _Judge:
-    """Computes the F1 of each image under given parameters."""
-
-    def __init__(self, lists: NeighborLists, labels: LabelTable) -> None:
-        self._found, self._labels = lists.found, labels
-        self._truth = [labels.row(row) for row in lists.queries.tolist()]
-
-    def __call__(self, voting: Voting) -> NDArray[np.float64]:
-        decisions = choose_concepts(weigh(self._found, self._labels, voting), voting)
-        pairs = zip(self._truth, decisions, strict=True)
-        return np.array([image_score(set(truth), decision.cuis) for truth, decision in pairs])
+def quick_scores(lists: NeighborLists, labels: LabelTable) -> NDArray[np.float64]:
+    """F1 of each image under the best of a few votings, for comparing neighbour lists."""
+    changes: list[dict[str, Any]] = [{}]
+    if lists.found.evidence is not None:
+        changes = _with_and_without_heads(changes)
+    votings = [replace(voting, **change) for voting in _TO_COMPARE_LISTS for change in changes]
+    scores = (f1_of_lists(lists, labels, voting) for voting in votings)
+    return max(scores, key=lambda own: float(own.mean()))
 
 
-def _kernels() -> list[dict[str, Any]]:
+def sample_lists(lists: NeighborLists) -> NeighborLists:
+    """At most 2,000 of the lists, evenly spaced: what candidates are compared on."""
+    return lists.take(sample_rows(len(lists.queries), GRID_IMAGES))
+
+
+def f1_of_lists(lists: NeighborLists, labels: LabelTable, voting: Voting) -> NDArray[np.float64]:
+    """F1 of each image of neighbour lists, float64[q].
+
+    Args:
+        lists: From `annotator.knn.cross_validation`.
+        labels: Concepts of the index rows.
+        voting: Voting parameters.
+    """
+    return _scores(_truth(lists, labels), _decide(lists, labels, voting))
+
+
+def _earned(lists: NeighborLists, labels: LabelTable, voting: Voting) -> dict[str, Any]:
+    """As in `Tuned.objectives`."""
+    truth, decisions = _truth(lists, labels), _decide(lists, labels, voting)
+    macro_f1, recall = by_band(truth, decisions, labels)
+    f1 = float(_scores(truth, decisions).mean())
+    return {"f1": round(f1, 6), "macro_f1": round(macro_f1, 6), "recall": recall}
+
+
+def _truth(lists: NeighborLists, labels: LabelTable) -> list[tuple[str, ...]]:
+    return [labels.row(row) for row in lists.queries.tolist()]
+
+
+def _decide(lists: NeighborLists, labels: LabelTable, voting: Voting) -> list[Decision]:
+    return choose_concepts(weigh(lists.found, labels, voting), voting)
+
+
+def _scores(truth: Sequence[tuple[str, ...]], decisions: Sequence[Decision]) -> NDArray[np.float64]:
+    pairs = zip(truth, decisions, strict=True)
+    return np.array([image_score(set(own), decision.cuis) for own, decision in pairs])
+
+
+def _kernels(default: Voting) -> list[dict[str, Any]]:
+    """Kernels with their k and beta: the default one first, what is nearest to it before."""
     kernels = [*({"kernel": "exponential", "beta": beta} for beta in BETAS), *OTHER_KERNELS]
-    return [{"k": k, **kernel} for k in KS for kernel in kernels]
+
+    def complexity(changes: Mapping[str, Any]) -> tuple[bool, float]:
+        far = abs(math.log(changes["k"] / default.k))
+        if changes["kernel"] != default.kernel:
+            return True, far  # its beta means something else
+        return False, far + abs(math.log((changes["beta"] or 1.0) / (default.beta or 1.0)))
+
+    return sorted(({"k": k, **kernel} for k in KS for kernel in kernels), key=complexity)
+
+
+def _with_and_without_heads(candidates: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Candidates that listen to the heads, and those that do not.
+
+    What is best without heads may look bad with them: where labels are many and noisy, their
+    evidence is worse than none (docs/accuracy.md).
+    """
+    weights = (_USUAL_HEAD_WEIGHT, 0.0)
+    return [{**changes, "head_weight": weight} for weight in weights for changes in candidates]
+
+
+def _head_weights() -> list[dict[str, Any]]:
+    nearest = sorted(HEAD_WEIGHTS, key=lambda weight: round(abs(weight - _USUAL_HEAD_WEIGHT), 6))
+    return [{"head_weight": weight} for weight in nearest]
 
 
 def _priors() -> list[dict[str, Any]]:
     return [{"prior": prior} for prior in PRIORS]
 
 
-def _deciders() -> list[dict[str, Any]]:
-    thresholds = [{"decider": "threshold", "threshold": t} for t in THRESHOLDS]
+def _deciders(default: Voting) -> list[dict[str, Any]]:
+    nearest = sorted(THRESHOLDS, key=lambda t: round(abs(t - default.threshold), 6))
+    thresholds = [{"decider": "threshold", "threshold": t} for t in nearest]
     return [{"decider": "expected-f1"}, *thresholds, {"decider": "top-r"}]
 
 
@@ -183,9 +288,3 @@ def _tried(voting: Voting) -> dict[str, Any]:
     if voting.head_weight:
         shown["head_weight"] = voting.head_weight
     return shown | ({"threshold": voting.threshold} if voting.decider == "threshold" else {})
-
-
-def _some(lists: NeighborLists) -> NeighborLists:
-    """At most 2,000 of the lists, evenly spaced."""
-    kept = sample_rows(len(lists.queries), GRID_IMAGES)
-    return lists.take(kept)

@@ -31,7 +31,12 @@ from numpy.typing import NDArray
 from annotator.errors import AnnotatorError
 from annotator.evaluation.official_f1 import image_score
 from annotator.knn.calibration import Calibration, calibrate
-from annotator.knn.cross_validation import LEAST_IMAGES, NeighborLists, stored_lists
+from annotator.knn.cross_validation import (
+    LEAST_IMAGES,
+    MOST_NEIGHBORS,
+    NeighborLists,
+    stored_lists,
+)
 from annotator.knn.decision import Decision, choose_concepts
 from annotator.knn.posterior import Posterior, weigh
 from annotator.knn.voting import Voting
@@ -247,8 +252,8 @@ class Promises:
             and of new ones. None for all images together.
 
     Raises:
-        AnnotatorError: The index has no neighbour lists; or lies on a server, which does not list
-            its images, and `by` is given.
+        AnnotatorError: The index has no neighbour lists, or more neighbours vote than these have;
+            or it lies on a server, which does not list its images, and `by` is given.
     """
 
     def __init__(
@@ -266,6 +271,12 @@ class Promises:
                 "guarantees are calibrated.",
                 f"It was built with --no-tune or from fewer than {LEAST_IMAGES} images: build it "
                 "again.",
+            )
+        if voting.k > MOST_NEIGHBORS:
+            raise AnnotatorError(
+                f"{guarantee} cannot be guaranteed with {voting.k} voting neighbours: the index "
+                f"keeps {MOST_NEIGHBORS} of each image, on which guarantees are calibrated.",
+                f"Give --k {MOST_NEIGHBORS} or less.",
             )
         self._guarantee, self._labels, self._voting, self._by = guarantee, labels, voting, by
         self._lists = {"": lists} if by is None else _parts(lists, stored, by)
@@ -355,13 +366,16 @@ class Cost:
 
 
 def costs(lists: NeighborLists, labels: LabelTable, voting: Voting) -> list[Cost]:
-    """What the vote itself gives, and what the sets of some guarantees do.
+    """What the vote itself gives, and what the sets of some guarantees do; nothing if more
+    neighbours vote than the lists have.
 
     Args:
         lists: Neighbour lists of at least one image.
         labels: Concepts of the index rows.
         voting: Voting parameters.
     """
+    if voting.k > MOST_NEIGHBORS:
+        return []
     posterior = _of_others(lists, labels, voting)
     truth = [set(labels.row(row)) for row in lists.queries.tolist()]
     ranked = Ranked.of(posterior, lists, voting)

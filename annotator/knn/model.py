@@ -20,7 +20,13 @@ from annotator.knn.cross_validation import (
     leave_one_group_out,
 )
 from annotator.knn.fit import Fitter, fit_unsupervised
-from annotator.knn.grid_search import Tuned, choose_voting, quick_f1
+from annotator.knn.grid_search import (
+    Tuned,
+    choose_voting,
+    quick_scores,
+    sample_lists,
+    simplest,
+)
 from annotator.knn.head import with_evidence
 from annotator.knn.joint_projection import JointProjection
 from annotator.knn.projection import Projection
@@ -29,9 +35,9 @@ from index import LabelTable, Neighbors
 
 Adaptation = Literal["auto", "looks", "none"]
 
-PENALTIES = (0.3, 1.0, 3.0, 10.0)
-SHARES = (0.0, 0.15, 0.3, 0.5, 0.7)  # of a fitted encoder's branches in the similarity
 _DEFAULT_PENALTY = 1.0
+PENALTIES = (_DEFAULT_PENALTY, None, 0.3, 3.0, 10.0)  # None: no regression
+SHARES = (0.0, 0.15, 0.3, 0.5, 0.7)  # of a fitted encoder's branches in the similarity
 _DEFAULT_SHARE = 0.15
 _BRANCH_COMPONENTS = 128  # of each branch
 _LEAST_FITTED = 20  # images; too few to standardise otherwise
@@ -130,11 +136,8 @@ def fit_model(
     """
     labels = LabelTable.from_sets(concepts)
     numbers = group_numbers(groups)
-    unprojected = len(vectors) < _LEAST_FITTED or adaptation == "none"
-    beta_is_open = voting is None or (fixed and "beta" not in fixed)
-    voting = voting or Voting()
-    if unprojected and beta_is_open:
-        voting = replace(voting, beta=_RAW_BETA)
+    projected = len(vectors) >= _LEAST_FITTED and adaptation != "none"
+    voting = default_voting(voting, fixed, projected=projected)
     if len(vectors) < _LEAST_FITTED:
         return FittedModel(None, None, {}, voting, None, None)
     tuning = tuning and len(vectors) >= LEAST_IMAGES
@@ -155,18 +158,18 @@ def fit_model(
         penalty = _DEFAULT_PENALTY if adaptation == "auto" else None
         share = None if branches is None else _DEFAULT_SHARE
         if folds is not None:
-            penalties = (None, *PENALTIES) if adaptation == "auto" else (None,)
+            penalties = PENALTIES if adaptation == "auto" else (None,)
             compared = space.compare(numbers, folds, [(one, SHARES[0]) for one in penalties])
             if compared:
-                f1_by_penalty = {_name(one[0]): found[0] for one, found in compared.items()}
-                first = _best(compared)
-                penalty, lists = first[0], compared[first][1]
+                f1_by_penalty = {_name(one[0]): found.f1 for one, found in compared.items()}
+                first = _simplest(compared, errors=0)
+                penalty, lists = first[0], compared[first].lists
             if compared and branches is not None:
                 more = space.compare(numbers, folds, [(penalty, one) for one in SHARES[1:]])
                 compared = {first: compared[first], **more}
-                f1_by_share = {f"{one[1]:g}": found[0] for one, found in compared.items()}
-                best = _best(compared)
-                share, lists = best[1], compared[best][1]
+                f1_by_share = {f"{one[1]:g}": found.f1 for one, found in compared.items()}
+                chosen = _simplest(compared, errors=1)
+                share, lists = chosen[1], compared[chosen].lists
         projection = space.projection(penalty, share or 0.0)
     model = FittedModel(projection, penalty, f1_by_penalty, voting, None, None, share, f1_by_share)
     if lists is None or len(lists.queries) < LEAST_IMAGES:
@@ -175,7 +178,32 @@ def fit_model(
     return replace(model, voting=tuned.voting, lists=lists, tuned=tuned)
 
 
+def default_voting(voting: Voting | None, fixed: Sequence[str], *, projected: bool) -> Voting:
+    """The defaults for projected or other vectors, with what the caller has set.
+
+    Args:
+        voting: As for `fit_model`.
+        fixed: As for `fit_model`.
+        projected: Whether the vectors are.
+    """
+    beta_is_open = voting is None or (fixed and "beta" not in fixed)
+    voting = voting or Voting()
+    return voting if projected or not beta_is_open else replace(voting, beta=_RAW_BETA)
+
+
 _Setting = tuple[float | None, float]  # penalty; share of the branches, if there are any
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """Neighbour lists under one setting, and the F1 of a sample of them, float64[n]."""
+
+    lists: NeighborLists
+    scores: NDArray[np.float64]
+
+    @property
+    def f1(self) -> float:
+        return round(float(self.scores.mean()), 6)
 
 
 class _Space:
@@ -232,9 +260,9 @@ class _Space:
         groups: NDArray[np.int64],
         folds: NDArray[np.int64],
         settings: Sequence[_Setting],
-    ) -> dict[_Setting, tuple[float, NeighborLists]]:
-        """F1 and neighbour lists of some settings; none with too few images for tuning."""
-        compared: dict[_Setting, tuple[float, NeighborLists]] = {}
+    ) -> dict[_Setting, _Compared]:
+        """Neighbour lists of some settings; none with too few images for tuning."""
+        compared: dict[_Setting, _Compared] = {}
         for setting in settings:
             found = cross_fitted(
                 partial(self.projection, *setting),
@@ -245,7 +273,7 @@ class _Space:
             )
             if len(found.queries) < LEAST_IMAGES:
                 break
-            compared[setting] = quick_f1(found, self._labels), found
+            compared[setting] = _Compared(found, quick_scores(sample_lists(found), self._labels))
         return compared
 
     def _evidence(self, found: Neighbors, rows: NDArray[np.int64], fold: int) -> Neighbors:
@@ -260,9 +288,11 @@ def _as_slice(columns: NDArray[np.int64]) -> slice | NDArray[np.int64]:
     return slice(start, end) if len(columns) == end - start else columns
 
 
-def _best(compared: Mapping[_Setting, tuple[float, NeighborLists]]) -> _Setting:
-    """The setting with the highest F1; of equal ones the first."""
-    return max(compared, key=lambda one: compared[one][0])
+def _simplest(compared: Mapping[_Setting, _Compared], errors: int) -> _Setting:
+    """The setting that `simplest` chooses; they are sorted from simple to complex."""
+    settings = list(compared)
+    groups = sample_lists(compared[settings[0]].lists).groups
+    return settings[simplest([compared[one].scores for one in settings], groups, errors)]
 
 
 def _name(penalty: float | None) -> str:

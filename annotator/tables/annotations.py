@@ -26,6 +26,9 @@ class Annotated:
         scores: Share of the vote of each.
         probabilities: Probability of each; None where the file has none.
         expected_f1: Expected F1 of the set; None for an image that could not be used.
+        names: Name of each concept, "" where the file has none.
+        familiarity: Familiarity of the image; None where the file has none.
+        group: Its patient or study; "" where the file has none.
     """
 
     line: int
@@ -34,6 +37,9 @@ class Annotated:
     scores: tuple[float, ...]
     probabilities: tuple[float, ...] | None
     expected_f1: float | None
+    names: tuple[str, ...] = ()
+    familiarity: float | None = None
+    group: str = ""
 
 
 def is_annotations(path: Path | str) -> bool:
@@ -78,6 +84,9 @@ def _annotated(path: Path | str, line: int, text: str) -> Annotated:
             scores=tuple(_share(concept["score"]) for concept in concepts),
             probabilities=None if None in given else tuple(map(_share, given)),
             expected_f1=None if failed else _share(found["expected_f1"]),
+            names=tuple(str(concept.get("name") or "") for concept in concepts),
+            familiarity=None if (share := found.get("familiarity")) is None else _share(share),
+            group=_group(found.get("group", "")),
         )
     except json.JSONDecodeError as error:
         raise FormatError(f"{path}, line {line}: no JSON ({error.msg})", _HINT) from None
@@ -90,6 +99,12 @@ def _annotated(path: Path | str, line: int, text: str) -> Annotated:
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value:
         raise ValueError(f"{value!r} is no id")
+    return value
+
+
+def _group(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is no group")
     return value
 
 

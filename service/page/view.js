@@ -2,8 +2,9 @@
 
 import { picture } from "./api.js";
 
-// Below this an image is further from the index than nearly all of the index's own images are.
-const UNFAMILIAR = 0.02;
+// Below this an image is further from the index than nearly all of the index's own images are:
+// the value of `annotator.knn.familiarity`.
+const UNFAMILIAR = 0.05;
 
 /** An element with properties, attributes (`aria-*`, `role`, `for`) and children. */
 export function h(tag, properties = {}, ...children) {
@@ -216,7 +217,7 @@ function facts({ expected_f1: f1, familiarity }) {
       : fact(
           "Familiarity",
           percent(familiarity),
-          "of the index's own images are less like their nearest case than this one is.",
+          "of the index's own images are less like their nearest cases than this one is.",
         ),
   );
 }

@@ -89,6 +89,15 @@ def test_build_index_fits_once(train: list[object], fitted: Path, tmp_path: Path
     assert "--fit-encoder cannot be given" in said
 
 
+def test_of_a_new_source_a_fitted_encoder_knows_nothing(
+    sample: SamplePaths, train: list[object], fitted: Path, tmp_path: Path
+) -> None:
+    options = ["--embedder", f"fitted:{fitted}", "--index", tmp_path / "index", "--device", "cpu"]
+    said = problem(invoke("build-index", *train, *options, "--holdout-groups", sample.patients))
+    assert f"fitted:{fitted} is fitted: its branches have seen images of every source" in said
+    assert not (tmp_path / "index" / "current").exists()
+
+
 def test_build_index_fits_what_is_not_there(patterns: Collection, tmp_path: Path) -> None:
     folder = Path(patterns.images[0].where).parents[1]
     said = problem(

@@ -121,6 +121,7 @@ def test_a_source_that_the_index_does_not_have(noisy: Path, tmp_path: Path) -> N
     ("options", "said"),
     [
         (("--threshold", "0.3"), "--threshold cannot be given: --guarantee chooses"),
+        (("--objective", "f1"), "--objective cannot be given"),
         (("--decider", "top-r"), "--decider cannot be given"),
         (("--min-score", "0.1"), "--min-score cannot be given"),
         (("--hierarchy", "h.csv"), "--hierarchy cannot be given"),
@@ -151,6 +152,8 @@ def test_what_cannot_be_guaranteed(noisy: Path, tmp_path: Path) -> None:
     said = problem(invoke("annotate", *index, "--guarantee", "missed=0.001"))
     assert "missed=0.001 cannot be guaranteed: 0.005 is the least" in said
     assert "It takes 999 groups or more. Ask for missed=0.005 or more." in said
+    said = problem(invoke("annotate", *index, "--guarantee", "missed=0.1", "--k", 101))
+    assert "with 101 voting neighbours" in said and "Give --k 100 or less." in said
     untuned = (
         "build-index", "--vectors", noisy / "train.npz", noisy / "concepts.csv", "--no-tune",
         "--encoder-name", "angle", "--index", tmp_path / "index", "--adaptation", "none",

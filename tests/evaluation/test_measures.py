@@ -17,6 +17,7 @@ from annotator.evaluation.measures import (
     compare,
     group_numbers,
     measure,
+    predicted_interval,
     render_measured,
     standard_error,
 )
@@ -136,6 +137,37 @@ def test_an_interval_over_groups_is_that_of_the_plain_cluster_bootstrap() -> Non
     assert found[1] - found[0] > 1.5 * (of_images[1] - of_images[0])
     error = np.std([drawn.mean() for drawn in plain])
     assert standard_error(values, groups) == pytest.approx(error, rel=0.1)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.floats(0, 1), st.floats(0, 1), st.floats(0, 1), st.integers(1, 9999), st.integers(1, 9999)
+)
+def test_a_prediction_contains_the_interval_and_nears_it(
+    a: float, b: float, c: float, n: int, new: int
+) -> None:
+    low, average, high = sorted((a, b, c))
+    found = predicted_interval(average, (low, high), n, new)
+    assert 0 <= found[0] <= low + 1e-12 and high - 1e-12 <= found[1] <= 1
+    of_more = predicted_interval(average, (low, high), n, new + 100)
+    assert found[0] <= of_more[0] + 1e-12 and of_more[1] <= found[1] + 1e-12
+    assert predicted_interval(average, (low, high), n, 10**15) == pytest.approx((low, high))
+
+
+def test_a_prediction_holds_the_means_of_new_images_as_often_as_it_says() -> None:
+    """Groups of three images that succeed and fail together, 100 seen and 40 new."""
+    generator = np.random.default_rng(5)
+
+    def draw(groups: int) -> np.ndarray:
+        return np.clip(0.5 + 0.15 * generator.normal(size=groups), 0, 1).repeat(3)
+
+    held, of_mean = 0, 0
+    for _ in range(200):
+        seen, new = draw(100), draw(40).mean()
+        interval = bootstrap_interval(seen.tolist(), np.arange(100).repeat(3), resamples=400)
+        low, high = predicted_interval(seen.mean(), interval, 300, 120)
+        held, of_mean = held + (low < new < high), of_mean + (interval[0] < new < interval[1])
+    assert 0.91 < held / 200 < 0.98 and of_mean / 200 < 0.8
 
 
 def test_several_values_are_drawn_together() -> None:

@@ -30,10 +30,11 @@ def stored_metadata(directory: Path, about: dict[str, object]) -> IndexMetadata:
 
 def test_metadata_comes_back(tmp_path: Path) -> None:
     voting = Voting(k=3, decider="top-r", prior=0.1, typical=0.6)
-    metadata = IndexMetadata("net", FINGERPRINT, voting, ADAPTATION, TUNING)
+    new_source = {"f1": 0.3, "images": 2, "sources": {"a": {"f1": 0.3, "images": 2}}}
+    metadata = IndexMetadata("net", FINGERPRINT, voting, ADAPTATION, TUNING, new_source=new_source)
     back = stored_metadata(tmp_path, metadata.to_dict())
     assert (back.encoder, back.fingerprint, back.voting) == ("net", FINGERPRINT, voting)
-    assert back.adaptation == ADAPTATION
+    assert back.adaptation == ADAPTATION and back.new_source == new_source
     assert back.tuning == {**TUNING, "interval": [0.4, 0.6]}
     assert back.nearest is not None and back.nearest.tolist() == TUNING["nearest"]
     assert back.to_dict() == json.loads(json.dumps(metadata.to_dict()))
@@ -53,11 +54,14 @@ def test_the_stored_form(tmp_path: Path) -> None:
         "adaptation": None,
         "voting": {
             "k": 50, "beta": 12.0, "kernel": "exponential", "prior": 0.0, "typical": 1.0,
-            "decider": "expected-f1", "threshold": 0.35, "top_r": None, "min_score": 0.0,
-            "head_weight": 0.0,
+            "decider": "expected-f1", "threshold": 0.35, "top_r": None, "macro_thresholds": None,
+            "min_score": 0.0, "head_weight": 0.0,
         },
         "tuning": None,
         "calibration": None,
+        "guarantees": [],
+        "outlier_factors": None,
+        "new_source": None,
     }  # fmt: skip
     # An older index has no more than this.
     old = {"embedder": PLAIN["embedder"], "voting": {"k": 7, "beta": 64.0}}
@@ -66,7 +70,8 @@ def test_the_stored_form(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("tuning", [None, {}, {"f1": 0.4}, {"nearest": None}])
 def test_without_quantiles_there_is_no_familiarity(tmp_path: Path, tuning: object) -> None:
-    assert stored_metadata(tmp_path, PLAIN | {"tuning": tuning}).nearest is None
+    metadata = stored_metadata(tmp_path, PLAIN | {"tuning": tuning})
+    assert metadata.nearest is None and not metadata.knows_familiarity
 
 
 FIELDS = FINGERPRINT.to_dict()
@@ -94,8 +99,10 @@ WRONG = [
     ),
     *(({"adaptation": adaptation}, "which adaptation") for adaptation in ("auto", [1])),
     *(({"tuning": tuning}, "which tuning") for tuning in ("good", [1])),
+    ({"new_source": "good"}, "which new source"),
     *(({"calibration": calibration}, "which calibration") for calibration in CALIBRATIONS),
     *(({"tuning": {"nearest": nearest}}, "which familiarity") for nearest in NEAREST),
+    *(({"outlier_factors": factors}, "which familiarity") for factors in NEAREST),
 ]
 
 

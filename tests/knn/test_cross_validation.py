@@ -25,7 +25,7 @@ from annotator.knn.cross_validation import (
     rows_for_tuning,
 )
 from annotator.knn.fit import Fitter
-from annotator.knn.grid_search import quick_f1
+from annotator.knn.grid_search import quick_scores
 from index import Neighbors
 
 # Groups and folds
@@ -131,17 +131,22 @@ def test_noise_is_not_taken_for_knowledge(noise: Any) -> None:
     next to rows that share it, however random the concepts are."""
     folds = group_folds(noise.numbers)
     fitter = Fitter(noise.vectors, noise.labels, [160], folds)
-    honest = quick_f1(
-        cross_fitted(partial(fitter.projection, 0.3), noise.vectors, noise.numbers, folds),
-        noise.labels,
-    )
+    honest = cross_fitted(partial(fitter.projection, 0.3), noise.vectors, noise.numbers, folds)
     projected = fitter.projection(0.3).apply(noise.vectors)
     in_sample = leave_one_group_out(projected, noise.numbers)
     # Chance is what the best answer earns that is the same for all: the m most frequent concepts.
     shares = np.cumsum(-np.sort(-noise.labels.frequencies)) / len(noise.vectors)
     chance = max(2 * share / (1 + m) for m, share in enumerate(shares, 1))
-    assert honest < chance
-    assert quick_f1(in_sample, noise.labels) > chance + 0.3
+    assert quick_scores(honest, noise.labels).mean() < chance
+    assert quick_scores(in_sample, noise.labels).mean() > chance + 0.3
+
+
+def test_the_identity_is_a_projection_too(twins: Any) -> None:
+    folds = group_folds(twins.numbers)
+    lists = cross_fitted(lambda _: None, twins.vectors, twins.numbers, folds)
+    similarity = twins.vectors.astype(np.float64) @ twins.vectors.T
+    expected = np.where(folds[:, None] == folds, -np.inf, similarity).max(axis=1)
+    assert lists.found.similarities[:, 0] == pytest.approx(expected, abs=1e-6)
 
 
 # Their arrays in an index

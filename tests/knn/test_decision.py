@@ -67,10 +67,14 @@ def test_images_do_not_influence_each_other(sets: list[list[str]], data: st.Data
             assert np.array_equal(a.scores, b.scores)
 
 
+THRESHOLDS = (0.1, 0.2, 0.3, 0.4)
+
+
 def one(
     sets: list[list[str]], weights: list[float], decider: Decider = "expected-f1", **parameters: Any
 ) -> Decision:
-    return choose_concepts(posterior(sets, [weights]), Voting(decider=decider, **parameters))[0]
+    voting = Voting(decider=decider, macro_thresholds=THRESHOLDS, **parameters)
+    return choose_concepts(posterior(sets, [weights]), voting)[0]
 
 
 @pytest.mark.parametrize(("cuis", "expected"), [("AB", 2 / 3), ("ABCDEFGHIJKL", 2 / 13)])
@@ -89,6 +93,20 @@ def test_threshold_takes_the_share_of_votes() -> None:
     sets = [["A", "B"], ["A"], ["C"]]
     assert one(sets, [2, 2, 1], "threshold", threshold=0.4).cuis == ("A", "B")
     assert one(sets, [2, 2, 1], "threshold", threshold=0.5).cuis == ("A",)
+
+
+def test_macro_f1_asks_fewer_votes_for_rarer_concepts() -> None:
+    """A share of 0.15, 0.25, 0.35 or 0.45 for concepts of 3, 4, 20 and 100 images."""
+    counts = {"A": 3, "B": 4, "C": 19, "D": 20, "E": 99, "F": 100}
+    rows = [[c for c, n in counts.items() if i < n] for i in range(100)]
+    labels = LabelTable.from_sets([*rows, []])
+    # Row 0 has all concepts, and the last one has none.
+    for share, chosen in ((0.09, ""), (0.15, "A"), (0.25, "ABC"), (0.35, "ABCDE"), (0.4, "ABCDEF")):
+        p = Posterior(np.array([[0, 100]]), np.array([[share, 1 - share]]), labels)
+        voting = Voting(decider="macro-f1", macro_thresholds=THRESHOLDS)
+        assert sorted(choose_concepts(p, voting)[0].cuis) == list(chosen)
+    with pytest.raises(ValueError, match="set by tuning"):
+        choose_concepts(p, Voting(decider="macro-f1"))
 
 
 def test_top_r_defaults_to_the_mean_number_of_concepts() -> None:
@@ -117,7 +135,7 @@ def test_at_most_100_concepts(decider: Decider) -> None:
 @pytest.mark.parametrize("decider", get_args(Decider))
 def test_no_neighbours_means_no_concepts(decider: Decider) -> None:
     empty = Posterior(np.zeros((2, 0), np.int64), np.zeros((2, 0)), LabelTable.from_sets([]))
-    found = choose_concepts(empty, Voting(decider=decider))
+    found = choose_concepts(empty, Voting(decider=decider, macro_thresholds=THRESHOLDS))
     assert [(d.cuis, d.expected_f1) for d in found] == [((), 1.0)] * 2
 
 
@@ -175,7 +193,12 @@ def test_of_a_closed_set_the_most_specific_and_the_named_concepts_are_told(
     )
     p = posterior(sets, [weights])
     closed = [sorted(hierarchy.closure(s)) for s in sets]
-    for voting in (Voting(min_score=0.3), Voting(decider="threshold"), Voting(decider="top-r")):
+    for voting in (
+        Voting(min_score=0.3),
+        Voting(decider="threshold"),
+        Voting(decider="top-r"),
+        Voting(decider="macro-f1", macro_thresholds=THRESHOLDS),
+    ):
         (decision,), labels = choose_closed(p, voting, hierarchy)
         whole = hierarchy.closure(decision.cuis)
         named = {

@@ -133,6 +133,13 @@ def test_what_is_given_is_not_tuned(fitted: ConceptKNN) -> None:
     assert one.predict(cases(9, seed=1)[0]).sum(axis=1).tolist() == [1] * 9
 
 
+def test_macro_f1_has_its_thresholds_from_tuning(fitted: ConceptKNN) -> None:
+    model = ConceptKNN(decider="macro-f1").fit(*cases(100))
+    assert model.voting_.decider == "macro-f1" and model.voting_.macro_thresholds is not None
+    vectors, _ = cases(30, seed=1)
+    assert np.mean(model.predict(vectors) == fitted.predict(vectors)) > 0.9
+
+
 def test_neighbours(fitted: ConceptKNN) -> None:
     vectors, _ = cases(100)
     distances, rows = fitted.kneighbors(n_neighbors=3)
@@ -210,6 +217,7 @@ def test_in_the_tools_of_scikit_learn() -> None:
     [
         ({"n_neighbors": 0}, None, "k cannot be 0"),
         ({"kernel": "cosine"}, None, "kernel cannot be 'cosine'"),
+        ({"decider": "macro-f1", "tune": False}, None, "macro-f1 needs tuning on 50 samples"),
         ({"adaptation": "all"}, None, "adaptation cannot be 'all'"),
         ({"blocks": (4, 5)}, None, "blocks of 9 numbers, vectors of 8"),
         ({}, [{"a"}] * 49, "inconsistent numbers of samples"),

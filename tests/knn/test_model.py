@@ -20,7 +20,7 @@ from annotator.knn.cross_validation import (
     leave_one_group_out,
 )
 from annotator.knn.fit import Fitter
-from annotator.knn.grid_search import quick_f1
+from annotator.knn.grid_search import quick_scores
 from annotator.knn.joint_projection import JointProjection
 from annotator.knn.model import (
     _LEAST_FITTED,
@@ -33,7 +33,7 @@ from annotator.knn.model import (
 from annotator.knn.projection import unit
 from annotator.knn.voting import Voting
 
-NAMES = ["none", *(f"{penalty:g}" for penalty in PENALTIES)]
+NAMES = ["1", "none", "0.3", "3", "10"]
 
 
 def fit(sample: Any, n: int | None = None, **options: Any) -> FittedModel:
@@ -63,15 +63,16 @@ def auto(twins: Any) -> FittedModel:
 def test_the_best_penalty_is_chosen_on_cross_fitted_lists(twins: Any, auto: FittedModel) -> None:
     folds = group_folds(twins.numbers)
     fitter = Fitter(twins.vectors, twins.labels, [16], folds)
-    expected = {}
-    for name, penalty in zip(NAMES, (None, *PENALTIES), strict=True):
+    scores = {}
+    for name, penalty in zip(NAMES, PENALTIES, strict=True):
         lists = cross_fitted(
             partial(fitter.projection, penalty), twins.vectors, twins.numbers, folds
         )
-        expected[name] = quick_f1(lists, twins.labels)
-    assert auto.f1_by_penalty == expected and list(auto.f1_by_penalty) == NAMES
-    best = "none" if auto.penalty is None else f"{auto.penalty:g}"
-    assert expected[best] == max(expected.values())
+        scores[name] = quick_scores(lists, twins.labels)
+    assert list(auto.f1_by_penalty) == NAMES
+    assert auto.f1_by_penalty == {name: round(own.mean(), 6) for name, own in scores.items()}
+    best = max(scores, key=lambda name: float(scores[name].mean()))
+    assert auto.penalty == PENALTIES[NAMES.index(best)]
     assert auto.lists is not None and auto.tuned is not None and auto.projection is not None
     lists = cross_fitted(
         partial(fitter.projection, auto.penalty), twins.vectors, twins.numbers, folds
@@ -85,7 +86,7 @@ def test_the_best_penalty_is_chosen_on_cross_fitted_lists(twins: Any, auto: Fitt
 
 def test_a_regression_is_taken_where_it_helps(hidden: Any) -> None:
     model = fit(hidden)
-    assert model.penalty in PENALTIES and model.projection is not None
+    assert model.penalty is not None and model.projection is not None
     assert model.projection.matrix.shape[1] == model.projection.unsupervised + 2
     assert max(model.f1_by_penalty.values()) > model.f1_by_penalty["none"] + 0.1
     plain = fit(hidden, adaptation="looks")
@@ -179,7 +180,7 @@ def test_one_group_is_too_few_images(twins: Any) -> None:
 def test_collections_without_concepts(twins: Any) -> None:
     model = fit(replace(twins, concepts=[[]] * 240))
     assert model.tuned is not None and model.tuned.f1 == 1.0
-    assert model.penalty is None  # of equal ones the simplest
+    assert model.penalty == 1.0  # of equal ones the default
 
 
 @pytest.mark.parametrize(
@@ -260,7 +261,7 @@ def test_branches_that_tell_concepts_get_a_share_and_a_say() -> None:
     assert model.tuned is not None and model.tuned.f1 > 0.9
     assert isinstance(model.projection, JointProjection) and model.share is not None
     assert list(model.f1_by_share) == [f"{share:g}" for share in SHARES]
-    assert model.f1_by_share[f"{model.share:g}"] == max(model.f1_by_share.values())
+    assert max(model.f1_by_share.values()) - model.f1_by_share[f"{model.share:g}"] < 0.02
     assert model.lists is not None and model.lists.found.evidence is not None
     back = NeighborLists.from_arrays(model.lists.to_arrays(), len(vectors))
     assert back is not None and np.array_equal(

@@ -39,7 +39,9 @@ def drawing(seed: int, size: tuple[int, int] = (40, 48), format: str = "PNG") ->
     return file.getvalue()
 
 
-def build(directory: Path, embedder: Embedder, n: int = 12, k: int = 5) -> None:
+def build(
+    directory: Path, embedder: Embedder, n: int = 12, k: int = 5, tuning: bool = False
+) -> None:
     """Publish an index of n drawings; the concepts of drawing i are C0..C2 by kind, and C9."""
     from annotator.collection import Collection
     from annotator.images.ref import ImageRef
@@ -59,7 +61,7 @@ def build(directory: Path, embedder: Embedder, n: int = 12, k: int = 5) -> None:
         duplicates={},
         ignored=(),
     )
-    build_index(collection, directory, embedder, voting=Voting(k=k), tuning=False, use_cache=False)
+    build_index(collection, directory, embedder, voting=Voting(k=k), tuning=tuning, use_cache=False)
 
 
 def cpu_settings(index: Path, **options: Any) -> Settings:

@@ -24,6 +24,7 @@ from PIL import Image
 
 from annotator.cli import cli
 from annotator.ids import image_id
+from annotator.knn.familiarity import UNFAMILIAR
 from annotator.phantoms import write_sample
 from annotator.tables.run import validate_run
 
@@ -599,10 +600,15 @@ def test_an_unfamiliar_image_is_called_so(open_page: Opener, server: str, place:
     tab = open_page()
     body = full_answer(server, place.images[0])
     tab.page.route("**/v1/annotate?*", lambda route: route.fulfill(json=body))
-    for familiarity in (None, 0.0, 0.0199, 0.02):  # at the threshold, which no image meets
+    for familiarity in (
+        None,
+        0.0,
+        UNFAMILIAR - 1e-4,
+        UNFAMILIAR,
+    ):  # at the threshold, which no image meets
         body["results"][0]["familiarity"] = familiarity
         tab.annotate(place.images[0])
-        unfamiliar = familiarity is not None and familiarity < 0.02
+        unfamiliar = familiarity is not None and familiarity < UNFAMILIAR
         fact = tab.page.locator("dt", has_text="Familiarity")
         expect(fact).to_have_count(int(familiarity is not None))
         expect(tab.page.locator(".notice.warning")).to_have_count(int(unfamiliar))

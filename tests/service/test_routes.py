@@ -87,7 +87,7 @@ def test_what_was_considered_and_the_image_itself(client: TestClient) -> None:
 
 @pytest.mark.parametrize(
     "query", ["k=0", "k=1001", "k=x", "decider=best", "min_score=2", "min_score=nan",
-              "neighbors=-1", "kk=3"],
+              "neighbors=-1", "kk=3", "min_familiarity=2", "min_familiarity=0.1"],
 )  # fmt: skip
 def test_options_that_are_refused(client: TestClient, query: str) -> None:
     answer = post(client, ("a", drawing(0)), params=query)

@@ -104,8 +104,9 @@ def check_explanations(both: tuple[Path, str], annotate: Callable[..., str]) -> 
         for kind in ("concepts", "considered"):
             for concept, other in zip(mine[kind], theirs[kind], strict=True):
                 assert abs(concept.pop("score") - other.pop("score")) < 1e-4
-        for key in ("expected_f1", "familiarity"):
-            assert abs(mine.pop(key) - theirs.pop(key)) < 0.02
+        assert abs(mine.pop("expected_f1") - theirs.pop("expected_f1")) < 0.02
+        # A server has no vectors at hand, and goes by the nearest similarity alone.
+        assert all(0 <= fields.pop("familiarity") <= 1 for fields in (mine, theirs))
         assert mine == theirs
 
 
