@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -12,6 +12,7 @@ from annotator.explain.background import blank_cells
 
 
 @given(st.integers(0, 2**32), st.integers(3, 40), st.integers(3, 40), st.booleans())
+@settings(deadline=None)
 def test_a_cell_is_blank_if_its_neighbourhood_is(
     seed: int, height: int, width: int, colour: bool
 ) -> None:
