@@ -24,7 +24,7 @@ def blank_cells(picture: Image.Image, shape: tuple[int, int]) -> NDArray[np.bool
     """
     pixels = np.asarray(picture).reshape(picture.height, picture.width, -1).astype(np.int16)
     low, high = (_reduce_cells(reduce, pixels, shape) for reduce in (np.minimum, np.maximum))
-    blank: NDArray[np.bool_] = (high - low <= _GREY_LEVELS).all(axis=2)
+    blank: NDArray[np.bool_] = (high - low).max(axis=2) <= _GREY_LEVELS
     return blank
 
 
