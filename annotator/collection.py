@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 OnMismatch = Literal["skip", "fail"]
 OnDuplicate = Literal["fail", "first"]
+
+_LARGE_GROUP = 20, 1 / 3  # images, and share of them, of which a group has more
 
 
 @dataclass(frozen=True)
@@ -218,11 +221,25 @@ def read_groups(groups: str | None, found: FoundImages, notes: list[str]) -> dic
     Args:
         groups: As for `read_collection`.
         found: Images, found with ``group_by=dicom_keyword(groups)``.
-        notes: Gets a line where ids of the table differ from the images'.
+        notes: Gets a line where ids of the table differ from the images', or where a group is so
+            large that its name may stand for an unknown one.
     """
-    if groups is None or dicom_keyword(groups) is not None:
+    if groups is None:
         return found.groups
-    return by_image(read_column(groups), (ref.id for ref in found.images), groups, notes)
+    of_image = found.groups
+    if dicom_keyword(groups) is None:
+        ids = (ref.id for ref in found.images)
+        of_image = by_image(read_column(groups), ids, groups, notes)
+    sizes = Counter(group for group in of_image.values() if group)
+    name, size = sizes.most_common(1)[0] if sizes else ("", 0)
+    least, share = _LARGE_GROUP
+    if size > max(least, share * len(found.images)):
+        notes.append(
+            f"{size:,} of {len(found.images):,} images are of one group, {name!r} ({groups}). If "
+            "that stands for unknown ones, leave these cells empty: images without a group count "
+            "as one each."
+        )
+    return of_image
 
 
 def parquet_tables(

@@ -150,6 +150,22 @@ def test_a_table_of_which_nothing_matches_is_said(images: Path, concepts: Path) 
     assert f"None of the 2 ids of {path} is that of an image, such as 'i1'" in said
 
 
+@pytest.mark.parametrize(("large", "said"), [(21, True), (20, False)])
+def test_a_group_that_may_stand_for_unknown_ones_is_told(
+    tmp_path: Path, large: int, said: bool
+) -> None:
+    (tmp_path / "images").mkdir()
+    groups = ["unknown"] * large + [""] * 30
+    for i in range(len(groups)):
+        (tmp_path / "images" / f"i{i}.png").write_bytes(png(i))
+    rows = enumerate(groups)
+    of_image = table(tmp_path, "groups.csv", "ID,g\n" + "".join(f"i{i},{g}\n" for i, g in rows))
+    labels = "".join(f"i{i},C1\n" for i in range(len(groups)))
+    concepts = table(tmp_path, "concepts.csv", f"ID,CUIs\n{labels}")
+    report = " ".join(read_collection(tmp_path / "images", concepts, groups=str(of_image)).notes)
+    assert (f"21 of 51 images are of one group, 'unknown' ({of_image})" in report) == said
+
+
 def test_groups_and_selection_by_dicom_headers(
     dicom_tree: Path, write_dicom: Callable[..., str], tmp_path: Path
 ) -> None:

@@ -42,8 +42,10 @@ def info_command(place: IndexLocation, as_json: bool) -> None:
         click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
         return
     most_frequent, costs = facts.pop("most_frequent"), facts.pop("guarantees")
-    for key, in_words in (("estimate", estimate_in_words), ("new_source", new_source_in_words)):
-        facts[key] = in_words(facts[key]) if facts[key] else "none"
+    if estimate := facts["estimate"]:
+        facts["estimate"] = "; expect ".join(estimate_in_words(estimate))
+    if new_source := facts["new_source"]:
+        facts["new_source"] = new_source_in_words(new_source)
     for key, value in facts.items():
         click.echo(f"{key.replace('_', ' ')}: {_shown(value)}")
     click.echo("most frequent:")

@@ -67,10 +67,12 @@ def say_tuned(tuned: Tuned) -> None:
     elif voting.decider == "macro-f1":
         decider += " " + "/".join(f"{share:.3f}" for share in voting.macro_thresholds or ())
     heads = f"weight of the heads {voting.head_weight:g}, " if voting.head_weight else ""
+    estimate, expected = estimate_in_words(tuned.to_dict())
     say(
         f"Voting tuned across patients: k {voting.k}, {kernel}, "
-        f"{heads}prior {voting.prior:g}, {decider}; {estimate_in_words(tuned.to_dict())}."
+        f"{heads}prior {voting.prior:g}, {decider}; {estimate}."
     )
+    say(f"Expect {expected}.")
     if voting.decider == "macro-f1":
         rows: list[Row] = [
             [
@@ -87,8 +89,8 @@ def say_tuned(tuned: Tuned) -> None:
             say(line)
 
 
-def estimate_in_words(tuning: Mapping[str, Any]) -> str:
-    """The F1 to expect, with its intervals.
+def estimate_in_words(tuning: Mapping[str, Any]) -> list[str]:
+    """The F1 of the index's own images with its interval, and what to expect of new ones.
 
     Args:
         tuning: `Tuned.to_dict`; that of an earlier version has no groups, and predicts nothing.
@@ -100,10 +102,12 @@ def estimate_in_words(tuning: Mapping[str, Any]) -> str:
         f"on {tuning['images']} images"
     )
     if "predicted" not in tuning:
-        return estimate
+        return [estimate]
     low, high = tuning["predicted"]
-    new = tuning["predicted_images"]
-    return f"{estimate}, {low:.3f} to {high:.3f} to expect of {new:,} new ones like these"
+    return [
+        estimate,
+        f"{low:.3f} to {high:.3f} on {tuning['predicted_images']:,} new images like these",
+    ]
 
 
 def new_source_in_words(new_source: Mapping[str, Any]) -> str:

@@ -51,7 +51,7 @@ def test_a_build_says_what_to_expect(said: str, place: Path) -> None:
     estimate, new_source = facts["estimate"], facts["new_source"]
     low, high = estimate["predicted"]
     assert estimate["predicted_images"] == 500 and low <= estimate["f1"] <= high
-    assert f"{low:.3f} to {high:.3f} to expect of 500 new ones like these." in said
+    assert f"{low:.3f} to {high:.3f} on 500 new images like these." in said
     assert {name: one["images"] for name, one in new_source["sources"].items()} == dict.fromkeys(
         SOURCES, EACH
     )
@@ -62,7 +62,7 @@ def test_a_build_says_what_to_expect(said: str, place: Path) -> None:
 
 def test_info_tells_people_too(said: str, place: Path) -> None:
     text = invoke("info", "--index", place / "index").stdout
-    assert re.search(r"^estimate: F1 \d\.\d{4} \(95% interval .*new ones like these$", text, re.M)
+    assert re.search(r"^estimate: F1 \d\.\d{4} \(95% interval .*new images like these$", text, re.M)
     (line,) = (line for line in text.splitlines() if line.startswith("new source: "))
     assert line.removeprefix("new source: ") in said.replace(BUILT, "F1 ")
 
@@ -77,7 +77,7 @@ def test_only_the_vote_that_was_judged_keeps_its_expectation(
     assert info(tmp_path / "index")["new_source"] == before["new_source"]
     done(invoke("tune", "--index", tmp_path / "index", "--k", 3))
     assert info(tmp_path / "index")["new_source"] is None
-    assert "new source: none" in invoke("info", "--index", tmp_path / "index").stdout
+    assert "new source: None" in invoke("info", "--index", tmp_path / "index").stdout
 
 
 def test_older_indexes_predict_nothing(said: str, place: Path, tmp_path: Path) -> None:
