@@ -41,7 +41,7 @@ _TO_COMPARE_LISTS = (
     Voting(k=50, kernel="inverse", beta=4.0),
     Voting(k=100, kernel="rank", beta=1.0),
 )
-_USUAL_HEAD_WEIGHT = 0.2  # while the kernel is chosen
+_USUAL_HEAD_WEIGHT = 0.2  # while the kernel is chosen, if it is better than none
 NEW_IMAGES = 500  # whose mean F1 is predicted
 GRID_IMAGES = 2000  # annotated by every candidate; the choice annotates all
 _QUANTILES = 101
@@ -117,7 +117,9 @@ def choose_voting(
     grid: list[dict[str, Any]] = []
     steps = [(_kernels(chosen), 0), (_priors(), 2), (_deciders(chosen), 2)]
     if lists.found.evidence is not None:
-        steps[:1] = [(_with_and_without_heads(_kernels(chosen)), 0), (_head_weights(), 1)]
+        steps.insert(1, (_head_weights(), 1))
+        if "head_weight" not in fixed:
+            chosen = replace(chosen, head_weight=_best_of_few(some, labels)[0].head_weight)
     trials = [
         (step, errors, changes)
         for step, (candidates, errors) in enumerate(steps)
@@ -178,12 +180,19 @@ def simplest(
 
 def quick_scores(lists: NeighborLists, labels: LabelTable) -> NDArray[np.float64]:
     """F1 of each image under the best of a few votings, for comparing neighbour lists."""
-    changes: list[dict[str, Any]] = [{}]
-    if lists.found.evidence is not None:
-        changes = _with_and_without_heads(changes)
-    votings = [replace(voting, **change) for voting in _TO_COMPARE_LISTS for change in changes]
-    scores = (f1_of_lists(lists, labels, voting) for voting in votings)
-    return max(scores, key=lambda own: float(own.mean()))
+    return _best_of_few(lists, labels)[1]
+
+
+def _best_of_few(lists: NeighborLists, labels: LabelTable) -> tuple[Voting, NDArray[np.float64]]:
+    """The best of a few votings, and F1 of each image under it.
+
+    Heads are listened to or not: where labels are many and noisy, their evidence is worse than none
+    (docs/accuracy.md).
+    """
+    weights = (0.0,) if lists.found.evidence is None else (_USUAL_HEAD_WEIGHT, 0.0)
+    votings = [replace(v, head_weight=weight) for v in _TO_COMPARE_LISTS for weight in weights]
+    tried = [(voting, f1_of_lists(lists, labels, voting)) for voting in votings]
+    return max(tried, key=lambda one: float(one[1].mean()))
 
 
 def sample_lists(lists: NeighborLists) -> NeighborLists:
@@ -234,16 +243,6 @@ def _kernels(default: Voting) -> list[dict[str, Any]]:
         return False, far + abs(math.log((changes["beta"] or 1.0) / (default.beta or 1.0)))
 
     return sorted(({"k": k, **kernel} for k in KS for kernel in kernels), key=complexity)
-
-
-def _with_and_without_heads(candidates: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Candidates that listen to the heads, and those that do not.
-
-    What is best without heads may look bad with them: where labels are many and noisy, their
-    evidence is worse than none (docs/accuracy.md).
-    """
-    weights = (_USUAL_HEAD_WEIGHT, 0.0)
-    return [{**changes, "head_weight": weight} for weight in weights for changes in candidates]
 
 
 def _head_weights() -> list[dict[str, Any]]:
