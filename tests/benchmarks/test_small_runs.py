@@ -136,7 +136,9 @@ def test_fine_tuning_learns(sample, tmp_path) -> None:
         test="test", groups=f"{sample.patients}", work=tmp_path,
     )  # fmt: skip
     train = ensembles.side(options, "train").take(np.arange(24))
-    method = FineTuned(tmp_path, "half", recipe=Recipe(copies=2, epochs=3))
+    method = FineTuned(
+        tmp_path, "half", recipe=Recipe(copies=2, epochs=3, learning_rate=5e-4, ema=0)
+    )
     method.fit(train)
     same = method.probabilities(train)
     truth = method.vocabulary.matrix(train.labels).toarray() > 0

@@ -18,6 +18,8 @@ from service.engine import Engine, open_engine
 if TYPE_CHECKING:
     from annotator.encoders.embedder import TorchEmbedder
 
+LEAST = 0.1
+
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory, tiny_embedder: TorchEmbedder) -> Path:
@@ -52,8 +54,8 @@ def test_unfamiliar_images_have_no_concepts_if_asked(
     client = make_client(engine=opened(index, tiny_embedder))
     files = (("known.png", drawing(100)), ("stranger.png", stranger))
     known, odd = post(client, *files).json()["results"]
-    assert known["familiarity"] > 0.05 > odd["familiarity"] and odd["concepts"]
-    asked = {"min_familiarity": 0.05}
+    assert known["familiarity"] > LEAST > odd["familiarity"] and odd["concepts"]
+    asked = {"min_familiarity": LEAST}
     same, empty = post(client, *files, params=asked).json()["results"]
     assert same["concepts"] == known["concepts"] and same["error"] is None
     assert empty["concepts"] == [] and empty["error"]["code"] == "unfamiliar_image"
@@ -72,7 +74,7 @@ def test_unfamiliar_images_have_no_concepts_if_asked(
 def test_the_setting_holds_unless_a_request_says_otherwise(
     make_client: MakeClient, index: Path, tiny_embedder: TorchEmbedder, stranger: bytes
 ) -> None:
-    client = make_client(engine=opened(index, tiny_embedder, min_familiarity=0.05))
+    client = make_client(engine=opened(index, tiny_embedder, min_familiarity=LEAST))
     assert problem(post(client, ("a", stranger))) == (422, "unfamiliar_image")
     (result,) = post(client, ("a", stranger), params={"min_familiarity": 0}).json()["results"]
     assert result["error"] is None and result["concepts"]
@@ -86,9 +88,9 @@ def test_histograms_of_familiarity_and_expected_f1(
     client = make_client(engine=opened(index, tiny_embedder))
     assert count(client, "annotator_familiarity_count") == 0  # there from the start
     post(client, ("known.png", drawing(100)), ("stranger.png", stranger), ("no.png", b"no image"))
-    post(client, ("stranger.png", stranger), params={"min_familiarity": 0.05})
+    post(client, ("stranger.png", stranger), params={"min_familiarity": LEAST})
     assert count(client, "annotator_familiarity_count") == 3
-    assert count(client, 'annotator_familiarity_bucket{le="0.05"}') == 2
+    assert count(client, 'annotator_familiarity_bucket{le="0.1"}') == 2
     assert count(client, "annotator_expected_f1_count") == 2
     assert count(client, 'annotator_images_total{outcome="unfamiliar_image"}') == 1
 

@@ -19,6 +19,7 @@ def test_the_status_tells_what_was_wrong_with_an_image(fault: ImageFault) -> Non
         "too_large": (413, "image_too_large"),
         "too_many_frames": (413, "image_too_large"),
         "no_vector": (422, "unusable_vector"),
+        "unfamiliar": (422, "unfamiliar_image"),
     }
     assert (problem.status, problem.code) == expected.get(fault, (422, "undecodable_image"))
     assert problem.detail == "The image cannot be used: not a JPEG over the limit."
