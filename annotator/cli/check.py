@@ -47,7 +47,8 @@ def info_command(place: IndexLocation, as_json: bool) -> None:
     if new_source := facts["new_source"]:
         facts["new_source"] = new_source_in_words(new_source)
     for key, value in facts.items():
-        click.echo(f"{key.replace('_', ' ')}: {_shown(value)}")
+        if value is not None:
+            click.echo(f"{key.replace('_', ' ')}: {_shown(value)}")
     click.echo("most frequent:")
     for row in most_frequent:
         click.echo(f"  {row['images']:7d}  {row['cui']}  {row['name']}".rstrip())
