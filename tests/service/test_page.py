@@ -135,7 +135,7 @@ class Tab:
     def finished(self, done: int, failed: int = 0) -> None:
         noun = "image" if done + failed == 1 else "images"
         text = f"{done} of {done + failed} {noun} annotated" + f", {failed} failed" * bool(failed)
-        expect(self.page.locator("#summary")).to_have_text(text, timeout=20_000)
+        expect(self.page.locator("#summary")).to_have_text(text, timeout=60_000)
 
     def neighbors_have_pictures(self) -> None:
         """If the index has any; each can be decoded, so it came through."""
