@@ -197,13 +197,13 @@ def build_index_command(
 
 def _read_sources(table: str, collection: Collection) -> dict[str, str]:
     """Read the source of each image of a collection by its id, and say which have none."""
-    from annotator.ids import by_image, printable
-    from annotator.tables.formats import read_column
+    from annotator.evaluation.measures import read_groups
+    from annotator.ids import printable
 
     notes: list[str] = []
     ids = [ref.id for ref in collection.images]
-    sources = by_image(read_column(table), ids, table, notes)
-    if without := [id_ for id_ in ids if not sources.get(id_)]:
+    sources = dict(zip(ids, read_groups(table, ids, notes) or (), strict=True))
+    if without := [id_ for id_ in ids if not sources[id_]]:
         more = ", …" if len(without) > 3 else ""
         notes.append(
             f"{len(without):,} of {len(ids):,} images have no source in {table}, and take no part "

@@ -40,6 +40,11 @@ class NeighborLists:
     found: Neighbors
     groups: NDArray[np.int64] | None = None
 
+    @property
+    def group_of_each(self) -> NDArray[np.int64]:
+        """The group of each query, int64[q]; each is its own where they are not known."""
+        return self.queries if self.groups is None else self.groups
+
     def take(self, kept: NDArray[np.int64]) -> NeighborLists:
         """Some of the lists, by position."""
         groups = None if self.groups is None else self.groups[kept]

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from annotator.knn.cross_validation import NeighborLists
+from annotator.knn.posterior import LEAST_DISTANCE, distances
 from index import FlatIndex, Neighbors
 from index.rows import sample_rows
 
@@ -22,7 +23,6 @@ NEIGHBORS = 20  # that an image is compared with
 UNFAMILIAR = 0.05  # below it, an image is said to be unlike those of the index
 _QUANTILES = 101
 _MOST_IMAGES = 2000  # behind the quantiles
-_LEAST_DISTANCE = 1e-3  # resolution of float32 near 0
 
 Vectors = Callable[[NDArray[np.int64]], NDArray[np.float32]]
 
@@ -97,8 +97,7 @@ def _mean_distance(neighbors: Neighbors) -> NDArray[np.float64]:
     """Mean distance to the first 20 neighbours, float64[q]; infinite without any."""
     similarities = neighbors.similarities[:, :NEIGHBORS].astype(np.float64)
     there = np.isfinite(similarities)
-    distances = np.sqrt(np.maximum(2 - 2 * np.where(there, similarities, 1.0), 0.0))
-    mean = np.maximum(_mean(distances, there), _LEAST_DISTANCE)
+    mean = np.maximum(_mean(distances(similarities), there), LEAST_DISTANCE)
     return np.where(there.any(axis=1), mean, np.inf)
 
 

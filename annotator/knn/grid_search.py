@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from typing import Any
@@ -128,17 +128,16 @@ def choose_voting(
     tracked = track(trials, total=len(trials), label="Choosing", unit="settings")
     for (_, errors), step_trials in groupby(tracked, key=lambda trial: trial[:2]):
         votings = (replace(chosen, **changes) for *_, changes in step_trials)
-        tried = [(voting, f1_of_lists(some, labels, voting)) for voting in votings]
+        tried = _try(some, labels, votings)
         grid += [{**_tried(voting), "f1": round(float(f1.mean()), 6)} for voting, f1 in tried]
         chosen = tried[simplest([f1 for _, f1 in tried], some.groups, errors)][0]
     chosen = replace(chosen, macro_thresholds=fit_thresholds(lists, labels, chosen))
     rules: dict[Objective, Voting] = {
         "f1": chosen, "macro-f1": replace(chosen, decider="macro-f1")
     }  # fmt: skip
-    earned = {objective: _earned(lists, labels, voting) for objective, voting in rules.items()}
-    chosen = rules["macro-f1" if for_macro_f1 else "f1"]
-    scores = f1_of_lists(lists, labels, chosen)
-    groups = lists.queries if lists.groups is None else lists.groups
+    found = {objective: _earned(lists, labels, voting) for objective, voting in rules.items()}
+    objective: Objective = "macro-f1" if for_macro_f1 else "f1"
+    chosen, scores, groups = rules[objective], found[objective][0], lists.group_of_each
     mean, interval = float(scores.mean()), bootstrap_interval(scores.tolist(), groups)
     return Tuned(
         voting=chosen,
@@ -150,7 +149,7 @@ def choose_voting(
         groups=len(np.unique(groups)),
         nearest=[round(float(s), 6) for s in nearest],
         grid=grid,
-        objectives=earned,
+        objectives={name: earned for name, (_, earned) in found.items()},
     )
 
 
@@ -190,9 +189,8 @@ def _best_of_few(lists: NeighborLists, labels: LabelTable) -> tuple[Voting, NDAr
     (docs/accuracy.md).
     """
     weights = (0.0,) if lists.found.evidence is None else (_USUAL_HEAD_WEIGHT, 0.0)
-    votings = [replace(v, head_weight=weight) for v in _TO_COMPARE_LISTS for weight in weights]
-    tried = [(voting, f1_of_lists(lists, labels, voting)) for voting in votings]
-    return max(tried, key=lambda one: float(one[1].mean()))
+    votings = (replace(v, head_weight=weight) for v in _TO_COMPARE_LISTS for weight in weights)
+    return max(_try(lists, labels, votings), key=lambda one: float(one[1].mean()))
 
 
 def sample_lists(lists: NeighborLists) -> NeighborLists:
@@ -208,28 +206,39 @@ def f1_of_lists(lists: NeighborLists, labels: LabelTable, voting: Voting) -> NDA
         labels: Concepts of the index rows.
         voting: Voting parameters.
     """
-    return _scores(_truth(lists, labels), _decide(lists, labels, voting))
+    return _try(lists, labels, [voting])[0][1]
 
 
-def _earned(lists: NeighborLists, labels: LabelTable, voting: Voting) -> dict[str, Any]:
-    """As in `Tuned.objectives`."""
+def _try(
+    lists: NeighborLists, labels: LabelTable, votings: Iterable[Voting]
+) -> list[tuple[Voting, NDArray[np.float64]]]:
+    """F1 of each image of neighbour lists under each of some votings, float64[q]."""
+    truth = _truth(lists, labels)
+    return [(voting, _scores(truth, _decide(lists, labels, voting))) for voting in votings]
+
+
+def _earned(
+    lists: NeighborLists, labels: LabelTable, voting: Voting
+) -> tuple[NDArray[np.float64], dict[str, Any]]:
+    """F1 of each image, and what the voting earns, as in `Tuned.objectives`."""
     truth, decisions = _truth(lists, labels), _decide(lists, labels, voting)
     macro_f1, recall = by_band(truth, decisions, labels)
-    f1 = float(_scores(truth, decisions).mean())
-    return {"f1": round(f1, 6), "macro_f1": round(macro_f1, 6), "recall": recall}
+    scores = _scores(truth, decisions)
+    f1 = float(scores.mean())
+    return scores, {"f1": round(f1, 6), "macro_f1": round(macro_f1, 6), "recall": recall}
 
 
-def _truth(lists: NeighborLists, labels: LabelTable) -> list[tuple[str, ...]]:
-    return [labels.row(row) for row in lists.queries.tolist()]
+def _truth(lists: NeighborLists, labels: LabelTable) -> list[set[str]]:
+    return [set(labels.row(row)) for row in lists.queries.tolist()]
 
 
 def _decide(lists: NeighborLists, labels: LabelTable, voting: Voting) -> list[Decision]:
     return choose_concepts(weigh(lists.found, labels, voting), voting)
 
 
-def _scores(truth: Sequence[tuple[str, ...]], decisions: Sequence[Decision]) -> NDArray[np.float64]:
+def _scores(truth: Sequence[set[str]], decisions: Sequence[Decision]) -> NDArray[np.float64]:
     pairs = zip(truth, decisions, strict=True)
-    return np.array([image_score(set(own), decision.cuis) for own, decision in pairs])
+    return np.array([image_score(own, decision.cuis) for own, decision in pairs])
 
 
 def _kernels(default: Voting) -> list[dict[str, Any]]:

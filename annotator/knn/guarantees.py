@@ -149,7 +149,7 @@ class Ranked:
             truth = set(posterior.labels.row(row))
             scores[i, : len(decision.cuis)] = np.round(decision.scores, _DECIMALS)
             right[i, : len(decision.cuis)] = [cui in truth for cui in decision.cuis]
-        return cls(scores, right, posterior.labels.sizes[lists.queries], _groups(lists))
+        return cls(scores, right, posterior.labels.sizes[lists.queries], lists.group_of_each)
 
     @property
     def weights(self) -> NDArray[np.float64]:
@@ -414,14 +414,12 @@ def _of_others(lists: NeighborLists, labels: LabelTable, voting: Voting) -> Post
     """
     posterior = weigh(lists.found, labels, voting)
     group_of = np.full(len(labels), -1)
-    group_of[lists.queries] = _groups(lists)
-    weights = np.where(group_of[posterior.rows] == _groups(lists)[:, None], 0.0, posterior.weights)
+    group_of[lists.queries] = lists.group_of_each
+    weights = np.where(
+        group_of[posterior.rows] == lists.group_of_each[:, None], 0.0, posterior.weights
+    )
     total = weights.sum(axis=1, keepdims=True)
     return replace(posterior, weights=weights / np.where(total > 0, total, 1.0))
-
-
-def _groups(lists: NeighborLists) -> NDArray[np.int64]:
-    return lists.queries if lists.groups is None else lists.groups
 
 
 def _out_of_reach(guarantee: Guarantee, curve: RiskCurve, by: str) -> AnnotatorError:

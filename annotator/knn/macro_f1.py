@@ -9,7 +9,7 @@ votes. docs/rare.md has what was measured.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,7 +86,7 @@ def best_expected_f1(
 
 
 def by_band(
-    truth: Sequence[Sequence[str]], decisions: Sequence[Decision], labels: LabelTable
+    truth: Sequence[Collection[str]], decisions: Sequence[Decision], labels: LabelTable
 ) -> tuple[float, list[float | None]]:
     """Macro F1 over the concepts of some images, and the recall of each frequency band.
 

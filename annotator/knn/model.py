@@ -196,10 +196,11 @@ _Setting = tuple[float | None, float]  # penalty; share of the branches, if ther
 
 @dataclass(frozen=True)
 class _Compared:
-    """Neighbour lists under one setting, and the F1 of a sample of them, float64[n]."""
+    """Neighbour lists under one setting; F1 of a sample of them, float64[n], and its groups."""
 
     lists: NeighborLists
     scores: NDArray[np.float64]
+    groups: NDArray[np.int64] | None
 
     @property
     def f1(self) -> float:
@@ -273,7 +274,8 @@ class _Space:
             )
             if len(found.queries) < LEAST_IMAGES:
                 break
-            compared[setting] = _Compared(found, quick_scores(sample_lists(found), self._labels))
+            some = sample_lists(found)
+            compared[setting] = _Compared(found, quick_scores(some, self._labels), some.groups)
         return compared
 
     def _evidence(self, found: Neighbors, rows: NDArray[np.int64], fold: int) -> Neighbors:
@@ -290,9 +292,8 @@ def _as_slice(columns: NDArray[np.int64]) -> slice | NDArray[np.int64]:
 
 def _simplest(compared: Mapping[_Setting, _Compared], errors: int) -> _Setting:
     """The setting that `simplest` chooses; they are sorted from simple to complex."""
-    settings = list(compared)
-    groups = sample_lists(compared[settings[0]].lists).groups
-    return settings[simplest([compared[one].scores for one in settings], groups, errors)]
+    settings, found = list(compared), list(compared.values())
+    return settings[simplest([one.scores for one in found], found[0].groups, errors)]
 
 
 def _name(penalty: float | None) -> str:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from annotator.knn.voting import Voting
 from index import LabelTable, Neighbors
 
-_LEAST_DISTANCE = 1e-3  # resolution of float32 near 0
+LEAST_DISTANCE = 1e-3  # resolution of float32 near 0
 _MOST_LOG = 600.0  # avoids overflow
 
 
@@ -136,6 +136,11 @@ def weigh(neighbors: Neighbors, labels: LabelTable, voting: Voting) -> Posterior
     return Posterior(rows, weights, labels)
 
 
+def distances(similarities: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Euclidean distances of unit vectors by their cosine similarities, sqrt(2 - 2s)."""
+    return np.asarray(np.sqrt(np.maximum(2 - 2 * np.maximum(similarities, -1.0), 0.0)))
+
+
 def _largest(logs: NDArray[np.float64]) -> NDArray[np.float64]:
     """The largest of each image, float64[q, 1]; 0 where none has a vote."""
     largest = logs.max(axis=1, keepdims=True)
@@ -147,8 +152,7 @@ def _log_weights(similarities: NDArray[np.float64], voting: Voting) -> NDArray[n
     if voting.kernel == "exponential":
         logs = voting.beta * np.maximum(similarities, -1.0)
     elif voting.kernel == "inverse":
-        distance = np.sqrt(np.maximum(2 - 2 * np.maximum(similarities, -1.0), 0.0))
-        logs = -voting.beta * np.log(np.maximum(distance, _LEAST_DISTANCE))
+        logs = -voting.beta * np.log(np.maximum(distances(similarities), LEAST_DISTANCE))
     elif voting.kernel == "rank":
         ranks = np.arange(similarities.shape[1])
         logs = np.broadcast_to(voting.beta * np.log1p(-ranks / voting.k), similarities.shape)
