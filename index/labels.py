@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -112,6 +112,21 @@ class LabelTable:
             moved[self.indices[entries]],
             tuple(cui for cui in self.cuis if cui in wanted),
         )
+
+    def replaced(self, rows: Mapping[int, Collection[str]]) -> LabelTable:
+        """The same rows, some of them with other concepts, over the vocabulary of the result."""
+        table = self.including({cui for cuis in rows.values() for cui in cuis})
+        position = {cui: j for j, cui in enumerate(table.cuis)}
+        kept = np.ones(len(table.indices), bool)
+        kept[table.entries(np.array(list(rows), np.int64))] = False
+        pairs = [(row, position[cui]) for row, cuis in rows.items() for cui in set(cuis)]
+        new = np.array(pairs, np.int64).reshape(-1, 2)
+        of_row = np.concatenate([np.repeat(np.arange(len(table)), table.sizes)[kept], new[:, 0]])
+        indices = np.concatenate([table.indices[kept], new[:, 1].astype(np.int32)])
+        order = np.lexsort((indices, of_row))
+        sizes = np.bincount(of_row, minlength=len(table))
+        indptr = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        return LabelTable(indptr, indices[order], table.cuis).take(np.arange(len(table)))
 
     def closed(self, ancestors: Callable[[str], Collection[str]]) -> LabelTable:
         """The same rows, each with the ancestors of its concepts, too.

@@ -16,10 +16,12 @@ from typing import Any
 
 from index.errors import IndexProblem
 
-FORMAT = 3  # 1 had no arrays, 2 no kinds of search, no added and no removed rows
+# 1 had no arrays, 2 no kinds of search, no added and no removed rows, 3 no corrections.
+FORMAT = 4
 METRIC = "cosine"
 FILES = ("vectors.npy", "labels.indptr.npy", "labels.indices.npy", "cuis.tsv", "ids.txt")
 REMOVED = "removed.npy"
+HISTORY = "history.jsonl"  # the corrections of its images
 # Files of each kind of index beside the vectors. "hnsw" is only read: it is built no more.
 SEARCH_FILES: Mapping[str, tuple[str, ...]] = {
     "flat": (),
@@ -80,6 +82,7 @@ class Manifest:
         rows: Rows of the base segment.
         removed: How many stored rows were removed.
         segments: Rows that were added after the build.
+        corrections: Number of the last correction in its history; 0 without any.
         libraries: Versions of what wrote it.
         format: Of the stored files.
         metric: Of similarity.
@@ -97,6 +100,7 @@ class Manifest:
     rows: int
     removed: int = 0
     segments: tuple[SegmentEntry, ...] = ()
+    corrections: int = 0
     libraries: Mapping[str, str] = field(default_factory=dict)
     format: int = FORMAT
     metric: str = METRIC
@@ -123,6 +127,7 @@ class Manifest:
                 SegmentEntry(s["rows"], s.get("prefix", ""), tuple(s.get("arrays", ())))
                 for s in entries.get("segments", ())
             ),
+            corrections=entries.get("corrections", 0),
             libraries=entries["libraries"],
             format=entries["format"],
             metric=entries["metric"],
@@ -290,6 +295,8 @@ def _fault_of_rows(manifest: Mapping[str, Any]) -> str:
             return "a segment's arrays are not a list of names"
         rows.append(segment.get("rows"))
     removed = manifest.get("removed")
+    if not _is_count(manifest.get("corrections", 0), least=0):
+        return "its corrections are not a whole number"
     if not all(_is_count(count) for count in rows) or not _is_count(removed, least=0):
         return "its rows are not positive whole numbers"
     if sum(rows) - removed != manifest["n"]:  # type: ignore[arg-type, operator]
@@ -304,6 +311,7 @@ def _files_of(manifest: Mapping[str, Any]) -> set[str]:
     files = rows | {f"{name}.npy" for name in arrays}
     files |= set(SEARCH_FILES[manifest["index_type"]])
     files |= {REMOVED} if manifest.get("removed") else set()
+    files |= {HISTORY} if manifest.get("corrections") else set()
     for segment in manifest.get("segments", []):
         own = rows | {f"{name}.npy" for name in segment["arrays"]}
         files |= {f"{segment['prefix']}{name}" for name in own}

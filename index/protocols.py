@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from index.corrections import Correction
     from index.labels import LabelTable
     from index.manifest import Manifest
     from index.rows import Rows, SearchResult
@@ -197,6 +198,22 @@ class IndexLocation(Protocol):
 
     def remove_rows(self, ids: Collection[str], *, missing_ok: bool = False) -> Changed:
         """Remove rows: no search finds them any more."""
+        ...
+
+    def correct(self, corrections: Sequence[Correction], *, of: str | None = None) -> Changed:
+        """Publish changes of labels, and keep them in the history of the index.
+
+        Raises:
+            IndexProblem: The storage cannot do that; or as for the other changes.
+        """
+        ...
+
+    def history(self) -> Sequence[Correction]:
+        """The corrections of the current version, oldest first."""
+        ...
+
+    def settle(self) -> None:
+        """Publish corrections that were accepted by a service that was killed before it could."""
         ...
 
     def compact(

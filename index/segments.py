@@ -22,6 +22,7 @@ from index.labels import LabelTable
 THUMBNAILS, THUMBNAIL_ENDS = "thumbnails", "thumbnails.ends"
 CONTENT = "content"  # uint8[n, 32]: the sha256 of each image file
 ROW_ARRAYS = (THUMBNAILS, THUMBNAIL_ENDS, CONTENT)
+LABEL_FILES = ("labels.indptr.npy", "labels.indices.npy", "cuis.tsv")
 _UNWRITABLE = re.compile(r"[\t\r\n\ud800-\udfff]")  # in a line of a UTF-8 file with tabs
 
 
@@ -88,18 +89,22 @@ def check_rows(
 
 def write_rows(folder: Path, segment: Segment, prefix: str = "") -> None:
     """Write everything of a segment but its vectors."""
-    labels = segment.labels
-    np.save(folder / f"{prefix}labels.indptr.npy", labels.indptr, allow_pickle=False)
-    np.save(folder / f"{prefix}labels.indices.npy", labels.indices, allow_pickle=False)
-    names = segment.names
-    _write_lines(
-        folder / f"{prefix}cuis.tsv", (f"{c}\t{_one_line(names.get(c, ''))}" for c in labels.cuis)
-    )
+    write_labels(folder, segment, prefix)
     _write_lines(folder / f"{prefix}ids.txt", segment.ids)
     for name, column in segment.columns.items():
         _write_lines(folder / f"{prefix}{name}.jsonl", (json.dumps(text) for text in column))
     for name, array in segment.arrays.items():
         np.save(folder / f"{prefix}{name}.npy", array, allow_pickle=False)
+
+
+def write_labels(folder: Path, segment: Segment, prefix: str = "") -> None:
+    """Write the labels of a segment: `LABEL_FILES`."""
+    labels, names = segment.labels, segment.names
+    np.save(folder / f"{prefix}labels.indptr.npy", labels.indptr, allow_pickle=False)
+    np.save(folder / f"{prefix}labels.indices.npy", labels.indices, allow_pickle=False)
+    _write_lines(
+        folder / f"{prefix}cuis.tsv", (f"{c}\t{_one_line(names.get(c, ''))}" for c in labels.cuis)
+    )
 
 
 def read_segment(

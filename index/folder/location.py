@@ -1,14 +1,16 @@
 """An index in a folder: opening it, and changing it by publishing a new version.
 
 `add_rows` writes the new rows as a segment of their own, `remove_rows` writes which rows are gone,
-and `compact` writes one segment anew without them. A new version shares with the one before what it
+`correct` writes the labels of segments anew, and `compact` writes one segment without the rows that
+are gone. A new version shares with the one before what it
 can, and readers are not disturbed.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -16,11 +18,14 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from index.corrections import Changes, Correction, history_from_bytes, history_to_bytes
 from index.errors import IndexProblem
-from index.folder.publish import Draft, next_version
-from index.folder.store import StoredIndex, read_version
+from index.folder.journal import Journal
+from index.folder.publish import Draft, next_version, only_writer
+from index.folder.store import StoredIndex, read_version, relabelled, segment_of
 from index.folder.writer import VersionWriter
 from index.manifest import (
+    HISTORY,
     REBUILD,
     REMOVED,
     Manifest,
@@ -33,7 +38,16 @@ from index.protocols import PATIENCE_S, Changed, Device
 from index.rows import sample_rows
 from index.search.base import check_unit
 from index.search.build import EXACT, KINDS, IndexType, build_search
-from index.segments import Segment, check_rows, check_segment, joined, npy_header, write_rows
+from index.segments import (
+    LABEL_FILES,
+    Segment,
+    check_rows,
+    check_segment,
+    joined,
+    npy_header,
+    write_labels,
+    write_rows,
+)
 
 _TRIES = 20  # to open a version while others come and go
 _ROWS_AT_ONCE = 8192
@@ -46,9 +60,11 @@ class FolderLocation:
 
     Attributes:
         folder: That folder.
+        held: This object's holder is its only writer (`hold`).
     """
 
     folder: Path
+    held: bool = False
     disk = "the disk"
     after_compact = "are gone from the disk"
 
@@ -122,7 +138,7 @@ class FolderLocation:
         check_rows(len(rows.vectors), rows.ids, rows.labels, rows.columns)
         if len(rows) == 0:
             raise IndexProblem("There is nothing to add; at least one row is needed.")
-        with next_version(self.folder, of=of) as draft:
+        with next_version(self.folder, of=of, held=self.held) as draft:
             stored = self.open()
             check_unit(rows.vectors[:1], stored.manifest.dim, "vectors")
             there = set(rows.ids) & set(stored.ids)
@@ -133,28 +149,16 @@ class FolderLocation:
                     "Leave them out, or take the new ones for them with --replace.",
                 )
             gone = ~stored.live
-            gone[_stored_rows(stored, there)] = True
+            gone[stored.stored([stored.row_of[id_] for id_ in there])] = True
             columns = {
                 name: rows.columns.get(name, [""] * len(rows.ids))
                 for name in stored.manifest.columns
             }
             new = replace(rows, columns=columns)
             check_segment(new, len(new), stored.manifest.dim)
-            segments = list(stored.manifest.segments)
-            # Merge with the segments before that are not larger, and with what they have grown to.
-            while segments and segments[-1].rows <= len(new):
-                segments.pop()
-                last = stored.segments[1 + len(segments)]
-                start = int(stored.starts[1 + len(segments)])
-                lives = np.flatnonzero(~gone[start : start + len(last)])
-                new = joined([last, new], [lives, np.arange(len(new))])
-                gone = gone[:start]
-            prefix = f"added-{_next_number(stored):06d}."
-            _write_vectors(draft.folder / f"{prefix}vectors.npy", new.vectors)
-            write_rows(draft.folder, new, prefix)
-            entry = SegmentEntry(len(new), prefix, tuple(sorted(new.arrays)))
+            segments, gone, written = _add_segment(draft, stored, stored.segments, gone, new)
             draft.keep(_files_without(stored.manifest, segments))
-            return _publish(draft, [*segments, entry], gone, len(new), len(rows.ids), len(there))
+            return _publish(draft, segments, gone, written, len(rows.ids), len(there))
 
     def remove_rows(self, ids: Collection[str], *, missing_ok: bool = False) -> Changed:
         """Remove images from the index: no search finds them any more.
@@ -170,7 +174,7 @@ class FolderLocation:
                 writes.
         """
         wanted = set(ids)
-        with next_version(self.folder) as draft:
+        with next_version(self.folder, held=self.held) as draft:
             stored = self.open()
             unknown = wanted - set(stored.ids)
             if unknown and not missing_ok:
@@ -186,9 +190,97 @@ class FolderLocation:
                     f"Delete the folder {self.folder} to remove the index.",
                 )
             gone = ~stored.live
-            gone[_stored_rows(stored, known)] = True
+            gone[stored.stored([stored.row_of[id_] for id_ in known])] = True
             draft.keep(_files_without(stored.manifest, stored.manifest.segments))
             return _publish(draft, stored.manifest.segments, gone, 0, 0, len(known))
+
+    def correct(self, corrections: Sequence[Correction], *, of: str | None = None) -> Changed:
+        """Publish corrections as one version, with those before them in its history.
+
+        Vectors are not touched, and rows keep their places. Corrections that the index has already
+        are passed over, and so are those of images that it does not have.
+
+        Args:
+            corrections: Oldest first.
+            of: The version that they were made for; None for whichever is current.
+
+        Raises:
+            IndexProblem: No image would be left, a concept or an id cannot be written, another
+                version by now, or another process that writes.
+        """
+        with next_version(self.folder, of=of, held=self.held) as draft:
+            stored, before = self.open(), draft.before
+            new = [one for one in corrections if one.number > before.corrections]
+            if not new:
+                return Changed(before.version, before.n)
+            changes = Changes.of(new, stored.row_of)
+            if len(changes.removed) - len(changes.added) >= len(stored):
+                raise IndexProblem(
+                    "No image would be left.",
+                    f"Delete the folder {self.folder} to remove the index.",
+                )
+            parts = relabelled(stored, changes)
+            gone = ~stored.live
+            gone[stored.stored([stored.row_of[id_] for id_ in changes.removed])] = True
+            segments, written = list(before.segments), 0
+            if changes.added:
+                rows = replace(segment_of(changes.added, stored), names=changes.names)
+                check_rows(len(rows.vectors), rows.ids, rows.labels, rows.columns)
+                check_segment(rows, len(rows), before.dim)
+                check_unit(rows.vectors, before.dim, "vectors")
+                segments, gone, written = _add_segment(draft, stored, parts, gone, rows)
+            anew = {HISTORY}
+            for part, own, prefix in zip(
+                parts, stored.segments, ["", *(s.prefix for s in segments)], strict=False
+            ):
+                if part is not own:
+                    check_rows(len(part), part.ids, part.labels, {})
+                    write_labels(draft.folder, part, prefix)
+                    anew |= {f"{prefix}{name}" for name in LABEL_FILES}
+            history = [*self._history(before), *new]
+            (draft.folder / HISTORY).write_bytes(history_to_bytes(history))
+            draft.keep(name for name in _files_without(before, segments) if name not in anew)
+            return _publish(
+                draft,
+                segments,
+                gone,
+                written,
+                len(changes.added),
+                len(changes.removed),
+                corrections=new[-1].number,
+            )
+
+    def history(self) -> list[Correction]:
+        """The corrections of the current version, oldest first."""
+        return self._history(read_manifest(self.folder))
+
+    def _history(self, manifest: Manifest) -> list[Correction]:
+        if not manifest.corrections:
+            return []
+        return history_from_bytes((self.folder / manifest.version / HISTORY).read_bytes())
+
+    def settle(self) -> None:
+        """Publish what a service that was killed has left in its journal.
+
+        Raises:
+            IndexProblem: Another process writes to the index.
+        """
+        if Journal.is_empty(self.folder):
+            return
+        with self.hold() as held, Journal(self.folder) as journal:
+            held.correct(journal.left)
+            journal.drop(read_manifest(self.folder).corrections)
+
+    @contextmanager
+    def hold(self) -> Iterator[FolderLocation]:
+        """Be the only writer for longer than a change: by the location that is yielded.
+
+        Raises:
+            IndexProblem: Another process writes to the index.
+        """
+        read_manifest(self.folder)
+        with only_writer(self.folder):
+            yield replace(self, held=True)
 
     def compact(
         self,
@@ -200,8 +292,9 @@ class FolderLocation:
     ) -> Changed:
         """Write the rows anew as one segment, without those that were removed.
 
-        Every other version of the index is deleted, so that nothing of the removed rows is left on
-        disk; readers that have one open keep it until they close it.
+        Every other version of the index is deleted, and the corrections of removed images go from
+        its history, so that nothing of these is left on disk; readers that have one open keep it
+        until they close it.
 
         Args:
             of: The version that `arrays` were made for; a newer one is not overwritten.
@@ -213,7 +306,7 @@ class FolderLocation:
         Raises:
             IndexProblem: There is no index, it is damaged, or another process writes to it.
         """
-        with next_version(self.folder, of=of) as draft:
+        with next_version(self.folder, of=of, held=self.held) as draft:
             stored = self.open(whole=True)
             live = np.split(stored.live, stored.starts[1:-1])
             rows = joined(
@@ -228,6 +321,9 @@ class FolderLocation:
                         file.write(segment.vectors[some][kept_rows[some]].tobytes())
             kept = dict(stored.arrays if arrays is None else arrays)
             write_rows(draft.folder, replace(rows, arrays={**rows.arrays, **kept}))
+            if stored.manifest.corrections:
+                history = [c for c in self._history(stored.manifest) if c.image_id in stored.row_of]
+                (draft.folder / HISTORY).write_bytes(history_to_bytes(history))
             kind: Any = index_type or stored.manifest.index_type
             if kind not in get_args(IndexType):  # of an earlier version
                 kind = "auto"
@@ -261,7 +357,7 @@ class FolderLocation:
         Raises:
             IndexProblem: There is no index, it is damaged, or another process writes to it.
         """
-        with next_version(self.folder, of=of) as draft:
+        with next_version(self.folder, of=of, held=self.held) as draft:
             before = self.folder / draft.before.version
             problems = check_files(before, draft.before)
             if problems:
@@ -315,9 +411,40 @@ def _lost(stored: StoredIndex) -> list[str]:
     return []
 
 
-def _stored_rows(stored: StoredIndex, ids: Collection[str]) -> NDArray[np.int64]:
-    rows = np.array([row for row, id_ in enumerate(stored.ids) if id_ in ids], np.int64)
-    return rows if stored.stored_rows is None else stored.stored_rows[rows]
+def _add_segment(
+    draft: Draft,
+    stored: StoredIndex,
+    parts: Sequence[Segment],
+    gone: NDArray[np.bool_],
+    new: Segment,
+) -> tuple[list[SegmentEntry], NDArray[np.bool_], int]:
+    """Write new rows as a segment, merged with the ones before that are not larger.
+
+    Args:
+        draft: The version that is being made.
+        stored: The version before.
+        parts: Its segments, perhaps with other labels.
+        gone: bool[n stored], which of its rows are removed.
+        new: The rows.
+
+    Returns:
+        All segments but the base, `gone` for the rows of those that are not written anew, and how
+        many rows were written.
+    """
+    segments = list(stored.manifest.segments)
+    # Merge also with what they have grown to.
+    while segments and segments[-1].rows <= len(new):
+        segments.pop()
+        last = parts[1 + len(segments)]
+        start = int(stored.starts[1 + len(segments)])
+        lives = np.flatnonzero(~gone[start : start + len(last)])
+        new = joined([last, new], [lives, np.arange(len(new))])
+        gone = gone[:start]
+    prefix = f"added-{_next_number(stored):06d}."
+    _write_vectors(draft.folder / f"{prefix}vectors.npy", new.vectors)
+    write_rows(draft.folder, new, prefix)
+    entry = SegmentEntry(len(new), prefix, tuple(sorted(new.arrays)))
+    return [*segments, entry], gone, len(new)
 
 
 def _publish(
@@ -327,13 +454,14 @@ def _publish(
     written: int,
     added: int,
     removed: int,
+    **changes: Any,
 ) -> Changed:
     """Publish what was linked and written, with the list of removed rows."""
     rows = np.flatnonzero(gone)
     if len(rows):
         np.save(draft.folder / REMOVED, rows, allow_pickle=False)
     n = len(gone) + written - len(rows)
-    version = draft.publish(n=n, removed=len(rows), segments=tuple(segments))
+    version = draft.publish(n=n, removed=len(rows), segments=tuple(segments), **changes)
     return Changed(version, n, added, removed)
 
 

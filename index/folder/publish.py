@@ -69,18 +69,21 @@ class Draft:
 
 
 @contextlib.contextmanager
-def next_version(directory: Path, *, of: str | None = None) -> Iterator[Draft]:
+def next_version(directory: Path, *, of: str | None = None, held: bool = False) -> Iterator[Draft]:
     """Begin a version from the current one, as the only writer; leaving removes what is unfinished.
 
     Args:
         directory: The index.
         of: The version that the change was made for; a newer one is not overwritten.
+        held: The caller is the only writer already.
 
     Raises:
         IndexProblem: There is no index, it is damaged, or another process writes to it.
     """
     read_manifest(directory)
-    with only_writer(directory), contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
+        if not held:
+            stack.enter_context(only_writer(directory))
         before = read_manifest(directory)
         if of is not None and before.version != of:
             raise IndexProblem(f"{directory} has got a new version meanwhile.", "Try again.")

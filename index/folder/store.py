@@ -11,6 +11,7 @@
     DIR/v000001/scan.*.npy, structure.faiss     what the kind of index needs beside the vectors
     DIR/v000001/added-000002.*  the same of rows that were added later
     DIR/v000001/removed.npy     int64[r]: rows that were removed
+    DIR/v000001/history.jsonl   corrections of labels (`index.corrections`), oldest first
 
 A version is written into a temporary folder, synced, renamed, and only then named by `current`,
 which is replaced atomically. A reader keeps the version that it opened. Nothing is ever pickled.
@@ -19,7 +20,7 @@ which is replaced atomically. A reader keeps the version that it opened. Nothing
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from index.corrections import Changes, Correction
 from index.errors import IndexProblem
 from index.labels import LabelTable
 from index.manifest import REBUILD, REMOVED, Manifest, SegmentEntry, check_files
@@ -36,7 +38,15 @@ from index.search.base import VectorIndex, import_faiss
 from index.search.build import open_search
 from index.search.flat import FlatIndex
 from index.search.segmented import SegmentedIndex
-from index.segments import CONTENT, ROW_ARRAYS, THUMBNAIL_ENDS, Segment, joined_names, read_segment
+from index.segments import (
+    CONTENT,
+    ROW_ARRAYS,
+    THUMBNAIL_ENDS,
+    THUMBNAILS,
+    Segment,
+    joined_names,
+    read_segment,
+)
 
 
 @dataclass(frozen=True)
@@ -95,7 +105,7 @@ class StoredIndex:
 
     def with_ids(self, ids: Sequence[str]) -> Rows:
         """The images with these ids, in their order; unknown ids are left out."""
-        rows = [self._rows[id_] for id_ in ids if id_ in self._rows]
+        rows = [self.row_of[id_] for id_ in ids if id_ in self.row_of]
         return RowSubset(self, np.array(rows, np.int64))
 
     def with_concept(self, cui: str, most: int) -> Rows:
@@ -110,7 +120,7 @@ class StoredIndex:
 
     def thumbnail_of(self, image_id: str) -> bytes | None:
         """The thumbnail of an image, a JPEG; None where there is none."""
-        row = self._rows.get(image_id)
+        row = self.row_of.get(image_id)
         return None if row is None else self.thumbnail(row)
 
     def contents_of_only(self, ids: Collection[str]) -> set[bytes] | None:
@@ -151,6 +161,11 @@ class StoredIndex:
             result[i] = segment.vectors[within]
         return result
 
+    def stored(self, rows: Sequence[int]) -> NDArray[np.int64]:
+        """The stored rows, int64[m], of some rows."""
+        numbers = np.array(rows, np.int64)
+        return numbers if self.stored_rows is None else self.stored_rows[numbers]
+
     @property
     def live(self) -> NDArray[np.bool_]:
         """bool[n stored]: which of the stored rows were not removed."""
@@ -168,7 +183,8 @@ class StoredIndex:
         return number[stored]
 
     @cached_property
-    def _rows(self) -> Mapping[str, int]:
+    def row_of(self) -> Mapping[str, int]:
+        """The row of each image by its id."""
         return {id_: row for row, id_ in enumerate(self.ids)}
 
     @cached_property
@@ -227,6 +243,75 @@ def _read_version(folder: Path, manifest: Manifest, device: Device) -> StoredInd
             searched, tuple(only.ids), only.labels, only.names, columns, arrays, manifest, segments
         )
     return _joined(manifest, segments, arrays, searched, _live(folder, manifest, segments))
+
+
+def corrected(stored: StoredIndex, corrections: Sequence[Correction]) -> StoredIndex:
+    """An opened version as it will be once corrections are published; in memory alone.
+
+    Args:
+        stored: As it was opened.
+        corrections: Those after its own, oldest first.
+    """
+    changes = Changes.of(corrections, stored.row_of)
+    last = max((one.number for one in corrections), default=stored.manifest.corrections)
+    manifest = replace(stored.manifest, corrections=last)
+    if not changes.removed and not changes.added:
+        rows = {stored.row_of[id_]: cuis for id_, cuis in changes.labels.items()}
+        labels = stored.labels.replaced(rows)
+        names = {**stored.names, **changes.names}
+        names = {cui: names[cui] for cui in labels.cuis if cui in names}
+        return replace(stored, labels=labels, names=names, manifest=manifest)
+    segments, live = relabelled(stored, changes), stored.live
+    live[stored.stored([stored.row_of[id_] for id_ in changes.removed])] = False
+    if changes.added:
+        new = segment_of(changes.added, stored)
+        segments = (*segments, replace(new, names=changes.names))
+        live = np.concatenate([live, np.ones(len(new), bool)])
+        entry = SegmentEntry(len(new), arrays=tuple(sorted(new.arrays)))
+        manifest = replace(manifest, segments=(*manifest.segments, entry))
+    n = int(live.sum())
+    manifest = replace(manifest, n=n, removed=len(live) - n)
+    base = stored.index.parts[0] if isinstance(stored.index, SegmentedIndex) else stored.index
+    return _joined(manifest, segments, stored.arrays, base, live)
+
+
+def relabelled(stored: StoredIndex, changes: Changes) -> tuple[Segment, ...]:
+    """The segments of an index, of which those with rows that got other labels are new ones."""
+    rows = stored.stored([stored.row_of[id_] for id_ in changes.labels])
+    of_segment = np.searchsorted(stored.starts, rows, side="right") - 1
+    within = rows - stored.starts[of_segment]
+    new: dict[int, dict[int, tuple[str, ...]]] = {}
+    places = zip(of_segment.tolist(), within.tolist(), changes.labels.values(), strict=True)
+    for segment, row, cuis in places:
+        new.setdefault(segment, {})[row] = cuis
+    names = {**joined_names(stored.segments), **changes.names}
+    return tuple(
+        replace(segment, labels=segment.labels.replaced(new[i]), names=names)
+        if i in new
+        else segment
+        for i, segment in enumerate(stored.segments)
+    )
+
+
+def segment_of(added: Sequence[Correction], stored: StoredIndex) -> Segment:
+    """Images that corrections add as rows of an index, with its columns."""
+    rows = [one.row for one in added if one.row is not None]
+    arrays: dict[str, NDArray[Any]] = {
+        CONTENT: np.array([np.frombuffer(row.content, np.uint8) for row in rows])
+    }
+    if stored.has_thumbnails:
+        arrays[THUMBNAILS] = np.frombuffer(b"".join(row.thumbnail for row in rows), np.uint8)
+        arrays[THUMBNAIL_ENDS] = np.cumsum([len(row.thumbnail) for row in rows]).astype(np.int64)
+    return Segment(
+        vectors=np.stack([row.vector for row in rows]),
+        ids=[one.image_id for one in added],
+        labels=LabelTable.from_sets([one.after or () for one in added]),
+        names={},
+        columns={
+            name: [row.columns.get(name, "") for row in rows] for name in stored.manifest.columns
+        },
+        arrays=arrays,
+    )
 
 
 def _joined(

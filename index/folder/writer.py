@@ -12,10 +12,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from index.corrections import history_from_bytes, history_to_bytes
 from index.errors import IndexProblem
 from index.folder.publish import new_folder, only_writer, publish
 from index.labels import LabelTable
-from index.manifest import FILES, PLAIN_NAME, REMOVED, SEARCH_FILES, Manifest, describe_file
+from index.manifest import (
+    FILES,
+    HISTORY,
+    PLAIN_NAME,
+    REMOVED,
+    SEARCH_FILES,
+    Manifest,
+    describe_file,
+    read_manifest,
+)
 from index.search.base import check_unit
 from index.search.build import IndexType, build_search
 from index.segments import Segment, check_rows, npy_header, write_rows
@@ -78,7 +88,8 @@ class VersionWriter:
 
         What is published already (the same files, columns and `about`) is not published again: the
         current version stays. The version before the new one is kept for readers that are still
-        opening it; older ones are removed.
+        opening it; older ones are removed. The history of corrections stays, of images that are in
+        both; whether the labels given here have these corrections is the caller's business.
 
         Args:
             ids: Image id of each row, unique, without tabs and line breaks.
@@ -112,6 +123,7 @@ class VersionWriter:
         vectors = np.load(folder / "vectors.npy", mmap_mode="r", allow_pickle=False)
         write_rows(folder, Segment(vectors, ids, concepts, names, columns, arrays))
         kind, search = build_search(folder, index_type, target_recall)
+        corrections = self._keep_history(ids)
         manifest = Manifest(
             version="",
             n=self._n,
@@ -123,8 +135,23 @@ class VersionWriter:
             about=json.loads(json.dumps(about)),
             files={path.name: describe_file(path) for path in sorted(folder.iterdir())},
             rows=self._n,
+            corrections=corrections,
         )
         return publish(self.directory, folder, manifest)
+
+    def _keep_history(self, ids: Sequence[str]) -> int:
+        """Take over the history of images that stay; the number of its last correction."""
+        try:
+            before = read_manifest(self.directory)
+            if not before.corrections:
+                return 0
+            raw = (self.directory / before.version / HISTORY).read_bytes()
+            kept = set(ids)
+            history = [one for one in history_from_bytes(raw) if one.image_id in kept]
+        except (IndexProblem, OSError):  # there was no index, or a damaged one
+            return 0
+        (self._folder / HISTORY).write_bytes(history_to_bytes(history))
+        return before.corrections
 
 
 def _check_names(columns: Sequence[str], arrays: Sequence[str]) -> None:

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from index.corrections import Correction
 from index.errors import IndexProblem
 from index.folder.publish import only_writer
 from index.manifest import Manifest
@@ -173,6 +174,18 @@ class MilvusLocation:
                 )
             index = _remove(index, live)
             return Changed(index.version, len(index), removed=len(wanted - unknown))
+
+    def correct(self, corrections: Sequence[Correction], *, of: str | None = None) -> Changed:
+        raise IndexProblem(
+            f"{self}: labels of an index in Milvus cannot be corrected.",
+            "Put the images in anew with their labels (annotator add --replace), or use a folder.",
+        )
+
+    def history(self) -> Sequence[Correction]:
+        return ()
+
+    def settle(self) -> None:
+        """Nothing ever waits: a server has no corrections."""
 
     def compact(
         self,

@@ -21,12 +21,15 @@ class SegmentedIndex:
         parts: With vectors of one length, at least one.
         live: bool[n] for all rows of the parts: False for those that were removed.
 
+    Attributes:
+        parts: As given.
+
     Raises:
         IndexProblem: `live` does not have one entry a row.
     """
 
     def __init__(self, parts: Sequence[VectorIndex], live: NDArray[np.bool_]) -> None:
-        self._parts = tuple(parts)
+        self.parts = tuple(parts)
         self._starts = np.cumsum([0, *(len(part) for part in parts)])
         if live.shape != (self._starts[-1],):
             raise IndexProblem(f"{self._starts[-1]} rows but {len(live)} entries of which live.")
@@ -38,7 +41,7 @@ class SegmentedIndex:
     @property
     def dim(self) -> int:
         """Length of the vectors."""
-        return self._parts[0].dim
+        return self.parts[0].dim
 
     def __len__(self) -> int:
         return sum(self._counts)
@@ -56,7 +59,7 @@ class SegmentedIndex:
         rows, found, of = [], [], []
         everyone = np.arange(len(queries))
         for part, start, count in zip(
-            self._parts, self._starts[:-1].tolist(), self._counts, strict=True
+            self.parts, self._starts[:-1].tolist(), self._counts, strict=True
         ):
             live = self._live[start : start + len(part)]
             more = _MORE if count < len(part) else 0
