@@ -36,6 +36,8 @@ SECTIONS = {
         "tune": "tune",
         "add": "change",
         "remove": "change",
+        "relabel": "correct",
+        "history": "correct",
         "compact": "change",
         "embed": "embed",
         "info": "check",

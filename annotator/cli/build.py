@@ -190,6 +190,14 @@ def build_index_command(
     say(
         f"{place}: version {built.version}, {built.rows} images, {built.concepts} concepts ({how})."
     )
+    from annotator.indexing.correct import undone_corrections
+
+    if undone := undone_corrections(place):
+        say(
+            f"Warning: {len(undone):,} images were corrected before (annotator relabel), and have "
+            "the labels of the table again. To correct them anew: annotator history --format csv "
+            f"--index {place} > corrections.csv, and annotator relabel corrections.csv."
+        )
     what = "--vectors FILE" if vectors else "IMAGES"
     say(f"Next: annotator annotate {what} --index {place}")
     return report.exit_code

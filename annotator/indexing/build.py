@@ -46,7 +46,7 @@ from annotator.knn.new_source import (
     refuse_fitted,
 )
 from annotator.knn.voting import Voting
-from index import LabelTable, StoredIndex
+from index import IndexProblem, LabelTable, StoredIndex
 from index.locations import locate
 from index.milvus.kinds import MilvusKind
 from index.protocols import IndexLocation
@@ -136,6 +136,7 @@ def build_index(
     """
     place = locate(directory)
     place.check_index_type(index_type)
+    corrections = _corrections_before(place)
     if embedder.fitted is None and embedder.fingerprint.is_fitted:
         raise AnnotatorError(
             f"Vectors of {embedder.name} alone do not say which images it was fitted to, and an "
@@ -225,6 +226,7 @@ def build_index(
             guarantees,
             outlier_factors,
             new_source.to_dict() if new_source else None,
+            corrections,
         )
         version = writer.publish(
             ids,
@@ -252,6 +254,14 @@ def build_index(
     )
 
 
+def _corrections_before(place: IndexLocation) -> int:
+    """Number of the last correction of an index that is about to be built anew."""
+    with contextlib.suppress(IndexProblem):  # there is none, or a damaged one
+        place.settle()
+        return max((one.number for one in place.history()), default=0)
+    return 0
+
+
 def tune_index(
     directory: Path | str | IndexLocation,
     *,
@@ -276,6 +286,7 @@ def tune_index(
         AnnotatorError: The index has no neighbour lists or no build metadata.
     """
     place = locate(directory)
+    place.settle()
     stored = place.open()
     metadata, lists = IndexMetadata.of(stored), stored_lists(stored)
     if lists is None:
@@ -292,6 +303,7 @@ def tune_index(
         calibration=calibrate(lists, stored.labels, tuned.voting),
         guarantees=costs(lists, stored.labels, tuned.voting),
         new_source=metadata.new_source if tuned.voting == metadata.voting else None,
+        corrections=stored.manifest.corrections,
     )
     if isinstance(stored, StoredIndex):  # a server has no vectors at hand
         outlier_factors = OutlierFactor(lists, stored.vectors).quantiles()

@@ -49,6 +49,7 @@ class IndexMetadata:
             built it.
         new_source: What to expect of a new source with `voting`, as `NewSource.to_dict`; None if it
             was not asked.
+        corrections: Number of the last correction of labels before the index was built or tuned.
         nearest: float64[m], ascending: quantiles of the similarity of an image to its nearest case
             of another patient; None if the index was not tuned.
 
@@ -65,6 +66,7 @@ class IndexMetadata:
     guarantees: Sequence[Cost] = ()
     outlier_factors: tuple[float, ...] | None = None
     new_source: Mapping[str, Any] | None = None
+    corrections: int = 0
     nearest: NDArray[np.float64] | None = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -115,6 +117,7 @@ class IndexMetadata:
             guarantees,
             outlier_factors,
             about.get("new_source"),
+            _count(about.get("corrections", 0)),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -128,6 +131,7 @@ class IndexMetadata:
             "guarantees": [cost.to_dict() for cost in self.guarantees],
             "outlier_factors": self.outlier_factors and list(self.outlier_factors),
             "new_source": self.new_source,
+            **({"corrections": self.corrections} if self.corrections else {}),
         }
 
     @property
@@ -246,6 +250,7 @@ def describe(stored: Index, place: IndexLocation) -> dict[str, Any]:
         "calibration": _calibrated(metadata.calibration),
         "guarantees": [cost.to_dict() for cost in metadata.guarantees],
         **({} if fitted is None else {"fit": _since_fit(stored, metadata, fitted)}),
+        **_corrected(metadata, place),
         "columns": sorted(manifest.columns),
         "most_frequent": [
             {"cui": cui, "name": stored.names.get(cui, ""), "images": images} for cui, images in top
@@ -273,6 +278,19 @@ def _since_fit(stored: Index, metadata: IndexMetadata, fitted: Fitted) -> dict[s
         f"concepts after the fit with {_FREQUENT} images or more": len(new),
         "fit again": "worth it" if again else "not yet",
     }
+
+
+def _corrected(metadata: IndexMetadata, place: IndexLocation) -> dict[str, Any]:
+    """How many corrections of labels there were, and how many after the last tuning."""
+    history = place.history()
+    later = sum(one.number > metadata.corrections for one in history)
+    return {"corrections": {"in all": len(history), "after tuning": later}} if history else {}
+
+
+def _count(recorded: object) -> int:
+    if not isinstance(recorded, int) or recorded < 0:
+        raise _not_recorded("corrections")
+    return recorded
 
 
 def _quantiles(recorded: object) -> NDArray[np.float64] | None:

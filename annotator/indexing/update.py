@@ -91,6 +91,7 @@ def add_images(
     )
 
     place = locate(directory)
+    place.settle()
     stored = place.open()
     IndexMetadata.of(stored).check_encoder(embedder)
     with contextlib.ExitStack() as stack:
@@ -140,6 +141,7 @@ def remove_images(
         IndexProblem: As `FolderLocation.remove_rows`.
     """
     place = locate(directory)
+    place.settle()
     before = place.open()
     contents = before.contents_of_only(set(ids))
     change = place.remove_rows(ids, missing_ok=missing_ok)
@@ -169,6 +171,7 @@ def compact_index(
     place = locate(directory)
     if index_type is not None:
         place.check_index_type(index_type)
+    place.settle()
     stored = place.open()
     _forget(place, stored, stored.contents_of_removed())
     lists = stored_lists(stored)

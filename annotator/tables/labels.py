@@ -46,12 +46,14 @@ class Labels:
         names: The words, as first spelt, by the local id of each label that is no CUI.
         understood: How the table was read, in one line.
         path: The table.
+        lines: The last line of each image, by its id; empty where there are no lines.
     """
 
     concepts: Mapping[str, tuple[str, ...]]
     names: Mapping[str, str] = field(default_factory=dict)
     understood: str = ""
     path: str = ""
+    lines: Mapping[str, int] = field(default_factory=dict)
 
 
 def read_labels(
@@ -163,7 +165,9 @@ class _Reader:
         names = {id_: name for id_, name in self.names.items() if id_ in known}
         text = f"{self.sheet.path}: {_amounts(concepts, names)}, {how}{self._where()}"
         understood = "; ".join([text, *self.sheet.notes, *self.notes])
-        return Labels(concepts, names, understood, str(self.sheet.path))
+        rows = zip(self.images, self.layout.rows, strict=True)
+        lines = {image: row.line for image, row in rows}
+        return Labels(concepts, names, understood, str(self.sheet.path), lines)
 
     def _where(self) -> str:
         """Where labels, and ids, were found."""
