@@ -58,7 +58,7 @@ class Annotation:
         cuis: Predicted concepts, highest score first.
         scores: Share of the neighbours' votes for each concept, 0..1.
         expected_f1: Expected F1 of the predicted set, 0..1; calibrated if there are probabilities,
-            else that of the votes. With a hierarchy, its expected hierarchical F1.
+            else that of the votes.
         familiarity: How like the images of the index this one is, 0..1: the share of the index's
             images that are less like their own nearest cases of other patients, for how alike cases
             are there (`annotator.knn.familiarity`). Near 0, the image is out of distribution. None
@@ -75,7 +75,10 @@ class Annotation:
         same_image: Id of a case that is this very image (its similarity is 1), or None.
         probabilities: Probability that each concept is right, 0..1, calibrated on the images of the
             index; None if the index has no calibration of this vote.
+        considered_probabilities: Likewise, of the concepts in `considered`.
         guarantee: What the set was chosen to keep on average; None without a guarantee.
+        hierarchical: Whether concepts were chosen over a hierarchy: scores count the votes for what
+            is below a concept, and `expected_f1` is hierarchical.
         look: Names and pictures.
     """
 
@@ -92,7 +95,9 @@ class Annotation:
     rivals: Mapping[str, str] = field(default_factory=dict)
     same_image: str | None = None
     probabilities: tuple[float, ...] | None = None
+    considered_probabilities: tuple[float, ...] | None = None
     guarantee: Guaranteed | None = None
+    hierarchical: bool = False
     look: Look = field(default_factory=Look, compare=False)
 
     @property
@@ -103,8 +108,7 @@ class Annotation:
     @property
     def each(self) -> list[tuple[str, str, float, float | None]]:
         """Each concept with its name (or ""), score and probability (or None)."""
-        nothing = (None,) * len(self.cuis)
-        probabilities = nothing if self.probabilities is None else self.probabilities
+        probabilities = _each(self.probabilities, len(self.cuis))
         return list(zip(self.cuis, self.names, self.scores, probabilities, strict=True))
 
     @property
@@ -135,8 +139,17 @@ class Annotation:
                 for cui, _, score, probability in self.each
             ],
             "considered": [
-                {"cui": cui, "name": names.get(cui, ""), "score": round(score, 6)}
-                for cui, score in self.considered.items()
+                {
+                    "cui": cui,
+                    "name": names.get(cui, ""),
+                    "score": round(score, 6),
+                    "probability": None if probability is None else round(probability, 6),
+                }
+                for (cui, score), probability in zip(
+                    self.considered.items(),
+                    _each(self.considered_probabilities, len(self.considered)),
+                    strict=True,
+                )
             ],
             "expected_f1": round(self.expected_f1, 6),
             "familiarity": None if self.familiarity is None else round(self.familiarity, 4),
@@ -144,6 +157,8 @@ class Annotation:
         }
         if self.guarantee is not None:
             fields["guarantee"] = self.guarantee.to_dict()
+        if self.hierarchical:
+            fields["hierarchical"] = True
         if explain:
             fields["neighbors"] = [
                 {
@@ -277,6 +292,11 @@ class Annotations(Sequence[Annotation]):
 def with_picture(annotation: Annotation, picture: Callable[[], bytes]) -> Annotation:
     """The same annotation with a picture, a JPEG, to show."""
     return replace(annotation, look=replace(annotation.look, picture=picture))
+
+
+def _each(probabilities: tuple[float, ...] | None, n: int) -> tuple[float | None, ...]:
+    """The probability of each of n concepts; None where there is none."""
+    return (None,) * n if probabilities is None else probabilities
 
 
 def _one_line(text: str) -> str:

@@ -376,7 +376,7 @@ class Annotator:
                 image_id=image_id,
                 cuis=decision.cuis,
                 scores=tuple(decision.scores.tolist()),
-                **_worth(decision, calibration),
+                **_worth(decision, runners_up, calibration),
                 neighbors=_voters(found, posterior, i, voting.k) if with_neighbors else (),
                 familiarity=share,
                 votes=decision.by_concept() if with_votes else {},
@@ -384,6 +384,7 @@ class Annotator:
                 rivals=rivals(decision, runners_up, self._exclusions) if self._exclusions else {},
                 same_image=itself[i],
                 guarantee=None if kept is None else kept[i],
+                hierarchical=self.hierarchy is not None,
                 look=self._look,
             )
             annotations.append(annotation)
@@ -466,15 +467,23 @@ def _unfamiliar(least: float) -> ImageError:
 
 class _Worth(TypedDict):
     probabilities: tuple[float, ...] | None
+    considered_probabilities: tuple[float, ...] | None
     expected_f1: float
 
 
-def _worth(decision: Decision, calibration: Calibration | None) -> _Worth:
+def _worth(
+    decision: Decision, considered: Mapping[str, float], calibration: Calibration | None
+) -> _Worth:
     """Probabilities and expected F1 of a decision, calibrated if there is a calibration."""
     if calibration is None:
-        return {"probabilities": None, "expected_f1": decision.expected_f1}
+        return {
+            "probabilities": None,
+            "considered_probabilities": None,
+            "expected_f1": decision.expected_f1,
+        }
     return {
         "probabilities": tuple(calibration.score(decision.scores).tolist()),
+        "considered_probabilities": tuple(calibration.score(list(considered.values())).tolist()),
         "expected_f1": float(calibration.expected_f1(decision.expected_f1)),
     }
 

@@ -119,16 +119,16 @@ class ConsideredConcept(BaseModel):
     cui: str
     name: str = Field(description="Empty if the index has none.")
     score: float = Field(description="Share of the neighbours' votes, 0 to 1.")
-
-
-class ScoredConcept(ConsideredConcept):
-    """A concept of an image."""
-
     probability: float | None = Field(
         description="Probability that it is right, 0 to 1: how often concepts with such a score "
         "were right on the index's own images; null if the index is not calibrated, or for "
         "another vote than this request's."
     )
+
+
+class ScoredConcept(ConsideredConcept):
+    """A concept of an image."""
+
     rival: str | None = Field(
         description="CUI of a concept that excludes this one, by the labels of the index, and has "
         "a quarter of the votes or more: this one is in doubt."

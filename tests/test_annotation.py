@@ -83,10 +83,18 @@ def test_as_json() -> None:
 
 
 def test_a_doubt_is_shown() -> None:
-    made = replace(FOUND, considered={"C2": 0.3}, rivals={"C1": "C2"}, same_image="<x>")
+    made = replace(
+        FOUND,
+        considered={"C2": 0.3},
+        considered_probabilities=(0.2,),
+        rivals={"C1": "C2"},
+        same_image="<x>",
+    )
     told = made.to_dict()
     assert [c["rival"] for c in told["concepts"]] == ["C2", None]
-    assert told["considered"] == [{"cui": "C2", "name": "Two <i>", "score": 0.3}]
+    assert told["considered"] == [
+        {"cui": "C2", "name": "Two <i>", "score": 0.3, "probability": 0.2}
+    ]
     assert [made.share(concept) for concept in ("C1", "C2", "C3")] == [0.75, 0.3, 0.0]
     html = made._repr_html_()
     assert "In doubt:</b> One (0.75); Two &lt;i&gt; (0.30) excludes it" in html

@@ -333,12 +333,19 @@ def _evaluate_concepts(
         say(note)
     facts, text = found.to_dict(), render(found)
     if in_json_lines:
-        reliability = reliability_of(scored, read_annotations(run))
-        facts["reliability"] = reliability.to_dict()
-        text += "\n".join(["", *render_reliability(reliability)])
-        if plot is not None:
-            plot_reliability(reliability, plot)
-            say(f"Plot: {plot}")
+        reliability = reliability_of(scored, read_annotations(run), found.hierarchical)
+        facts["reliability"] = reliability and reliability.to_dict()
+        if reliability is None:
+            why = f"{run} was annotated over a hierarchy, so that scores and expected F1 count"
+            why += " ancestors: whether they come true is seen with --hierarchy alone."
+            if plot is not None:
+                raise click.UsageError(why)
+            say(why)
+        else:
+            text += "\n".join(["", *render_reliability(reliability)])
+            if plot is not None:
+                plot_reliability(reliability, plot)
+                say(f"Plot: {plot}")
     if type_filter.given:
         from annotator.evaluation.by_type import render_by_type, score_by_type
 

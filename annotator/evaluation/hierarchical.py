@@ -53,6 +53,7 @@ class Hierarchical:
             themselves, as roots do.
         labelled_roots: Roots of the hierarchy in ground truth or run, ascending.
         ids: Ids of the n scored images.
+        truth: Extended truth of each image.
         scores: hF1 of each image.
         counts: float64[n, 3], |T ∩ R|, |R| and |T| of each image.
         groups: int64[n], what intervals draw together; None if they draw images.
@@ -68,6 +69,7 @@ class Hierarchical:
     unknown: tuple[str, ...]
     labelled_roots: tuple[str, ...]
     ids: tuple[str, ...]
+    truth: tuple[frozenset[str], ...]
     scores: tuple[float, ...]
     counts: NDArray[np.float64]
     groups: NDArray[np.int64] | None = None
@@ -157,6 +159,7 @@ def score_hierarchically(
         unknown=tuple(concept for concept in concepts if id_of[concept] not in hierarchy),
         labelled_roots=tuple(sorted(set(hierarchy.roots).intersection(id_of.values()))),
         ids=scored.ids,
+        truth=tuple(truth),
         scores=scores,
         counts=counts,
         groups=groups,

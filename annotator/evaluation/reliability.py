@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from annotator.evaluation.hierarchical import Hierarchical
+
 _BINS = 10
 _INK = "#2f6f9f"
 _FAINT = "#8a8a8a"
@@ -132,24 +134,37 @@ def binned(
     return tuple(Bin(*row) for row in rows)
 
 
-def reliability_of(scored: Scored, annotations: Sequence[Annotated]) -> RunReliability:
+def reliability_of(
+    scored: Scored, annotations: Sequence[Annotated], hierarchical: Hierarchical | None = None
+) -> RunReliability | None:
     """Compare the probabilities and expected F1 of annotations with a ground truth.
 
-    Images that could not be used promise nothing, and are left out.
+    Images that could not be used promise nothing, and are left out. What was chosen over a
+    hierarchy promises hierarchical scores: it is compared with those.
 
     Args:
         scored: The annotations, scored as a run.
         annotations: What `read_annotations` has read of them.
+        hierarchical: Their hierarchical scores, if they are known.
+
+    Returns:
+        None for annotations over a hierarchy whose hierarchical scores are not known.
     """
     import numpy as np
 
+    came_out: Scored | Hierarchical = scored
+    f1_name = "F1"
+    if any(annotated.hierarchical for annotated in annotations):
+        if hierarchical is None:
+            return None
+        came_out, f1_name = hierarchical, "hierarchical F1"
     by_id = {annotated.id: annotated for annotated in annotations}
     calibrated = all(by_id[image_id].probabilities is not None for image_id in scored.ids)
     shares: list[float] = []
     right: list[bool] = []
     expected: list[float] = []
     f1: list[float] = []
-    for image_id, truth, score in zip(scored.ids, scored.truth, scored.scores, strict=True):
+    for image_id, truth, score in zip(came_out.ids, came_out.truth, came_out.scores, strict=True):
         annotated = by_id[image_id]
         if annotated.expected_f1 is None:
             continue
@@ -164,7 +179,7 @@ def reliability_of(scored: Scored, annotations: Sequence[Annotated]) -> RunRelia
     of = "probability" if calibrated else "score"
     return RunReliability(
         Reliability(of, "share right", "concepts", of_concepts) if of_concepts else None,
-        Reliability("expected F1", "F1", "images", of_images) if of_images else None,
+        Reliability(f"expected {f1_name}", f1_name, "images", of_images) if of_images else None,
     )
 
 

@@ -29,6 +29,7 @@ class Annotated:
         names: Name of each concept, "" where the file has none.
         familiarity: Familiarity of the image; None where the file has none.
         group: Its patient or study; "" where the file has none.
+        hierarchical: Whether its concepts were chosen over a hierarchy.
     """
 
     line: int
@@ -40,6 +41,7 @@ class Annotated:
     names: tuple[str, ...] = ()
     familiarity: float | None = None
     group: str = ""
+    hierarchical: bool = False
 
 
 def is_annotations(path: Path | str) -> bool:
@@ -87,6 +89,7 @@ def _annotated(path: Path | str, line: int, text: str) -> Annotated:
             names=tuple(str(concept.get("name") or "") for concept in concepts),
             familiarity=None if (share := found.get("familiarity")) is None else _share(share),
             group=_group(found.get("group", "")),
+            hierarchical=found.get("hierarchical") is True,
         )
     except json.JSONDecodeError as error:
         raise FormatError(f"{path}, line {line}: no JSON ({error.msg})", _HINT) from None

@@ -161,7 +161,8 @@ function answerPart(result, concepts) {
   const itself = result.same_image
     ? h("p", { className: "notice warning" }, `The index has this very image, as ${result.same_image}.`)
     : null;
-  const meaning = result.concepts.some(({ probability }) => probability !== null)
+  const listed = [...result.concepts, ...result.considered];
+  const meaning = listed.some(({ probability }) => probability !== null)
     ? h(
         "p",
         { className: "note" },
@@ -184,9 +185,8 @@ function answerPart(result, concepts) {
 }
 
 /** Concepts that were voted for and not chosen; null if there are none. */
-function consideredPart({ concepts, considered }) {
+function consideredPart({ considered }) {
   if (considered.length === 0) return null;
-  const calibrated = concepts.some(({ probability }) => probability !== null);
   const rows = considered.map((concept) =>
     h(
       "li",
@@ -194,7 +194,7 @@ function consideredPart({ concepts, considered }) {
       conceptName(concept),
       bar(concept.score),
       scoreOf(concept),
-      calibrated ? h("span", { className: "probability" }) : null, // keeps the columns in line
+      probabilityOf(concept),
     ),
   );
   return h(
@@ -233,9 +233,12 @@ const conceptName = ({ cui, name }) =>
 
 const scoreOf = ({ score }) => h("span", { className: "score" }, score.toFixed(2));
 
+const probabilityOf = ({ probability }) =>
+  probability === null ? null : h("span", { className: "probability" }, percent(probability));
+
 /** A concept of the answer; its `rival`, if there is one, excludes it. */
 function conceptRow(concept, holders, n, rival) {
-  const { cui, score, probability } = concept;
+  const { cui, score } = concept;
   const doubt = rival
     ? h(
         "span",
@@ -249,7 +252,7 @@ function conceptRow(concept, holders, n, rival) {
     conceptName(concept),
     bar(score),
     scoreOf(concept),
-    probability === null ? null : h("span", { className: "probability" }, percent(probability)),
+    probabilityOf(concept),
     doubt,
     h("span", { className: "unseen" }, `, held by ${holders} of ${n} cases listed`),
   );

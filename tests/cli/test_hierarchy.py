@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -66,6 +67,33 @@ def test_sets_are_chosen_by_hierarchical_f1(sample: SamplePaths, tmp_path: Path)
         f1 = [2 * len(chosen & s) / (len(chosen) + len(s)) for s in sets]
         weights = [n["weight"] for n in record["neighbors"]]
         assert record["expected_f1"] == pytest.approx(np.dot(weights, f1), abs=1e-4)
+
+
+def test_what_was_promised_over_a_hierarchy_is_compared_with_what_it_promised(
+    sample: SamplePaths, tmp_path: Path
+) -> None:
+    for name, options in (("over", ("--hierarchy", sample.hierarchy)), ("flat", ())):
+        (tmp_path / name).write_text(annotate(sample, *options, "--format", "jsonl")[0])
+    side = (sample.concepts, "--split", sample.split, "--only", "test", "--json")
+    above = ("--hierarchy", sample.hierarchy)
+
+    def of(name: str, *options: object) -> Any:
+        return json.loads(invoke("evaluate", tmp_path / name, *side, *options).stdout)
+
+    facts = of("over", *above)
+    promised = facts["reliability"]["expected_f1"]
+    assert promised["of"] == "expected hierarchical F1"
+    came_out = sum(b["observed"] * b["count"] for b in promised["bins"]) / promised["count"]
+    assert came_out == pytest.approx(facts["hierarchical"]["f1"])
+    assert came_out != pytest.approx(facts["f1"])
+    flat = of("flat", *above)  # it promised nothing about ancestors
+    assert flat["reliability"]["expected_f1"]["of"] == "expected F1"
+
+    without = invoke("evaluate", tmp_path / "over", *side)
+    assert json.loads(without.stdout)["reliability"] is None
+    assert "with --hierarchy alone" in without.stderr
+    plot = invoke("evaluate", tmp_path / "over", *side, "--plot", tmp_path / "plot.png")
+    assert plot.exit_code == 2 and not (tmp_path / "plot.png").exists()
 
 
 def test_scores_include_the_broader_concepts(sample: SamplePaths, tmp_path: Path) -> None:

@@ -51,7 +51,9 @@ def test_the_index_says_how_it_is_calibrated(place: Path) -> None:
 def test_probabilities_are_there_and_ascend_with_the_scores(place: Path) -> None:
     text, said = annotated(place)
     assert "calibrated" not in said
-    pairs = [(c["score"], c["probability"]) for r in records(text) for c in r["concepts"]]
+    kinds = ("concepts", "considered")
+    listed = [c for r in records(text) for kind in kinds for c in r[kind]]
+    pairs = [(c["score"], c["probability"]) for c in listed]
     assert len(set(pairs)) > 10 and any(score != probability for score, probability in pairs)
     probabilities = [probability for _, probability in sorted(pairs)]
     assert probabilities == sorted(probabilities)

@@ -54,7 +54,9 @@ def test_the_runner_up_and_the_doubt_are_in_jsonl_and_in_the_table(arc: Path) ->
     assert [(c["cui"], c["score"], c["rival"]) for c in border["concepts"]] == [
         ("C3", 1.0, None), ("C1", 0.6, "C2"),
     ]  # fmt: skip
-    assert border["considered"] == [{"cui": "C2", "name": "Malignant", "score": 0.4}]
+    assert border["considered"] == [
+        {"cui": "C2", "name": "Malignant", "score": 0.4, "probability": None}  # not tuned
+    ]
     assert border["same_image"] is None
     assert known["considered"] == [] and all(c["rival"] is None for c in known["concepts"])
     table = invoke(

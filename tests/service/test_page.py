@@ -215,7 +215,7 @@ def test_doubt_and_runners_up(open_page: Opener, server: str, place: Served) -> 
     told = full_answer(server, place.images[0])
     (result,) = told["results"]
     result["concepts"][0]["rival"] = "C1"
-    result["considered"] = [{"cui": "C1", "name": "Malignant", "score": 0.46}]
+    result["considered"] = [{"cui": "C1", "name": "Malignant", "score": 0.46, "probability": 0.31}]
     tab = open_page()
     tab.page.route("**/v1/annotate*", lambda route: route.fulfill(json=told))
     tab.annotate(place.images[0])
@@ -223,7 +223,7 @@ def test_doubt_and_runners_up(open_page: Opener, server: str, place: Served) -> 
         "In doubt: Malignant excludes it, and has 46 % of the vote."
     )
     expect(tab.page.locator(".doubt")).to_have_count(1)
-    expect(tab.page.locator(".runner-up")).to_have_text(["Malignant C10.46"])
+    expect(tab.page.locator(".runner-up")).to_have_text(["Malignant C10.4631 %"])
     expect(tab.tabs().first).to_contain_text(", 1 in doubt")
 
 
