@@ -87,6 +87,7 @@ class Answer(_OfImages[Annotated]):
                 "concepts": [],
                 "considered": [],
                 "expected_f1": None,
+                "unfamiliar": False,
                 "familiarity": None,
                 "same_image": None,
                 "neighbors": [],
@@ -98,7 +99,7 @@ class Answer(_OfImages[Annotated]):
         for neighbor in fields["neighbors"]:
             neighbor["thumbnail"] = picture_path(self.engine, neighbor["id"])
         fields["notes"] = describe_notes(outcome[0].notes)
-        return {**fields, "error": None}
+        return {**fields, "unfamiliar": outcome[0].is_unfamiliar, "error": None}
 
     def _timings(self, total_seconds: float) -> dict[str, float]:
         seconds = [outcome[1] for outcome in self.outcomes if not isinstance(outcome, Problem)]

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from annotator.images.notes import Note
+from annotator.knn.familiarity import UNFAMILIAR
 
 MOST_NEIGHBORS = 1000
 MOST_CASES = 100
@@ -27,8 +28,10 @@ class AnnotateQuery(_Query):
     k: int | None = Field(
         None, ge=1, le=MOST_NEIGHBORS, description="Neighbours that vote; else the index's own."
     )
-    decider: Literal["expected-f1", "threshold", "top-r"] | None = Field(
-        None, description="From votes to a set of concepts; else the index's own."
+    decider: Literal["expected-f1", "threshold", "top-r", "macro-f1"] | None = Field(
+        None,
+        description="From votes to a set of concepts; else the index's own. macro-f1 finds more of "
+        "the rare concepts, where tuning has set its thresholds (`/v1/info`).",
     )
     min_score: float | None = Field(
         None, ge=0, le=1, allow_inf_nan=False, description="Drop concepts with a lower score."
@@ -166,6 +169,10 @@ class Result(BaseModel):
         description="F1 to be expected of the concepts, 0 to 1: calibrated where concepts have "
         "probabilities, else that of the votes."
     )
+    unfamiliar: bool = Field(
+        description="Whether the image resembles nothing in the index, so that its concepts are "
+        f"guesses: its familiarity is below {UNFAMILIAR:g}."
+    )
     familiarity: float | None = Field(
         description="Share of the index's images that are less like their nearest cases of other "
         "patients; near 0 for an image that resembles nothing in the index."
@@ -264,6 +271,9 @@ class VotingOut(BaseModel):
     decider: str
     threshold: float
     top_r: int | None
+    macro_thresholds: list[float] | None = Field(
+        description="For the decider macro-f1; null where the index was not tuned."
+    )
     min_score: float
 
 

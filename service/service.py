@@ -292,8 +292,18 @@ def _ballot(engine: Engine, options: Mapping[str, Any]) -> Ballot:
     """The ballot of a request with these options.
 
     Raises:
-        Problem: 422, the index knows no familiarity, and a least one is given.
+        Problem: 422, the index knows no familiarity, and a least one is given; or has no thresholds
+            for macro F1.
     """
+    voting = engine.annotator.voting
+    if options.get("decider") == "macro-f1" and voting.macro_thresholds is None:
+        raise Problem(
+            422,
+            "invalid_parameter",
+            "decider: the index has no thresholds for macro-f1.",
+            "`annotator tune` sets them, unless the index was built without tuning or from too few "
+            "images.",
+        )
     if options.get("min_familiarity") and not engine.annotator.metadata.knows_familiarity:
         raise Problem(
             422,
@@ -303,4 +313,4 @@ def _ballot(engine: Engine, options: Mapping[str, Any]) -> Ballot:
         )
     own = {name: value for name, value in options.items() if name in Ballot._fields}
     changed = {name: value for name, value in options.items() if name not in own}
-    return Ballot(dataclasses.replace(engine.annotator.voting, **changed), **own)
+    return Ballot(dataclasses.replace(voting, **changed), **own)

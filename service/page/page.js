@@ -242,10 +242,11 @@ async function showInfo() {
 }
 
 /** What an option that is left empty stands for. */
-function showDefaults({ k, decider, min_score: minScore }) {
+function showDefaults({ k, decider, min_score: minScore, macro_thresholds: thresholds }) {
   const { elements } = $("options");
   elements.k.placeholder = k;
   elements.min_score.placeholder = minScore;
+  elements.decider.querySelector("[value=macro-f1]").disabled = thresholds === null;
   elements.decider.options[0].textContent = `${decider} (the index's own)`;
 }
 

@@ -2,10 +2,6 @@
 
 import { picture } from "./api.js";
 
-// Below this an image is further from the index than nearly all of the index's own images are:
-// the value of `annotator.knn.familiarity`.
-const UNFAMILIAR = 0.05;
-
 /** An element with properties, attributes (`aria-*`, `role`, `for`) and children. */
 export function h(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
@@ -20,12 +16,11 @@ export function h(tag, properties = {}, ...children) {
 const percent = (share) => `${Math.round(share * 100)} %`;
 const plural = (n, noun) => `${n} ${noun}${n === 1 ? "" : "s"}`;
 
-const isUnfamiliar = ({ familiarity }) => familiarity !== null && familiarity < UNFAMILIAR;
 const doubtful = ({ concepts }) => concepts.filter(({ rival }) => rival !== null).length;
 
 /** The state of an image in a few words. */
 export function stateOf(item) {
-  if (item.state === "done" && isUnfamiliar(item.answer.result)) return "resembles nothing";
+  if (item.state === "done" && item.answer.result.unfamiliar) return "resembles nothing";
   return {
     waiting: () => "waiting",
     sending: () => "annotating…",
@@ -69,7 +64,7 @@ export function makeTab(item) {
 
 export function paintTab(item, selected) {
   const done = item.state === "done" ? item.answer.result : null;
-  const odd = done !== null && (isUnfamiliar(done) || doubtful(done) > 0);
+  const odd = done !== null && (done.unfamiliar || doubtful(done) > 0);
   item.tab.dataset.state = odd ? "odd" : item.state;
   item.tab.setAttribute("aria-selected", selected);
   item.tab.setAttribute("aria-controls", "panel");
@@ -145,7 +140,7 @@ function linked({ result, names }, subject) {
 }
 
 function answerPart(result, concepts) {
-  const unfamiliar = isUnfamiliar(result)
+  const unfamiliar = result.unfamiliar
     ? h(
         "p",
         { className: "notice warning" },

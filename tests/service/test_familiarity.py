@@ -13,6 +13,7 @@ from asking import MakeClient, build, cpu_settings, drawing, post, problem
 from PIL import Image
 from starlette.testclient import TestClient
 
+from annotator.knn.familiarity import UNFAMILIAR
 from service.engine import Engine, open_engine
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ def test_unfamiliar_images_have_no_concepts_if_asked(
     files = (("known.png", drawing(100)), ("stranger.png", stranger))
     known, odd = post(client, *files).json()["results"]
     assert known["familiarity"] > LEAST > odd["familiarity"] and odd["concepts"]
+    for each in (known, odd):
+        assert each["unfamiliar"] == (each["familiarity"] < UNFAMILIAR)
     asked = {"min_familiarity": LEAST}
     same, empty = post(client, *files, params=asked).json()["results"]
     assert same["concepts"] == known["concepts"] and same["error"] is None

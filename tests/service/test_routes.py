@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from typing import Any
 
@@ -68,6 +69,22 @@ def test_options(client: TestClient) -> None:
     assert result("neighbors=0")["neighbors"] == []
     assert result("k=12&decider=top-r")["concepts"][0]["cui"] == "C9"
     assert [c["cui"] for c in result("k=12&min_score=1")["concepts"]] == ["C9"]
+
+
+def test_macro_f1_takes_thresholds(
+    client: TestClient, make_client: MakeClient, engine: Engine
+) -> None:
+    options = {"decider": "macro-f1", "k": 12}
+    refused = post(client, ("a", drawing(0)), params=options)
+    assert problem(refused) == (422, "invalid_parameter")
+    assert refused.json()["detail"] == "decider: the index has no thresholds for macro-f1."
+    annotator = copy.copy(engine.annotator)
+    annotator.voting = replace(annotator.voting, macro_thresholds=(0.2,) * 4)
+    tuned = make_client(engine=replace(engine, annotator=annotator))
+    assert tuned.get("/v1/info").json()["voting"]["macro_thresholds"] == [0.2] * 4
+    (result,) = post(tuned, ("a", drawing(0)), params=options).json()["results"]
+    assert all(c["score"] >= 0.2 - 1e-6 for c in result["concepts"])
+    assert all(c["score"] < 0.2 for c in result["considered"])
 
 
 def test_what_was_considered_and_the_image_itself(client: TestClient) -> None:
