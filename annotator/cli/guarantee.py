@@ -11,7 +11,6 @@ import click
 from annotator.cli.console import say
 from annotator.cli.options import options_as, refuse
 from annotator.cli.sections import option
-from annotator.errors import AnnotatorError
 from annotator.render.text_table import Row, columns, section
 
 if TYPE_CHECKING:
@@ -73,15 +72,9 @@ class GuaranteeOptions:
         if self.guarantee_by is None:
             return None
         from annotator.evaluation.measures import read_groups
-        from index import StoredIndex
+        from annotator.knn.guarantees import ids_of
 
-        if not isinstance(stored, StoredIndex):
-            raise AnnotatorError(
-                "An index on a server does not list its images, so that --guarantee-by cannot "
-                "tell which belong where.",
-                "It works with an index in a folder.",
-            )
-        ids = list(dict.fromkeys([*stored.ids, *(ref.id for ref in refs)]))
+        ids = list(dict.fromkeys([*ids_of(stored), *(ref.id for ref in refs)]))
         notes: list[str] = []
         of_id = read_groups(self.guarantee_by, ids, notes)
         for note in notes:

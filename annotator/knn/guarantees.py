@@ -310,14 +310,24 @@ class Promises:
         return self._kept[name]
 
 
-def _parts(lists: NeighborLists, stored: Index, by: Mapping[str, str]) -> dict[str, NeighborLists]:
-    """The lists of the images that are counted together, by name."""
+def ids_of(stored: Index) -> Sequence[str]:
+    """Ids of the images of an index, for guarantees by group.
+
+    Raises:
+        AnnotatorError: It lies on a server.
+    """
     if not isinstance(stored, StoredIndex):
         raise AnnotatorError(
             "An index on a server does not list its images, so nobody knows which belong where.",
             "Guarantees by group are given by an index in a folder.",
         )
-    names = np.array([by.get(stored.ids[row], "") for row in lists.queries.tolist()])
+    return stored.ids
+
+
+def _parts(lists: NeighborLists, stored: Index, by: Mapping[str, str]) -> dict[str, NeighborLists]:
+    """The lists of the images that are counted together, by name."""
+    ids = ids_of(stored)
+    names = np.array([by.get(ids[row], "") for row in lists.queries.tolist()])
     found = np.unique(names[names != ""]).tolist()
     return {name: lists.take(np.flatnonzero(names == name)) for name in found}
 
