@@ -39,19 +39,17 @@ def tune_command(place: IndexLocation, voting: VotingOptions, as_json: bool) -> 
     annotator tune --objective macro-f1
     """
     from annotator.indexing.build import tune_index
-    from annotator.indexing.metadata import IndexMetadata
 
     start = voting.override()  # also checks the options
-    version, tuned = tune_index(place, voting=start if voting.given else None, fixed=voting.given)
-    costs = IndexMetadata.of(place.open()).guarantees
+    made = tune_index(place, voting=start if voting.given else None, fixed=voting.given)
     if as_json:
-        guarantees = [cost.to_dict() for cost in costs]
-        facts = {"version": version, **tuned.to_dict(), "guarantees": guarantees}
+        guarantees = [cost.to_dict() for cost in made.guarantees]
+        facts = {"version": made.version, **made.tuned.to_dict(), "guarantees": guarantees}
         write_result(json.dumps(facts, indent=2) + "\n", None)
-    say_tuned(tuned)
-    for line in render_costs(costs):
+    say_tuned(made.tuned)
+    for line in render_costs(made.guarantees):
         say(line)
-    say(f"{place}: version {version}.")
+    say(f"{place}: version {made.version}.")
     return EXIT_OK
 
 

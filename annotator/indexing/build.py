@@ -30,8 +30,8 @@ from annotator.indexing.metadata import IndexMetadata
 from annotator.knn.calibration import calibrate
 from annotator.knn.cross_validation import LEAST_IMAGES, projected_rows, stored_lists
 from annotator.knn.familiarity import OutlierFactor
-from annotator.knn.grid_search import Tuned, choose_voting
-from annotator.knn.guarantees import costs
+from annotator.knn.grid_search import Tuned, check_k, choose_voting
+from annotator.knn.guarantees import Cost, costs
 from annotator.knn.model import (
     Adaptation,
     Branches,
@@ -52,6 +52,21 @@ from index.milvus.kinds import MilvusKind
 from index.protocols import IndexLocation
 from index.search.build import IndexType
 from index.segments import CONTENT
+
+
+@dataclass(frozen=True)
+class Retuned:
+    """Result of tuning again.
+
+    Attributes:
+        version: Published version.
+        tuned: What was chosen, and its estimated quality.
+        guarantees: What guarantees cost with it.
+    """
+
+    version: str
+    tuned: Tuned
+    guarantees: Sequence[Cost]
 
 
 @dataclass(frozen=True)
@@ -131,11 +146,13 @@ def build_index(
     Raises:
         AnnotatorError: No image could be used, or one could not and `on_error` is "fail"; vectors
             of a fitted encoder are given without it; there are too few for the decider "macro-f1";
-            there are fewer than two sources, or the encoder was fitted to them.
+            there are fewer than two sources, or the encoder was fitted to them; or as `check_k`.
         IndexProblem: The folder is not an index, or is being written by another process.
     """
     place = locate(directory)
     place.check_index_type(index_type)
+    if tuning:
+        check_k(voting, fixed)
     corrections = _corrections_before(place)
     if embedder.fitted is None and embedder.fingerprint.is_fitted:
         raise AnnotatorError(
@@ -267,7 +284,7 @@ def tune_index(
     *,
     voting: Voting | None = None,
     fixed: Sequence[str] = (),
-) -> tuple[str, Tuned]:
+) -> Retuned:
     """Retune and calibrate the voting parameters of an index on its stored neighbour lists, and
     record what guarantees cost.
 
@@ -278,12 +295,9 @@ def tune_index(
         voting: Starting point; None for the defaults.
         fixed: Fields of `voting` that are not tuned.
 
-    Returns:
-        The version, and the result of tuning.
-
     Raises:
         IndexProblem: There is no index, or another process is writing to it.
-        AnnotatorError: The index has no neighbour lists or no build metadata.
+        AnnotatorError: The index has no neighbour lists or no build metadata; or as `check_k`.
     """
     place = locate(directory)
     place.settle()
@@ -308,4 +322,5 @@ def tune_index(
     if isinstance(stored, StoredIndex):  # a server has no vectors at hand
         outlier_factors = OutlierFactor(lists, stored.vectors).quantiles()
         metadata = replace(metadata, outlier_factors=outlier_factors)
-    return place.change_about(metadata.to_dict(), of=stored.version), tuned
+    version = place.change_about(metadata.to_dict(), of=stored.version)
+    return Retuned(version, tuned, metadata.guarantees)

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from annotator.errors import AnnotatorError
 from annotator.evaluation.measures import bootstrap_interval, predicted_interval, standard_error
 from annotator.evaluation.official_f1 import image_score
-from annotator.knn.cross_validation import NeighborLists
+from annotator.knn.cross_validation import MOST_NEIGHBORS, NeighborLists
 from annotator.knn.decision import Decision, choose_concepts
 from annotator.knn.macro_f1 import by_band, fit_thresholds
 from annotator.knn.posterior import weigh
@@ -106,7 +107,11 @@ def choose_voting(
         start: The defaults, and values of the fields that are not tuned (`min_score`, and those in
             `fixed`).
         fixed: Fields of `Voting` that are not tuned.
+
+    Raises:
+        AnnotatorError: As `check_k`.
     """
+    check_k(start, fixed)
     nearest = np.quantile(lists.found.similarities[:, 0], np.linspace(0, 1, _QUANTILES))
     typical = round(float(min(nearest[_QUANTILES // 2], 1.0)), 6)
     chosen = replace(start or Voting(), typical=typical)
@@ -151,6 +156,21 @@ def choose_voting(
         grid=grid,
         objectives={name: earned for name, (_, earned) in found.items()},
     )
+
+
+def check_k(start: Voting | None, fixed: Sequence[str]) -> None:
+    """Check that neighbour lists are long enough for a number of neighbours that is not tuned.
+
+    Raises:
+        AnnotatorError: They are not.
+    """
+    if start is not None and "k" in fixed and start.k > MOST_NEIGHBORS:
+        raise AnnotatorError(
+            f"Tuning with {start.k} voting neighbours is not possible: it looks at the "
+            f"{MOST_NEIGHBORS} nearest of each image.",
+            f"Give {MOST_NEIGHBORS} or less, or none to tune it; without tuning, and to `annotator "
+            "annotate`, more can be given.",
+        )
 
 
 def simplest(

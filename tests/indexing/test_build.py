@@ -301,8 +301,8 @@ def test_what_is_fitted_and_what_is_left(
 
 def test_a_voting_that_is_tuned_again_shares_the_vectors(tuned_index: Path) -> None:
     before = open_index(tuned_index)
-    version, tuned = tune_index(tuned_index, voting=Voting(k=5), fixed=["k"])
-    after = open_index(tuned_index)
+    made = tune_index(tuned_index, voting=Voting(k=5), fixed=["k"])
+    version, tuned, after = made.version, made.tuned, open_index(tuned_index)
     assert (before.version, version, after.version) == ("v000001", "v000002", "v000002")
     assert digests(after) == digests(before)
     for name in after.manifest.files:
@@ -321,15 +321,29 @@ def test_tuning_again_starts_from_what_the_build_knew(
         return IndexMetadata.of(open_index(tuned_index)).voting
 
     chosen = recorded()
-    version, tuned = tune_index(tuned_index)
-    assert version == "v000001"  # it says the same, so nothing is published
-    assert tuned.voting == chosen
-    version, _ = tune_index(tuned_index, voting=Voting(decider="top-r"), fixed=["decider"])
-    assert version == "v000002" and recorded().decider == "top-r"
-    assert tune_index(tuned_index)[0] == "v000003" and recorded() == chosen
+    made = tune_index(tuned_index)
+    assert made.version == "v000001"  # it says the same, so nothing is published
+    assert made.tuned.voting == chosen
+    made = tune_index(tuned_index, voting=Voting(decider="top-r"), fixed=["decider"])
+    assert made.version == "v000002" and recorded().decider == "top-r"
+    assert IndexMetadata.of(open_index(tuned_index)).guarantees == tuple(made.guarantees)
+    assert tune_index(tuned_index).version == "v000003" and recorded() == chosen
     tune_index(tuned_index, voting=Voting(k=5), fixed=["k"])
     again = build_index(patterns, tuned_index, tiny_embedder)
     assert (again.version, again.embedded) == ("v000005", 0) and recorded() == chosen
+
+
+def test_more_neighbours_than_the_lists_have_are_not_tuned(
+    patterns: Collection, tuned_index: Path, tmp_path: Path, tiny_embedder: TorchEmbedder
+) -> None:
+    many = Voting(k=101)
+    with pytest.raises(AnnotatorError, match="101 voting neighbours is not possible") as caught:
+        tune_index(tuned_index, voting=many, fixed=["k"])
+    assert caught.value.hint.startswith("Give 100 or less")
+    with pytest.raises(AnnotatorError, match="101 voting neighbours"):
+        build_index(patterns, tmp_path / "index", tiny_embedder, voting=many, fixed=["k"])
+    assert not (tmp_path / "index").exists()
+    assert open_index(tuned_index).version == "v000001"
 
 
 def test_an_index_without_lists_cannot_be_tuned(

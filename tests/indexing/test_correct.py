@@ -74,7 +74,7 @@ def test_unknown_ids_cost_the_others_nothing(tuned_index: Path) -> None:
 def test_tuning_uses_the_new_labels(tuned_index: Path) -> None:
     place = FolderLocation(tuned_index)
     before = place.open()
-    _, tuned = tune_index(tuned_index)
+    tuned = tune_index(tuned_index).tuned
     rng = np.random.default_rng(0)
     ids = list(before.ids)
     shuffled = dict(zip(ids, rng.permutation(ids).tolist(), strict=True))
@@ -89,7 +89,7 @@ def test_tuning_uses_the_new_labels(tuned_index: Path) -> None:
     lists = [stored_lists(stored) for stored in (before, place.open())]
     assert lists[0] is not None and lists[1] is not None
     assert np.array_equal(lists[0].found.rows, lists[1].found.rows)
-    _, retuned = tune_index(tuned_index)
+    retuned = tune_index(tuned_index).tuned
     assert retuned.f1 < tuned.f1 - 0.1  # nothing can be learnt of shuffled labels
     described = describe(place.open(), place)
     assert described["corrections"] == {"in all": changed, "after tuning": 0}

@@ -277,7 +277,7 @@ def test_it_can_be_tuned_after_every_change(
     for change, n in zip(changes, images, strict=True):
         change()
         check_lists(open_index(tuned_index))
-        _, tuned = tune_index(tuned_index)
+        tuned = tune_index(tuned_index).tuned
         assert tuned.images == n and tuned.f1 > 0.8
         check_lists(open_index(tuned_index))
         assert FolderLocation(tuned_index).problems() == []
