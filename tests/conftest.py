@@ -7,12 +7,14 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from annotator.collection import Collection
@@ -50,6 +52,42 @@ def ray_cluster() -> Iterator[None]:
     )
     yield
     ray.shutdown()
+
+
+@dataclass(frozen=True)
+class RareMarks:
+    """Images of some kinds, a few of which also have a mark, a concept in a direction of its own.
+
+    Attributes:
+        vectors: float32[n, kinds + marks] of unit norm.
+        sets: Concepts of each: its kind, C0 and so on, and its mark, C100 and so on.
+    """
+
+    vectors: NDArray[np.float32]
+    sets: list[list[str]]
+
+    @classmethod
+    def draw(cls, n: int, kinds: int, marks: int) -> RareMarks:
+        """Draw n images, of which 15 in a hundred have a mark."""
+        rng = np.random.default_rng(0)
+        kind, mark = rng.integers(kinds, size=n), rng.integers(marks, size=n)
+        has = rng.random(n) < 0.15
+        vectors = np.zeros((n, kinds + marks))
+        vectors[np.arange(n), kind] = 1
+        vectors[np.flatnonzero(has), kinds + mark[has]] = 0.5
+        vectors += rng.normal(0, 0.15, vectors.shape)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        sets = [
+            [f"C{k}", *([f"C{100 + m}"] if h else [])]
+            for k, m, h in zip(kind, mark, has, strict=True)
+        ]
+        return cls(vectors.astype(np.float32), sets)
+
+
+@pytest.fixture(scope="session")
+def rare_marks() -> Callable[[int, int, int], RareMarks]:
+    """`RareMarks.draw`."""
+    return RareMarks.draw
 
 
 @pytest.fixture(scope="session")

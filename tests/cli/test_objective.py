@@ -5,36 +5,27 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from invoking import done, info, invoke, problem
 
-KINDS, MARKS, IMAGES, TEST = 4, 8, 400, 400
+IMAGES = TEST = 400
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Vectors of four kinds, of which one in seven has a rare mark, too, and an index of half."""
+def place(tmp_path_factory: pytest.TempPathFactory, rare_marks: Any) -> Path:
+    """Vectors of images with and without rare marks, and an index of half of them."""
     folder = tmp_path_factory.mktemp("objective")
-    rng = np.random.default_rng(0)
     n = IMAGES + TEST
-    kinds, marks = rng.integers(KINDS, size=n), rng.integers(MARKS, size=n)
-    has = rng.random(n) < 0.15
-    vectors = np.zeros((n, KINDS + MARKS))
-    vectors[np.arange(n), kinds] = 1
-    vectors[np.flatnonzero(has), KINDS + marks[has]] = 0.5
-    vectors += rng.normal(0, 0.15, vectors.shape)
+    drawn = rare_marks(n, 4, 8)
     ids = [f"i{i:03d}" for i in range(n)]
     for side, rows in (("train", slice(IMAGES)), ("test", slice(IMAGES, n))):
-        np.save(folder / f"{side}.npy", vectors[rows].astype(np.float32))
+        np.save(folder / f"{side}.npy", drawn.vectors[rows])
         (folder / f"{side}.txt").write_text("\n".join(ids[rows]))
-        labels = (
-            f"{id_},C{kind}" + (f";C1{mark}\n" if one else "\n")
-            for id_, kind, mark, one in zip(
-                ids[rows], kinds[rows], marks[rows], has[rows], strict=True
-            )
-        )
+        pairs = zip(ids[rows], drawn.sets[rows], strict=True)
+        labels = (f"{id_},{';'.join(concepts)}\n" for id_, concepts in pairs)
         (folder / f"{side}.csv").write_text("ID,CUIs\n" + "".join(labels))
     build(folder, "index", "--adaptation", "none", "--k", 20)
     return folder

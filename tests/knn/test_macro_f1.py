@@ -86,19 +86,11 @@ def test_macro_f1_and_recall_are_those_of_scikit_learn() -> None:
 
 
 @pytest.fixture(scope="module")
-def rare() -> tuple[NeighborLists, LabelTable]:
-    """Six kinds; one image in ten also has one of ten rarer concepts, in a direction of its own."""
-    rng = np.random.default_rng(0)
-    n, kinds, marks = 600, 6, 10
-    kind, mark = rng.integers(kinds, size=n), rng.integers(marks, size=n)
-    has = rng.random(n) < 0.15
-    vectors = np.zeros((n, kinds + marks))
-    vectors[np.arange(n), kind] = 1
-    vectors[np.flatnonzero(has), kinds + mark[has]] = 0.5
-    vectors += rng.normal(0, 0.15, vectors.shape)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    sets = [[f"K{k}", *([f"M{m}"] if h else [])] for k, m, h in zip(kind, mark, has, strict=True)]
-    return leave_one_group_out(vectors.astype(np.float32), np.arange(n)), LabelTable.from_sets(sets)
+def rare(rare_marks: Any) -> tuple[NeighborLists, LabelTable]:
+    """Lists of images with and without rare marks, and their labels."""
+    drawn = rare_marks(600, 6, 10)
+    lists = leave_one_group_out(drawn.vectors, np.arange(len(drawn.vectors)))
+    return lists, LabelTable.from_sets(drawn.sets)
 
 
 def test_rare_concepts_are_found_at_a_price(rare: Any) -> None:
