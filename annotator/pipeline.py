@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -124,8 +125,7 @@ class Annotator:
             )
         self.projection = stored_projection(stored.arrays)
         self.fitted = Fitted.from_arrays(stored.arrays)
-        names = {} if hierarchy is None else hierarchy.names
-        self._look = Look({**names, **stored.names}, index_thumbnails(stored))
+        self._look = self._looks()
         self.promises: Promises | None = None
         if guarantee is not None:
             asked = Guarantee.parse(guarantee) if isinstance(guarantee, str) else guarantee
@@ -173,6 +173,27 @@ class Annotator:
             guarantee=guarantee,
             min_familiarity=min_familiarity,
         )
+
+    def over(self, stored: Index) -> Annotator:
+        """The same annotator over its index with other rows or labels, as after corrections.
+
+        Args:
+            stored: With the encoder, the projection and the voting parameters of `self.stored`.
+
+        Raises:
+            ValueError: This one has a guarantee, which is worth nothing for other labels.
+        """
+        if self.promises is not None:
+            raise ValueError("an annotator with a guarantee is made anew for other labels")
+        other = copy.copy(self)
+        same_rows = isinstance(stored, StoredIndex) and (
+            isinstance(self.stored, StoredIndex) and stored.index is self.stored.index
+        )
+        for name in ("_exclusions", *(() if same_rows else ("_outlier_factor",))):
+            other.__dict__.pop(name, None)
+        other.stored, other._changed = stored, None
+        other._look = other._looks()
+        return other
 
     def annotate(self, images: Images, *, allow_blank: bool = False) -> Annotations:
         """Annotate whatever images a program has.
@@ -389,6 +410,10 @@ class Annotator:
             )
             annotations.append(annotation)
         return annotations
+
+    def _looks(self) -> Look:
+        names = {} if self.hierarchy is None else self.hierarchy.names
+        return Look({**names, **self.stored.names}, index_thumbnails(self.stored))
 
     @cached_property
     def _exclusions(self) -> Exclusions | None:

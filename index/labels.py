@@ -117,16 +117,19 @@ class LabelTable:
         """The same rows, some of them with other concepts, over the vocabulary of the result."""
         table = self.including({cui for cuis in rows.values() for cui in cuis})
         position = {cui: j for j, cui in enumerate(table.cuis)}
-        kept = np.ones(len(table.indices), bool)
-        kept[table.entries(np.array(list(rows), np.int64))] = False
-        pairs = [(row, position[cui]) for row, cuis in rows.items() for cui in set(cuis)]
-        new = np.array(pairs, np.int64).reshape(-1, 2)
-        of_row = np.concatenate([np.repeat(np.arange(len(table)), table.sizes)[kept], new[:, 0]])
-        indices = np.concatenate([table.indices[kept], new[:, 1].astype(np.int32)])
-        order = np.lexsort((indices, of_row))
-        sizes = np.bincount(of_row, minlength=len(table))
+        new = {row: sorted({position[cui] for cui in cuis}) for row, cuis in rows.items()}
+        sizes = table.sizes.copy()
+        sizes[list(new)] = list(map(len, new.values()))
         indptr = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        return LabelTable(indptr, indices[order], table.cuis).take(np.arange(len(table)))
+        kept = np.ones(len(table.indices), bool)
+        kept[table.entries(np.array(list(new), np.int64))] = False
+        moved = np.arange(len(kept)) + np.repeat(indptr[:-1] - table.indptr[:-1], table.sizes)
+        indices = np.empty(int(indptr[-1]), np.int32)
+        indices[moved[kept]] = table.indices[kept]
+        for row, concepts in new.items():
+            indices[indptr[row] : indptr[row + 1]] = concepts
+        changed = LabelTable(indptr, indices, table.cuis)
+        return changed if changed.frequencies.all() else changed.take(np.arange(len(self)))
 
     def closed(self, ancestors: Callable[[str], Collection[str]]) -> LabelTable:
         """The same rows, each with the ancestors of its concepts, too.

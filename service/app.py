@@ -16,7 +16,9 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
 from annotator import __version__
+from service.corrections import Store
 from service.engine import Engine
+from service.images import images
 from service.middleware.auth import KEY_SCHEMES, Keys, RequireKey, TrustedHost
 from service.middleware.connections import ConnectionLimit
 from service.middleware.headers import PAGE_POLICY, CloseOnShutdown, DrainBody, SafeHeaders
@@ -37,15 +39,18 @@ _PAGE_TYPES = {
 }
 
 
-def create_app(settings: Settings, engine: Engine, keys: Keys | None = None) -> FastAPI:
+def create_app(
+    settings: Settings, engine: Engine, keys: Keys | None = None, store: Store | None = None
+) -> FastAPI:
     """Create the application; its `Service` is at `app.state.service`.
 
     Args:
         settings: The settings.
         engine: The initial engine.
         keys: The accepted API keys; None for open access.
+        store: Takes corrections; None for none. Over the version of the engine.
     """
-    service = Service(settings, engine)
+    service = Service(settings, engine, store)
     page = _page_routes()
     app = FastAPI(
         title="annotator",
@@ -63,7 +68,8 @@ def create_app(settings: Settings, engine: Engine, keys: Keys | None = None) -> 
     )
     app.state.service = service
     app.include_router(health)
-    app.include_router(router, dependencies=KEY_SCHEMES if keys else [])
+    for routes in (router, images):
+        app.include_router(routes, dependencies=KEY_SCHEMES if keys else [])
     for path, route in page.items():
         app.add_api_route(path, route, methods=["GET", "HEAD"], include_in_schema=False)
     return app
@@ -74,10 +80,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     from annotator.encoders.local_runner import cpu_count
     from annotator.encoders.torch_setup import threads_per_operation
 
-    batcher = app.state.service.batcher
+    batcher, corrections = app.state.service.batcher, app.state.service.corrections
     # The encoders share the cores; see docs/service.md, "Tuning".
     with threads_per_operation(max(1, cpu_count() // batcher.encoders)):
-        async with batcher:
+        async with corrections or contextlib.nullcontext(), batcher:
             yield
 
 
@@ -101,9 +107,10 @@ def _middleware(
             Middleware(
                 CORSMiddleware,
                 allow_origins=[settings.cors_origin],
-                allow_methods=["GET", "POST"],
-                allow_headers=["Authorization", "X-API-Key", "Content-Type"],
+                allow_methods=["GET", "POST", "PATCH", "DELETE"],
+                allow_headers=["Authorization", "X-API-Key", "Content-Type", "If-Match"],
                 expose_headers=[
+                    "ETag",
                     "X-Request-ID",
                     "X-Annotator-Failed",
                     "X-Annotator-Fingerprint",

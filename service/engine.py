@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -80,6 +80,13 @@ class Engine:
     max_pixels: int
     max_frames: int
     allow_blank: bool = False
+
+    def over(self, stored: Index) -> Engine:
+        """The engine over the same index with other rows or labels; see `Annotator.over`."""
+        engine = replace(self, annotator=self.annotator.over(stored), concepts=_vocabulary(stored))
+        if "_text_search" in self.__dict__:  # its tower takes seconds to load
+            engine.__dict__["_text_search"] = self._text_search.over(stored)
+        return engine
 
     @property
     def stored(self) -> Index:
@@ -219,14 +226,24 @@ def open_engine(settings: Settings, embedder: Embedder | None = None) -> Engine:
     if embedder is None or embedder.fingerprint.differences(metadata.fingerprint):
         embedder = metadata.make_embedder(device=settings.device)
     annotator = Annotator(stored, embedder, min_familiarity=settings.min_familiarity)
-    concepts = [
-        Concept(cui, stored.names.get(cui, ""), images) for cui, images in stored.concepts.items()
-    ]
-    concepts.sort(key=lambda c: (-c.images, c.cui))
-    engine = Engine(annotator, concepts, settings.pixels, settings.max_frames, settings.allow_blank)
+    engine = Engine(
+        annotator,
+        _vocabulary(stored),
+        settings.pixels,
+        settings.max_frames,
+        settings.allow_blank,
+    )
     if engine.takes_images:
         # Also warms up the network.
         engine.annotate([blank_pixels(embedder)], [Ballot(annotator.voting)], 1)
     else:
         engine.vote(np.eye(1, embedder.dim, dtype=np.float32), [Ballot(annotator.voting)])
     return engine
+
+
+def _vocabulary(stored: Index) -> list[Concept]:
+    """The concepts of an index, most frequent first."""
+    concepts = [
+        Concept(cui, stored.names.get(cui, ""), images) for cui, images in stored.concepts.items()
+    ]
+    return sorted(concepts, key=lambda concept: (-concept.images, concept.cui))

@@ -37,6 +37,7 @@ class Problem(Exception):
         detail: What was wrong, in one sentence.
         hint: What to do about it.
         headers: Headers of the response.
+        more: Further members of the body (RFC 9457, section 3.2).
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Problem(Exception):
         detail: str,
         hint: str = "",
         headers: Mapping[str, str] | None = None,
+        more: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(code)
         self.status = status
@@ -53,6 +55,7 @@ class Problem(Exception):
         self.detail = detail
         self.hint = hint
         self.headers = dict(headers or {})
+        self.more = dict(more or {})
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -62,6 +65,7 @@ class Problem(Exception):
             "code": self.code,
             "detail": self.detail,
             "hint": self.hint,
+            **self.more,
         }
 
     def response(self) -> Response:

@@ -51,7 +51,7 @@ health = APIRouter()
 HEALTH_PATHS = ("/livez", "/readyz")
 
 
-def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Problem responses in the OpenAPI document."""
     schema = {"schema": {"$ref": "#/components/schemas/ProblemOut"}}
     return {
@@ -61,7 +61,7 @@ def _problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 _BYTES = {"schema": {"type": "string", "format": "binary"}}
-_BODY = {
+IMAGE_BODY = {
     "requestBody": {
         "required": True,
         "content": {
@@ -81,7 +81,7 @@ _BODY = {
 }
 
 
-def _inlined(model: type[BaseModel]) -> dict[str, Any]:
+def inlined(model: type[BaseModel]) -> dict[str, Any]:
     """The schema of a body that the route reads by itself, without references."""
     schema = model.model_json_schema()
     for name, definition in schema.pop("$defs", {}).items():
@@ -104,9 +104,9 @@ TheService = Annotated[Service, Depends(_service)]
     response_class=JSONResponse,
     responses={
         200: {"model": AnnotateOut, "content": {"text/csv": {"schema": {"type": "string"}}}},
-        **_problems(400, 401, 408, 413, 415, 422, 429, 500, 503),
+        **problems(400, 401, 408, 413, 415, 422, 429, 500, 503),
     },
-    openapi_extra=_BODY,
+    openapi_extra=IMAGE_BODY,
 )
 async def annotate(
     request: Request, service: TheService, query: Annotated[AnnotateQuery, Query()]
@@ -128,12 +128,12 @@ async def annotate(
     response_class=JSONResponse,
     responses={
         200: {"model": AnnotateOut, "content": {"text/csv": {"schema": {"type": "string"}}}},
-        **_problems(400, 401, 408, 409, 413, 415, 422, 429, 500, 503),
+        **problems(400, 401, 408, 409, 413, 415, 422, 429, 500, 503),
     },
     openapi_extra={
         "requestBody": {
             "required": True,
-            "content": {"application/json": {"schema": _inlined(VectorsIn)}, NPY: _BYTES},
+            "content": {"application/json": {"schema": inlined(VectorsIn)}, NPY: _BYTES},
         }
     },
 )
@@ -158,9 +158,9 @@ async def annotate_vectors(
     response_class=JSONResponse,
     responses={
         200: {"model": EmbedOut, "content": {NPY: _BYTES}},
-        **_problems(400, 401, 408, 409, 413, 415, 422, 429, 500, 503),
+        **problems(400, 401, 408, 409, 413, 415, 422, 429, 500, 503),
     },
-    openapi_extra=_BODY,
+    openapi_extra=IMAGE_BODY,
 )
 async def embed(
     request: Request, service: TheService, query: Annotated[EmbedQuery, Query()]
@@ -203,7 +203,7 @@ def _annotated(request: Request, answer: Answer, query: AnnotateQuery, started: 
 
 
 @router.get(
-    "/v1/search", response_model=SearchOut, responses=_problems(401, 404, 409, 422, 429, 500, 503)
+    "/v1/search", response_model=SearchOut, responses=problems(401, 404, 409, 422, 429, 500, 503)
 )
 async def search_cases(
     request: Request, service: TheService, query: Annotated[SearchQuery, Query()]
@@ -217,7 +217,7 @@ async def search_cases(
 
 
 @router.get(
-    "/v1/similar", response_model=SimilarOut, responses=_problems(401, 404, 409, 422, 429, 500, 503)
+    "/v1/similar", response_model=SimilarOut, responses=problems(401, 404, 409, 422, 429, 500, 503)
 )
 async def similar(
     request: Request, service: TheService, query: Annotated[SimilarQuery, Query()]
@@ -229,8 +229,8 @@ async def similar(
 @router.post(
     "/v1/similar",
     response_model=SimilarOut,
-    responses=_problems(400, 401, 408, 413, 415, 422, 429, 500, 503),
-    openapi_extra=_BODY,
+    responses=problems(400, 401, 408, 413, 415, 422, 429, 500, 503),
+    openapi_extra=IMAGE_BODY,
 )
 async def similar_images(
     request: Request, service: TheService, query: Annotated[SimilarImagesQuery, Query()]
@@ -245,7 +245,7 @@ async def similar_images(
     return similar_to_images(answer)
 
 
-@router.get("/v1/info", response_model=InfoOut, responses=_problems(401))
+@router.get("/v1/info", response_model=InfoOut, responses=problems(401))
 async def info(service: TheService) -> dict[str, Any]:
     """The index, the encoder, the defaults of voting, and the limits."""
     settings, engine = service.settings, service.engine
@@ -271,7 +271,7 @@ async def info(service: TheService) -> dict[str, Any]:
     }
 
 
-@router.get("/v1/concepts", response_model=ConceptsOut, responses=_problems(401, 422))
+@router.get("/v1/concepts", response_model=ConceptsOut, responses=problems(401, 422))
 async def concepts(service: TheService, query: Annotated[ConceptsQuery, Query()]) -> dict[str, Any]:
     """Concepts of the index whose CUI or name contains `q`."""
     wanted = query.q.casefold()
@@ -288,7 +288,7 @@ async def concepts(service: TheService, query: Annotated[ConceptsQuery, Query()]
     response_class=Response,
     responses={
         200: {"description": "A small JPEG.", "content": {"image/jpeg": _BYTES}},
-        **_problems(401, 404, 422, 503),
+        **problems(401, 404, 422, 503),
     },
 )
 async def neighbor_image(service: TheService, id: str) -> Response:
@@ -309,7 +309,7 @@ async def neighbor_image(service: TheService, id: str) -> Response:
     return Response(picture, media_type="image/jpeg")
 
 
-@router.post("/v1/reload", response_model=ReloadOut, responses=_problems(401, 403, 409, 503))
+@router.post("/v1/reload", response_model=ReloadOut, responses=problems(401, 403, 409, 503))
 async def reload(service: TheService) -> dict[str, Any]:
     """Serve the current version of the index. If that fails, the old one stays."""
     if not service.settings.allow_reload:
@@ -329,7 +329,7 @@ async def livez() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@health.get("/readyz", response_model=StatusOut, responses=_problems(503))
+@health.get("/readyz", response_model=StatusOut, responses=problems(503))
 async def readyz(service: TheService) -> dict[str, str]:
     """Whether new requests should come here; not while the service shuts down."""
     if service.draining:
@@ -342,7 +342,7 @@ async def readyz(service: TheService) -> dict[str, str]:
     response_class=Response,
     responses={
         200: {"description": "Prometheus text.", "content": {"text/plain": {}}},
-        **_problems(401),
+        **problems(401),
     },
 )
 async def metrics(service: TheService) -> Response:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from annotator.images.notes import Note
 from annotator.knn.familiarity import UNFAMILIAR
@@ -97,6 +97,53 @@ class SimilarQuery(_Query):
     without: Literal["itself", "group"] = Field(
         "itself", description="group: leave out all images of its patient or study."
     )
+
+
+class NewImageQuery(_Query):
+    """Options of `POST /v1/images`."""
+
+    id: str = Field("", max_length=500, description="Of the image; else its file's name.")
+    concepts: list[str] = Field(
+        [], max_length=1000, description="CUIs or labels in words (repeatable)."
+    )
+    caption: str = Field("", max_length=10_000, description="If the index has captions.")
+    group: str = Field("", max_length=500, description="Patient or study, if the index has groups.")
+    reason: str = Field("", max_length=1000, description="Why, for the history.")
+
+
+class RemovalQuery(_Query):
+    """Options of `DELETE /v1/images/{id}`."""
+
+    reason: str = Field("", max_length=1000, description="Why, for the history.")
+
+
+class CorrectionIn(_Query):
+    """What the concepts of an image are to be: all of them, or what changes."""
+
+    concepts: list[str] | None = Field(
+        None, max_length=1000, description="All of them: CUIs or labels in words."
+    )
+    add: list[str] = Field([], max_length=1000, description="To those that it has.")
+    remove: list[str] = Field([], max_length=1000, description="From those that it has.")
+    reason: str = Field("", max_length=1000, description="Why, for the history.")
+
+    @model_validator(mode="after")
+    def _check_kind(self) -> CorrectionIn:
+        if (self.concepts is None) == (not self.add and not self.remove):
+            raise ValueError("give either `concepts`, or `add` and `remove`")
+        return self
+
+
+class ImageOut(BaseModel):
+    """An image of the index and its labels."""
+
+    id: str
+    concepts: list[str] = Field(description="CUIs, and ids of labels in words, ascending.")
+    names: Names
+    caption: str
+    group: str
+    thumbnail: Thumbnail
+    index_version: str = Field(description="Corrections since that version count already.")
 
 
 class SimilarImagesQuery(_Query):

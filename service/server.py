@@ -13,6 +13,7 @@ import uvicorn
 
 from annotator.errors import AnnotatorError
 from service.app import create_app
+from service.corrections import opened_for_writing
 from service.engine import open_engine
 from service.middleware.auth import read_keys
 from service.middleware.connections import MAX_HEADER_BYTES, limited_protocol
@@ -49,10 +50,17 @@ def serve(
     early_reloads: list[int] = []
     signal.signal(signal.SIGHUP, lambda *_: early_reloads.append(1))  # until the server runs
     keys = read_keys(settings.api_key_file) if settings.api_key_file else None
-    with _bind(settings.host, settings.port) as listener:  # refuse before the work is done
+    if settings.writable and not (keys and keys.have("correct")):
+        raise AnnotatorError(
+            f"No key in {settings.api_key_file} may correct anything.",
+            "Write `correct:` before one: correct:KEY NAME",
+        )
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(_bind(settings.host, settings.port))  # before the work
+        store = stack.enter_context(opened_for_writing(settings)) if settings.writable else None
         engine = open_engine(settings)
         configure_logging(log_level)
-        app = create_app(settings, engine, keys)
+        app = create_app(settings, engine, keys, store)
         config = uvicorn.Config(
             app,
             http=limited_protocol(settings.read_timeout_s, settings.max_connections),

@@ -8,8 +8,10 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from starlette.requests import Request
 
 from annotator.errors import AnnotatorError, ImageError
@@ -17,6 +19,7 @@ from index.errors import IndexProblem, IndexUnreachable
 from service.admission import Admission
 from service.answers import Answer, Embedding, Outcome, image_ids
 from service.batcher import Batcher
+from service.corrections import Corrections, Store
 from service.engine import Ballot, Engine, open_engine
 from service.observability import Metrics, log
 from service.problems import Problem, client_closed, no_encoder, unreachable, unusable_image
@@ -24,18 +27,36 @@ from service.settings import Settings
 from service.uploads import announced_size, read_uploads
 from service.vectors import Model, read_sent
 
+if TYPE_CHECKING:
+    from annotator.images.notes import Note
+
 T = TypeVar("T")
+
+
+class NewImage(NamedTuple):
+    """An image that is to be added to the index.
+
+    Attributes:
+        id: By its file's name, or image-1.
+        data: The file.
+        vector: float32[dim], in the space of the index.
+    """
+
+    id: str
+    data: bytes
+    vector: NDArray[np.float32]
 
 
 class Service:
     """Shared state of the routes.
 
     Attributes:
-        engine: The engine of new requests; `reload` replaces it.
+        engine: The engine of new requests; `reload` and corrections replace it.
+        corrections: Takes corrections; None where the service is read-only.
         draining: Whether the service is shutting down.
     """
 
-    def __init__(self, settings: Settings, engine: Engine) -> None:
+    def __init__(self, settings: Settings, engine: Engine, store: Store | None = None) -> None:
         from annotator.encoders.local_runner import default_workers
         from annotator.encoders.torch_setup import choose_device
 
@@ -55,6 +76,9 @@ class Service:
         )
         self.metrics.watch(lambda: self.admission.images, lambda: self.batcher.queued)
         self.metrics.serving(engine.stored.version, engine.annotator.embedder.name)
+        self.corrections: Corrections | None = None
+        if store is not None:
+            self.corrections = Corrections(store, engine, self._serve, settings.device)
         self._one_reload = asyncio.Lock()
         self._reloads: set[asyncio.Task[None]] = set()
 
@@ -84,6 +108,26 @@ class Service:
             if isinstance(outcome, Problem) and outcome.code == "index_unreachable":
                 raise outcome  # none of the others was searched either
         return Answer(engine, ids, self._judged(outcomes))
+
+    async def new_image(self, request: Request) -> NewImage:
+        """Read the one image in the body of a request, and encode it.
+
+        Raises:
+            Problem: As in `annotate`; 422, there are several images, or it cannot be used.
+        """
+        engine = self.engine
+        data: list[bytes] = []
+
+        def embed(image: bytes) -> Awaitable[tuple[NDArray[np.float32], tuple[Note, ...]]]:
+            data.append(image)
+            return self.batcher.embed(engine, image)
+
+        ids, outcomes = await self._each_image(request, engine, embed, _check_one)
+        (outcome,) = outcomes
+        self._count(outcomes)
+        if isinstance(outcome, Problem):
+            raise outcome
+        return NewImage(ids[0], data[0], engine.annotator.project(outcome[0][None])[0])
 
     async def embed(self, request: Request) -> Embedding:
         """Encode the images in the body of a request.
@@ -240,9 +284,10 @@ class Service:
         raise error
 
     async def reload(self) -> bool:
-        """Switch to the current version of the index.
+        """Switch to the current version of the index, or publish the corrections that wait.
 
-        It is opened beside the served one. Weights are loaded again only for a different encoder.
+        While it takes corrections nobody else can change the index. Otherwise the version is opened
+        beside the served one. Weights are loaded again only for a different encoder.
 
         Returns:
             Whether the version changed.
@@ -252,17 +297,27 @@ class Service:
         """
         async with self._one_reload:
             old = self.engine
+            if self.corrections is not None:
+                try:
+                    await self.corrections.fold()
+                except Exception as error:
+                    raise self._not_reloaded(error) from error
+                return self.engine.stored.version != old.stored.version
             try:
                 new = await asyncio.to_thread(open_engine, self.settings, old.annotator.embedder)
             except Exception as error:
                 raise self._not_reloaded(error) from error
             changed = new.stored.manifest != old.stored.manifest
             if changed:
-                self.engine = new
-                self.metrics.serving(new.stored.version, new.annotator.embedder.name)
+                self._serve(new)
         self.metrics.reloads.inc()
         log(logging.INFO, "reloaded", serving=self.engine.stored.version, changed=changed)
         return changed
+
+    def _serve(self, engine: Engine) -> None:
+        """Let new requests have another engine over the served index."""
+        self.engine = engine
+        self.metrics.serving(engine.stored.version, engine.annotator.embedder.name)
 
     def _not_reloaded(self, error: Exception) -> Problem:
         self.metrics.reload_failures.inc()
@@ -286,6 +341,11 @@ class Service:
         task = asyncio.create_task(reload())
         self._reloads.add(task)  # the loop keeps a weak reference only
         task.add_done_callback(self._reloads.discard)
+
+
+def _check_one(ids: Sequence[str]) -> None:
+    if len(ids) != 1:
+        raise Problem(422, "several_images", "There are several images.", "Send one at a time.")
 
 
 def _ballot(engine: Engine, options: Mapping[str, Any]) -> Ballot:

@@ -80,6 +80,10 @@ class Settings(BaseSettings):
     allow_reload: bool = Field(
         False, description="Offer `POST /v1/reload` (needs API keys). SIGHUP always reloads."
     )
+    writable: bool = Field(
+        False,
+        description="Take corrections and images by `/v1/images` (needs a key that may correct).",
+    )
     cors_origin: str | None = Field(
         None, description="Origin whose pages may call the service, such as https://example.org."
     )
@@ -93,6 +97,8 @@ class Settings(BaseSettings):
             )
         if self.allow_reload and self.api_key_file is None:
             raise ValueError("--allow-reload needs --api-key-file")
+        if self.writable and self.api_key_file is None:
+            raise ValueError("--writable needs --api-key-file, with a key that may correct")
         if self.cors_origin is not None and not _ORIGIN.fullmatch(self.cors_origin):
             raise ValueError("--cors-origin must look like https://example.org, without a path")
         return self

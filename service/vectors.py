@@ -160,7 +160,7 @@ def _from_json(data: bytes, most: int, engine: Engine, named: Model) -> Sent:
     except ValidationError as error:
         faults = error.errors(include_input=False, include_url=False, include_context=False)
         raise Problem(
-            422, "malformed_vectors", "; ".join(map(_in_words, faults[:3]))[:1000] + ".",
+            422, "malformed_vectors", "; ".join(map(in_words, faults[:3]))[:1000] + ".",
             "See /openapi.json.",
         ) from None  # fmt: skip
     _check_number(len(body.vectors), most)
@@ -192,7 +192,8 @@ def _floats(text: str, row: int) -> NDArray[np.float32]:
         ) from None
 
 
-def _in_words(fault: Any) -> str:
+def in_words(fault: Any) -> str:
+    """What pydantic found wrong, and where."""
     return f"{'.'.join(map(str, fault['loc'][:3])) or 'body'}: {fault['msg']}"
 
 

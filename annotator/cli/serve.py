@@ -43,6 +43,13 @@ if TYPE_CHECKING:
     help="Enable POST /v1/reload (needs API keys).",
 )
 @option(
+    "Network",
+    "--writable",
+    is_flag=True,
+    default=None,
+    help="Take corrections by /v1/images (needs a key that may correct).",
+)
+@option(
     "Running",
     "--device",
     type=click.Choice(["auto", "cpu", "cuda"]),
@@ -79,6 +86,7 @@ def serve_command(
     timeout_s: float | None,
     workers: int | None,
     allow_reload: bool | None,
+    writable: bool | None,
     cors_origin: str | None,
     show_settings: bool,
 ) -> int:
@@ -113,6 +121,7 @@ def serve_command(
         timeout_s=timeout_s,
         workers=workers,
         allow_reload=allow_reload,
+        writable=writable,
         cors_origin=cors_origin,
     )
     if show_settings:

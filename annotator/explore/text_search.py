@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -34,6 +35,12 @@ class TextSearch:
         self._stored = stored
         self._projection = Projection.from_arrays(stored.arrays)
         self._tower = make_text_tower(name or metadata.encoder, metadata.fingerprint)
+
+    def over(self, stored: Index) -> TextSearch:
+        """The same search over the index with other rows or labels."""
+        other = copy.copy(self)
+        other._stored = stored
+        return other
 
     def find(self, texts: Sequence[str], k: int) -> SearchResult:
         """Find the k images that best match each text.

@@ -260,7 +260,9 @@ def corrected(stored: StoredIndex, corrections: Sequence[Correction]) -> StoredI
         labels = stored.labels.replaced(rows)
         names = {**stored.names, **changes.names}
         names = {cui: names[cui] for cui in labels.cuis if cui in names}
-        return replace(stored, labels=labels, names=names, manifest=manifest)
+        changed = replace(stored, labels=labels, names=names, manifest=manifest)
+        changed.__dict__["row_of"] = stored.row_of  # as costly as all the rest
+        return changed
     segments, live = relabelled(stored, changes), stored.live
     live[stored.stored([stored.row_of[id_] for id_ in changes.removed])] = False
     if changes.added:

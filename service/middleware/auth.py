@@ -7,6 +7,7 @@ import hmac
 import stat
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from fastapi import Security
 from fastapi.security import APIKeyHeader, HTTPBearer
@@ -26,23 +27,65 @@ _HEADER = APIKeyHeader(scheme_name="header", name="X-API-Key", auto_error=False)
 KEY_SCHEMES = [Security(_BEARER), Security(_HEADER)]
 
 
+#: What a key may do; each may do what those before it may, too.
+ROLES = ("read", "annotate", "correct")
+_OF_A_BARE_KEY = "annotate"
+_READS = ("GET", "HEAD", "OPTIONS")
+
+
+class Caller(NamedTuple):
+    """Who calls: the name of a key, and its role."""
+
+    name: str
+    role: str
+
+    def may(self, role: str) -> bool:
+        """Whether the caller's role is this one, or one that may do more."""
+        return ROLES.index(self.role) >= ROLES.index(role)
+
+
 class Keys:
     """The accepted API keys, as hashes.
 
     Args:
-        keys: At least one.
+        keys: At least one: "KEY", "ROLE:KEY" or "ROLE:KEY NAME".
     """
 
     def __init__(self, keys: Sequence[str]) -> None:
-        self._digests = [_digest(key.encode()) for key in keys]
+        self._callers: list[tuple[bytes, Caller]] = []
+        for line in keys:
+            role, key, name = parse_key(line)
+            digest = _digest(key.encode())
+            self._callers.append((digest, Caller(name or f"key {digest.hex()[:8]}", role)))
 
-    def accept(self, key: bytes) -> bool:
-        """Check a key, in constant time."""
+    def caller(self, key: bytes) -> Caller | None:
+        """Who has a key, in constant time; None for nobody."""
         digest = _digest(key)
-        accepted = False
-        for known in self._digests:
-            accepted |= hmac.compare_digest(digest, known)
-        return accepted
+        found: Caller | None = None
+        for known, caller in self._callers:
+            if hmac.compare_digest(digest, known):
+                found = caller
+        return found
+
+    def have(self, role: str) -> bool:
+        """Whether there is a key with this role."""
+        return any(caller.role == role for _, caller in self._callers)
+
+
+def parse_key(line: str) -> tuple[str, str, str]:
+    """Role, key and name in a line of a key file."""
+    role, colon, rest = line.strip().partition(":")
+    if not colon or role not in ROLES:
+        return _OF_A_BARE_KEY, line.strip(), ""
+    key, _, name = rest.strip().partition(" ")
+    return role, key, name.strip()
+
+
+def role_for(method: str, path: str) -> str:
+    """The role that a request needs."""
+    if method in _READS:
+        return "read"
+    return "correct" if path == "/v1/images" or path.startswith("/v1/images/") else "annotate"
 
 
 def _digest(key: bytes) -> bytes:
@@ -51,6 +94,9 @@ def _digest(key: bytes) -> bytes:
 
 def read_keys(path: Path) -> Keys:
     """Read a file with one API key a line; empty lines and comments (#) are skipped.
+
+    A key may have its role before it, and then its owner's name after it: "correct:KEY Ada". A bare
+    one has the role annotate.
 
     Raises:
         AnnotatorError: The file cannot be read, other users can read or change it, it holds no
@@ -73,21 +119,21 @@ def read_keys(path: Path) -> Keys:
         )
     keys = []
     for number, line in enumerate(text.splitlines(), 1):
-        key = line.strip()
-        if not key or key.startswith("#"):
+        if not line.strip() or line.strip().startswith("#"):
             continue
+        _, key, name = parse_key(line)
         # Never quoted: these messages end up in logs.
         if len(key) < MIN_KEY_LENGTH:
             raise AnnotatorError(
                 f"{path}, line {number}: the key has fewer than {MIN_KEY_LENGTH} characters.",
                 "Make one: openssl rand -hex 32",
             )
-        if not (key.isascii() and key.isprintable()) or " " in key:
+        if not (key.isascii() and key.isprintable() and name.isprintable()) or " " in key:
             raise AnnotatorError(
                 f"{path}, line {number}: a key is of printable ASCII characters without spaces.",
                 "Make one: openssl rand -hex 32",
             )
-        keys.append(key)
+        keys.append(line.strip())
     if not keys:
         raise AnnotatorError(f"{path} holds no key.", "Write one key a line.")
     return Keys(keys)
@@ -95,6 +141,8 @@ def read_keys(path: Path) -> Keys:
 
 class RequireKey:
     """Middleware: answer 401 to requests without a valid key, except on the public paths.
+
+    Those whose key may not do what they want get 403. The caller is `request.state.caller`.
 
     A middleware, not a dependency of the routes, so that nothing can be forgotten: it also covers
     unknown paths, wrong methods, redirects and /openapi.json, which FastAPI answers before any
@@ -112,19 +160,30 @@ class RequireKey:
         self._public = frozenset(public)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if (
-            scope["type"] != "http"
-            or scope["path"] in self._public
-            or self._keys.accept(await _given_key(Request(scope)))
-        ):
+        if scope["type"] != "http" or scope["path"] in self._public:
             await self._app(scope, receive, send)
             return
-        problem = Problem(
-            401,
-            "unauthorized",
-            "This needs a valid API key.",
-            "Send it as `Authorization: Bearer KEY` or `X-API-Key: KEY`.",
-            {"WWW-Authenticate": 'Bearer realm="annotator"'},
+        caller = self._keys.caller(await _given_key(Request(scope)))
+        role = role_for(scope["method"], scope["path"])
+        if caller is not None and caller.may(role):
+            scope.setdefault("state", {})["caller"] = caller
+            await self._app(scope, receive, send)
+            return
+        problem = (
+            Problem(
+                403,
+                "forbidden",
+                f"This key may not do that: its role is {caller.role}, and {role} is needed.",
+                f"Use a key with that role (`{role}:KEY` in the service's key file).",
+            )
+            if caller is not None
+            else Problem(
+                401,
+                "unauthorized",
+                "This needs a valid API key.",
+                "Send it as `Authorization: Bearer KEY` or `X-API-Key: KEY`.",
+                {"WWW-Authenticate": 'Bearer realm="annotator"'},
+            )
         )
         await send_problem(problem, scope, receive, send)
 

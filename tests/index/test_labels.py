@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from index import IndexProblem, LabelTable
@@ -137,3 +137,19 @@ def test_a_large_table_is_closed_in_parts() -> None:
     closed = table.closed(lambda cui: {"C8"})
     assert closed.sizes.tolist() == [2 if i % 5 else 0 for i in range(150_000)]
     assert closed.row(149_999) == ("C3", "C8")
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sets=st.lists(st.sets(st.sampled_from("ABCDE")), min_size=1, max_size=8),
+    changes=st.dictionaries(st.integers(0, 7), st.sets(st.sampled_from("ABXYZ")), max_size=4),
+)
+def test_replaced_rows_are_as_if_written_so(
+    sets: list[set[str]], changes: dict[int, set[str]]
+) -> None:
+    changes = {row: cuis for row, cuis in changes.items() if row < len(sets)}
+    expected = LabelTable.from_sets([changes.get(row, cuis) for row, cuis in enumerate(sets)])
+    found = LabelTable.from_sets(sets).replaced(changes)
+    assert found.cuis == expected.cuis
+    assert found.indptr.tolist() == expected.indptr.tolist()
+    assert found.indices.tolist() == expected.indices.tolist()

@@ -34,6 +34,7 @@ def test_flags_win_over_the_environment_and_that_over_defaults(
         ({"timeout_s": 0}, "timeout_s .* greater than 0"),
         ({"host": "0.0.0.0"}, "0.0.0.0 can be reached from other machines.*--api-key-file"),
         ({"allow_reload": True}, "--allow-reload needs --api-key-file"),
+        ({"writable": True}, "--writable needs --api-key-file"),
         ({"cors_origin": "https://example.org/path"}, "--cors-origin must look like"),
     ],
 )

@@ -9,7 +9,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from annotator.errors import AnnotatorError
 from service.app import PAGE
-from service.middleware.auth import Keys, RequireKey, TrustedHost, read_keys
+from service.middleware.auth import Caller, Keys, RequireKey, TrustedHost, read_keys
 
 KEYS = ["a-key-of-the-tests-0123456789", "another-key-of-the-tests-9876"]
 PUBLIC = ["/livez", "/readyz", "/", *(f"/{f.name}" for f in PAGE.iterdir() if f.suffix != ".html")]
@@ -17,6 +17,8 @@ PRIVATE = [
     ("POST", "/v1/annotate"), ("POST", "/v1/annotate-vectors"), ("POST", "/v1/embed"),
     ("GET", "/v1/info"), ("GET", "/v1/concepts"),
     ("GET", "/v1/neighbors/train00/image"), ("GET", "/v1/search"), ("GET", "/v1/similar"),
+    ("GET", "/v1/images/train00"), ("PATCH", "/v1/images/train00"), ("POST", "/v1/images"),
+    ("DELETE", "/v1/images/train00"),
     ("POST", "/v1/similar"), ("POST", "/v1/reload"), ("GET", "/metrics"),
     ("GET", "/openapi.json"), ("GET", "/docs"), ("GET", "/no/such/path"), ("PUT", "/v1/info"),
     ("GET", "/v1/info/"),
@@ -36,8 +38,19 @@ def key_file(path: Path, text: str, mode: int = 0o600) -> Path:
 def test_a_key_file(tmp_path: Path) -> None:
     path = key_file(tmp_path / "keys", f"# ours\n\n{KEYS[0]}\n  {KEYS[1]}  \n")
     keys = read_keys(path)
-    assert all(keys.accept(key.encode()) for key in KEYS)
-    assert not any(map(keys.accept, (b"", b"# ours", KEYS[0][:-1].encode(), b"x" * 99)))
+    assert all(keys.caller(key.encode()) for key in KEYS)
+    assert not any(map(keys.caller, (b"", b"# ours", KEYS[0][:-1].encode(), b"x" * 99)))
+
+
+def test_roles_and_names_in_a_key_file(tmp_path: Path) -> None:
+    text = f"read:{KEYS[0]}\n correct:{KEYS[1]}  Ada Lovelace \n{'other:' + 'k' * 16}\n"
+    keys = read_keys(key_file(tmp_path / "keys", text))
+    reader, corrector, bare = (keys.caller(key.encode()) for key in (*KEYS, "other:" + "k" * 16))
+    assert corrector == Caller("Ada Lovelace", "correct")
+    assert reader is not None and reader.role == "read" and KEYS[0] not in reader.name
+    assert bare is not None and bare.role == "annotate" and bare.may("read")
+    assert not bare.may("correct") and not reader.may("annotate") and corrector.may("annotate")
+    assert keys.have("correct") and keys.caller(f"read:{KEYS[0]}".encode()) is None
 
 
 @pytest.mark.parametrize(
@@ -87,7 +100,8 @@ def test_the_routes_above_are_all_there_are(make_client: MakeClient) -> None:
     described = set(app.openapi()["paths"])  # type: ignore[attr-defined]
     listed = {path.replace("train00", "{id}") for _, path in PRIVATE} | set(PUBLIC)
     assert {path.replace("{id:path}", "{id}") for path in described} <= listed
-    assert {path for path in paths if path} <= listed | {"/v1/neighbors/{id:path}/image"}
+    of_images = {"/v1/neighbors/{id:path}/image", "/v1/images/{id:path}"}
+    assert {path for path in paths if path} <= listed | of_images
 
 
 @pytest.mark.parametrize("value", ["Basic abc", "Bearer", "Bearer ", "Bearer \xff", "bearer"])
