@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from annotator.concepts.names import read_names
+from annotator.concepts.names import cuis_of_names, read_names, read_terms
 from annotator.errors import AnnotatorError, FormatError
 from annotator.ids import by_image, natural_key, printable
 from annotator.images.ref import ImageRef
@@ -102,7 +102,8 @@ def read_collection(
             None for Parquet files, which contain their concepts.
         label_column: Name of the column of labels, or of several, if it is not found by itself.
         mapping: Concepts of labels in words, from `annotator.concepts.mapping.read_mapping`.
-        names: Table of concept names by CUI. Labels that are words are their own names.
+        names: Table of concept names by CUI. Labels that are words are their own names; those of an
+            export of Label Studio are the CUIs of these names.
         captions: Table of captions by id.
         groups: "FILE" or "FILE:COLUMN" with the patient or study of each image, or
             "dicom:KEYWORD" to read it from the headers of DICOM files, such as "dicom:PatientID".
@@ -134,6 +135,9 @@ def read_collection(
         labels, captions_by_id = parquet_tables(images, mapping)
     else:
         labels = _labels(concepts, label_column, mapping)
+        if labels.shown and labels.names and names is not None:
+            by_name = cuis_of_names(labels.names, read_terms(names))
+            labels = _labels(concepts, label_column, {**by_name, **(mapping or {})})
     source = "the Parquet files" if concepts is None else labels.path
     concepts_by_id = by_image(labels.concepts, image_ids, source, notes)
     if captions is not None:

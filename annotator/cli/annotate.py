@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,6 +21,7 @@ from annotator.cli.options import (
     file_path,
     for_a_run,
     index_option,
+    is_given,
     output_option,
     selection_options,
     voting_options,
@@ -31,6 +32,8 @@ from annotator.cli.semantic_types import TypeOptions, type_options
 from annotator.cli.vectors import VectorOptions, images_or, vector_options
 
 if TYPE_CHECKING:
+    from annotator.annotation import Annotation
+    from annotator.images.ref import ImageRef
     from index.protocols import IndexLocation
 
 
@@ -44,9 +47,19 @@ if TYPE_CHECKING:
     "Output",
     "--format",
     "chosen_format",
-    type=click.Choice(["table", "2019", "2021", "2024", "2025", "2026", "jsonl", "scores"]),
-    help="Table to read, submission format by year, JSON lines, or the scores of all concepts "
-    "(.npz) (default: 2026; on a terminal a table).",
+    type=click.Choice(
+        ["table", "2019", "2021", "2024", "2025", "2026", "jsonl", "scores", "label-studio"]
+    ),
+    help="Table to read, submission format by year, JSON lines, the scores of all concepts "
+    "(.npz), or tasks for Label Studio (default: 2026; on a terminal a table).",
+)
+@option(
+    "Output",
+    "--url-prefix",
+    default="/data/local-files/?d=",
+    metavar="PREFIX",
+    help="With --format label-studio: address of the folder IMAGES for the browser, before the "
+    "path of each image in it.",
 )
 @zip_option
 @option(
@@ -95,6 +108,7 @@ def annotate_command(
     place: IndexLocation,
     given: VectorOptions,
     chosen_format: str | None,
+    url_prefix: str,
     zipped: bool,
     explain: bool,
     groups: str | None,
@@ -130,6 +144,7 @@ def annotate_command(
     annotator annotate test/ --types T047,T023 --semantic-types MRSTY.RRF > run.csv
     annotator annotate test/ --with probs.npz:0.5 > run.csv
     annotator annotate test/ --guarantee missed=0.1 > run.csv
+    annotator annotate archive/ --format label-studio > tasks.json
     """
     from annotator.cli.annotation_table import annotation_lines
     from annotator.concepts.hierarchy import read_hierarchy
@@ -138,11 +153,13 @@ def annotate_command(
     from annotator.tables.scores import Scores
 
     year = chosen_format or ("table" if to_terminal(output) and not zipped else "2026")
-    is_run = year not in ("table", "jsonl", "scores")
+    is_run = year not in ("table", "jsonl", "scores", "label-studio")
     if explain and year != "jsonl":
         raise click.UsageError("--explain requires --format jsonl.")
     if groups is not None and year != "jsonl":
         raise click.UsageError("--groups requires --format jsonl: a run has no groups.")
+    if is_given("url_prefix") and year != "label-studio":
+        raise click.UsageError("--url-prefix requires --format label-studio.")
     if zipped and not is_run:
         raise click.UsageError("--zip requires a submission format.")
     if hierarchy is not None and classifiers:
@@ -169,6 +186,8 @@ def annotate_command(
     rows: list[tuple[str, tuple[str, ...]]] = []
     lines: list[str] = []
     votes: list[tuple[str, Mapping[str, float]]] = []
+    tasks: list[dict[str, Any]] = []
+    address_of = _addresses(refs, images, url_prefix)
     chosen = voting.override(IndexMetadata.of(stored).voting)
     report = ImageReport()
     in_index: list[str] = []
@@ -191,7 +210,7 @@ def annotate_command(
         vectors=vectors,
         exclude_self=exclude_self,
         min_familiarity=min_familiarity,
-        with_probabilities=year in ("table", "jsonl"),
+        with_probabilities=year in ("table", "jsonl", "label-studio"),
         guarantee=guarantee,
     ):
         if annotation.same_image is not None:
@@ -203,6 +222,8 @@ def annotate_command(
                 votes.append((annotation.image_id, annotation.votes))
         elif year == "table":
             lines += (f"{line}\n" for line in annotation_lines(annotation, names))
+        elif year == "label-studio":
+            tasks.append(_task(annotation, names, address_of, f"{place} {stored.version}"))
         elif not is_run:
             record = annotation.to_dict(names, explain=explain)
             if groups is not None:
@@ -210,7 +231,10 @@ def annotate_command(
             lines.append(json.dumps(record, ensure_ascii=False) + "\n")
         elif not id_fault(annotation.image_id):
             rows.append((annotation.image_id, annotation.cuis))
-    if year == "scores":
+    if year == "label-studio":
+        write_result(json.dumps(tasks, indent=1, ensure_ascii=False) + "\n", output)
+        say(f"Next: annotator concepts label-studio --index {place} (the labelling configuration)")
+    elif year == "scores":
         write_result(Scores.from_shares(votes, sorted(vocabulary)).to_npz(), output)
     else:
         text = render_run(rows, year) if is_run else "".join(lines).removeprefix("\n")
@@ -223,6 +247,42 @@ def annotate_command(
         say(_are_unfamiliar(unfamiliar, len(refs)))
     report.say(inference.report)
     return report.exit_code
+
+
+def _addresses(refs: Sequence[ImageRef], images: str | None, prefix: str) -> Callable[[str], str]:
+    """The address of an image by its id: a prefix, and its path below IMAGES; of vectors its id."""
+    from annotator.tables.label_studio import address_of
+
+    where = {ref.id: Path(ref.where) for ref in refs} if images else {}
+    folder = Path(images or ".")
+
+    def address(image_id: str) -> str:
+        path = where.get(image_id, Path(image_id))
+        below = path.relative_to(folder) if path.is_relative_to(folder) else Path(path.name)
+        return address_of(prefix, (below if below.name else Path(path.name)).as_posix())
+
+    return address
+
+
+def _task(
+    annotation: Annotation,
+    names: Mapping[str, str],
+    address_of: Callable[[str], str],
+    model: str,
+) -> dict[str, Any]:
+    from annotator.tables.label_studio import Shown, task
+
+    return task(
+        annotation.image_id,
+        address_of(annotation.image_id),
+        [
+            Shown(cui, names.get(cui, ""), score)
+            for cui, score in zip(annotation.cuis, annotation.scores, strict=True)
+        ],
+        score=round(annotation.expected_f1, 4),
+        model=model,
+        usable=annotation.error is None,
+    )
 
 
 def _in_index(ids: list[str], n: int, excluded: bool) -> str:

@@ -1,4 +1,4 @@
-"""`annotator concepts match`."""
+"""`annotator concepts match` and `annotator concepts label-studio`."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import click
 
 from annotator.cli.console import say, write_result
-from annotator.cli.options import file_path, label_column_option, output_option
+from annotator.cli.options import file_path, index_option, label_column_option, output_option
 from annotator.cli.sections import Command, Group
 
 if TYPE_CHECKING:
     from annotator.concepts.mapping import Suggestion
+    from index.protocols import IndexLocation
 
 _SHOWN = 3
 
@@ -24,6 +25,7 @@ def concepts_command() -> None:
 
     \b
     annotator concepts match labels.xlsx --mrconso MRCONSO.RRF --output review.csv
+    annotator concepts label-studio > config.xml
     """
 
 
@@ -80,6 +82,28 @@ def match_command(
         f"Next: review {output or 'the table'}, then "
         f"annotator build-index IMAGES {labels} --mapping {output or 'TABLE'}"
     )
+
+
+@concepts_command.command("label-studio", cls=Command)
+@index_option
+@output_option
+def label_studio_command(place: IndexLocation, output: Path | None) -> None:
+    """Print a labelling configuration for Label Studio with the concepts of an index.
+
+    People choose names; exports have CUIs. It goes with the tasks of `annotate --format
+    label-studio`, whose predictions name its choices.
+
+    \b
+    annotator concepts label-studio --index concept-index > config.xml
+    """
+    from annotator.tables.label_studio import configuration
+
+    stored = place.open()
+    concepts = sorted(
+        ((cui, stored.names.get(cui, "")) for cui in stored.concepts),
+        key=lambda concept: ((concept[1] or concept[0]).casefold(), concept[0]),
+    )
+    write_result(configuration(concepts), output)
 
 
 def _say_summary(suggestions: Sequence[Suggestion]) -> None:

@@ -47,23 +47,26 @@ def relabel_command(
 ) -> int:
     """Change the labels of images that an index has, by a table, without their pictures.
 
-    CORRECTIONS has all concepts of each image, as tables of labels have them, or what changes, in
-    columns called `add` and `remove`. Nothing is embedded; the vote has the new labels at once, and
-    `annotator tune` tunes on them. Who changed what, when and why stays in the index: `annotator
-    history`.
+    CORRECTIONS has all concepts of each image, as tables of labels and exports of Label Studio have
+    them, or what changes, in columns called `add` and `remove`. Nothing is embedded; the vote has
+    the new labels at once, and `annotator tune` tunes on them. Who changed what, when and why stays
+    in the index: `annotator history`.
 
     \b
     annotator relabel corrected.csv --reason "second reading"
     printf 'ID,add,remove\\nscan7,C0032285,C1260873\\n' > fix.csv && annotator relabel fix.csv
     """
     from annotator.concepts.mapping import read_mapping
-    from annotator.concepts.names import read_names
+    from annotator.concepts.names import cuis_of_names, read_names, read_terms
     from annotator.indexing.correct import relabel_images
     from annotator.tables.corrections import read_corrections
 
-    table = read_corrections(
-        corrections, column=label_column, mapping=read_mapping(mapping) if mapping else None
-    )
+    of_words = read_mapping(mapping) if mapping else {}
+    table = read_corrections(corrections, column=label_column, mapping=of_words)
+    if table.shown and table.names:
+        terms = [(cui, name, 1) for cui, name in place.open().names.items()]
+        by_name = cuis_of_names(table.names, [*terms, *(read_terms(names) if names else ())])
+        table = read_corrections(corrections, column=label_column, mapping={**by_name, **of_words})
     say(table.understood)
     known = dict(table.names)
     if names is not None:

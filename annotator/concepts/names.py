@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
-from annotator.concept_ids import is_cui
+from annotator.concept_ids import concept_id, is_cui
 from annotator.concepts.rrf import MRCONSO, read_rows, recognise
 from annotator.errors import FormatError
 from annotator.tables.sheet import read_sheet
@@ -65,6 +65,28 @@ def read_terms(path: Path | str, *, only: Collection[str] | None = None) -> Iter
         )
     names = _table(path)
     return ((cui, name, 0) for cui, name in names.items() if only is None or cui in only)
+
+
+def cuis_of_names(words: Collection[str], terms: Iterable[Term]) -> dict[str, tuple[str, ...]]:
+    """The concept of each label that is the name of just one, as a mapping of `read_labels`.
+
+    Args:
+        words: Local ids of labels.
+        terms: Names of concepts; of several concepts with a name, those count for which it ranks
+            highest.
+    """
+    ranked: dict[str, dict[str, int]] = {}
+    for cui, name, rank in terms:
+        id_ = concept_id(name)
+        if id_ in words:
+            ranks = ranked.setdefault(id_, {})
+            ranks[cui] = min(rank, ranks.get(cui, rank))
+    found: dict[str, tuple[str, ...]] = {}
+    for id_, ranks in ranked.items():
+        best = [cui for cui, rank in ranks.items() if rank == min(ranks.values())]
+        if len(best) == 1:
+            found[id_] = (best[0],)
+    return found
 
 
 def _metathesaurus(path: Path | str, only: Collection[str] | None) -> Iterator[Term]:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from annotator.errors import FormatError
-from annotator.tables.labels import labels_of
+from annotator.tables.label_studio import read_export
+from annotator.tables.labels import Labels, labels_of, read_labels
 from annotator.tables.sheet import Sheet, read_sheet
 from annotator.tables.table import Record
 
@@ -45,11 +46,13 @@ class CorrectionTable:
         wanted: By image id, in file order.
         names: The words, by the local id of each label that is no CUI.
         understood: How the table was read, in one line.
+        shown: As `Labels.shown`.
     """
 
     wanted: Mapping[str, WantedLabels]
     names: Mapping[str, str]
     understood: str
+    shown: bool = False
 
 
 def read_corrections(
@@ -60,7 +63,8 @@ def read_corrections(
 ) -> CorrectionTable:
     """Read a table of corrections.
 
-    A table of labels (`read_labels`) has all concepts of each image; one with the columns `add` or
+    A table of labels (`read_labels`), or an export of Label Studio, has all concepts of each image;
+    one with the columns `add` or
     `remove` has what changes. Either may have a column `reason`.
 
     Args:
@@ -71,6 +75,8 @@ def read_corrections(
     Raises:
         FormatError: As `read_labels`; a concept is to be added to an image and removed from it.
     """
+    if read_export(path, column) is not None:
+        return _whole(read_labels(path, column=column, mapping=mapping), {})
     sheet = read_sheet(path)
     header = [cell.casefold() for cell in sheet.records[0].cells]
     places = {name: header.index(name) for name in (_ADD, _REMOVE, _REASON) if name in header}
@@ -78,13 +84,17 @@ def read_corrections(
     if _REASON in places:
         reasons = {row.line: row.cell(places[_REASON]) for row in sheet.records[1:]}
     if column or not {_ADD, _REMOVE} & places.keys():
-        labels = labels_of(_without(sheet, places, _REASON), column, mapping)
-        wanted = {
-            id_: WantedLabels(concepts, reason=reasons.get(labels.lines[id_], ""))
-            for id_, concepts in labels.concepts.items()
-        }
-        return CorrectionTable(wanted, labels.names, labels.understood)
+        return _whole(labels_of(_without(sheet, places, _REASON), column, mapping), reasons)
     return _changes(sheet, places, mapping, reasons)
+
+
+def _whole(labels: Labels, reasons: Mapping[int, str]) -> CorrectionTable:
+    """A table of all concepts of each image."""
+    wanted = {
+        id_: WantedLabels(concepts, reason=reasons.get(labels.lines.get(id_, 0), ""))
+        for id_, concepts in labels.concepts.items()
+    }
+    return CorrectionTable(wanted, labels.names, labels.understood, labels.shown)
 
 
 def _changes(

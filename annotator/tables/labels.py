@@ -10,7 +10,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from annotator.tables.cells import (
     split_labels,
     unquoted,
 )
+from annotator.tables.label_studio import Export, export_of_sheet, read_export
 from annotator.tables.layout import COLUMN_HINT, Layout
 from annotator.tables.sheet import Sheet, read_sheet
 from annotator.tables.table import Record
@@ -47,6 +48,8 @@ class Labels:
         understood: How the table was read, in one line.
         path: The table.
         lines: The last line of each image, by its id; empty where there are no lines.
+        shown: Whether labels are what a program has shown to people, who chose: names of concepts
+            rather than words of their own (`annotator.concepts.names.resolved`).
     """
 
     concepts: Mapping[str, tuple[str, ...]]
@@ -54,6 +57,7 @@ class Labels:
     understood: str = ""
     path: str = ""
     lines: Mapping[str, int] = field(default_factory=dict)
+    shown: bool = False
 
 
 def read_labels(
@@ -67,10 +71,10 @@ def read_labels(
     A row is an image with a list of labels (joined by `;`, `|` or `,`, or as Python or JSON write
     it), an image with a cell for each label (0 and 1, yes and no, x and blank), or an image with
     one label, of which it has several rows. Columns are found by their names and by what is in
-    them; without a header, the first is the id.
+    them; without a header, the first is the id. The exports of Label Studio are read, too.
 
     Args:
-        path: A table of any kind that `annotator.tables.sheet.read_sheet` reads.
+        path: A table of any kind that `annotator.tables.sheet.read_sheet` reads, or an export.
         column: Name of the column of labels, or of several, if it is not to be found.
         mapping: Concept ids by the local id of a label in words, as
             `annotator.concepts.mapping.read_mapping` reads them. A label that is mapped to nothing
@@ -81,6 +85,8 @@ def read_labels(
             cell holds something else than labels.
     """
     chosen = [column] if isinstance(column, str) else column or ()
+    if (export := read_export(path, chosen)) is not None:
+        return _of_export(str(path), export, mapping)
     return labels_of(read_sheet(path), chosen, mapping)
 
 
@@ -90,7 +96,16 @@ def labels_of(
     mapping: Mapping[str, Sequence[str]] | None = None,
 ) -> Labels:
     """The labels in a table that is read already; as `read_labels`."""
+    if (export := export_of_sheet(sheet, column)) is not None:
+        return _of_export(str(sheet.path), export, mapping)
     return _Reader(Layout(sheet, column), mapping or {}).read()
+
+
+def _of_export(path: str, export: Export, mapping: Mapping[str, Sequence[str]] | None) -> Labels:
+    labels = labels_of_lists(path, export.labels, mapping)
+    amounts = _amounts(labels.concepts, labels.names)
+    understood = f"{path}: {amounts}, an export of Label Studio ({export.kind})"
+    return replace(labels, understood="; ".join([understood, *export.notes]), shown=True)
 
 
 def labels_of_lists(

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from annotator.concepts.names import read_names
+from annotator.concepts.names import cuis_of_names, read_names
 from annotator.errors import FormatError
 
 
@@ -79,3 +79,12 @@ def test_names_in_a_workbook(tmp_path) -> None:
         book.active.append(row)
     book.save(tmp_path / "names.xlsx")
     assert read_names(tmp_path / "names.xlsx") == {"C1": "Lung, left"}
+
+
+def test_the_concept_of_a_name() -> None:
+    terms = [
+        ("C1", "Pneumonia", 0), ("C2", "pneumonia ", 3), ("C3", "Mass", 1), ("C4", "Mass", 1),
+        ("C5", "Effusion", 2), ("C5", "effusion", 0), ("C6", "Other", 0),
+    ]  # fmt: skip
+    found = cuis_of_names({"PNEUMONIA", "MASS", "EFFUSION", "NOBODY"}, terms)
+    assert found == {"PNEUMONIA": ("C1",), "EFFUSION": ("C5",)}
