@@ -6,19 +6,22 @@ This file is also the script whose children are killed: it imports once, and for
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter, defaultdict
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
-from asking import cpu_settings
+from asking import cpu_settings, serving
 
 from annotator.collection import read_collection
 from annotator.indexing.build import build_index
@@ -164,6 +167,35 @@ def test_corrections_killed_at_any_moment(index: Path) -> None:
     assert done.returncode == 0, done.stderr
     counts = json.loads(done.stdout)
     assert counts["answers"] > 5 * counts["versions"] > 0  # many were published together
+
+
+@pytest.mark.slow
+def test_a_server_that_is_killed(index: Path, tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text(f"correct:{'k' * 20} Ada\n")
+    keys.chmod(0o600)
+    options = ("--writable", "--api-key-file", keys)
+    key = {"X-API-Key": "k" * 20}
+    made = 0
+    with serving(index, *options) as server:
+        threading.Timer(0.5, server.process.kill).start()
+        with contextlib.suppress(httpx.TransportError):
+            while True:
+                body = {"concepts": [f"N{made + 1}"], "reason": "r"}
+                answer = server.client.patch(
+                    "/v1/images/v3", json=body, headers={**key, "If-Match": "*"}
+                )
+                assert answer.status_code == 200
+                made += 1
+        server.wait()
+    assert made > 0 and FolderLocation(index).manifest().version == "v000001"
+    with serving(index, *options) as server:
+        found = server.client.get("/v1/images/v3", headers=key).json()
+        assert found["concepts"] in ([f"N{made}"], [f"N{made + 1}"])
+        assert found["index_version"] == "v000002"
+    history = FolderLocation(index).history()
+    assert [one.after for one in history] == [(f"N{i + 1}",) for i in range(len(history))]
+    assert len(history) in (made, made + 1) and history[0].by == "Ada"
 
 
 if __name__ == "__main__":

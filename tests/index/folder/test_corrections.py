@@ -19,7 +19,7 @@ from index.folder.journal import JOURNAL, Journal
 from index.folder.location import FolderLocation
 from index.folder.store import corrected
 from index.manifest import HISTORY, read_manifest
-from index.segments import CONTENT
+from index.segments import CONTENT, THUMBNAIL_ENDS, THUMBNAILS
 from tests.index.indexes import files, publish, unit
 
 DIM = 24
@@ -94,6 +94,23 @@ def test_a_name_that_a_correction_brings(place: FolderLocation) -> None:
     place.correct([replace(relabel(1, "image-2", "SHADOW"), names={"SHADOW": "Shadow"})])
     assert place.open().names == {"C1": "one", "SHADOW": "Shadow"}
     assert place.history()[0].names == {"SHADOW": "Shadow"}
+
+
+def test_a_new_image_comes_with_its_picture(tmp_path: Path) -> None:
+    pictures = {THUMBNAILS: np.full(N, 7, np.uint8), THUMBNAIL_ENDS: np.arange(1, N + 1)}
+    publish(tmp_path, unit(N, DIM), concepts=[["C1"]] * N, arrays=pictures)
+    place = FolderLocation(tmp_path)
+    new = [
+        Correction(1, "a", None, ("C2",), "me", AT, row=replace(row(1), thumbnail=b"jpeg")),
+        Correction(2, "b", None, (), "me", AT, row=row(2)),
+    ]
+    shown = corrected(place.open(), new)
+    place.correct(new)
+    for stored in (shown, place.open()):
+        assert stored.thumbnail_of("a") == b"jpeg" and stored.thumbnail_of("b") is None
+        assert stored.thumbnail_of("image-3") == b"\7"
+        assert stored.content(N) == bytes([1]) * 32
+    assert place.problems() == []
 
 
 @pytest.mark.parametrize("cui", ["a\tb", "a\nb"])
