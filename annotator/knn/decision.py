@@ -11,14 +11,14 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from annotator.knn.expected_f1 import DECIMALS, best_sets
 from annotator.knn.posterior import Posterior, Votes, count_votes
 from annotator.knn.voting import Voting, frequency_bands
 from index import LabelTable
 
 MOST_CUIS = 100  # limit of the task per image
-_DECIMALS = 12  # smaller differences are ties
-_MOST = 0.5 - 10.0**-_DECIMALS  # share of the vote
-_IMAGES_AT_ONCE = 256  # bounds the memory of the padded tables
+_MOST = 0.5 - 10.0**-DECIMALS  # share of the vote
+_IMAGES_AT_ONCE = 128  # bounds the memory of the padded tables, which stay in the cache
 
 
 @dataclass(frozen=True)
@@ -128,23 +128,7 @@ def decide_votes(
         above: Ancestors of the candidates; None without a hierarchy.
     """
     q, scores = len(votes.empty), votes.scores
-    depth = np.zeros(len(scores), np.int64) if above is None else above.depth
-    if voting.decider in ("threshold", "macro-f1"):
-        chosen = np.flatnonzero(scores >= _least(votes, labels, voting) - 10.0**-_DECIMALS)
-    else:
-        if voting.decider == "expected-f1":
-            values, size = _optimal_size(votes, q, MOST_CUIS if above is None else None)
-        else:
-            values, size = scores, _top_r_size(votes, scores, voting.top_r)
-        if above is not None:
-            values = above.at_least_those_below(np.round(values, _DECIMALS))
-        within = _within_reach(votes, values, size)
-        chosen = _best_first(votes, labels, values, within, size, depth)
-    chosen = chosen[scores[chosen] >= voting.min_score - 10.0**-_DECIMALS]
-    told = np.sort(chosen)
-    if above is not None:
-        told = told[(above.named[told] >= _MOST) | ~above.among(told)[told]]
-    order = _best_first(votes, labels, scores, told, MOST_CUIS, depth)
+    order = choose_candidates(votes, scores, labels, voting, above)
     is_chosen = np.zeros(len(scores), bool)
     is_chosen[order] = True
     if above is not None:
@@ -164,6 +148,41 @@ def decide_votes(
         )
         for i, (start, end) in enumerate(pairwise(bounds))
     ]
+
+
+def choose_candidates(
+    votes: Votes,
+    scores: NDArray[np.float64],
+    labels: LabelTable,
+    voting: Voting,
+    above: _Above | None = None,
+) -> NDArray[np.int64]:
+    """The candidates whose concepts are told, int64[m], by image, best first.
+
+    Args:
+        votes: As for `decide_votes`.
+        scores: `votes.scores`.
+        labels: As for `decide_votes`.
+        voting: As for `choose_concepts`.
+        above: As for `decide_votes`.
+    """
+    depth = np.zeros(len(scores), np.int64) if above is None else above.depth
+    if voting.decider in ("threshold", "macro-f1"):
+        chosen = np.flatnonzero(scores >= _least(votes, labels, voting) - 10.0**-DECIMALS)
+    else:
+        if voting.decider == "expected-f1":
+            size, values = best_sets(votes, MOST_CUIS if above is None else None)
+        else:
+            values, size = scores, _top_r_size(votes, scores, voting.top_r)
+        if above is not None:
+            values = above.at_least_those_below(np.round(values, DECIMALS))
+        within = _within_reach(votes, values, size)
+        chosen = _best_first(votes, labels, values, within, size, depth)
+    chosen = chosen[scores[chosen] >= voting.min_score - 10.0**-DECIMALS]
+    told = np.sort(chosen)
+    if above is not None:
+        told = told[(above.named[told] >= _MOST) | ~above.among(told)[told]]
+    return _best_first(votes, labels, scores, told, MOST_CUIS, depth)
 
 
 def _least(votes: Votes, labels: LabelTable, voting: Voting) -> NDArray[np.float64] | float:
@@ -217,67 +236,12 @@ class _Above:
         return found
 
 
-def _optimal_size(
-    votes: Votes, q: int, most: int | None
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Maximise the expected F1 under the posterior exactly: the size m of the best set for each of
-    q images, and Δ[j, m] of each candidate, float64[c], whose m largest make up the set.
-
-    With P[j, s] the weight of neighbours with concept j and s concepts in all, concept j in a set
-    of size m contributes Δ[j, m] = Σ_s P[j, s] · 2 / (s + m). The best set of size m consists of
-    the m largest Δ[·, m] and has the expected F1 E_m, their sum; the empty set has p0.
-    (Dembczynski, Waegeman, Cheng, Hüllermeier 2011, "An exact algorithm for F-measure
-    maximization"; Waegeman et al. 2014.)
-
-    Sizes are not capped at that of the largest neighbour: of {a} and {b} at one half each, {a, b}
-    has 2/3 and {a} 1/2. But a set of size m shares at most min(s, m) concepts with a neighbour of
-    size s, so E_m <= Σ_s P(s) · 2 min(s, m) / (s + m); sizes with a bound below the best value
-    found are skipped.
-
-    Args:
-        votes: Votes of q images.
-        q: Number of images.
-        most: Maximum size of a set; None for any.
-    """
-    best, size = np.zeros(q), np.zeros(q, np.int64)
-    c = len(votes.candidate_cui)
-    if c == 0:
-        return np.zeros(0), size
-    counts = np.bincount(votes.candidate_image, minlength=q)
-    m_max = int(counts.max()) if most is None else min(int(counts.max()), most)
-    sizes, column = np.unique(votes.vote_size, return_inverse=True)
-    cell = votes.vote_candidate * len(sizes) + column
-    weight = np.bincount(cell, votes.vote_weight, c * len(sizes)).reshape(c, -1)  # P[j, s]
-    cell = votes.candidate_image[votes.vote_candidate] * len(sizes) + column
-    # Each neighbour of size s casts s votes.
-    share = np.bincount(cell, votes.vote_weight / votes.vote_size, q * len(sizes)).reshape(q, -1)
-    every_m = np.arange(1, m_max + 1)
-    best_f1 = 2.0 * np.minimum(sizes[:, None], every_m) / (sizes[:, None] + every_m)
-    bound = share @ best_f1 + 10.0**-_DECIMALS * m_max  # rounding error of E_m
-    bound[every_m > counts[:, None]] = -1.0  # no set of that size
-
-    empty = np.round(votes.empty, _DECIMALS)
-    place = _places(votes, q)
-    delta = np.zeros((q, int(counts.max())))  # padded with zeros, which add nothing to a sum
-    for m in every_m:
-        images = np.flatnonzero(bound[:, m - 1] >= np.maximum(best, empty))
-        if len(images) == 0:
-            continue
-        delta[place] = np.round(weight @ (2.0 / (sizes + m)), _DECIMALS)
-        largest = np.partition(delta[images], -m, axis=1)[:, -m:]
-        earned = np.round(largest.sum(axis=1), _DECIMALS)
-        better = earned > best[images]
-        best[images[better]], size[images[better]] = earned[better], m
-    size[best < empty] = 0
-    return np.einsum("cs,cs->c", weight, 2.0 / (sizes + size[votes.candidate_image, None])), size
-
-
 def _top_r_size(votes: Votes, scores: NDArray[np.float64], top_r: int | None) -> NDArray[np.int64]:
     """`top_r`, or the rounded mean number of concepts, the sum of all scores; int64[q]."""
     q = len(votes.empty)
     if top_r is not None:
         return np.full(q, top_r)
-    mean = np.round(np.bincount(votes.candidate_image, scores, q), _DECIMALS)
+    mean = np.round(np.bincount(votes.candidate_image, scores, q), DECIMALS)
     size: NDArray[np.int64] = np.floor(mean + 0.5).astype(np.int64)
     return size
 
@@ -288,7 +252,7 @@ def _within_reach(
     """Preselect candidates for sorting: all that reach the `size[i]`-th largest value of their
     image.
     """
-    q, values = len(size), np.round(values, _DECIMALS)
+    q, values = len(size), np.round(values, DECIMALS)
     place = _places(votes, q)
     table = np.full((q, int(place[1].max(initial=0)) + 1), -np.inf)
     table[place] = values
@@ -321,7 +285,7 @@ def _best_first(
         votes.candidate_image[candidates],
         labels.ranks[votes.candidate_cui[candidates]],
     )
-    value = np.round(values[candidates], _DECIMALS)
+    value = np.round(values[candidates], DECIMALS)
     order = np.lexsort((rank, depth[candidates], -value, image))
     counts = np.bincount(image, minlength=len(votes.empty))
     place = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)

@@ -15,9 +15,9 @@ from annotator.errors import AnnotatorError
 from annotator.evaluation.measures import bootstrap_interval, predicted_interval, standard_error
 from annotator.evaluation.official_f1 import image_score
 from annotator.knn.cross_validation import MOST_NEIGHBORS, NeighborLists
-from annotator.knn.decision import Decision, choose_concepts
+from annotator.knn.decision import choose_candidates, choose_concepts
 from annotator.knn.macro_f1 import by_band, fit_thresholds
-from annotator.knn.posterior import weigh
+from annotator.knn.posterior import Ballots, weigh
 from annotator.knn.voting import Objective, Voting
 from index import LabelTable
 from index.progress import track
@@ -46,6 +46,7 @@ _USUAL_HEAD_WEIGHT = 0.2  # while the kernel is chosen, if it is better than non
 NEW_IMAGES = 500  # whose mean F1 is predicted
 GRID_IMAGES = 2000  # annotated by every candidate; the choice annotates all
 _QUANTILES = 101
+_AT_ONCE = 128  # images, whose tables stay in the cache
 
 
 @dataclass(frozen=True)
@@ -125,17 +126,20 @@ def choose_voting(
         steps.insert(1, (_head_weights(), 1))
         if "head_weight" not in fixed:
             chosen = replace(chosen, head_weight=_best_of_few(some, labels)[0].head_weight)
-    trials = [
-        (step, errors, changes)
-        for step, (candidates, errors) in enumerate(steps)
-        for changes in _free(candidates, chosen, fixed)
-    ]
-    tracked = track(trials, total=len(trials), label="Choosing", unit="settings")
-    for (_, errors), step_trials in groupby(tracked, key=lambda trial: trial[:2]):
-        votings = (replace(chosen, **changes) for *_, changes in step_trials)
-        tried = _try(some, labels, votings)
-        grid += [{**_tried(voting), "f1": round(float(f1.mean()), 6)} for voting, f1 in tried]
-        chosen = tried[simplest([f1 for _, f1 in tried], some.groups, errors)][0]
+    free = [(_free(candidates, chosen, fixed), errors) for candidates, errors in steps]
+    blocks = _blocks(some)
+    work = [(i, block) for i, (changes, _) in enumerate(free) if changes for block in blocks]
+    total = sum(len(free[i][0]) * len(block.queries) for i, block in work)
+    tracked = track(
+        work, total=total, label="Choosing", unit="trials",
+        size=lambda one: len(free[one[0]][0]) * len(one[1].queries),
+    )  # fmt: skip
+    for i, of_step in groupby(tracked, key=lambda one: one[0]):
+        votings = [replace(chosen, **changes) for changes in free[i][0]]
+        tried = _f1_by_voting((block for _, block in of_step), labels, votings)
+        pairs = zip(votings, tried, strict=True)
+        grid += [{**_tried(voting), "f1": round(float(f1.mean()), 6)} for voting, f1 in pairs]
+        chosen = votings[simplest(tried, some.groups, free[i][1])]
     chosen = replace(chosen, macro_thresholds=fit_thresholds(lists, labels, chosen))
     rules: dict[Objective, Voting] = {
         "f1": chosen, "macro-f1": replace(chosen, decider="macro-f1")
@@ -209,8 +213,10 @@ def _best_of_few(lists: NeighborLists, labels: LabelTable) -> tuple[Voting, NDAr
     (docs/accuracy.md).
     """
     weights = (0.0,) if lists.found.evidence is None else (_USUAL_HEAD_WEIGHT, 0.0)
-    votings = (replace(v, head_weight=weight) for v in _TO_COMPARE_LISTS for weight in weights)
-    return max(_try(lists, labels, votings), key=lambda one: float(one[1].mean()))
+    votings = [replace(v, head_weight=weight) for v in _TO_COMPARE_LISTS for weight in weights]
+    scores = _f1_by_voting(_blocks(lists), labels, votings)
+    best = max(range(len(votings)), key=lambda i: float(scores[i].mean()))
+    return votings[best], scores[best]
 
 
 def sample_lists(lists: NeighborLists) -> NeighborLists:
@@ -226,39 +232,55 @@ def f1_of_lists(lists: NeighborLists, labels: LabelTable, voting: Voting) -> NDA
         labels: Concepts of the index rows.
         voting: Voting parameters.
     """
-    return _try(lists, labels, [voting])[0][1]
+    return _f1_by_voting(_blocks(lists), labels, [voting])[0]
 
 
-def _try(
-    lists: NeighborLists, labels: LabelTable, votings: Iterable[Voting]
-) -> list[tuple[Voting, NDArray[np.float64]]]:
-    """F1 of each image of neighbour lists under each of some votings, float64[q]."""
-    truth = _truth(lists, labels)
-    return [(voting, _scores(truth, _decide(lists, labels, voting))) for voting in votings]
+def _blocks(lists: NeighborLists) -> list[NeighborLists]:
+    rows = range(len(lists.queries))
+    return [lists.take(np.array(rows[i : i + _AT_ONCE])) for i in rows[::_AT_ONCE]]
+
+
+def _f1_by_voting(
+    blocks: Iterable[NeighborLists], labels: LabelTable, votings: Sequence[Voting]
+) -> list[NDArray[np.float64]]:
+    """F1 of each image under each of some votings, float64[q].
+
+    Votings by the same neighbours differ in weights alone, so they share their ballots.
+
+    Args:
+        blocks: Neighbour lists of q images, some at a time.
+        labels: Concepts of the index rows.
+        votings: Voting parameters.
+    """
+    found: list[list[NDArray[np.float64]]] = [[] for _ in votings]
+    for block in blocks:
+        counted: dict[tuple[int, bool], tuple[Ballots, NDArray[np.bool_]]] = {}
+        for voting, f1 in zip(votings, found, strict=True):
+            posterior, voters = weigh(block.found, labels, voting), (voting.k, voting.prior > 0)
+            if voters not in counted:
+                ballots = Ballots.of(posterior.rows, labels)
+                counted[voters] = ballots, ballots.held_by(block.queries, labels)
+            ballots, right = counted[voters]
+            votes = ballots.cast(posterior.weights)
+            told = choose_candidates(votes, votes.scores, labels, voting)
+            image, q = votes.candidate_image[told], len(block.queries)
+            hits = np.bincount(image, right[told], q)
+            total = np.bincount(image, minlength=q) + labels.sizes[block.queries]
+            f1.append(np.where(total > 0, 2 * hits / np.maximum(total, 1), 1.0))
+    return [np.concatenate(f1) for f1 in found]
 
 
 def _earned(
     lists: NeighborLists, labels: LabelTable, voting: Voting
 ) -> tuple[NDArray[np.float64], dict[str, Any]]:
     """F1 of each image, and what the voting earns, as in `Tuned.objectives`."""
-    truth, decisions = _truth(lists, labels), _decide(lists, labels, voting)
+    truth = [set(labels.row(row)) for row in lists.queries.tolist()]
+    decisions = choose_concepts(weigh(lists.found, labels, voting), voting)
     macro_f1, recall = by_band(truth, decisions, labels)
-    scores = _scores(truth, decisions)
+    pairs = zip(truth, decisions, strict=True)
+    scores = np.array([image_score(own, decision.cuis) for own, decision in pairs])
     f1 = float(scores.mean())
     return scores, {"f1": round(f1, 6), "macro_f1": round(macro_f1, 6), "recall": recall}
-
-
-def _truth(lists: NeighborLists, labels: LabelTable) -> list[set[str]]:
-    return [set(labels.row(row)) for row in lists.queries.tolist()]
-
-
-def _decide(lists: NeighborLists, labels: LabelTable, voting: Voting) -> list[Decision]:
-    return choose_concepts(weigh(lists.found, labels, voting), voting)
-
-
-def _scores(truth: Sequence[set[str]], decisions: Sequence[Decision]) -> NDArray[np.float64]:
-    pairs = zip(truth, decisions, strict=True)
-    return np.array([image_score(own, decision.cuis) for own, decision in pairs])
 
 
 def _kernels(default: Voting) -> list[dict[str, Any]]:

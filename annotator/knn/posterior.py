@@ -81,6 +81,79 @@ class Votes:
         return np.where(size == 0, self.empty, np.bincount(image, gain, len(size)))
 
 
+@dataclass(frozen=True)
+class Ballots:
+    """Single votes before they are weighed: the same for all weights of the same voters.
+
+    Attributes:
+        candidate_image: As of `Votes`.
+        candidate_cui: As of `Votes`.
+        vote_candidate: As of `Votes`.
+        vote_size: As of `Votes`.
+        voter: int64[v], the neighbour that casts each vote, as a position in its flattened weights.
+        blank: bool[q, k], neighbours without concepts.
+    """
+
+    candidate_image: NDArray[np.int64]
+    candidate_cui: NDArray[np.int64]
+    vote_candidate: NDArray[np.int64]
+    vote_size: NDArray[np.int64]
+    voter: NDArray[np.int64]
+    blank: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, rows: NDArray[np.int64], labels: LabelTable) -> Ballots:
+        """Ballots of the voters int64[q, k], rows of `labels`."""
+        q, k = rows.shape
+        sizes = labels.sizes[rows]
+        voter = np.repeat(np.arange(q * k), sizes.ravel())
+        cui = labels.indices[labels.entries(rows.ravel())].astype(np.int64)
+        image = np.repeat(np.arange(q), sizes.sum(axis=1))
+        # A table of images and of the concepts that are voted for: quicker than to sort the votes.
+        voted = np.zeros(len(labels.cuis), bool)
+        voted[cui] = True
+        concepts = np.flatnonzero(voted)
+        column = np.cumsum(voted) - 1
+        cell = image * len(concepts) + column[cui]
+        table = np.zeros(q * len(concepts), bool)
+        table[cell] = True
+        candidates = np.flatnonzero(table)
+        place = np.empty(len(table), np.int64)
+        place[candidates] = np.arange(len(candidates))
+        candidate_image, candidate_column = np.divmod(candidates, max(len(concepts), 1))
+        return cls(
+            candidate_image=candidate_image,
+            candidate_cui=concepts[candidate_column],
+            vote_candidate=place[cell],
+            vote_size=sizes.ravel()[voter],
+            voter=voter,
+            blank=sizes == 0,
+        )
+
+    def held_by(self, rows: NDArray[np.int64], labels: LabelTable) -> NDArray[np.bool_]:
+        """Which candidates are concepts of their image's own row of `labels`, bool[c].
+
+        Args:
+            rows: int64[q], the row of each image.
+            labels: Label sets of the rows, over the vocabulary of the ballots.
+        """
+        own = np.repeat(np.arange(len(rows)), labels.sizes[rows]) * len(labels.cuis)
+        own += labels.indices[labels.entries(rows)]
+        return np.isin(self.candidate_image * len(labels.cuis) + self.candidate_cui, own)
+
+    def cast(self, weights: NDArray[np.float64]) -> Votes:
+        """The votes under weights float64[q, k]."""
+        empty = np.where(self.blank, weights, 0.0).sum(axis=1)
+        return Votes(
+            candidate_image=self.candidate_image,
+            candidate_cui=self.candidate_cui,
+            vote_candidate=self.vote_candidate,
+            vote_size=self.vote_size,
+            vote_weight=weights.ravel()[self.voter],
+            empty=empty + (0.0 if weights.shape[1] else 1.0),
+        )
+
+
 def weigh(neighbors: Neighbors, labels: LabelTable, voting: Voting) -> Posterior:
     """Weight the k nearest neighbours by a normalised kernel, and add the prior.
 
@@ -163,20 +236,4 @@ def _log_weights(similarities: NDArray[np.float64], voting: Voting) -> NDArray[n
 
 def count_votes(posterior: Posterior) -> Votes:
     """Split a posterior into single votes."""
-    labels, (q, k) = posterior.labels, posterior.rows.shape
-    rows, weights = posterior.rows.ravel(), posterior.weights.ravel()
-    sizes = labels.sizes[rows]
-    voter = np.repeat(np.arange(q * k), sizes)
-    cui = labels.indices[labels.entries(rows)].astype(np.int64)
-    image = voter // max(k, 1)
-    vocabulary = max(len(labels.cuis), 1)
-    candidates, vote_candidate = np.unique(image * vocabulary + cui, return_inverse=True)
-    empty = np.where(labels.sizes[posterior.rows] == 0, posterior.weights, 0.0)
-    return Votes(
-        candidate_image=candidates // vocabulary,
-        candidate_cui=candidates % vocabulary,
-        vote_candidate=vote_candidate,
-        vote_size=sizes[voter],
-        vote_weight=weights[voter],
-        empty=empty.sum(axis=1) + (0.0 if k else 1.0),
-    )
+    return Ballots.of(posterior.rows, posterior.labels).cast(posterior.weights)
