@@ -19,10 +19,11 @@ from annotator import __version__
 from service.corrections import Store
 from service.engine import Engine
 from service.images import images
-from service.middleware.auth import KEY_SCHEMES, Keys, RequireKey, TrustedHost
+from service.middleware.auth import KEY_SCHEMES, Keys, OwnPages, RequireKey, TrustedHost
 from service.middleware.connections import ConnectionLimit
-from service.middleware.headers import PAGE_POLICY, CloseOnShutdown, DrainBody, SafeHeaders
-from service.middleware.request_logging import RequestLogging
+from service.middleware.headers import PAGE_POLICY, CloseInDoubt, DrainBody, SafeHeaders
+from service.middleware.metrics_port import MetricsPort
+from service.middleware.request_logging import RequestLogging, UnexpectedErrors
 from service.problems import Problem
 from service.routes import HEALTH_PATHS, NOTICE, health, router
 from service.service import Service
@@ -40,7 +41,11 @@ _PAGE_TYPES = {
 
 
 def create_app(
-    settings: Settings, engine: Engine, keys: Keys | None = None, store: Store | None = None
+    settings: Settings,
+    engine: Engine,
+    keys: Keys | None = None,
+    store: Store | None = None,
+    metrics_port: int | None = None,
 ) -> FastAPI:
     """Create the application; its `Service` is at `app.state.service`.
 
@@ -49,6 +54,7 @@ def create_app(
         engine: The initial engine.
         keys: The accepted API keys; None for open access.
         store: Takes corrections; None for none. Over the version of the engine.
+        metrics_port: Port on which /metrics is answered, and nothing else.
     """
     service = Service(settings, engine, store)
     page = _page_routes()
@@ -59,7 +65,8 @@ def create_app(
         docs_url=None,  # Swagger UI would be loaded from another host
         redoc_url=None,
         lifespan=_lifespan,
-        middleware=_middleware(settings, service, keys, public={*HEALTH_PATHS, *page}),
+        redirect_slashes=False,  # to an address built from the Host header
+        middleware=_middleware(settings, service, keys, {*HEALTH_PATHS, *page}, metrics_port),
         exception_handlers={
             Problem: _answer,
             HTTPException: _answer_http_exception,
@@ -88,20 +95,19 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 def _middleware(
-    settings: Settings, service: Service, keys: Keys | None, public: Collection[str]
+    settings: Settings,
+    service: Service,
+    keys: Keys | None,
+    public: Collection[str],
+    metrics_port: int | None,
 ) -> list[Middleware]:
     """The middleware, outermost first."""
     layers = [
         Middleware(DrainBody),
-        Middleware(CloseOnShutdown, draining=lambda: service.draining),
+        Middleware(CloseInDoubt, draining=lambda: service.draining),
         Middleware(SafeHeaders),
         Middleware(RequestLogging, metrics=service.metrics),
-        Middleware(ConnectionLimit),
     ]
-    if keys is None and not settings.insecure:
-        own = f"[{settings.host}]" if ":" in settings.host else settings.host
-        hosts = ("localhost", "127.0.0.1", "[::1]", own)
-        layers.append(Middleware(TrustedHost, allowed_hosts=hosts))
     if settings.cors_origin is not None:
         layers.append(
             Middleware(
@@ -118,8 +124,18 @@ def _middleware(
                 ],
             )
         )
+    layers.append(Middleware(UnexpectedErrors))  # inside of CORS: pages may read what failed
+    if metrics_port is not None:
+        layers.append(Middleware(MetricsPort, port=metrics_port, metrics=service.metrics))
+    layers.append(Middleware(ConnectionLimit, answered=HEALTH_PATHS))
     if keys is not None:
         layers.append(Middleware(RequireKey, keys=keys, public=public))
+        return layers
+    if not settings.insecure:
+        own = f"[{settings.host}]" if ":" in settings.host else settings.host
+        hosts = ("localhost", "127.0.0.1", "[::1]", own)
+        layers.append(Middleware(TrustedHost, allowed_hosts=hosts, public=HEALTH_PATHS))
+    layers.append(Middleware(OwnPages, allowed_origin=settings.cors_origin, public=public))
     return layers
 
 

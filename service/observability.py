@@ -18,6 +18,7 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 STAGES = ("queue", "decode", "encode", "search", "vote")
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _SHARES = tuple(round(tenth / 10, 1) for tenth in range(1, 11))
@@ -70,8 +71,18 @@ class Metrics:
         self.rejected = counter(
             "annotator_rejected", "Requests refused with 429, by reason.", ("reason",)
         )
+        self.connections = gauge("annotator_connections", "Open connections.")
+        self.closed_connections = counter(
+            "annotator_closed_connections",
+            "Connections closed for their client's behaviour: slow headers, an answer that is not "
+            "taken (unread), silence where others want to connect (room), too many (limit).",
+            ("reason",),
+        )
         self.admitted = gauge("annotator_admitted_images", "Images accepted and unfinished.")
         self.queued = gauge("annotator_queued_images", "Images decoded and not encoded.")
+        self.decoding = gauge(
+            "annotator_decoding_bytes", "Memory that images may take that are being decoded."
+        )
         self.index = gauge(
             "annotator_index_info", "The index that is served.", ("version", "model")
         )
@@ -82,10 +93,16 @@ class Metrics:
         for stage in STAGES:
             self.stage_seconds.labels(stage)  # present from the start, as rates want it
 
-    def watch(self, admitted: Callable[[], int], queued: Callable[[], int]) -> None:
-        """Read the depths of the queues from these functions."""
+    def watch(
+        self,
+        admitted: Callable[[], int],
+        queued: Callable[[], int],
+        decoding: Callable[[], int],
+    ) -> None:
+        """Read the depths of the queues, and the bytes of decoding, from these functions."""
         self.admitted.set_function(admitted)
         self.queued.set_function(queued)
+        self.decoding.set_function(decoding)
 
     def serving(self, version: str, model: str) -> None:
         """Record the served version and its encoder."""

@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 from annotator import __version__
 from index.errors import IndexProblem
 from service.answers import Answer, check_run_ids, describe_model, prefers
-from service.observability import log
+from service.observability import METRICS_TYPE, log
 from service.problems import MEDIA_TYPE, Problem, unreachable
 from service.schemas import (
     AnnotateOut,
@@ -347,4 +347,4 @@ async def readyz(service: TheService) -> dict[str, str]:
 )
 async def metrics(service: TheService) -> Response:
     """Counters for Prometheus."""
-    return Response(service.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    return Response(service.metrics.render(), media_type=METRICS_TYPE)

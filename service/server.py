@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import gc
 import logging
+import math
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import uvicorn
 
@@ -15,13 +19,16 @@ from annotator.errors import AnnotatorError
 from service.app import create_app
 from service.corrections import opened_for_writing
 from service.engine import open_engine
-from service.middleware.auth import read_keys
-from service.middleware.connections import MAX_HEADER_BYTES, limited_protocol
+from service.middleware.auth import Keys, read_keys
+from service.middleware.connections import BACKLOG, Connections, allowed_connections
 from service.observability import configure_logging, log
 from service.service import Service
 from service.settings import Settings
 
 KEEP_ALIVE_SECONDS = 15
+
+_OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_ACCEPT_FAILED_EVERY_S = 60.0
 
 
 def announce(url: str) -> None:
@@ -49,21 +56,28 @@ def serve(
     """
     early_reloads: list[int] = []
     signal.signal(signal.SIGHUP, lambda *_: early_reloads.append(1))  # until the server runs
-    keys = read_keys(settings.api_key_file) if settings.api_key_file else None
+    keys = read_keys(settings)
     if settings.writable and not (keys and keys.have("correct")):
         raise AnnotatorError(
-            f"No key in {settings.api_key_file} may correct anything.",
-            "Write `correct:` before one: correct:KEY NAME",
+            "No key may correct anything.", "Write `correct:` before one: correct:KEY NAME"
         )
     with contextlib.ExitStack() as stack:
-        listener = stack.enter_context(_bind(settings.host, settings.port))  # before the work
+        # Refuse before the work is done.
+        listeners = [stack.enter_context(_bind(settings.host, settings.port))]
+        metrics_port = None
+        if settings.metrics_port is not None:
+            listeners.append(stack.enter_context(_bind(settings.host, settings.metrics_port)))
+            metrics_port = int(listeners[1].getsockname()[1])
         store = stack.enter_context(opened_for_writing(settings)) if settings.writable else None
         engine = open_engine(settings)
         configure_logging(log_level)
-        app = create_app(settings, engine, keys, store)
+        app = create_app(settings, engine, keys, store, metrics_port)
+        service: Service = app.state.service
+        connections = _connections(settings, service)
         config = uvicorn.Config(
             app,
-            http=limited_protocol(settings.read_timeout_s, settings.max_connections),
+            http=connections.protocol(),
+            backlog=BACKLOG,
             loop="asyncio",
             ws="none",
             lifespan="on",
@@ -74,13 +88,34 @@ def serve(
             proxy_headers=False,
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=int(settings.read_timeout_s + settings.timeout_s) + 5,
-            h11_max_incomplete_event_size=MAX_HEADER_BYTES,
         )
-        host, port = listener.getsockname()[:2]
-        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-        server = _Server(config, app.state.service, url, started, bool(early_reloads))
-        server.run(sockets=[listener])
+        urls = [_url_of(listener) for listener in listeners]
+        server = _Server(config, service, keys, connections, urls, started, bool(early_reloads))
+        gc.collect()
+        gc.freeze()  # what is there now stays: the collector need not go through it each time
+        server.run(sockets=listeners)
     return 0
+
+
+def _connections(settings: Settings, service: Service) -> Connections:
+    """The limits on connections, lowered where the process may not open so many files."""
+    limit = allowed_connections(settings.max_connections)
+    if limit < settings.max_connections:
+        log(
+            logging.WARNING,
+            "fewer connections than max_connections: RLIMIT_NOFILE (ulimit -n) is too low",
+            max_connections=settings.max_connections,
+            connections=limit,
+        )
+    metrics = service.metrics
+    connections = Connections(
+        limit,
+        settings.header_timeout_s,
+        settings.send_timeout_s,
+        lambda reason: metrics.closed_connections.labels(reason).inc(),
+    )
+    metrics.connections.set_function(lambda: len(connections))
+    return connections
 
 
 def _bind(host: str, port: int) -> socket.socket:
@@ -105,13 +140,20 @@ def _bind(host: str, port: int) -> socket.socket:
     return listener
 
 
+def _url_of(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 class _Server(uvicorn.Server):
     """uvicorn with our signals: SIGHUP reloads, SIGTERM and SIGINT drain and exit with 0.
 
     Args:
         config: Configuration of uvicorn.
         service: The service.
-        url: The address.
+        keys: The accepted API keys, which SIGHUP reads again.
+        connections: Its connections.
+        urls: The address, and that of the metrics if they have one of their own.
         started: See `serve`.
         reload_first: Whether SIGHUP came while the index was opened.
     """
@@ -120,22 +162,30 @@ class _Server(uvicorn.Server):
         self,
         config: uvicorn.Config,
         service: Service,
-        url: str,
+        keys: Keys | None,
+        connections: Connections,
+        urls: Sequence[str],
         started: Callable[[str], None],
         reload_first: bool,
     ) -> None:
         super().__init__(config)
         self._service = service
-        self._url = url
+        self._connections = connections
+        self._accept_failed = -math.inf
+        self._keys = keys
+        self._urls = urls
         self._started = started
         self._reload_first = reload_first
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept connections, and announce it."""
+        asyncio.get_running_loop().set_exception_handler(self._handle_exception)
         await super().startup(sockets)
         version = self._service.engine.stored.version
-        log(logging.INFO, "serving", url=self._url, index=version)
-        self._started(self._url)
+        url, *metrics = self._urls
+        where: dict[str, Any] = {"metrics": f"{metrics[0]}/metrics"} if metrics else {}
+        log(logging.INFO, "serving", url=url, index=version, **where)
+        self._started(url)
         if self._reload_first:
             self._service.reload_soon()
 
@@ -146,7 +196,7 @@ class _Server(uvicorn.Server):
         handlers = {
             signal.SIGTERM: self._drain,
             signal.SIGINT: self._drain,
-            signal.SIGHUP: self._service.reload_soon,
+            signal.SIGHUP: self._reload,
         }
         for number, handler in handlers.items():
             loop.add_signal_handler(number, handler)
@@ -156,10 +206,32 @@ class _Server(uvicorn.Server):
         """Stop accepting, finish accepted requests, close."""
         for server in self.servers:
             server.close()
+        self._connections.drain()
         # A request that came with the last connections is read before idle ones are closed.
         await asyncio.sleep(0.1)
         await super().shutdown(sockets)
         log(logging.INFO, "stopped")
+
+    def _reload(self) -> None:
+        """Read the keys again, and the index; what cannot be read stays as it was."""
+        try:
+            keys = read_keys(self._service.settings)
+        except AnnotatorError as error:
+            log(logging.ERROR, "keys not reloaded", reason=error.message, hint=error.hint)
+        else:
+            if keys is not None and self._keys is not None:
+                self._keys.replace_by(keys)
+        self._service.reload_soon()
+
+    def _handle_exception(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Log what failed in the loop; that connections cannot be accepted, once a minute."""
+        error = context.get("exception")
+        if not (isinstance(error, OSError) and error.errno in _OUT_OF_RESOURCES):
+            loop.default_exception_handler(context)
+        elif loop.time() - self._accept_failed >= _ACCEPT_FAILED_EVERY_S:
+            self._accept_failed = loop.time()
+            reason = errno.errorcode[error.errno]
+            log(logging.ERROR, "connections cannot be accepted", errno=error.errno, reason=reason)
 
     def _drain(self) -> None:
         if self._service.draining:

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?")
@@ -26,8 +26,14 @@ class Settings(BaseSettings):
     )
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 for any free one.")
+    metrics_port: int | None = Field(
+        None, ge=0, le=65535, description="Port for /metrics alone, without a key; 0 for any."
+    )
     api_key_file: Path | None = Field(
         None, description="File with one API key a line; without it, no key is asked for."
+    )
+    api_keys: SecretStr | None = Field(
+        None, description="API keys themselves, separated by commas."
     )
     insecure: bool = Field(
         False, description="Without keys, serve other machines and other host names, too."
@@ -49,12 +55,15 @@ class Settings(BaseSettings):
         128, ge=1, le=100_000, description="Images accepted and unfinished; beyond, 429."
     )
     max_connections: int = Field(
-        512, ge=1, le=100_000, description="Connections at once; on more, 503."
+        512, ge=8, le=100_000, description="Connections at once; beyond, silent ones are closed."
     )
     max_upload_mb: int = Field(64, ge=1, le=4096, description="Largest request body, in MiB.")
     max_images: int = Field(32, ge=1, le=10_000, description="Most images in a request.")
     max_megapixels: float = Field(
         64.0, gt=0, le=1000, description="Largest frame of an image, in millions of pixels."
+    )
+    max_decode_mb: int = Field(
+        2048, ge=64, le=1 << 20, description="Memory for images being decoded, in MiB; others wait."
     )
     max_frames: int = Field(
         64, ge=1, le=10_000, description="Most frames used of an image, if the index uses all."
@@ -72,7 +81,13 @@ class Settings(BaseSettings):
         30.0,
         gt=0,
         le=3600,
-        description="Seconds that a client has for the headers, and again for the body.",
+        description="Seconds that a client has to send the body of a request.",
+    )
+    header_timeout_s: float = Field(
+        10.0, gt=0, le=3600, description="Seconds that a client has to send the headers."
+    )
+    send_timeout_s: float = Field(
+        30.0, gt=0, le=3600, description="Seconds that a client has to take what was sent."
     )
     shutdown_delay_s: float = Field(
         0.0, ge=0, le=600, description="Seconds to go on accepting after SIGTERM."
@@ -90,18 +105,24 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Settings:
-        if self.api_key_file is None and not self.insecure and not self.is_loopback:
+        if not self.has_keys and not self.insecure and not self.is_loopback:
             raise ValueError(
                 f"{self.host} can be reached from other machines, and no API keys are set: give "
-                "--api-key-file, or --insecure if something else keeps strangers out"
+                "--api-key-file or ANNOTATOR_API_KEYS, or --insecure if something else keeps "
+                "strangers out"
             )
-        if self.allow_reload and self.api_key_file is None:
-            raise ValueError("--allow-reload needs --api-key-file")
-        if self.writable and self.api_key_file is None:
-            raise ValueError("--writable needs --api-key-file, with a key that may correct")
+        if self.allow_reload and not self.has_keys:
+            raise ValueError("--allow-reload needs --api-key-file or ANNOTATOR_API_KEYS")
+        if self.writable and not self.has_keys:
+            raise ValueError("--writable needs a key that may correct (--api-key-file)")
         if self.cors_origin is not None and not _ORIGIN.fullmatch(self.cors_origin):
             raise ValueError("--cors-origin must look like https://example.org, without a path")
         return self
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether requests need an API key."""
+        return self.api_key_file is not None or self.api_keys is not None
 
     @property
     def is_loopback(self) -> bool:
@@ -122,6 +143,11 @@ class Settings(BaseSettings):
     def buffered_bytes(self) -> int:
         """Limit on all request bodies in memory, in bytes."""
         return 16 * self.upload_bytes
+
+    @property
+    def decode_bytes(self) -> int:
+        """Memory for images that are being decoded, in bytes."""
+        return self.max_decode_mb * _MEBIBYTE
 
     @property
     def images_per_request(self) -> int:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
-from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
 
 from annotator.errors import FormatError, ImageError
@@ -25,7 +24,7 @@ from service.observability import STAGES
 from service.problems import Problem, unusable_image
 from service.schemas import VectorsIn
 from service.settings import Settings
-from service.uploads import body_chunks
+from service.uploads import body_chunks, content_type_of
 
 if TYPE_CHECKING:
     from annotator.annotation import Annotation
@@ -95,7 +94,7 @@ async def read_sent(
         Problem: As `body_chunks`; 400 not to be read, 409 of another encoder, 413 too many, 415
             neither JSON nor .npy, 422 of a wrong form or length.
     """
-    content_type = parse_options_header(request.headers.get("content-type"))[0].decode("latin-1")
+    content_type, _ = content_type_of(request.headers)
     if content_type not in ("application/json", NPY):
         raise Problem(
             415,

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 @option("Index", "--index", help="Index: a folder, or milvus://HOST:PORT/NAME [concept-index].")
 @option("Network", "--host", help="Address to listen on [127.0.0.1].")
 @option("Network", "--port", type=int, help="Port to listen on; 0 for any free one [8000].")
+@option(
+    "Network", "--metrics-port", type=int, help="Port for /metrics alone, without a key; 0 for any."
+)
 @option("Network", "--api-key-file", type=file_path(), help="File with one API key per line.")
 @option(
     "Network",
@@ -74,6 +77,7 @@ def serve_command(
     index: str | None,
     host: str | None,
     port: int | None,
+    metrics_port: int | None,
     api_key_file: Path | None,
     insecure: bool | None,
     device: str | None,
@@ -109,6 +113,7 @@ def serve_command(
         index=index,
         host=host,
         port=port,
+        metrics_port=metrics_port,
         api_key_file=api_key_file,
         insecure=insecure,
         device=device,

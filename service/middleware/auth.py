@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 import stat
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -11,12 +12,14 @@ from typing import NamedTuple
 
 from fastapi import Security
 from fastapi.security import APIKeyHeader, HTTPBearer
+from starlette.datastructures import Headers
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from annotator.errors import AnnotatorError
 from service.problems import Problem, send_problem
+from service.settings import Settings
 
 MIN_KEY_LENGTH = 16
 
@@ -87,21 +90,37 @@ def role_for(method: str, path: str) -> str:
         return "read"
     return "correct" if path == "/v1/images" or path.startswith("/v1/images/") else "annotate"
 
+    def replace_by(self, other: Keys) -> None:
+        """Accept the keys of another object instead."""
+        self._callers = other._callers
+
 
 def _digest(key: bytes) -> bytes:
     return hashlib.sha256(key).digest()
 
 
-def read_keys(path: Path) -> Keys:
-    """Read a file with one API key a line; empty lines and comments (#) are skipped.
+def read_keys(settings: Settings) -> Keys | None:
+    """The keys in the file and in the environment; None if no key is asked for.
 
     A key may have its role before it, and then its owner's name after it: "correct:KEY Ada". A bare
     one has the role annotate.
 
     Raises:
-        AnnotatorError: The file cannot be read, other users can read or change it, it holds no
-            key, or a key is too short or malformed.
+        AnnotatorError: The file cannot be read, strangers can read or change it, there is no key,
+            or a key is too short or malformed.
     """
+    keys = []
+    if settings.api_key_file is not None:
+        keys += _keys_in_file(settings.api_key_file)
+    if settings.api_keys is not None:
+        parts = map(str.strip, re.split(r"[,\n]", settings.api_keys.get_secret_value()))
+        given = [(f"key {i}", part) for i, part in enumerate(filter(None, parts), 1)]
+        keys += _checked("ANNOTATOR_API_KEYS", given)
+    return Keys(keys) if settings.has_keys else None
+
+
+def _keys_in_file(path: Path) -> list[str]:
+    """One key a line; empty lines and comments (#) are skipped."""
     try:
         mode = path.stat().st_mode
         text = path.read_text(encoding="utf-8")
@@ -112,31 +131,34 @@ def read_keys(path: Path) -> Keys:
         ) from error
     except UnicodeDecodeError as error:
         raise AnnotatorError(f"{path} is not text.", "Write one key a line.") from error
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+    # Its group may read it: so the secrets of a cluster are given to a process.
+    if mode & (stat.S_IWGRP | stat.S_IRWXO):
         raise AnnotatorError(
-            f"{path} holds API keys, and users other than its owner may read or change it.",
-            f"chmod 600 {path}",
+            f"{path} holds API keys, and users other than its owner may change it, or others than "
+            "its group read it.",
+            f"chmod 600 {path} (or 640)",
         )
-    keys = []
-    for number, line in enumerate(text.splitlines(), 1):
-        if not line.strip() or line.strip().startswith("#"):
-            continue
+    lines = [(f"line {i}", line.strip()) for i, line in enumerate(text.splitlines(), 1)]
+    return _checked(str(path), [pair for pair in lines if pair[1] and pair[1][0] != "#"])
+
+
+def _checked(source: str, given: Sequence[tuple[str, str]]) -> list[str]:
+    """Keys, each with its place; never quoted, since these messages end up in logs."""
+    for place, line in given:
         _, key, name = parse_key(line)
-        # Never quoted: these messages end up in logs.
         if len(key) < MIN_KEY_LENGTH:
             raise AnnotatorError(
-                f"{path}, line {number}: the key has fewer than {MIN_KEY_LENGTH} characters.",
+                f"{source}, {place}: the key has fewer than {MIN_KEY_LENGTH} characters.",
                 "Make one: openssl rand -hex 32",
             )
         if not (key.isascii() and key.isprintable() and name.isprintable()) or " " in key:
             raise AnnotatorError(
-                f"{path}, line {number}: a key is of printable ASCII characters without spaces.",
+                f"{source}, {place}: a key is of printable ASCII characters without spaces.",
                 "Make one: openssl rand -hex 32",
             )
-        keys.append(line.strip())
-    if not keys:
-        raise AnnotatorError(f"{path} holds no key.", "Write one key a line.")
-    return Keys(keys)
+    if not given:
+        raise AnnotatorError(f"{source} holds no key.", "Give one: openssl rand -hex 32")
+    return [line for _, line in given]
 
 
 class RequireKey:
@@ -204,11 +226,16 @@ class TrustedHost:
     Args:
         app: The application behind it.
         allowed_hosts: Without ports; IPv6 addresses in brackets.
+        public: Paths that are answered to any name: those who check a server's health use its
+            address.
     """
 
-    def __init__(self, app: ASGIApp, allowed_hosts: Sequence[str]) -> None:
+    def __init__(
+        self, app: ASGIApp, allowed_hosts: Sequence[str], public: Collection[str] = ()
+    ) -> None:
         self._app = app
         self._allowed_hosts = allowed_hosts
+        self._public = frozenset(public)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def accept(scope: Scope, receive: Receive, _: Send) -> None:
@@ -218,8 +245,52 @@ class TrustedHost:
             if message["type"] == "http.response.start":  # in place of Starlette's plain text
                 await send_problem(_unknown_host(), scope, receive, send)
 
+        if scope["type"] == "http" and scope["path"] in self._public:
+            await self._app(scope, receive, send)
+            return
         check = TrustedHostMiddleware(accept, self._allowed_hosts, www_redirect=False)
         await check(scope, receive, refuse)
+
+
+class OwnPages:
+    """Middleware: refuse requests that a browser makes for a page of another site.
+
+    Without keys, anything that runs on an allowed machine may call the service, and a browser runs
+    the pages of strangers. They cannot read the answers, but what they ask for would be done.
+    Browsers tell by Sec-Fetch-Site, or at least by Origin; programs send neither.
+
+    Args:
+        app: The application behind it.
+        allowed_origin: An origin whose pages may call the service.
+        public: Paths that links on any page may lead to.
+    """
+
+    def __init__(
+        self, app: ASGIApp, allowed_origin: str | None = None, public: Collection[str] = ()
+    ) -> None:
+        self._app = app
+        self._allowed_origin = allowed_origin
+        self._public = frozenset(public)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or self._is_allowed(scope["path"], Headers(scope=scope)):
+            await self._app(scope, receive, send)
+            return
+        problem = Problem(
+            403,
+            "cross_site",
+            "A page of another site made this request.",
+            "Start the service with --cors-origin to allow the pages of one origin, or with keys.",
+        )
+        await send_problem(problem, scope, receive, send)
+
+    def _is_allowed(self, path: str, headers: Headers) -> bool:
+        origin, site = headers.get("origin"), headers.get("sec-fetch-site")
+        if path in self._public or (origin is not None and origin == self._allowed_origin):
+            return True
+        if site is not None:
+            return site in ("same-origin", "none")
+        return origin is None or origin.partition("://")[2] == headers.get("host")
 
 
 def _unknown_host() -> Problem:

@@ -49,10 +49,12 @@ class SafeHeaders:
         await self._app(scope, receive, send_safely)
 
 
-class CloseOnShutdown:
-    """Middleware: send `Connection: close` while the service drains.
+class CloseInDoubt:
+    """Middleware: send `Connection: close` where a connection must not be used again.
 
-    Otherwise a client sends its next request on the connection, and loses it.
+    While the service drains, a client would send its next request on it, and lose it. After a
+    request with both a Content-Length and a Transfer-Encoding, a proxy in front may take other
+    bytes for its end than the service does (RFC 9112, 6.1).
 
     Args:
         app: The application behind it.
@@ -64,8 +66,11 @@ class CloseOnShutdown:
         self._draining = draining
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = Headers(scope=scope) if scope["type"] == "http" else {}
+        ambiguous = "content-length" in headers and "transfer-encoding" in headers
+
         async def closing_send(message: Message) -> None:
-            if message["type"] == "http.response.start" and self._draining():
+            if message["type"] == "http.response.start" and (ambiguous or self._draining()):
                 MutableHeaders(scope=message)["Connection"] = "close"
             await send(message)
 

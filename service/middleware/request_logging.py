@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import logging
+import re
 import secrets
 import time
+from typing import Any
 
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.observability import Metrics, log
 from service.problems import Problem, send_problem
 
+# Ids of the usual kinds (UUIDs, ULIDs, hexadecimal ones); nothing that could be a name.
+_PLAIN_ID = re.compile(r"(?=.*[0-9])[A-Za-z0-9-]{16,64}")
+_TRACEPARENT = re.compile(
+    r"00-(?P<trace>[0-9a-f]{32})-(?P<parent>[0-9a-f]{16})-(?P<flags>[0-9a-f]{2})"
+)
+
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
 class RequestLogging:
-    """Middleware: log and count each request; an exception is logged and answered with 500.
+    """Middleware: give each request an id, log and count it.
+
+    The id is the client's X-Request-ID, if that is a plain one. A `traceparent` (W3C Trace Context)
+    is answered with one of the same trace, and its ids are logged.
 
     Args:
         app: The application behind it.
@@ -31,8 +42,13 @@ class RequestLogging:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = secrets.token_hex(8)
+        headers = Headers(scope=scope)
+        request_id = headers.get("x-request-id", "")
+        if not _PLAIN_ID.fullmatch(request_id):
+            request_id = secrets.token_hex(8)
+        trace, traceparent = _trace(headers.get("traceparent", ""))
         state = scope.setdefault("state", {})
+        state["request_id"] = request_id
         started = time.perf_counter()
         status = 0
         seconds = 0.0
@@ -48,23 +64,14 @@ class RequestLogging:
             nonlocal status, seconds
             if message["type"] == "http.response.start":
                 status, seconds = message["status"], time.perf_counter() - started
-                MutableHeaders(scope=message)["X-Request-ID"] = request_id
+                answered = MutableHeaders(scope=message)
+                answered["X-Request-ID"] = request_id
+                if traceparent:
+                    answered["traceparent"] = traceparent
             await send(message)
 
         try:
             await self._app(scope, counted_receive, marked_send)
-        except Exception as error:
-            log(logging.ERROR, "unexpected error", error, request_id=request_id)
-            state["code"] = "internal_error"
-            if status:
-                raise  # the answer has begun: all that is left is to break it off
-            problem = Problem(
-                500,
-                "internal_error",
-                f"Something went wrong in the service (request {request_id}).",
-                "Look for this request id in the service's log.",
-            )
-            await send_problem(problem, scope, receive, marked_send)
         finally:
             method = scope["method"] if scope["method"] in _METHODS else "other"
             # Templates such as /v1/neighbors/{id}/image, which hold nothing of the request.
@@ -85,4 +92,51 @@ class RequestLogging:
                 ms=round(seconds * 1000, 1),
                 bytes=received,
                 images=state.get("images", 0),
+                **trace,
             )
+
+
+def _trace(traceparent: str) -> tuple[dict[str, Any], str]:
+    """What is logged of a traceparent, and the one of the answer; nothing of a malformed one."""
+    found = _TRACEPARENT.fullmatch(traceparent)
+    if found is None or not int(found["trace"], 16) or not int(found["parent"], 16):
+        return {}, ""
+    span = secrets.token_hex(8)
+    logged = {"trace_id": found["trace"], "parent_id": found["parent"], "span_id": span}
+    return logged, f"00-{found['trace']}-{span}-{found['flags']}"
+
+
+class UnexpectedErrors:
+    """Middleware: an exception is logged, and answered with 500.
+
+    Args:
+        app: The application behind it.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def watched_send(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched_send)
+        except Exception as error:
+            state = scope.setdefault("state", {})
+            request_id = state.get("request_id", "")
+            log(logging.ERROR, "unexpected error", error, request_id=request_id)
+            state["code"] = "internal_error"
+            if begun or scope["type"] != "http":
+                raise  # all that is left is to break the answer off
+            problem = Problem(
+                500,
+                "internal_error",
+                f"Something went wrong in the service (request {request_id}).",
+                "Look for this request id in the service's log.",
+            )
+            await send_problem(problem, scope, receive, send)

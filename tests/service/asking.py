@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -105,6 +108,11 @@ class Server:
         self.port = int(port)
         self.client = httpx.Client(base_url=self.url, timeout=60)
 
+    def log(self) -> list[dict[str, Any]]:
+        """What it has logged so far."""
+        text = Path(f"/proc/self/fd/{self._log.fileno()}").read_text()
+        return [json.loads(line) for line in text.splitlines()]
+
     def stop(self) -> tuple[int, str]:
         """Ask it to end; its exit code and what it logged."""
         self.process.terminate()
@@ -129,3 +137,50 @@ def serving(directory: Path, *arguments: object, **environment: object) -> Itera
     finally:
         if server.process.poll() is None:
             server.stop()
+
+
+def started_request(server: Any, body: bytes, *headers: str) -> socket.socket:
+    """A connection on which a request has begun: headers and all but the last byte."""
+    connection = socket.create_connection((server.host, server.port), timeout=20)
+    lines = [
+        "POST /v1/annotate HTTP/1.1", "Host: localhost", "Content-Type: image/png",
+        f"Content-Length: {len(body)}", "Connection: close", *headers,
+    ]  # fmt: skip
+    connection.sendall("\r\n".join(lines).encode() + b"\r\n\r\n" + body[:-1])
+    return connection
+
+
+def finish(connection: socket.socket, rest: bytes = b"") -> tuple[int, Any]:
+    """Send the rest; status and JSON of the answer."""
+    with connection:
+        connection.sendall(rest)
+        answer = b""
+        while piece := connection.recv(1 << 16):
+            answer += piece
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return int(head.split()[1]), json.loads(body)
+
+
+def metric(server: Any, line: str, headers: dict[str, str] | None = None) -> float:
+    """The value of a line of /metrics, 0 if it is not there."""
+    for row in server.client.get("/metrics", headers=headers).text.splitlines():
+        if row.startswith(line + " "):
+            return float(row.rpartition(" ")[2])
+    return 0.0
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def read_answer(connection: socket.socket) -> tuple[str, Any]:
+    """Head, in lower case but for its first line, and JSON of the answer before the close."""
+    answer = b""
+    while piece := connection.recv(1 << 16):
+        answer += piece
+    head, _, body = answer.partition(b"\r\n\r\n")
+    first, _, rest = head.decode().partition("\r\n")
+    return f"{first}\r\n{rest.lower()}\r\n", json.loads(body)

@@ -42,6 +42,21 @@ def test_headers_on_every_answer(client: TestClient) -> None:
         assert len(headers["x-request-id"]) == 16
 
 
+@pytest.mark.parametrize("path", ["/v1/info/", "/livez/", "/v1/annotate/"])
+def test_nothing_is_redirected(client: TestClient, path: str) -> None:
+    answer = client.get(path, headers={"Host": "localhost"}, follow_redirects=False)
+    assert problem(answer) == (404, "not_found")
+
+
+def test_a_length_and_an_encoding(client: TestClient) -> None:
+    """Proxies disagree where such a request ends, so nothing may follow it."""
+    twice = {"Content-Length": "5", "Transfer-Encoding": "chunked", "Content-Type": "image/png"}
+    answer = client.post("/v1/annotate", content=b"12345", headers=twice)
+    assert answer.headers["connection"] == "close"
+    answer = client.post("/v1/annotate", content=b"12345", headers={"Content-Type": "image/png"})
+    assert "connection" not in answer.headers
+
+
 def test_other_origins(make_client: MakeClient) -> None:
     ours, other = "https://ours.example", "https://other.example"
     client = make_client(cors_origin=ours)
@@ -55,14 +70,17 @@ def test_other_origins(make_client: MakeClient) -> None:
 
 
 def test_what_nobody_foresaw(
-    client: TestClient, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    make_client: MakeClient, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken() -> bytes:
         raise RuntimeError("with a secret in it")
 
+    ours = "https://ours.example"
+    client = make_client(cors_origin=ours)
     service = client.app.state.service  # type: ignore[attr-defined]
     monkeypatch.setattr(service.metrics, "render", broken)
-    answer = client.get("/metrics")
+    answer = client.get("/metrics", headers={"Origin": ours})
+    assert answer.headers["access-control-allow-origin"] == ours  # its pages may read why
     assert problem(answer) == (500, "internal_error")
     assert answer.headers["x-request-id"] in answer.json()["detail"]
     assert "secret" not in answer.text and "Traceback" not in answer.text

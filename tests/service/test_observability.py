@@ -91,3 +91,28 @@ def test_requests_leave_nothing_of_themselves(
     assert (first["status"], first["code"], first["images"]) == (200, "ok", 2)
     assert first["bytes"] > len(drawing(0)) and first["ms"] > 0
     assert requests[-1]["method"] == "other"
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [("0194fdc2-fa2f-7cc0-8b3e-7a31d0c2f6e1", True), ("01ARZ3NDEKTSV4RRFFQ69G5FAV", True),
+     ("Nobody Anybody 1234567", False), ("NobodyAnybodyNobody", False), ("1" * 65, False)],
+)  # fmt: skip
+def test_the_id_of_a_request(
+    client: TestClient, written: Callable[[], list[dict[str, Any]]], given: str, kept: bool
+) -> None:
+    answer = client.get("/livez", headers={"X-Request-ID": given})
+    assert (answer.headers["x-request-id"] == given) == kept
+    assert [line["request_id"] for line in written()] == [answer.headers["x-request-id"]]
+
+
+def test_a_trace_goes_on(client: TestClient, written: Callable[[], list[dict[str, Any]]]) -> None:
+    trace, parent = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+    answer = client.get("/livez", headers={"traceparent": f"00-{trace}-{parent}-01"})
+    version, same, span, flags = answer.headers["traceparent"].split("-")
+    assert (version, same, flags) == ("00", trace, "01") and span != parent
+    (line,) = written()
+    assert (line["trace_id"], line["parent_id"], line["span_id"]) == (trace, parent, span)
+    for wrong in (f"00-{'0' * 32}-{parent}-01", "Nobody^Anybody", f"ff-{trace}-{parent}-01"):
+        assert "traceparent" not in client.get("/livez", headers={"traceparent": wrong}).headers
+    assert "trace_id" not in written()[-1]

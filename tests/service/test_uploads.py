@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -98,6 +100,28 @@ def test_a_field_that_was_left_empty_is_passed_over() -> None:
 def test_what_is_refused(body: bytes, code: str) -> None:
     with pytest.raises(Problem, match=code):
         read([body], max_files=2)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"\r\n--Bx", b"\r\n", b"\r\n--", b"-", b"\r", b"\r\n--B" + b" " * 90, b"\r\n--B-"],
+)
+def test_no_bytes_cost_much_more_than_others(content: bytes) -> None:
+    """A step of Python for each of them would be a hundred times as much."""
+
+    def seconds(content: bytes) -> float:
+        body = part(b"", "a").replace(BOUNDARY, b"B")[:-2] + content * ((1 << 20) // len(content))
+        pieces = [body[i : i + 65536] for i in range(0, len(body), 65536)]
+        taken = []
+        for _ in range(3):
+            reader = MultipartReader(b"B", 10, lambda n: None)
+            started = time.process_time()
+            for piece in pieces:
+                reader.write(piece)
+            taken.append(time.process_time() - started)
+        return min(taken)
+
+    assert seconds(content) < 25 * seconds(b"x")
 
 
 @pytest.mark.parametrize("boundary", [b"", b"x" * 500])

@@ -9,7 +9,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from annotator.errors import AnnotatorError
 from service.app import PAGE
-from service.middleware.auth import Caller, Keys, RequireKey, TrustedHost, read_keys
+from service.middleware.auth import Caller, Keys, OwnPages, RequireKey, TrustedHost, read_keys
+from service.settings import Settings, read_settings
 
 KEYS = ["a-key-of-the-tests-0123456789", "another-key-of-the-tests-9876"]
 PUBLIC = ["/livez", "/readyz", "/", *(f"/{f.name}" for f in PAGE.iterdir() if f.suffix != ".html")]
@@ -37,14 +38,20 @@ def key_file(path: Path, text: str, mode: int = 0o600) -> Path:
 
 def test_a_key_file(tmp_path: Path) -> None:
     path = key_file(tmp_path / "keys", f"# ours\n\n{KEYS[0]}\n  {KEYS[1]}  \n")
-    keys = read_keys(path)
+    keys = read(path)
     assert all(keys.caller(key.encode()) for key in KEYS)
     assert not any(map(keys.caller, (b"", b"# ours", KEYS[0][:-1].encode(), b"x" * 99)))
 
 
+def read(path: Path) -> Keys:
+    keys = read_keys(Settings(api_key_file=path))
+    assert keys is not None
+    return keys
+
+
 def test_roles_and_names_in_a_key_file(tmp_path: Path) -> None:
     text = f"read:{KEYS[0]}\n correct:{KEYS[1]}  Ada Lovelace \n{'other:' + 'k' * 16}\n"
-    keys = read_keys(key_file(tmp_path / "keys", text))
+    keys = read(key_file(tmp_path / "keys", text))
     reader, corrector, bare = (keys.caller(key.encode()) for key in (*KEYS, "other:" + "k" * 16))
     assert corrector == Caller("Ada Lovelace", "correct")
     assert reader is not None and reader.role == "read" and KEYS[0] not in reader.name
@@ -56,7 +63,8 @@ def test_roles_and_names_in_a_key_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "mode", "message"),
     [
-        (KEYS[0], 0o640, "users other than its owner.*chmod 600"),
+        (KEYS[0], 0o660, "users other than its owner may change it.*chmod 600"),
+        (KEYS[0], 0o644, "others than its group read it"),
         (KEYS[0], 0o602, "users other than its owner"),
         ("short-secret", 0o600, "line 1: the key has fewer than 16 characters"),
         (f"{KEYS[0]}\nwith space in it 123", 0o600, "line 2: a key is of printable ASCII"),
@@ -66,16 +74,38 @@ def test_roles_and_names_in_a_key_file(tmp_path: Path) -> None:
 )
 def test_key_files_that_are_refused(tmp_path: Path, text: str, mode: int, message: str) -> None:
     with pytest.raises(AnnotatorError, match=f"(?s){message}") as caught:
-        read_keys(key_file(tmp_path / "keys", text, mode))
+        read_keys(Settings(api_key_file=key_file(tmp_path / "keys", text, mode)))
     assert "secret" not in str(caught.value) and KEYS[0] not in str(caught.value)
+
+
+def test_its_group_may_read_a_key_file(tmp_path: Path) -> None:
+    assert read_keys(Settings(api_key_file=key_file(tmp_path / "keys", KEYS[0], 0o440)))
+
+
+def test_keys_in_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ANNOTATOR_API_KEYS", f"{KEYS[0]},  correct:{KEYS[1]} Ada\n")
+    settings = read_settings(host="0.0.0.0")
+    assert KEYS[0] not in settings.model_dump_json() + repr(settings)
+    keys = read_keys(settings)
+    assert keys is not None and keys.caller(KEYS[0].encode())
+    assert keys.caller(KEYS[1].encode()) == Caller("Ada", "correct")
+    third = "a-third-key-in-a-file-4711"
+    both = read_keys(read_settings(api_key_file=key_file(tmp_path / "keys", third)))
+    assert both is not None and both.caller(third.encode()) and both.caller(KEYS[0].encode())
+    keys.replace_by(both)
+    assert keys.caller(third.encode())
+    for wrong, message in (("", "holds no key"), ("short", "key 1: the key has fewer than 16")):
+        monkeypatch.setenv("ANNOTATOR_API_KEYS", wrong)
+        with pytest.raises(AnnotatorError, match=f"ANNOTATOR_API_KEYS.*{message}"):
+            read_keys(read_settings())
 
 
 def test_a_key_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(AnnotatorError, match="cannot be read: No such file"):
-        read_keys(tmp_path / "keys")
+        read_keys(Settings(api_key_file=tmp_path / "keys"))
     (tmp_path / "binary").write_bytes(b"\xff\xfe" * 20)
     with pytest.raises(AnnotatorError, match="is not text"):
-        read_keys(tmp_path / "binary")
+        read_keys(Settings(api_key_file=tmp_path / "binary"))
 
 
 @pytest.mark.parametrize("key", [None, "wrong", "right"])
@@ -115,6 +145,7 @@ def test_headers_that_hold_no_key(make_client: MakeClient, value: str) -> None:
     [
         (RequireKey(not_reached, Keys(KEYS), ()), 401),
         (TrustedHost(not_reached, ["localhost"]), 421),
+        (OwnPages(not_reached), 403),
     ],
 )
 def test_the_body_of_a_stranger_is_not_read(guarded: ASGIApp, status: int) -> None:
@@ -126,7 +157,11 @@ def test_the_body_of_a_stranger_is_not_read(guarded: ASGIApp, status: int) -> No
     async def send(message: Message) -> None:
         sent.append(message)
 
-    headers = [(b"host", b"evil.example"), (b"x-api-key", KEYS[0][:-1].encode())]
+    headers = [
+        (b"host", b"evil.example"),
+        (b"origin", b"https://evil"),
+        (b"x-api-key", KEYS[0][:-1].encode()),
+    ]
     scope = {"type": "http", "method": "POST", "path": "/v1/annotate", "headers": headers}
     asyncio.run(guarded(scope, receive, send))
     assert [m.get("status") for m in sent] == [status, None] and sent[1]["body"]
@@ -155,3 +190,44 @@ def test_the_address_that_it_listens_on_is_a_local_name(
     assert client.get("/v1/info", headers={"Host": header}).status_code == 200
     refused = client.get("/v1/info", headers={"Host": f"{own}.evil.example"})
     assert problem(refused) == (421, "unknown_host")
+
+
+OWN = "http://127.0.0.1:8000"
+
+
+@pytest.mark.parametrize(
+    ("headers", "allowed"),
+    [
+        ({}, True),  # of a program
+        ({"Origin": OWN, "Sec-Fetch-Site": "same-origin"}, True),
+        ({"Sec-Fetch-Site": "none"}, True),  # typed into the address bar
+        ({"Origin": OWN}, True),  # of a browser that does not tell the site
+        ({"Origin": "https://ours.example", "Sec-Fetch-Site": "cross-site"}, True),
+        ({"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"}, False),
+        ({"Sec-Fetch-Site": "cross-site"}, False),
+        ({"Origin": "http://127.0.0.1:3000", "Sec-Fetch-Site": "same-site"}, False),
+        ({"Origin": "https://evil.example"}, False),
+        ({"Origin": "null"}, False),
+        ({"Origin": f"{OWN}.evil.example"}, False),
+        ({"Origin": "127.0.0.1:8000"}, False),
+    ],
+)
+def test_pages_of_other_sites(
+    make_client: MakeClient, headers: dict[str, str], allowed: bool
+) -> None:
+    sent = {"Host": "127.0.0.1:8000", **headers}
+    for options in ({}, {"insecure": True}):
+        client = make_client(cors_origin="https://ours.example", **options)
+        for method, path in (("POST", "/v1/annotate"), ("GET", "/v1/search"), ("PUT", "/absent")):
+            answer = client.request(method, path, headers=sent)
+            assert (answer.status_code == 403) == (not allowed), path
+            if not allowed:
+                assert problem(answer) == (403, "cross_site")
+        assert client.get("/", headers=sent).status_code == 200  # a link to the page
+    keyed = make_client(KEYS).get("/v1/info", headers={**sent, "X-API-Key": KEYS[0]})
+    assert keyed.status_code == 200
+
+
+def test_health_checks_come_by_any_name(make_client: MakeClient) -> None:
+    for path in ("/livez", "/readyz"):
+        assert make_client().get(path, headers={"Host": "10.1.2.3:8000"}).status_code == 200

@@ -9,7 +9,7 @@ from starlette.testclient import TestClient
 from starlette.types import Message, Receive, Scope, Send
 
 import service.middleware.headers as headers_module
-from service.middleware.headers import CloseOnShutdown, DrainBody
+from service.middleware.headers import CloseInDoubt, DrainBody
 
 
 async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
@@ -71,5 +71,5 @@ def test_answers_of_the_last_minute_say_that_the_connection_is_closed(ending: bo
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await PlainTextResponse("yes")(scope, receive, send)
 
-    client = TestClient(CloseOnShutdown(app, lambda: ending))
+    client = TestClient(CloseInDoubt(app, lambda: ending))
     assert client.get("/").headers.get("connection") == ("close" if ending else None)
