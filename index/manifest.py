@@ -5,6 +5,7 @@ A manifest is untrusted input: it is validated before use.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -13,6 +14,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from index.errors import IndexProblem
 
@@ -30,6 +34,8 @@ SEARCH_FILES: Mapping[str, tuple[str, ...]] = {
     "ivf": ("structure.faiss",),
     "compressed": ("structure.faiss",),
 }
+# Arrays up to this size are read into memory, so that nothing done to their files can matter.
+IN_MEMORY = 32 * 2**20
 # Checksums of larger files are verified only on request.
 LARGE = 512 * 2**20
 VERSION = re.compile(r"v[0-9]{6,12}")
@@ -148,12 +154,15 @@ def read_manifest(directory: Path) -> Manifest:
     path = directory / version / "manifest.json"
     try:
         entries = json.loads(raw)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise IndexProblem(f"{path} is not JSON: {error}.", REBUILD) from error
-    fault = _fault(entries)
-    if fault:
-        raise IndexProblem(f"{path}: {fault}.", REBUILD)
-    return Manifest.from_json({**entries, "version": version})
+    try:
+        fault = _fault(entries)
+        if not fault:
+            return Manifest.from_json({**entries, "version": version})
+    except (KeyError, TypeError, AttributeError) as error:
+        raise IndexProblem(f"{path} is damaged: {error!r}.", REBUILD) from error
+    raise IndexProblem(f"{path}: {fault}.", REBUILD)
 
 
 def _published(directory: Path) -> tuple[str, bytes]:
@@ -320,6 +329,52 @@ def _files_of(manifest: Mapping[str, Any]) -> set[str]:
 
 def _is_count(value: object, least: int = 1) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def load_array(path: Path) -> NDArray[Any]:
+    """The array in an .npy file, read-only: in memory, or mapped if it is over `IN_MEMORY`.
+
+    Raises:
+        ValueError, EOFError, OSError: The file is not what its name says.
+    """
+    if path.stat().st_size > IN_MEMORY:
+        mapped: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        return mapped
+    array: NDArray[Any] = np.load(path, allow_pickle=False)
+    array.flags.writeable = False
+    return array
+
+
+@dataclass(frozen=True)
+class FileStamps:
+    """What the mapped files of a version were like when it was opened.
+
+    A file that was replaced by another one (renamed over it) is still there for those who have it
+    mapped. One that was written over in place is not: its new content would be mixed with what is
+    in memory, and where it has become shorter, reading it ends the process (SIGBUS).
+    """
+
+    stamps: Mapping[Path, tuple[int, int, int, int]]
+
+    @classmethod
+    def of(cls, folder: Path, manifest: Manifest) -> FileStamps:
+        """Look at the files that are going to be mapped."""
+        large = [folder / name for name, file in manifest.files.items() if file.bytes > IN_MEMORY]
+        return cls({path: _stamp(path) for path in large if path.exists()})
+
+    def changed(self) -> str:
+        """The first file that was written over in place, as a sentence; "" if there is none."""
+        for path, before in self.stamps.items():
+            with contextlib.suppress(OSError):  # removed: what is mapped stays
+                now = _stamp(path)
+                if now[:2] == before[:2] and now != before:
+                    return f"{path} was written over while it was in use."
+        return ""
+
+
+def _stamp(path: Path) -> tuple[int, int, int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def describe_file(path: Path) -> FileEntry:

@@ -79,6 +79,14 @@ class Index(Protocol):
         """Whether rows have thumbnails."""
         ...
 
+    def check_unchanged(self) -> None:
+        """Refuse an index whose files were written over since it was opened; costs microseconds.
+
+        Raises:
+            IndexProblem: Says which.
+        """
+        ...
+
     def find(self, vectors: NDArray[np.float32], k: int) -> SearchResult:
         """The k nearest rows of each vector, float32[q, dim] of unit norm.
 

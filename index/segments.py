@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from index.errors import IndexProblem
 from index.labels import LabelTable
+from index.manifest import load_array
 
 # All thumbnails one after the other, and where each one ends: uint8[bytes] and int64[n].
 THUMBNAILS, THUMBNAIL_ENDS = "thumbnails", "thumbnails.ends"
@@ -122,7 +123,7 @@ def read_segment(
         IndexProblem: Its parts do not have `rows` rows, or the vectors another length than `dim`.
         ValueError, EOFError, OSError: A file is not what its name says.
     """
-    vectors = np.load(folder / f"{prefix}vectors.npy", mmap_mode="r", allow_pickle=False)
+    vectors = load_array(folder / f"{prefix}vectors.npy")
     lines = [line.partition("\t") for line in _read_lines(folder / f"{prefix}cuis.tsv")]
     labels = LabelTable(
         np.load(folder / f"{prefix}labels.indptr.npy", allow_pickle=False),
@@ -140,10 +141,7 @@ def read_segment(
             )
             for name in columns
         },
-        arrays={
-            name: np.load(folder / f"{prefix}{name}.npy", mmap_mode="r", allow_pickle=False)
-            for name in arrays
-        },
+        arrays={name: load_array(folder / f"{prefix}{name}.npy") for name in arrays},
     )
     check_segment(segment, rows, dim)
     return segment

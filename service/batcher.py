@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from index.errors import IndexProblem
 from service.engine import Ballot, Engine, Processed
+from service.memory import Claim, DecodingMemory, NoRoom
 from service.observability import Metrics
 
 if TYPE_CHECKING:
@@ -52,12 +53,21 @@ class Batcher:
         batch_wait: How long an incomplete batch waits for images in decoding, in seconds.
         workers: Number of decoding threads.
         encoders: Number of batches encoded concurrently.
+        decode_bytes: Memory for images that are being decoded; others wait.
     """
 
     def __init__(
-        self, metrics: Metrics, *, max_batch: int, batch_wait: float, workers: int, encoders: int
+        self,
+        metrics: Metrics,
+        *,
+        max_batch: int,
+        batch_wait: float,
+        workers: int,
+        encoders: int,
+        decode_bytes: int,
     ) -> None:
         self.encoders = encoders
+        self.memory = DecodingMemory(decode_bytes)
         self._metrics = metrics
         self._max_batch = max_batch
         self._batch_wait = batch_wait
@@ -127,19 +137,19 @@ class Batcher:
         """Decode an image file, and what follows in a batch; with notes and seconds."""
         asked = time.perf_counter()
         seconds: dict[str, float] = {}
+        loop = asyncio.get_running_loop()
 
-        def decode() -> tuple[NDArray[np.uint8], tuple[Note, ...]]:
+        def decode(claim: Claim) -> tuple[NDArray[np.uint8], tuple[Note, ...]]:
             started = time.perf_counter()
             seconds["queue"] = started - asked
             try:
-                return engine.decode(data)
+                return engine.decode(data, claim.grow)
             finally:
                 seconds["decode"] = time.perf_counter() - started
 
-        loop = asyncio.get_running_loop()
         self._decoding += 1
         try:
-            pixels, notes = await loop.run_in_executor(self._decode_pool, decode)
+            pixels, notes = await self._within_memory(decode)
         finally:
             self._decoding -= 1
             self._changed.set()
@@ -149,6 +159,30 @@ class Batcher:
         for stage in ("queue", "decode"):
             self._metrics.stage_seconds.labels(stage).observe(seconds[stage])
         return done, notes, seconds
+
+    async def _within_memory(self, decode: Callable[[Claim], T]) -> T:
+        """Decode in a thread, once there is room for the memory that it takes."""
+        loop = asyncio.get_running_loop()
+        claim = Claim(self.memory)
+        while True:
+
+            def work(claim: Claim = claim) -> T:
+                try:
+                    return decode(claim)
+                finally:
+                    self.memory.trim(claim)
+
+            def release(_: object, claim: Claim = claim) -> None:
+                with contextlib.suppress(RuntimeError):  # the loop has ended
+                    loop.call_soon_threadsafe(self.memory.release, claim)
+
+            # A request that is cancelled leaves its thread at work: the claim ends with that.
+            running = self._decode_pool.submit(work)
+            running.add_done_callback(release)
+            try:
+                return await asyncio.wrap_future(running)
+            except NoRoom as error:
+                claim = await self.memory.wait_for(error.wanted)
 
     async def search(self, work: Callable[[], T]) -> T:
         """Run a search without images beside the batches, one at a time."""

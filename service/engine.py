@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from index.errors import IndexProblem
 from service.settings import Settings
 
 if TYPE_CHECKING:
@@ -115,8 +116,14 @@ class Engine:
 
         return TextSearch(self.stored)
 
-    def decode(self, data: bytes) -> tuple[NDArray[np.uint8], tuple[Note, ...]]:
+    def decode(
+        self, data: bytes, claim: Callable[[int], object] | None = None
+    ) -> tuple[NDArray[np.uint8], tuple[Note, ...]]:
         """Decode an image file to the encoder's input, uint8[frames, ...], and notes on it.
+
+        Args:
+            data: The whole file.
+            claim: See `annotator.images.decode.decode`.
 
         Raises:
             ImageError: The image cannot be used.
@@ -131,8 +138,17 @@ class Engine:
             allow_blank=self.allow_blank,
             max_pixels=self.max_pixels,
             max_frames=self.max_frames,
+            claim=claim,
         )
         return embedder.prepare(decoded.frames), decoded.notes
+
+    def is_intact(self) -> bool:
+        """Whether the files of the index are those that were opened."""
+        try:
+            self.stored.check_unchanged()
+        except IndexProblem:
+            return False
+        return True
 
     @property
     def takes_images(self) -> bool:
@@ -181,6 +197,9 @@ class Engine:
 
         Returns:
             An annotation of each (its image id is empty), and the seconds of search and vote.
+
+        Raises:
+            IndexProblem: The index cannot be searched, or its files were written over.
         """
         clock = [time.perf_counter()]
         # The first k of more neighbours are the k nearest, so one search serves every k.

@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -73,14 +73,19 @@ class Service:
             batch_wait=settings.batch_wait_ms / 1000,
             workers=settings.workers or cores,
             encoders=settings.encoders or (1 if on_gpu else cores),
+            decode_bytes=settings.decode_bytes,
         )
-        self.metrics.watch(lambda: self.admission.images, lambda: self.batcher.queued)
+        self.metrics.watch(
+            lambda: self.admission.images,
+            lambda: self.batcher.queued,
+            lambda: self.batcher.memory.used,
+        )
         self.metrics.serving(engine.stored.version, engine.annotator.embedder.name)
         self.corrections: Corrections | None = None
         if store is not None:
             self.corrections = Corrections(store, engine, self._serve, settings.device)
-        self._one_reload = asyncio.Lock()
-        self._reloads: set[asyncio.Task[None]] = set()
+        self._reloading: asyncio.Task[bool] | None = None
+        self._next_reload: asyncio.Task[bool] | None = None
 
     async def annotate(
         self,
@@ -275,8 +280,8 @@ class Service:
             return unusable_image(error)
         if isinstance(error, IndexProblem):
             log(logging.ERROR, "the index could not be searched", error, reason=error.message)
-            if not isinstance(error, IndexUnreachable) and not self._reloads:
-                self.reload_soon()  # the served version may be gone from its server
+            if not isinstance(error, IndexUnreachable) and self._reloading is None:
+                self.reload_soon()  # the served version may be gone, or changed in place
             return unreachable()
         if isinstance(error, AnnotatorError):
             log(logging.ERROR, "an image could not be encoded", error, reason=error.message)
@@ -287,7 +292,8 @@ class Service:
         """Switch to the current version of the index, or publish the corrections that wait.
 
         While it takes corrections nobody else can change the index. Otherwise the version is opened
-        beside the served one. Weights are loaded again only for a different encoder.
+        beside the served one. Weights are loaded again only for a different encoder. Whoever asks
+        while a reload is under way shares the next one with all who do.
 
         Returns:
             Whether the version changed.
@@ -295,21 +301,44 @@ class Service:
         Raises:
             Problem: 409, it cannot be served; 503, it cannot be reached. The old one stays.
         """
-        async with self._one_reload:
-            old = self.engine
-            if self.corrections is not None:
-                try:
-                    await self.corrections.fold()
-                except Exception as error:
-                    raise self._not_reloaded(error) from error
-                return self.engine.stored.version != old.stored.version
+        return await asyncio.shield(self._shared_reload())
+
+    def reload_soon(self) -> None:
+        """Reload in the background; a failure is logged."""
+        self._shared_reload()
+
+    def _shared_reload(self) -> asyncio.Task[bool]:
+        """The reload that has not begun yet."""
+        if self._next_reload is None:
+            self._next_reload = asyncio.create_task(self._reload_after(self._reloading))
+            # Its failure has been logged; nobody has to ask for it.
+            self._next_reload.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return self._next_reload
+
+    async def _reload_after(self, before: asyncio.Task[bool] | None) -> bool:
+        if before is not None:
+            await asyncio.wait([before])
+        self._reloading, self._next_reload = self._next_reload, None
+        try:
+            return await self._reload()
+        finally:
+            self._reloading = None
+
+    async def _reload(self) -> bool:
+        old = self.engine
+        if self.corrections is not None:
             try:
-                new = await asyncio.to_thread(open_engine, self.settings, old.annotator.embedder)
+                await self.corrections.fold()
             except Exception as error:
                 raise self._not_reloaded(error) from error
-            changed = new.stored.manifest != old.stored.manifest
-            if changed:
-                self._serve(new)
+            return self.engine.stored.version != old.stored.version
+        try:
+            new = await asyncio.to_thread(open_engine, self.settings, old.annotator.embedder)
+        except Exception as error:
+            raise self._not_reloaded(error) from error
+        changed = new.stored.manifest != old.stored.manifest or not old.is_intact()
+        if changed:
+            self._serve(new)
         self.metrics.reloads.inc()
         log(logging.INFO, "reloaded", serving=self.engine.stored.version, changed=changed)
         return changed
@@ -330,17 +359,6 @@ class Service:
             return unreachable()
         detail = f"The index was not reloaded; {serving} is served as before. {reason}"
         return Problem(409, "reload_failed", detail, hint)
-
-    def reload_soon(self) -> None:
-        """Reload in the background; a failure is logged."""
-
-        async def reload() -> None:
-            with suppress(Problem):
-                await self.reload()
-
-        task = asyncio.create_task(reload())
-        self._reloads.add(task)  # the loop keeps a weak reference only
-        task.add_done_callback(self._reloads.discard)
 
 
 def _check_one(ids: Sequence[str]) -> None:

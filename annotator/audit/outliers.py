@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from annotator.audit.findings import Finding
 from annotator.audit.inputs import AuditInput, ReferenceIndex
-from annotator.encoders.cache import EmbeddingCache
+from annotator.encoders.cache import EmbeddingCache, is_unit_vector
 from annotator.evaluation.measures import group_numbers
 from annotator.knn.cross_validation import LEAST_IMAGES
 from annotator.knn.neighbors import nearest_of_other_groups
@@ -134,12 +134,16 @@ def _cached_vectors(
     """Ids and encoder's vectors, float32[m, dim], of images of an index; None with less than 50."""
     if not index.cache_file.is_file():
         return None
-    stored, ids, vectors = index.stored, [], []
+    stored = index.stored
+    ids: list[str] = []
+    vectors: list[NDArray[np.float32]] = []
     with EmbeddingCache(index.cache_file, fingerprint) as cache:
         for row in sample_rows(len(stored.ids), _MOST_COMPARED).tolist():
             content = stored.content(row)
             vector = cache.get(content) if content is not None else None
-            if vector is not None:
+            if vector is None:
+                continue
+            if is_unit_vector(vector, len(vectors[0]) if vectors else len(vector)):
                 ids.append(stored.ids[row])
                 vectors.append(vector)
     return (ids, np.stack(vectors)) if len(ids) >= LEAST_IMAGES else None

@@ -59,12 +59,15 @@ def info_command(place: IndexLocation, as_json: bool) -> None:
 @click.command("verify", cls=Command)
 @index_option
 def verify_command(place: IndexLocation) -> int:
-    """Check an index: checksums, counts, norms and a probe search. Repairs nothing.
+    """Check an index: checksums, counts, norms, all that is stored for use, and probe searches.
+    Repairs nothing.
 
     \b
     annotator verify --index concept-index
     """
-    problems = place.problems()
+    from annotator.indexing.verify import problems_of
+
+    problems = problems_of(place)
     for problem in problems:
         click.echo(problem)
     many = f"{len(problems)} problem{'s' * (len(problems) > 1)}"

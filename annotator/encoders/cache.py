@@ -9,6 +9,7 @@ import hashlib
 import sqlite3
 import threading
 import time
+import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,12 +22,18 @@ from annotator.errors import AnnotatorError
 from annotator.images.notes import NOTES, Note
 
 CACHE_FILE = "embeddings.sqlite"  # beside the versions of an index
+_UNWRITABLE = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY)
 _PATIENCE = 60.0  # seconds that another process may keep the file locked
 
 
 def content_key(data: bytes) -> bytes:
     """sha256 of an image file's bytes: a renamed file is not embedded again."""
     return hashlib.sha256(data).digest()
+
+
+def is_unit_vector(vector: NDArray[np.float32], dim: int) -> bool:
+    """Whether a cached vector can be one of an encoder: of its length, finite and of unit norm."""
+    return vector.shape == (dim,) and bool(abs(np.dot(vector, vector) - 1) < 1e-3)
 
 
 class EmbeddingCache:
@@ -47,6 +54,7 @@ class EmbeddingCache:
         self.path = path
         self._fingerprint = bytes.fromhex(fingerprint)
         self._lock = threading.Lock()
+        self._writable = True
         with self._explained():
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, timeout=_PATIENCE, check_same_thread=False)
@@ -95,8 +103,12 @@ class EmbeddingCache:
     ) -> None:
         """Store vectors, and notes on their pictures, by content key in one transaction.
 
-        Vectors of blank images are not stored, since the next run may not allow those.
+        Vectors of blank images are not stored, since the next run may not allow those. Where
+        nothing can be written (a full disk), a warning says so once, and nothing more is stored:
+        what was to be embedded is embedded all the same.
         """
+        if not self._writable:
+            return
         notes = notes or {}
         blank = {content for content, codes in notes.items() if "blank" in codes}
         noted = [
@@ -110,9 +122,21 @@ class EmbeddingCache:
                 continue
             blob = vector.astype("<f4").tobytes()
             rows.append((self._fingerprint, content, zlib.crc32(blob), blob))
-        with self._lock, self._explained(), self._db:
-            self._db.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?, ?)", rows)
-            self._db.executemany("INSERT OR REPLACE INTO notes VALUES (?, ?, ?)", noted)
+        with self._lock, self._explained():
+            try:
+                with self._db:
+                    self._db.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?, ?)", rows)
+                    self._db.executemany("INSERT OR REPLACE INTO notes VALUES (?, ?, ?)", noted)
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF not in _UNWRITABLE:
+                    raise
+                self._writable = False
+                warnings.warn(
+                    f"The embedding cache {self.path} cannot be written ({error}): vectors are not "
+                    "kept for the next run.",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
 
     def forget(self, contents: Iterable[bytes]) -> None:
         """Delete the vectors of these content keys, of every encoder, and overwrite their bytes."""

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from annotator.encoders.cache import EmbeddingCache, content_key
+from annotator.encoders.cache import EmbeddingCache, content_key, is_unit_vector
 from annotator.encoders.embedder import Embedder
 from annotator.encoders.torch_setup import threads_per_operation
 from annotator.errors import ImageError
@@ -192,7 +192,7 @@ def embed_batch(
             data = ref.read()
             key = content_key(data)
             known = cache.get(key) if cache is not None else None
-            if known is not None:
+            if known is not None and is_unit_vector(known, embedder.dim):
                 notes = cache.notes(key) if cache is not None else ()
                 results[position] = Embedded(ref, known, cached=True, content=key, notes=notes)
                 continue

@@ -20,6 +20,7 @@ from annotator.errors import ImageError
 from annotator.images.frames import Frame
 from annotator.images.notes import Note
 from annotator.images.pixels import (
+    MAX_NIFTI_BYTES,
     check_size,
     check_total,
     is_washed_out,
@@ -30,8 +31,6 @@ from annotator.images.pixels import (
 from annotator.images.samples import frame_of
 from index.distribution import pip_install
 
-# A megabyte of gzip can inflate to a gigabyte. CT of 1,000 slices has half of this.
-_MAX_BYTES = 1 << 29
 # Matrices of brain regions in the guise of NIfTI-2 (CIFTI-2, table of intent codes).
 _CIFTI_INTENTS = range(3000, 3100)
 _SAMPLE = 1 << 20
@@ -72,8 +71,8 @@ class NiftiReader:
         self._dtype = _dtype(header)
         offset = max(int(header["vox_offset"]), header.single_vox_offset)
         end = offset + math.prod(shape) * self._dtype.itemsize
-        if end > _MAX_BYTES:
-            message = f"NIfTI volume of more than {_MAX_BYTES} bytes"
+        if end > MAX_NIFTI_BYTES:
+            message = f"NIfTI volume of more than {MAX_NIFTI_BYTES} bytes"
             raise ImageError(message, "Scale it down, or leave it out.", "too_large")
         if compressed:
             data = _inflated(data, end)

@@ -24,6 +24,12 @@ MAX_TOTAL_PIXELS = 5 * MAX_PIXELS
 #: Even the smallest frame costs about as much to read as one of this many pixels.
 MIN_FRAME_PIXELS = 50_000
 
+#: Most bytes of a NIfTI volume: a megabyte of gzip can inflate to a gigabyte; CT of 1,000 slices
+#: has half of this.
+MAX_NIFTI_BYTES = 1 << 29
+#: Most bytes that a deflated DICOM data set may inflate to, of which pydicom makes two copies.
+MAX_DEFLATED_BYTES = 1 << 28
+
 SMALLER_HINT = "Scale the image down, or raise the limit if you trust the file."
 
 #: A picture whose pixels lie within this many grey levels is blank: noise of a sensor or of

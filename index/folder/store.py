@@ -20,7 +20,7 @@ which is replaced atomically. A reader keeps the version that it opened. Nothing
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,15 @@ from numpy.typing import NDArray
 from index.corrections import Changes, Correction
 from index.errors import IndexProblem
 from index.labels import LabelTable
-from index.manifest import REBUILD, REMOVED, Manifest, SegmentEntry, check_files
+from index.manifest import (
+    REBUILD,
+    REMOVED,
+    FileStamps,
+    Manifest,
+    SegmentEntry,
+    check_files,
+    load_array,
+)
 from index.protocols import Device
 from index.rows import Rows, RowSubset, SearchResult, sample_rows
 from index.search.base import VectorIndex, import_faiss
@@ -65,6 +73,7 @@ class StoredIndex:
         manifest: The manifest as read; `manifest.about` is what the builder put there.
         segments: The rows as they are stored, those that were removed among them.
         stored_rows: int64[n], the stored row of each row; None where they are the same.
+        stamps: Of the files that are mapped.
     """
 
     index: VectorIndex
@@ -76,6 +85,7 @@ class StoredIndex:
     manifest: Manifest
     segments: tuple[Segment, ...]
     stored_rows: NDArray[np.int64] | None = None
+    stamps: FileStamps = field(default_factory=lambda: FileStamps({}))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -95,13 +105,26 @@ class StoredIndex:
         """Whether rows have thumbnails."""
         return any(THUMBNAIL_ENDS in segment.arrays for segment in self.segments)
 
+    def check_unchanged(self) -> None:
+        """Refuse an index whose mapped files were written over since it was opened.
+
+        Raises:
+            IndexProblem: Says which.
+        """
+        if changed := self.stamps.changed():
+            raise IndexProblem(changed, "Open the index again, and replace files by renaming.")
+
     def find(self, vectors: NDArray[np.float32], k: int) -> SearchResult:
         """The k nearest rows of each vector, float32[q, dim] of unit norm.
 
         Raises:
-            IndexProblem: Vectors of another length or not of unit norm; k below 1.
+            IndexProblem: Vectors of another length or not of unit norm; k below 1; a file was
+                written over.
         """
-        return SearchResult(self.index.search(vectors, k), self)
+        self.check_unchanged()
+        found = self.index.search(vectors, k)
+        self.check_unchanged()  # or what was found may be of other images
+        return SearchResult(found, self)
 
     def with_ids(self, ids: Sequence[str]) -> Rows:
         """The images with these ids, in their order; unknown ids are left out."""
@@ -114,7 +137,12 @@ class StoredIndex:
         return RowSubset(self, rows[sample_rows(len(rows), most)])
 
     def thumbnail(self, row: int) -> bytes | None:
-        """The thumbnail of a row, a JPEG; None where there is none."""
+        """The thumbnail of a row, a JPEG; None where there is none.
+
+        Raises:
+            IndexProblem: A file was written over.
+        """
+        self.check_unchanged()
         segment, within = self._place(row)
         return segment.picture(within) or None
 
@@ -205,16 +233,18 @@ def read_version(folder: Path, manifest: Manifest, whole: bool, device: Device) 
     Raises:
         IndexProblem: It is damaged; says where.
     """
+    stamps = FileStamps.of(folder, manifest)  # before the checks: later changes must show
     problems = check_files(folder, manifest, whole=whole)
     if problems:
         raise IndexProblem(f"{folder}: {problems[0]}", REBUILD)
     import_faiss()  # that it is missing is no fault of the index
     try:
-        return _read_version(folder, manifest, device)
+        return replace(_read_version(folder, manifest, device), stamps=stamps)
     except IndexProblem as problem:
         raise IndexProblem(f"{folder}: {problem.message}", problem.hint or REBUILD) from problem
-    except (ValueError, EOFError, OSError) as error:  # written wrong, or removed meanwhile
-        raise IndexProblem(f"{folder} cannot be read: {error}", REBUILD) from error
+    except Exception as error:  # written wrong, or removed meanwhile: parsers fail in many ways
+        reason = str(error) or type(error).__name__
+        raise IndexProblem(f"{folder} cannot be read: {reason[:300]}", REBUILD) from error
 
 
 def _read_version(folder: Path, manifest: Manifest, device: Device) -> StoredIndex:
@@ -231,7 +261,7 @@ def _read_version(folder: Path, manifest: Manifest, device: Device) -> StoredInd
         for entry in (SegmentEntry(manifest.rows, arrays=own), *manifest.segments)
     )
     arrays = {
-        name: np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False)
+        name: load_array(folder / f"{name}.npy")
         for name in manifest.arrays
         if name not in ROW_ARRAYS
     }

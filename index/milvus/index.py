@@ -80,6 +80,9 @@ class MilvusIndex:
             )
         return LabelTable.from_sets(found)
 
+    def check_unchanged(self) -> None:
+        """Nothing: the server has the files."""
+
     def find(self, vectors: NDArray[np.float32], k: int) -> SearchResult:
         """The k nearest rows of each vector, float32[q, dim] of unit norm.
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.errors import IndexProblem
-from index.manifest import SEARCH_FILES, Manifest
+from index.manifest import SEARCH_FILES, Manifest, load_array
 from index.progress import track
 from index.search.base import VectorIndex, import_faiss
 from index.search.flat import FlatIndex
@@ -174,7 +174,7 @@ def open_files(
     """
     if kind == "scan":
         axes = np.load(folder / AXES, allow_pickle=False)
-        table = np.load(folder / TABLE, mmap_mode="r", allow_pickle=False)
+        table = load_array(folder / TABLE)
         return ScanIndex(vectors, ScanTable(axes, table))
     if kind not in get_args(IvfKind):
         return FlatIndex(vectors)

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.typing import NDArray
 
-from annotator.encoders.cache import EmbeddingCache, content_key
+from annotator.encoders.cache import EmbeddingCache, content_key, is_unit_vector
 from annotator.errors import AnnotatorError
 
 ONE, TWO = "11" * 32, "22" * 32
@@ -141,7 +141,7 @@ WRITER = """
     import sys
     from pathlib import Path
     import numpy as np
-    from annotator.encoders.cache import EmbeddingCache, content_key
+    from annotator.encoders.cache import EmbeddingCache, content_key, is_unit_vector
 
     start = int(sys.argv[2])
     print("ready", flush=True)
@@ -188,7 +188,7 @@ KILLED = """
     import sys
     from pathlib import Path
     import numpy as np
-    from annotator.encoders.cache import EmbeddingCache, content_key
+    from annotator.encoders.cache import EmbeddingCache, content_key, is_unit_vector
 
     with EmbeddingCache(Path(sys.argv[1]), "11" * 32) as cache:
         for batch in range(10**9):
@@ -236,6 +236,25 @@ def test_a_folder_that_is_a_file_and_another_database(path: Path) -> None:
         cache.get(key(1))
     with pytest.raises(AnnotatorError, match="cannot be used"):
         EmbeddingCache(path / "cache.sqlite", ONE)
+
+
+def test_a_full_disk_is_a_warning(path: Path) -> None:
+    with EmbeddingCache(path, ONE) as cache:
+        cache.put([(key(0), vector(0))])
+        (pages,) = cache._db.execute("PRAGMA page_count").fetchone()
+        cache._db.execute(f"PRAGMA max_page_count = {pages}")
+        with pytest.warns(RuntimeWarning, match="cannot be written .*full.*not kept"):
+            cache.put([(key(i), vector(i, 1000)) for i in range(1, 20)])
+        cache.put([(key(1), vector(1))])  # says it once
+        assert cache.get(key(1)) is None
+        np.testing.assert_array_equal(cache.get(key(0)), vector(0))
+
+
+def test_what_cannot_be_a_vector_of_an_encoder() -> None:
+    unit = np.array([0.6, 0.8], np.float32)
+    assert is_unit_vector(unit, 2) and not is_unit_vector(unit, 3)
+    for wrong in (unit * 2, unit * 0, np.array([np.nan, 1], np.float32), unit[:1]):
+        assert not is_unit_vector(wrong, 2)
 
 
 READER = """

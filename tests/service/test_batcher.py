@@ -13,7 +13,13 @@ from service.batcher import Batcher
 from service.engine import Ballot, Engine
 from service.observability import Metrics
 
-LIMITS: dict[str, Any] = {"max_batch": 4, "batch_wait": 0.5, "workers": 2, "encoders": 1}
+LIMITS: dict[str, Any] = {
+    "max_batch": 4,
+    "batch_wait": 0.5,
+    "workers": 2,
+    "encoders": 1,
+    "decode_bytes": 1 << 30,
+}
 
 
 def with_batcher(use: Callable[[Batcher], Awaitable[Any]], **limits: Any) -> tuple[Any, Metrics]:

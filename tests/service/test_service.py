@@ -144,3 +144,33 @@ def test_reloads_do_not_overtake_each_other(
         return await asyncio.gather(changing.reload(), changing.reload())
 
     assert asyncio.run(run()) == [False, False]
+
+
+def test_many_reloads_are_one_under_way_and_one_after_it(
+    changing: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[int] = []
+    go_on = threading.Event()
+
+    def opening(*_: Any) -> Engine:
+        begun.append(1)
+        assert go_on.wait(20)
+        return changing.engine
+
+    monkeypatch.setattr("service.service.open_engine", opening)
+
+    async def run() -> None:
+        changing.reload_soon()
+        while not begun:
+            await asyncio.sleep(0.001)
+        for _ in range(500):
+            changing.reload_soon()
+        waiting = asyncio.create_task(changing.reload())
+        await asyncio.sleep(0.05)
+        go_on.set()
+        assert await waiting is False
+        changing.reload_soon()  # and it goes on
+        await changing.reload()
+
+    asyncio.run(run())
+    assert len(begun) == 3

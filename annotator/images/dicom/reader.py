@@ -18,14 +18,13 @@ from annotator.images.dicom.grey import grey_frame
 from annotator.images.dicom.header import read_header
 from annotator.images.dicom.stored import EncapsulatedFrames, NativeFrames
 from annotator.images.frames import Frame
+from annotator.images.pixels import MAX_DEFLATED_BYTES
 
 # pydicom reports odd attributes with their values, which may identify a patient: here as warnings,
 # in `load_pydicom` to its log. Both are set once, since a change for the length of a call would not
 # be safe with threads.
 warnings.filterwarnings("ignore", module=r"pydicom\.")
 
-# A megabyte can inflate to a gigabyte, of which pydicom makes two copies.
-_MAX_INFLATED = 1 << 28
 # Larger elements are not copied when the file is parsed.
 _LARGE = 1 << 20
 _UNDEFINED_LENGTH = 0xFFFFFFFF
@@ -150,8 +149,8 @@ def _is_deflated(data: bytes) -> bool:
     size = 0
     while chunk := file.read(1 << 16):
         size += len(inflater.decompress(chunk))
-        if size > _MAX_INFLATED:
-            message = f"deflated DICOM of more than {_MAX_INFLATED} bytes"
+        if size > MAX_DEFLATED_BYTES:
+            message = f"deflated DICOM of more than {MAX_DEFLATED_BYTES} bytes"
             raise ImageError(message, EXPORT_HINT, "too_large")
     return True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import signal
 import subprocess
@@ -69,17 +70,81 @@ def test_what_was_published_is_opened(built: Path) -> None:
     assert np.array_equal(found.similarities, expected.similarities)
 
 
-def test_arrays_come_back_mapped_read_only(built: Path) -> None:
+@pytest.mark.parametrize("in_memory", [0, 1 << 20])
+def test_arrays_come_back_read_only(
+    built: Path, monkeypatch: pytest.MonkeyPatch, in_memory: int
+) -> None:
+    monkeypatch.setattr("index.manifest.IN_MEMORY", in_memory)
     arrays = open_index(built).arrays
     assert arrays.keys() == ARRAYS.keys()
     for name, array in ARRAYS.items():
         assert np.array_equal(arrays[name], array) and arrays[name].dtype == array.dtype
-        assert isinstance(arrays[name], np.memmap) and not arrays[name].flags.writeable
+        assert isinstance(arrays[name], np.memmap) == (in_memory == 0)
+        assert not arrays[name].flags.writeable
         assert np.array_equal(np.load(built / "v000001" / f"{name}.npy"), array)
     with pytest.raises(ValueError, match="read-only"):
         arrays["rows"][0, 0] = 9
     assert build(built, arrays={}) == "v000002"
     assert open_index(built).arrays == {}
+
+
+def test_small_files_may_change_under_a_reader(built: Path) -> None:
+    stored = open_index(built)
+    for path in (built / "v000001").iterdir():
+        path.write_bytes(b"")
+    assert stored.find(unit(), 1).neighbors.rows[:, 0].tolist() == list(range(N))
+
+
+@pytest.mark.parametrize("change", ["truncated", "written over"])
+def test_mapped_files_that_change_are_noticed(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    """Reading a mapped file behind its new end would kill the process."""
+    monkeypatch.setattr("index.manifest.IN_MEMORY", 0)
+    stored = open_index(built)
+    path = built / "v000001" / "vectors.npy"
+    build(tmp_path / "other", seed=1)
+    renamed = tmp_path / "renamed.npy"
+    renamed.write_bytes(path.read_bytes())
+    renamed.replace(path)  # as by rsync: what is mapped stays
+    assert stored.find(unit(), 1).neighbors.rows[:, 0].tolist() == list(range(N))
+    stored = open_index(built)
+    if change == "truncated":
+        path.open("wb").close()
+    else:
+        path.write_bytes((tmp_path / "other" / "v000001" / "vectors.npy").read_bytes())
+    with pytest.raises(IndexProblem, match=r"vectors\.npy was written over while it was in use"):
+        stored.find(unit(), 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("captions.jsonl", b"[" * 100_000 + b"\n" * N),
+        ("vectors.npy", b"\x93NUMPY\x01\x00\x76\x00" + b"(" * 117 + b"\n"),
+        (
+            "map.matrix.npy",
+            b"\x93NUMPY\x01\x00\x76\x00"
+            + b"{'descr': '<f4', 'fortran_order': False, 'shape': (9999999999999, 99), }".ljust(117)
+            + b"\n",
+        ),
+        ("labels.indptr.npy", b""),
+        ("ids.txt", b"\xff\xfe\n" * N),
+    ],
+)
+def test_absurd_files_with_the_right_checksum(built: Path, name: str, content: bytes) -> None:
+    indexes.replace_file(built, name, content)
+    with pytest.raises(IndexProblem, match="v000001"):
+        open_index(built)
+
+
+def test_a_manifest_without_end(built: Path) -> None:
+    text = "[" * 100_000
+    (built / "v000001" / "manifest.json").write_text(text)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    (built / "current").write_text(f"v000001 {digest}\n")
+    with pytest.raises(IndexProblem, match="is not JSON"):
+        open_index(built)
 
 
 def test_an_index_of_format_1_opens(built: Path) -> None:
