@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from annotator.tables.spreadsheets import harmless
+
 if TYPE_CHECKING:
     from annotator.errors import ImageError
     from annotator.images.ref import ImageRef
@@ -135,7 +137,8 @@ def to_csv(findings: Sequence[Finding]) -> str:
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(("kind", "id", "other_id", "score", "detail"))
     for f in findings:
-        writer.writerow((f.kind, f.image_id, f.other_id, f"{f.score:.4f}", f.detail))
+        image_id, other_id, detail = map(harmless, (f.image_id, f.other_id, f.detail))
+        writer.writerow((f.kind, image_id, other_id, f"{f.score:.4f}", detail))
     return file.getvalue()
 
 

@@ -81,6 +81,7 @@ class ImageReport:
 
     def _to_csv(self) -> str:
         from annotator.images.notes import NOTES
+        from annotator.tables.spreadsheets import harmless
 
         rows: list[tuple[str, ...]] = [
             (where, e.code, e.message, e.hint) for where, e in self.failed.items()
@@ -90,7 +91,7 @@ class ImageReport:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(("path", "code", "reason", "hint"))
-        writer.writerows(rows)
+        writer.writerows(tuple(map(harmless, row)) for row in rows)
         return text.getvalue()
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from annotator.concept_ids import concept_id, is_cui
 from annotator.errors import FormatError
 from annotator.tables.sheet import Sheet, read_sheet
+from annotator.tables.spreadsheets import as_it_was, harmless
 from annotator.tables.table import CUI_DELIMITERS, Record
 
 _WORD = ("word", "words", "label", "term", "text", "finding")
@@ -48,8 +49,8 @@ def render_suggestions(suggestions: Iterable[Suggestion]) -> str:
     writer.writerow(["word", "count", "CUI", "name", "match", "sure", "alternatives"])
     for s in suggestions:
         others = "; ".join(f"{cui} {name} ({sure:.2f})" for cui, name, sure in s.alternatives)
-        row = [s.word, s.count, s.cui, s.name, s.kind, f"{s.sure:.2f}", others]
-        writer.writerow(row)
+        word, name, others = map(harmless, (s.word, s.name, others))
+        writer.writerow([word, s.count, s.cui, name, s.kind, f"{s.sure:.2f}", others])
     return text.getvalue()
 
 
@@ -77,6 +78,7 @@ def read_mapping(path: Path | str) -> dict[str, tuple[str, ...]]:
     lines: dict[str, int] = {}
     for record in records:
         word, cell = (record.cell(column) for column in (word_column, cui_column))
+        word = as_it_was(word)
         try:
             key = concept_id(word)
         except ValueError:

@@ -304,7 +304,8 @@ def corrected(stored: StoredIndex, corrections: Sequence[Correction]) -> StoredI
     n = int(live.sum())
     manifest = replace(manifest, n=n, removed=len(live) - n)
     base = stored.index.parts[0] if isinstance(stored.index, SegmentedIndex) else stored.index
-    return _joined(manifest, segments, stored.arrays, base, live)
+    joined = _joined(manifest, segments, stored.arrays, base, live)
+    return replace(joined, stamps=stored.stamps)
 
 
 def relabelled(stored: StoredIndex, changes: Changes) -> tuple[Segment, ...]:

@@ -183,6 +183,9 @@ def similarities(
         rows: int64[p], within n.
         queries: float32[q, dim], C-contiguous.
         of: int64[p], within q.
+
+    Raises:
+        IndexProblem: A row that there is not: the structure that found it is damaged.
     """
     result = np.empty(len(rows), np.float32)
     if len(rows) == 0:
@@ -191,7 +194,9 @@ def similarities(
     rows, of = np.ascontiguousarray(rows), np.ascontiguousarray(of)
     for values, n in ((rows, len(vectors)), (of, len(queries))):
         if values.min() < 0 or values.max() >= n:  # FAISS would read elsewhere in memory
-            raise IndexError(f"a row outside 0..{n - 1}")
+            raise IndexProblem(
+                f"The search structure names a row outside of 0..{n - 1}.", "Build the index again."
+            )
     faiss.pairwise_indexed_inner_product(
         vectors.shape[1],
         len(rows),

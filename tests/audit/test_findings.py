@@ -14,12 +14,12 @@ FOUND = [
 ]
 
 
-def test_the_table_is_read_back_as_it_was() -> None:
+def test_the_table_is_read_back() -> None:
     header, *rows = csv.reader(io.StringIO(to_csv(FOUND)))
     assert header == ["kind", "id", "other_id", "score", "detail"]
     assert rows[0] == ["leak", "a", "b", "0.9877", "mirrored; train and test"]
     assert rows[1] == ["near", "<b>", "c,d", "0.9500", 'said "so"']
-    assert rows[2] == ["near", "é\nf", "=f", "0.9400", "changed"]
+    assert rows[2] == ["near", "é\nf", "'=f", "0.9400", "changed"]
 
 
 def test_the_limit_is_of_each_kind() -> None:
