@@ -11,8 +11,9 @@ from collections.abc import Callable
 
 # Larger claims than this share of all wait for those that came before them.
 _SMALL_SHARE = 16
-# So much is decoded before what is free again is given back to the system.
-_TRIM_BYTES = 256 << 20
+# What is free again is given back to the system after an image that may have taken so much, and
+# after so much in all: it takes milliseconds.
+_TRIM_ONE, _TRIM_ALL = 256 << 20, 2 << 30
 
 
 class NoRoom(Exception):
@@ -90,7 +91,7 @@ class DecodingMemory:
         """
         with self._lock:
             self._since_trim += claim.bytes
-            if self._since_trim < _TRIM_BYTES:
+            if claim.bytes < _TRIM_ONE and self._since_trim < _TRIM_ALL:
                 return
             self._since_trim = 0
         gc.collect()
