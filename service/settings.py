@@ -114,7 +114,9 @@ class Settings(BaseSettings):
         if self.allow_reload and not self.has_keys:
             raise ValueError("--allow-reload needs --api-key-file or ANNOTATOR_API_KEYS")
         if self.writable and not self.has_keys:
-            raise ValueError("--writable needs a key that may correct (--api-key-file)")
+            raise ValueError(
+                "--writable needs --api-key-file or ANNOTATOR_API_KEYS, with a key that may correct"
+            )
         if self.cors_origin is not None and not _ORIGIN.fullmatch(self.cors_origin):
             raise ValueError("--cors-origin must look like https://example.org, without a path")
         return self

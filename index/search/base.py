@@ -224,6 +224,9 @@ def ranked(
         of: int64[p], which query; each has at least k pairs.
         queries: How many there are.
         k: How many pairs of each are kept.
+
+    Raises:
+        IndexProblem: One has fewer: the structure that found them is damaged.
     """
     # One whole number a pair, whose order is that of the queries and, within one, of the
     # similarities: float32 without its sign has the order of its bits.
@@ -236,6 +239,11 @@ def ranked(
         some = order[tied]
         order[tied] = some[np.lexsort((rows[some], keys[some]))]
     starts = np.searchsorted(of[order], np.arange(queries))
+    if np.any(np.diff(starts, append=len(order)) < k):
+        raise IndexProblem(
+            "The search structure does not find enough rows: it is damaged.",
+            "Build the index again.",
+        )
     best = order[starts[:, None] + np.arange(k)]
     return Neighbors(rows[best], found[best])
 

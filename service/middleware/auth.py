@@ -74,6 +74,10 @@ class Keys:
         """Whether there is a key with this role."""
         return any(caller.role == role for _, caller in self._callers)
 
+    def replace_by(self, other: Keys) -> None:
+        """Accept the keys of another object instead."""
+        self._callers = other._callers
+
 
 def parse_key(line: str) -> tuple[str, str, str]:
     """Role, key and name in a line of a key file."""
@@ -89,10 +93,6 @@ def role_for(method: str, path: str) -> str:
     if method in _READS:
         return "read"
     return "correct" if path == "/v1/images" or path.startswith("/v1/images/") else "annotate"
-
-    def replace_by(self, other: Keys) -> None:
-        """Accept the keys of another object instead."""
-        self._callers = other._callers
 
 
 def _digest(key: bytes) -> bytes:
