@@ -237,8 +237,9 @@ class FolderLocation:
                     check_rows(len(part), part.ids, part.labels, {})
                     write_labels(draft.folder, part, prefix)
                     anew |= {f"{prefix}{name}" for name in LABEL_FILES}
-            history = [*self._history(before), *new]
-            (draft.folder / HISTORY).write_bytes(history_to_bytes(history))
+            known = self.folder / before.version / HISTORY
+            history = known.read_bytes() if before.corrections else b""
+            (draft.folder / HISTORY).write_bytes(history + history_to_bytes(new))
             draft.keep(name for name in _files_without(before, segments) if name not in anew)
             return _publish(
                 draft,

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from asking import cpu_settings, drawing, post, problem
+from asking import build, cpu_settings, drawing, post, problem
 from starlette.testclient import TestClient
 
 from annotator.encoders.embedder import TorchEmbedder
@@ -369,3 +369,30 @@ def test_an_index_in_milvus_takes_no_corrections() -> None:
     given = given.model_copy(update={"index": "milvus://127.0.0.1:1/x"})
     with pytest.raises(AnnotatorError, match="takes no corrections"), opened_for_writing(given):
         pass
+
+
+def test_answers_are_the_same_before_and_after_publishing(
+    tmp_path: Path, tiny_embedder: TorchEmbedder
+) -> None:
+    build(tmp_path / "index", tiny_embedder, n=60, tuning=True)
+    given = cpu_settings(tmp_path / "index", writable=True, api_key_file=Path("keys.txt"))
+    with opened_for_writing(given) as store:
+        app = create_app(given, open_engine(given, tiny_embedder), Keys(KEYS), store)
+        with TestClient(app, "http://127.0.0.1", headers=header(CORRECTOR)) as client:
+            for id_ in ("train03", "train04"):
+                assert correct(client, id_, concepts=["C5"]).status_code == 200
+            assert client.delete("/v1/images/train09").status_code == 204
+            sent = {"f": ("x.png", drawing(301))}
+            assert client.post("/v1/images", params={"concepts": "C5"}, files=sent).is_success
+            answers = []
+            for published in (False, True):
+                if published:
+                    assert client.portal is not None
+                    assert client.portal.call(app.state.service.reload)
+                # One by one: a vector's last digits depend on what is encoded with it.
+                alone = [post(client, ("q.png", drawing(100 + i))) for i in range(6)]
+                answers.append([answer.json()["results"][0] for answer in alone])
+    assert answers[0] == answers[1]
+    assert all(result["familiarity"] is not None for result in answers[0])
+    shown = {n["id"] for result in answers[0] for n in result["neighbors"]}
+    assert "train09" not in shown

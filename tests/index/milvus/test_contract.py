@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from index import IndexProblem
+from index.corrections import Correction
 from index.folder.location import FolderLocation
 from index.milvus.location import MilvusLocation
 from index.protocols import Index
@@ -138,3 +139,18 @@ def test_what_an_index_says_of_itself(
             milvus.find(queries, 3)
     with pytest.raises(IndexProblem, match="at least 1, not 0"):
         milvus.find(unit(1), 0)
+
+
+def test_a_folder_corrects_labels_and_milvus_says_that_it_does_not(
+    tmp_path: Path, location: MilvusLocation, publish: Publish, unit: Unit
+) -> None:
+    local, milvus = both(tmp_path, location, publish, unit(5))
+    correction = Correction(1, "i000002", ("C2",), ("C7",), "me", "2026-11-30T12:00:00Z")
+    folder = FolderLocation(tmp_path / "index")
+    folder.correct([correction], of=local.version)
+    assert folder.open().with_ids(["i000002"]).labels.row(0) == ("C7",)
+    assert list(folder.history()) == [correction]
+    with pytest.raises(IndexProblem, match=r"cannot be corrected.*\n?.*add --replace"):
+        location.correct([correction], of=milvus.version)
+    assert location.open().with_ids(["i000002"]).labels.row(0) == ("C2",)
+    assert list(location.history()) == []
