@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,6 +17,7 @@ from annotator.knn.projection import Projection
 from index import FlatIndex, Neighbors, StoredIndex
 from index.progress import track
 from index.protocols import Index
+from index.search.blas import workers
 
 FOLDS = 5
 MOST_NEIGHBORS = 100
@@ -182,6 +184,7 @@ def cross_fitted(
     *,
     queries: NDArray[np.int64] | None = None,
     evidence: Callable[[Neighbors, NDArray[np.int64], int], Neighbors] | None = None,
+    at_once: int = 1,
 ) -> NeighborLists:
     """Neighbour lists by cross-fitting: projections are fitted without the queries' concepts.
 
@@ -197,18 +200,20 @@ def cross_fitted(
         queries: int64[q], the query rows in order; None for `rows_for_tuning`.
         evidence: Function from neighbours, the rows of the queries and their fold to the
             neighbours with evidence; None for none.
+        at_once: Number of folds at once, each on a thread and in memory of its own. `project` and
+            `evidence` are then called from several threads.
     """
     queries = rows_for_tuning(len(vectors)) if queries is None else queries
-    order: list[NDArray[np.int64]] = []
-    parts: list[Neighbors] = []
     number = int(folds.max(initial=-1)) + 1
-    for fold in track(range(number), total=number, label="Tuning", unit="folds"):
+
+    def lists_of(fold: int) -> tuple[NDArray[np.int64], list[Neighbors]]:
         own = queries[folds[queries] == fold]
         others = np.flatnonzero(folds != fold)
         if not len(own) or not len(others):
-            continue
+            return own[:0], []
         projection = project(fold)
         index = FlatIndex(projected_rows(vectors, projection, others))
+        parts = []
         for block in _blocks(own):
             queried = projected_rows(vectors, projection, block)
             found = nearest_of_other_groups(
@@ -216,7 +221,14 @@ def cross_fitted(
             )
             found = Neighbors(others[found.rows], found.similarities)
             parts.append(found if evidence is None else evidence(found, block, fold))
-        order.append(own)
+        return own, parts
+
+    with contextlib.ExitStack() as stack:
+        apply = stack.enter_context(workers(at_once)).map if at_once > 1 else map
+        found = apply(lists_of, range(number))
+        done = list(track(found, total=number, label="Tuning", unit="folds"))
+    order = [own for own, _ in done]
+    parts = [part for _, some in done for part in some]
     return _usable(np.concatenate(order) if order else queries[:0], parts, groups)
 
 

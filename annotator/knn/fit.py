@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 
 import numpy as np
 from numpy.typing import NDArray
 
 from annotator.knn.projection import Projection, standardised
 from index import LabelTable
+from index.search.blas import workers
 
 UNSUPERVISED = 256  # components
 SUPERVISED = 256
@@ -18,6 +20,7 @@ WHITENING = 0.25  # principal components are divided by the variance to this pow
 _MOST_AXES = 1024  # inputs of the regression
 _MOST_CONCEPTS = 1000  # outputs of the regression: the most frequent concepts
 _ROWS_AT_ONCE = 2048
+_PARTS = 2  # summed at once, each in memory of its own
 
 
 @dataclass(frozen=True)
@@ -67,13 +70,13 @@ class Fitter:
         folds: NDArray[np.int64] | None = None,
     ) -> None:
         self._mean, self._scale = _standardisation(vectors, blocks)
-        self._centre, self._axes, self._variances = self._principal_components(vectors)
         columns = _predicted(labels)
         of_row = np.zeros(len(vectors), np.int64) if folds is None else folds
-        self._folds = [
-            self._sum(vectors, labels, columns, np.flatnonzero(of_row == fold))
-            for fold in range(int(of_row.max()) + 1)
-        ]
+        rows = [np.flatnonzero(of_row == fold) for fold in range(int(of_row.max()) + 1)]
+        with workers(_PARTS) as pool:
+            found = self._principal_components(vectors, pool)
+            self._centre, self._axes, self._variances = found
+            self._folds = list(pool.map(partial(self._sum, vectors, labels, columns), rows))
         self._all = reduce(Sums.__add__, self._folds)
 
     def projection(
@@ -102,7 +105,7 @@ class Fitter:
         return Projection(self._mean, self._scale, matrix, shift, unsupervised.shape[1])
 
     def _principal_components(
-        self, vectors: NDArray[np.float32]
+        self, vectors: NDArray[np.float32], pool: ThreadPoolExecutor
     ) -> tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.float32]]:
         """Mean of z, the principal axes (float32[dim, r]) and their variances."""
         n, dim = vectors.shape
@@ -110,17 +113,23 @@ class Fitter:
         for z in self._standardised(vectors, np.arange(n)):
             centre += z.sum(axis=0)
         centre /= n
-        centred = (
-            (z - centre).astype(np.float32) for z in self._standardised(vectors, np.arange(n))
-        )
+
+        def centred(rows: NDArray[np.int64]) -> Iterator[NDArray[np.float32]]:
+            for z in self._standardised(vectors, rows):
+                yield (z - centre).astype(np.float32)
+
+        def covariance_of(rows: NDArray[np.int64]) -> NDArray[np.float32]:
+            covariance = np.zeros((dim, dim), np.float32)
+            for part in centred(rows):
+                covariance += part.T @ part / np.float32(n)
+            return covariance
+
         if n <= dim:  # from the smaller Gram matrix
-            rows = np.concatenate(list(centred))
+            rows = np.concatenate(list(centred(np.arange(n))))
             variances, sides = np.linalg.eigh(rows @ rows.T / np.float32(n))
         else:
-            covariance = np.zeros((dim, dim), np.float32)
-            for part in centred:
-                covariance += part.T @ part / np.float32(n)
-            variances, sides = np.linalg.eigh(covariance)
+            parts = pool.map(covariance_of, np.array_split(np.arange(n), _PARTS))
+            variances, sides = np.linalg.eigh(reduce(np.add, parts))
         variances, sides = variances[::-1][:_MOST_AXES], sides[:, ::-1][:, :_MOST_AXES]
         kept = max(1, int((variances > 1e-5 * variances[0]).sum()))
         variances, axes = np.maximum(variances[:kept], 1e-12), sides[:, :kept]

@@ -39,6 +39,7 @@ _DEFAULT_PENALTY = 1.0
 PENALTIES = (_DEFAULT_PENALTY, None, 0.3, 3.0, 10.0)  # None: no regression
 SHARES = (0.0, 0.15, 0.3, 0.5, 0.7)  # of a fitted encoder's branches in the similarity
 _DEFAULT_SHARE = 0.15
+_FOLDS_AT_ONCE = 2  # bounds the memory of the folds' indexes
 _BRANCH_COMPONENTS = 128  # of each branch
 _LEAST_FITTED = 20  # images; too few to standardise otherwise
 _RAW_BETA = 64.0  # for vectors that are not projected (docs/accuracy.md)
@@ -271,6 +272,7 @@ class _Space:
                 groups,
                 folds,
                 evidence=None if self._branches is None else self._evidence,
+                at_once=_FOLDS_AT_ONCE,
             )
             if len(found.queries) < LEAST_IMAGES:
                 break

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from annotator.errors import AnnotatorError
 
 ARRAYS = "projection."  # prefix of the array names in an index
-ROWS_AT_ONCE = 4096
+ROWS_AT_ONCE = 512  # bounds the memory of float64
 
 
 @dataclass(frozen=True)

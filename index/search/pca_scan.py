@@ -13,12 +13,11 @@ The bound is that of FEXIPRO (Li, Chan, Yiu and Mamoulis, SIGMOD 2017), made a m
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from functools import cache, cached_property
-from typing import Any, NamedTuple, TypeVar
+from functools import cached_property
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +32,7 @@ from index.search.base import (
     ranked,
     similarities,
 )
+from index.search.blas import one_blas_thread
 from index.search.scan_table import ScanTable
 
 T = TypeVar("T")
@@ -76,7 +76,7 @@ class ScanIndex(ArrayIndex):
 
     def _search(self, queries: Floats, k: int) -> Neighbors:
         # With its own threads sharing the rows, each product has one.
-        with _one_blas_thread if self._threads > 1 else nullcontext():
+        with one_blas_thread if self._threads > 1 else nullcontext():
             return _Scan(self, queries, k).run()
 
     def _in_parallel(self, work: Callable[..., T], start: int, stop: int, given: object) -> list[T]:
@@ -259,34 +259,3 @@ def _not_set(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int
     places = np.concatenate([places, whole + np.flatnonzero(~flat[whole:])])
     rows, columns = np.divmod(places, mask.shape[1])
     return rows, columns
-
-
-@cache
-def _blas() -> Any:
-    """NumPy's BLAS; finding it takes a millisecond."""
-    import threadpoolctl
-
-    return threadpoolctl.ThreadpoolController().select(internal_api="openblas")
-
-
-class _OneBlasThread:
-    """Limits BLAS to one thread while any thread is inside: the setting is the whole process's."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._users = 0
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if self._users == 0:
-                self._limit = _blas().limit(limits=1)
-            self._users += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._users -= 1
-            if self._users == 0:
-                self._limit.restore_original_limits()
-
-
-_one_blas_thread = _OneBlasThread()

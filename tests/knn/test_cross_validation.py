@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -124,6 +125,30 @@ def test_cross_fitted_lists_are_those_of_a_naive_search(
         rows = folds == fold
         expected[rows] = naive(projected[rows], projected, np.tile(folds != fold, (rows.sum(), 1)))
     check_lists(lists, expected)
+
+
+def test_folds_at_once_make_the_same_lists(make_twins: Callable[..., Any]) -> None:
+    sample = make_twins(160)
+    folds = group_folds(sample.numbers)
+    fitter = Fitter(sample.vectors, sample.labels, [16], folds)
+
+    def with_fold(found: Neighbors, rows: NDArray[np.int64], fold: int) -> Neighbors:
+        assert np.all(folds[rows] == fold)
+        return replace(found, evidence=np.full(found.rows.shape, fold, np.float32))
+
+    one, two = (
+        cross_fitted(
+            partial(fitter.projection, 1.0),
+            sample.vectors, sample.numbers, folds, evidence=with_fold, at_once=at_once,
+        )
+        for at_once in (1, 2)
+    )  # fmt: skip
+    assert np.array_equal(one.queries, two.queries)
+    assert np.array_equal(one.found.rows, two.found.rows)
+    assert np.array_equal(one.found.similarities, two.found.similarities)
+    assert one.found.evidence is not None and two.found.evidence is not None
+    assert np.array_equal(one.found.evidence, two.found.evidence)
+    assert np.array_equal(two.found.evidence[:, 0], folds[two.queries])
 
 
 def test_noise_is_not_taken_for_knowledge(noise: Any) -> None:

@@ -1,0 +1,56 @@
+"""Threads that do without those of NumPy's BLAS and of FAISS."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any
+
+from index.search.base import import_faiss
+
+
+@cache
+def _blas() -> Any:
+    """NumPy's BLAS; finding it takes a millisecond."""
+    import threadpoolctl
+
+    return threadpoolctl.ThreadpoolController().select(internal_api="openblas")
+
+
+class _OneBlasThread:
+    """Limits BLAS to one thread while any thread is inside: the setting is the whole process's."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._users == 0:
+                self._limit = _blas().limit(limits=1)
+            self._users += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                self._limit.restore_original_limits()
+
+
+one_blas_thread = _OneBlasThread()
+
+
+@contextlib.contextmanager
+def workers(most: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads for pieces of work, each of which is done by one thread: at most one a core.
+
+    Threads of the libraries for each of them would wait for each other, and take CPU time for it.
+    """
+    faiss = import_faiss()
+    number = min(most, faiss.omp_get_max_threads())
+    pool = ThreadPoolExecutor(number, initializer=faiss.omp_set_num_threads, initargs=(1,))
+    with one_blas_thread, pool:
+        yield pool
