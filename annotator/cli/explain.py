@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from annotator.render.thumbnails import Thumbnails
     from index.protocols import Device, IndexLocation
 
-Method = Literal["auto", "exact", "patches", "occlusion"]
+Method = Literal["auto", "additive", "patches", "occlusion"]
 
 _PAGES = (".html", ".htm")
 _FIGURES: dict[str, Literal["png", "svg"]] = {".png": "png", ".svg": "svg"}
-_NEIGHBORS_ON_PAGE = 6  # per concept
+_NEIGHBORS_ON_PAGE = 10
 _NEIGHBORS_IN_FIGURE = 5
 
 
@@ -59,15 +59,15 @@ _NEIGHBORS_IN_FIGURE = 5
     "Output",
     "--neighbors",
     type=click.IntRange(1),
-    help="Maximum number of neighbours shown (default: 6 per concept on a page, 5 in a figure).",
+    help="Maximum number of neighbours shown (default: 10 on a page, 5 in a figure).",
 )
 @option(
     "Output",
     "--method",
-    type=click.Choice(["auto", "exact", "patches", "occlusion"]),
+    type=click.Choice(["auto", "additive", "patches", "occlusion"]),
     default="auto",
-    help="Attribution method: exact for encoders with average pooling; patches (transformers) "
-    "and occlusion (any encoder) are approximate.",
+    help="Attribution method: additive (encoders with average pooling), patches (transformers) or "
+    "occlusion (any encoder).",
 )
 @finding_options
 @option("Encoder", "--embedder", metavar="NAME", help="Encoder, if its weights have moved.")
@@ -92,9 +92,10 @@ def explain_command(
 ) -> int:
     """Explain the concepts of IMAGES (file, folder, glob, …): one page each, or a figure.
 
-    A page is self-contained: the image, its concepts, the neighbours that voted for each, and
-    heatmaps of the regions similar to them; a JSON file beside it has the same numbers. A figure
-    shows the image, its concepts and its nearest neighbours, without heatmaps.
+    A page is self-contained: the image, its concepts, heatmaps of what tells each concept apart,
+    and the neighbours that voted; a JSON file beside it has the same numbers. A figure shows the
+    image, its concepts and its nearest neighbours, without heatmaps. An image that the index has
+    itself is explained by the other images.
 
     \b
     annotator explain scan.png --out report.html
@@ -125,7 +126,7 @@ def explain_command(
 
     stored = place.open(device=device)
     encoder = IndexMetadata.of(stored).make_embedder(name=embedder, device=device)
-    annotator = Annotator(stored, encoder)
+    annotator = Annotator(stored, encoder, exclude_self=True)
     thumbnails = index_thumbnails(stored, indexed)
     if suffix in _FIGURES:
         return _write_figure(annotator, refs[0], thumbnails, out, neighbors or _NEIGHBORS_IN_FIGURE)
@@ -141,7 +142,7 @@ def explain_command(
         report.add(ref.where, annotation.error, annotation.notes)
     report.say()
     if used_method is not None:
-        if used_method != "exact":
+        if used_method != "additive":
             say(f"The heatmaps are approximate ({used_method}).")
         page = out if suffix in _PAGES else out / "index.html"
         missing = "" if indexed else " --images TRAIN/ adds missing pictures."
@@ -211,8 +212,10 @@ def _write_pages(
         write_result(figures + "\n", path.with_suffix(".json"))
         if heatmaps is not None:
             for concept in explanation.concepts:
-                name = f"{file_name(ref.id)}.{file_name(concept.cui)}.png"
-                write_result(to_png(blend(explanation.picture, concept.contrast)), heatmaps / name)
+                if concept.heatmap is not None:
+                    name = f"{file_name(ref.id)}.{file_name(concept.cui)}.png"
+                    png = to_png(blend(explanation.picture, concept.heatmap))
+                    write_result(png, heatmaps / name)
     if not one_page:
         write_result(contents_page(annotations, names), out / "index.html")
     return annotations, used_method

@@ -46,7 +46,7 @@ class AttributionMap:
 
     @property
     def rest(self) -> float:
-        """Residual of `total`; rounding error if the method is exact."""
+        """Residual of `total`; rounding error if the method is additive."""
         parts = float(self.grid.sum()) + self.background + self.elsewhere + self.constant
         return self.total - parts
 
@@ -156,11 +156,3 @@ def _tent(u: NDArray[np.float64]) -> NDArray[np.float64]:
     u = np.clip(u, -1, 1)
     area: NDArray[np.float64] = np.where(u < 0, (1 + u) ** 2 / 2, 1 - (1 - u) ** 2 / 2)
     return area
-
-
-def highest(grid: NDArray[np.float64], share: float) -> NDArray[np.bool_]:
-    """Mask the cells with the highest values, `share` of them but at least one; bool[h, w]."""
-    count = max(1, round(grid.size * share))
-    mask = np.zeros(grid.size, bool)
-    mask[np.argsort(-grid, axis=None, kind="stable")[:count]] = True
-    return mask.reshape(grid.shape)

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from annotator.annotation import Annotation
+from annotator.knn.neighbors import MORE, copies
 from annotator.pipeline import Annotator
-from index.rows import SearchResult
 
 SEEN = 200  # nearest cases considered for a contrast
 COMPARED = 50  # maximum number of cases with, and without, the concept
@@ -46,13 +46,18 @@ class Contrast:
     cases_with: int
     cases_without: int
 
+    @property
+    def compares(self) -> bool:
+        """Whether there are cases of both kinds."""
+        return self.cases_with > 0 and self.cases_without > 0
+
 
 @dataclass(frozen=True)
 class Neighborhood:
     """Annotation of an image with its nearest cases.
 
     Attributes:
-        annotation: As from `Annotator.stream`.
+        annotation: As from `Annotator.stream`, where the image itself does not vote.
         nearest: The `SEEN` nearest cases.
     """
 
@@ -70,15 +75,17 @@ class Neighborhood:
 def find_neighborhood(
     annotator: Annotator, image_id: str, vector: NDArray[np.float32]
 ) -> Neighborhood:
-    """Search and decide for the vector float32[dim] of one image."""
-    voters = annotator.search(vector[None])
-    nearest = annotator.search(vector[None], SEEN)
-    (annotation,) = annotator.decide([image_id], voters)
-    return Neighborhood(annotation, _labelled(nearest))
+    """Search and decide for the vector float32[dim] of one image.
 
-
-def _labelled(found: SearchResult) -> LabelledVectors:
-    """The first `SEEN` cases found for the first query."""
-    rows, cases = found.neighbors.rows[0, :SEEN], found.cases
-    cuis = tuple(frozenset(cases.labels.row(row)) for row in rows.tolist())
-    return LabelledVectors(cuis, cases.vectors(rows).astype(np.float64))
+    Where the index has the image itself (`Annotation.same_image`), that case is left out: it would
+    explain everything by itself.
+    """
+    found = annotator.search(
+        vector[None], max(SEEN + MORE, annotator.needed(annotator.voting, True))
+    )
+    (annotation,) = annotator.decide([image_id], found, exclude_self=True)
+    nearest = found.neighbors.without(copies(found.neighbors), SEEN)
+    rows = nearest.rows[0][nearest.similarities[0] > -np.inf]
+    cuis = tuple(frozenset(found.cases.labels.row(row)) for row in rows.tolist())
+    vectors = found.cases.vectors(rows).astype(np.float64)
+    return Neighborhood(annotation, LabelledVectors(cuis, vectors))

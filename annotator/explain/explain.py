@@ -20,11 +20,11 @@ from annotator.explain.attribution import (
     linear_forms,
 )
 from annotator.explain.background import blank_cells
-from annotator.explain.cases import Neighborhood, find_neighborhood
+from annotator.explain.cases import find_neighborhood
+from annotator.explain.deletion import Deletion, deletions
 from annotator.explain.occlusion import occlusion_maps
 from annotator.images.decode import decode
 from annotator.images.ref import ImageRef
-from annotator.knn.neighbors import Case
 from annotator.pipeline import Annotator
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from annotator.encoders.contributions import ContributionMap
     from annotator.encoders.embedder import Embedder
 
-Method = Literal["exact", "patches", "occlusion"]
+Method = Literal["additive", "patches", "occlusion"]
 
 _SHOWN_SIDE = 640  # pixels of the picture on a page
 
@@ -45,20 +45,29 @@ class ConceptExplanation:
     Attributes:
         cui: CUI of the concept.
         score: Share of the votes, 0..1.
-        contrast: Mean similarity to the nearest cases with it minus that to the nearest without.
-        cases_with: Number of cases with it in `contrast`.
-        cases_without: Number of cases without it; 0 if all near cases have it.
-        voters: Neighbours that voted for it, highest weight first.
+        cases_with: Number of near cases with it, at most `COMPARED`.
+        cases_without: Number of near cases without it, at most `COMPARED`.
+        contrast: Mean similarity to the former minus that to the latter; None if there are none of
+            either, so that there is nothing to compare.
+        deletion: What covering places of the picture does to the contrast; None without a
+            contrast, or if the whole picture is blank.
+        voters: Number of neighbours that voted for it.
         probability: Probability that it is right, 0..1; None without a calibration.
     """
 
     cui: str
     score: float
-    contrast: AttributionMap
     cases_with: int
     cases_without: int
-    voters: tuple[Case, ...]
+    contrast: AttributionMap | None
+    deletion: Deletion | None
+    voters: int
     probability: float | None = None
+
+    @property
+    def heatmap(self) -> AttributionMap | None:
+        """The contrast, if its places matter more than random ones; else there is none to draw."""
+        return self.contrast if self.deletion is not None and self.deletion.tells else None
 
 
 @dataclass(frozen=True)
@@ -69,7 +78,7 @@ class Explanation:
         annotation: As from `Annotator.stream`.
         picture: Embedded frame to show, the middle one of several.
         frames: Number of embedded frames.
-        method: Attribution method; only "exact" is exact.
+        method: Attribution method.
         concepts: Predicted concepts, in the order of the annotation.
     """
 
@@ -88,7 +97,7 @@ def explain(
     Args:
         annotator: Annotator, not used by other threads meanwhile.
         ref: Image.
-        method: "auto" is "exact" if the encoder's vector is a sum over positions, "patches" for
+        method: "auto" is "additive" if the encoder's vector is a sum over positions, "patches" for
             other transformers, else "occlusion".
 
     Raises:
@@ -105,11 +114,11 @@ def explain(
     vector = vectors.sum(axis=0) * np.float32(scale)
 
     near = find_neighborhood(annotator, ref.id, vector)
-    cuis = near.annotation.cuis
-    contrasts = [near.contrast(cui) for cui in cuis]
-    targets = np.array([contrast.vector for contrast in contrasts])
+    contrasts = {cui: near.contrast(cui) for cui in near.annotation.cuis}
+    compared = [cui for cui, contrast in contrasts.items() if contrast.compares]
+    targets = np.array([contrasts[cui].vector for cui in compared])
     method, positions = _choose_method(embedder, frames[middle], method)
-    if not cuis:
+    if not compared:
         maps: list[AttributionMap] = []
     elif positions is None:
         maps = occlusion_maps(annotator, frames, middle, vector, targets)
@@ -118,25 +127,31 @@ def explain(
         others = (vectors.sum(axis=0, dtype=np.float64) - vectors[middle]) * scale
         size = frames[middle].size
         maps = _position_maps(annotator, vector, others, targets, positions, size)
+    tests: list[Deletion] = []
     if maps:
         blank = blank_cells(frames[middle], maps[0].grid.shape)
         maps = [map_.without(blank) for map_ in maps]
+        if not blank.all():
+            tests = deletions(annotator, frames, middle, targets, maps, blank)
 
     picture = decode(data, frames=embedder.frames, at_least=_SHOWN_SIDE).frames[middle]
     picture.thumbnail((_SHOWN_SIDE, _SHOWN_SIDE))
+    map_of, test_of = (
+        dict(zip(compared, maps, strict=True)),
+        dict(zip(compared, tests, strict=bool(tests))),
+    )
     concepts = tuple(
         ConceptExplanation(
             cui,
             score,
-            contrast=map_,
-            cases_with=contrast.cases_with,
-            cases_without=contrast.cases_without,
-            voters=_voters(near, cui),
+            cases_with=contrasts[cui].cases_with,
+            cases_without=contrasts[cui].cases_without,
+            contrast=map_of.get(cui),
+            deletion=test_of.get(cui),
+            voters=sum(cui in n.cuis and n.weight > 0 for n in near.annotation.neighbors),
             probability=probability,
         )
-        for (cui, _, score, probability), contrast, map_ in zip(
-            near.annotation.each, contrasts, maps, strict=True
-        )
+        for cui, _, score, probability in near.annotation.each
     )
     return Explanation(near.annotation, picture, len(frames), method, concepts)
 
@@ -145,17 +160,17 @@ def _choose_method(
     embedder: Embedder, frame: Image.Image, method: Method | Literal["auto"]
 ) -> tuple[Method, list[ContributionMap] | None]:
     """Choose the method; returns it with its contribution maps, None for occlusion."""
-    if method in ("auto", "exact"):
+    if method in ("auto", "additive"):
         maps = embedder.position_contributions(frame)
         if maps is not None:
-            return "exact", maps
+            return "additive", maps
     if method in ("auto", "patches"):
         maps = embedder.patch_contributions(frame)
         if maps is not None:
             return "patches", maps
     if method in ("auto", "occlusion"):
         return "occlusion", None
-    what = "no sum over positions" if method == "exact" else "not made from patches"
+    what = "no sum over positions" if method == "additive" else "not made from patches"
     raise AnnotatorError(
         f"The vectors of {embedder.name} are {what}.",
         "Use --method auto, which the encoder supports, or --method occlusion.",
@@ -192,9 +207,3 @@ def _position_maps(
         elsewhere=weights @ others,
         shape=grid_shape(contributions, *size),
     )
-
-
-def _voters(near: Neighborhood, cui: str) -> tuple[Case, ...]:
-    """Neighbours that voted for a concept, by weight, then by similarity."""
-    voters = [n for n in near.annotation.neighbors if cui in n.cuis and n.weight > 0]
-    return tuple(sorted(voters, key=lambda n: -n.weight))

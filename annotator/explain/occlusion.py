@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 import numpy as np
@@ -40,21 +40,44 @@ def occlusion_maps(
     longer = max(width, height)
     rows, columns = (max(1, round(CELLS * side / longer)) for side in (height, width))
     totals = targets @ annotator.project(vector[None])[0].astype(np.float64)
-    products: list[NDArray[np.float64]] = []
-    embedder = annotator.embedder
     covered = _covered(frames[middle], rows, columns)
-    while batch := list(islice(covered, embedder.batch_size)):
+    products = covered_products(annotator, frames, middle, covered, targets)
+    drops = (totals - products).reshape(rows, columns, -1)
+    return [
+        AttributionMap(drops[:, :, i].copy(), 0.0, 0.0, 0.0, float(total))
+        for i, total in enumerate(totals)
+    ]
+
+
+def covered_products(
+    annotator: Annotator,
+    frames: Sequence[Image.Image],
+    middle: int,
+    pictures: Iterable[Image.Image],
+    targets: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Products with targets of an image with other pictures in the place of one of its frames.
+
+    Args:
+        annotator: Annotator with encoder and projection.
+        frames: Frames of the image.
+        middle: Index of the replaced frame.
+        pictures: The n pictures, of which no more than a batch is held at once.
+        targets: float64[m, out].
+
+    Returns:
+        float64[n, m].
+    """
+    embedder, rest = annotator.embedder, iter(pictures)
+    products: list[NDArray[np.float64]] = []
+    while batch := list(islice(rest, embedder.batch_size)):
         pixels = [
             embedder.prepare([*frames[:middle], picture, *frames[middle + 1 :]])
             for picture in batch
         ]
         vectors = embed_frames(pixels, embedder, embedder.batch_size)
         products.append(annotator.project(vectors).astype(np.float64) @ targets.T)
-    drops = (totals - np.concatenate(products)).reshape(rows, columns, -1)
-    return [
-        AttributionMap(drops[:, :, i].copy(), 0.0, 0.0, 0.0, float(total))
-        for i, total in enumerate(totals)
-    ]
+    return np.concatenate(products)
 
 
 def cover(picture: Image.Image, mask: NDArray[np.bool_]) -> Image.Image:

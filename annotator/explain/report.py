@@ -9,6 +9,7 @@ from typing import Any
 
 from annotator.annotation import Annotation
 from annotator.explain.attribution import AttributionMap
+from annotator.explain.deletion import Deletion
 from annotator.explain.explain import Explanation
 from annotator.explain.figure import OPPOSING, SUPPORTING, overlay, to_jpeg, to_png
 from annotator.render.html import render_page
@@ -32,15 +33,17 @@ def explanation_page(
         explanation: Explanation of the image.
         names: Name by CUI, where known.
         thumbnails: Thumbnails of the index.
-        neighbors: Maximum number of neighbours shown per concept.
+        neighbors: Maximum number of cases shown.
     """
-    shown = {n.image_id for c in explanation.concepts for n in c.voters[:neighbors]}
-    pictures = {id_: jpeg for id_ in sorted(shown) if (jpeg := thumbnails(id_))}
+    voters = [n for n in explanation.annotation.neighbors if n.weight > 0]
+    shown = [n.image_id for n in voters[:neighbors]]
+    pictures = {id_: jpeg for id_ in shown if (jpeg := thumbnails(id_))}
     return render_page(
         "explain.html",
         explanation=explanation,
         names=names,
         neighbors=neighbors,
+        voters=voters,
         image=to_jpeg(explanation.picture),
         pictures=pictures,
         classes={id_: f"c{i}" for i, id_ in enumerate(pictures)},
@@ -62,14 +65,14 @@ def to_dict(explanation: Explanation, names: Mapping[str, str]) -> dict[str, Any
     return {
         **annotation.to_dict(names, explain=True),
         "method": explanation.method,
-        "exact": explanation.method == "exact",
         "frames": explanation.frames,
         "explanations": [
             {
                 "cui": concept.cui,
                 "cases_with": concept.cases_with,
                 "cases_without": concept.cases_without,
-                "contrast": _map_dict(concept.contrast),
+                "contrast": None if concept.contrast is None else _map_dict(concept.contrast),
+                "deletion": None if concept.deletion is None else _deletion_dict(concept.deletion),
             }
             for concept in explanation.concepts
         ],
@@ -94,4 +97,13 @@ def _map_dict(map_: AttributionMap) -> dict[str, Any]:
         "constant": round(map_.constant, _DECIMALS),
         "rest": round(map_.rest, _DECIMALS),
         "grid": map_.grid.round(_DECIMALS).tolist(),
+    }
+
+
+def _deletion_dict(deletion: Deletion) -> dict[str, Any]:
+    return {
+        "highest": round(deletion.highest, _DECIMALS),
+        "random_mean": round(deletion.mean, _DECIMALS),
+        "random_upper_quartile": round(deletion.upper_quartile, _DECIMALS),
+        "tells": deletion.tells,
     }

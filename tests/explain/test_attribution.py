@@ -15,7 +15,6 @@ from annotator.explain.attribution import (
     Contributions,
     attribution_maps,
     grid_shape,
-    highest,
     linear_forms,
     spread,
 )
@@ -144,10 +143,3 @@ def test_parts_are_the_shapley_values_of_the_game_among_positions() -> None:
 def test_the_rest_is_what_the_parts_leave_unexplained() -> None:
     map_ = AttributionMap(np.array([[0.25, 0.5]]), 0.0625, 0.125, -0.25, 1.0)
     assert map_.rest == pytest.approx(0.3125)
-
-
-def test_the_highest_cells() -> None:
-    grid = np.arange(40.0).reshape(4, 10)
-    assert np.flatnonzero(highest(grid, 0.1)).tolist() == [36, 37, 38, 39]
-    assert highest(grid, 0.001).sum() == 1
-    assert np.flatnonzero(highest(np.zeros((2, 5)), 0.2)).tolist() == [0, 1]  # ties: the first

@@ -107,25 +107,30 @@ def test_pages_of_a_folder(scans: Path, sample_index: Path, tmp_path: Path) -> N
         sources, figures = read(out / name)
         assert not sources.outside  # a page needs nothing but itself
         cuis = [concept["cui"] for concept in figures["concepts"]]
-        assert cuis and sources.ids == cuis == [e["cui"] for e in figures["explanations"]]
+        assert cuis and cuis == [e["cui"] for e in figures["explanations"]]
+        drawn = [e["cui"] for e in figures["explanations"] if (e["deletion"] or {}).get("tells")]
+        assert sources.ids == drawn
         text = (out / name).read_text(encoding="utf-8")
-        assert "Not for clinical use" in text and "exact: the contributions" in text
+        assert "Not for clinical use" in text
+        assert ("averages over places" in text) == bool(drawn)
         for concept in figures["concepts"]:
             assert concept["name"] in text and f"{concept['score']:.2f}" in text
         for explained in figures["explanations"]:
             map_ = explained["contrast"]
+            if map_ is None:
+                assert explained["cases_without"] == 0
+                continue
             outside = map_["background"] + map_["elsewhere"] + map_["constant"]
             assert sum(map(sum, map_["grid"])) + outside == pytest.approx(map_["total"], abs=1e-5)
-            heaviest = max(
-                (n for n in figures["neighbors"] if explained["cui"] in n["cuis"]),
-                key=lambda n: n["weight"],
-            )
-            assert heaviest["id"] in text
+        assert ("The index has this very image" in text) == (figures["same_image"] is not None)
+        listed = {n["id"] for n in figures["neighbors"]}
+        assert not {figures["id"], figures["same_image"]} & listed
+        assert all(n["id"] in text for n in figures["neighbors"][:2])
         (image,) = [path for path in scans.iterdir() if path.stem == figures["id"]]
         with Image.open(image) as picture:
             proportions = picture.width / picture.height
         overlays = list(heatmaps.glob(f"{Path(name).stem}.*.png"))
-        assert len(overlays) == len(cuis)
+        assert len(overlays) == len(drawn)
         for overlay in overlays:
             with Image.open(overlay) as picture:
                 assert picture.width / picture.height == pytest.approx(proportions, abs=0.02)
@@ -143,8 +148,9 @@ def test_one_image_on_one_page(scans: Path, sample_index: Path, tmp_path: Path) 
     assert result.exit_code == 0, result.stderr
     assert "approximate (occlusion)" in result.stderr
     sources, figures = read(page)
-    assert not sources.outside and figures["exact"] is False
-    assert "approximate, by occlusion" in page.read_text(encoding="utf-8")
+    assert not sources.outside and figures["method"] == "occlusion"
+    drawn = any((e["deletion"] or {}).get("tells") for e in figures["explanations"])
+    assert ("Each place was covered" in page.read_text(encoding="utf-8")) == drawn
     assert sorted(path.name for path in tmp_path.iterdir()) == ["why.html", "why.json"]
 
 
@@ -180,7 +186,7 @@ def test_what_cannot_be_done_is_said(scans: Path, sample_index: Path, tmp_path: 
     many = invoke("explain", scans, *index, "--out", tmp_path / "one.html")
     assert many.exit_code == 1 and "4 images" in many.stderr and "--out reports/" in many.stderr
     figure = ("explain", min(scans.glob("phantom*")), *index, "--out", tmp_path / "why.png")
-    for pages_only in (("--heatmaps", tmp_path / "maps"), ("--method", "exact")):
+    for pages_only in (("--heatmaps", tmp_path / "maps"), ("--method", "additive")):
         refused = invoke(*figure, *pages_only)
         assert refused.exit_code == 2 and "require pages" in refused.stderr
     for out in ("one.html", "one.png"):

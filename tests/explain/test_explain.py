@@ -19,9 +19,13 @@ from annotator.encoders.preprocess import Preprocess
 from annotator.encoders.registry import make_embedder
 from annotator.encoders.torch_setup import make_torchvision_importable
 from annotator.errors import AnnotatorError, ImageError
+from annotator.explain.attribution import AttributionMap
+from annotator.explain.background import blank_cells
 from annotator.explain.cases import find_neighborhood
+from annotator.explain.deletion import highest_tenth
 from annotator.explain.explain import Explanation, explain
 from annotator.explain.occlusion import cover
+from annotator.images.decode import decode
 from annotator.images.ref import ImageRef
 from annotator.images.sources import find_images
 from annotator.indexing.build import build_index
@@ -45,11 +49,16 @@ def images(sample: SamplePaths) -> list[ImageRef]:
     return [ref for ref in find_images(sample.images).images if ref.id not in indexed]
 
 
+def maps_of(explanation: Explanation) -> list[AttributionMap]:
+    """Those of the concepts that can be told apart."""
+    maps = [concept.contrast for concept in explanation.concepts if concept.contrast is not None]
+    assert maps
+    return maps
+
+
 def check_sums(explanation: Explanation, tolerance: float = 1e-5) -> None:
     """Every map adds up to its total."""
-    assert explanation.concepts
-    for concept in explanation.concepts:
-        map_ = concept.contrast
+    for map_ in maps_of(explanation):
         parts = float(map_.grid.sum()) + map_.background + map_.elsewhere + map_.constant
         assert parts == pytest.approx(map_.total, abs=tolerance)
 
@@ -60,10 +69,10 @@ def test_parts_sum_to_the_similarities_through_the_projection(
     assert annotator.projection is not None
     for ref in images[:6]:
         explanation = explain(annotator, ref)
-        assert explanation.method == "exact"
+        assert explanation.method == "additive"
         check_sums(explanation)
         width, height = explanation.picture.size
-        rows, columns = explanation.concepts[0].contrast.grid.shape
+        rows, columns = maps_of(explanation)[0].grid.shape
         assert max(rows, columns) == 8 and rows / columns == pytest.approx(height / width, abs=0.15)
 
 
@@ -79,9 +88,9 @@ def test_parts_sum_to_the_similarities_without_a_projection(
     assert annotator.projection is None
     for ref in images[:3]:
         explanation = explain(annotator, ref)
-        assert explanation.method == "exact"
+        assert explanation.method == "additive"
         check_sums(explanation)
-        assert all(concept.contrast.constant == 0 for concept in explanation.concepts)
+        assert all(map_.constant == 0 for map_ in maps_of(explanation))
 
 
 def movie(seed: int) -> ImageRef:
@@ -103,12 +112,13 @@ def test_parts_sum_where_a_vector_is_the_mean_of_frames(tmp_path: Path) -> None:
     build_index(collection, tmp_path / "index", encoder, tuning=False)
     annotator = Annotator.open(tmp_path / "index", embedder=encoder)
     explanation = explain(annotator, movie(99))
-    assert explanation.frames == 3 and explanation.method == "exact"
+    assert explanation.frames == 3 and explanation.method == "additive"
     check_sums(explanation)
     # Two of the three frames are not in the picture, and each says about as much as the third.
-    (map_,) = (concept.contrast for concept in explanation.concepts[:1])
+    map_ = maps_of(explanation)[0]
     assert abs(map_.elsewhere) > 0.5 * abs(map_.grid.sum())
-    assert explain(annotator, refs[0]).annotation.neighbors[0].similarity == pytest.approx(1)
+    again = explain(annotator, refs[0]).annotation
+    assert again.same_image == refs[0].id not in {case.image_id for case in again.neighbors}
 
 
 def test_it_explains_what_annotate_says(annotator: Annotator, images: list[ImageRef]) -> None:
@@ -118,16 +128,56 @@ def test_it_explains_what_annotate_says(annotator: Annotator, images: list[Image
     assert explanation.annotation.scores == pytest.approx(annotation.scores, abs=1e-5)
     assert [c.cui for c in explanation.concepts] == list(annotation.cuis)
     for concept in explanation.concepts:
-        assert all(concept.cui in voter.cuis for voter in concept.voters)
-        weights = [voter.weight for voter in concept.voters]
-        assert weights == sorted(weights, reverse=True)
-        assert sum(weights) <= concept.score + 1e-9  # the prior may have the rest
+        voters = [case for case in explanation.annotation.neighbors if concept.cui in case.cuis]
+        assert concept.voters == len(voters) > 0
+        # The prior may have the rest.
+        assert sum(case.weight for case in voters) <= concept.score + 1e-9
+
+
+def test_an_image_of_the_index_does_not_explain_itself(
+    annotator: Annotator, sample: SamplePaths
+) -> None:
+    index = set(annotator.stored.ids)
+    ref = next(ref for ref in find_images(sample.images).images if ref.id in index)
+    (plain,) = annotator.stream([ref])
+    assert plain.neighbors[0].image_id == ref.id
+    explanation = explain(annotator, ref)
+    assert explanation.annotation.same_image == ref.id
+    assert ref.id not in {case.image_id for case in explanation.annotation.neighbors}
+    frame = decode(ref.read(), at_least=annotator.embedder.image_size).frames[0]
+    (vector,) = annotator.embedder.embed(annotator.embedder.prepare([frame]))
+    near = find_neighborhood(annotator, ref.id, vector)
+    own = annotator.project(vector[None])[0]
+    assert len(near.nearest.cuis) == len(index) - 1  # fewer than are looked at
+    assert (near.nearest.vectors @ own).max() < 1 - 1e-6
+
+
+def test_what_is_deleted_is_the_contrast(annotator: Annotator, images: list[ImageRef]) -> None:
+    explanation = explain(annotator, images[0])
+    frame = decode(images[0].read(), at_least=annotator.embedder.image_size).frames[0]
+    (vector,) = annotator.embedder.embed(annotator.embedder.prepare([frame]))
+    near = find_neighborhood(annotator, "x", vector)
+    for concept in explanation.concepts:
+        if concept.contrast is None or concept.deletion is None:
+            continue
+        blank = blank_cells(frame, concept.contrast.grid.shape)
+        covered = cover(frame, highest_tenth(concept.contrast.grid, blank))
+        (after,) = annotator.project(
+            annotator.embedder.embed(annotator.embedder.prepare([covered]))
+        )
+        expected = concept.contrast.total - near.contrast(concept.cui).vector @ after
+        assert concept.deletion.highest == pytest.approx(expected, abs=1e-5)
+        assert concept.heatmap is (concept.contrast if concept.deletion.tells else None)
 
 
 def test_the_same_image_gives_the_same_maps(annotator: Annotator, images: list[ImageRef]) -> None:
     first, again = (explain(annotator, images[1]) for _ in range(2))
-    for one, other in zip(first.concepts, again.concepts, strict=True):
-        assert np.array_equal(one.contrast.grid, other.contrast.grid)
+    for one, other in zip(maps_of(first), maps_of(again), strict=True):
+        assert np.array_equal(one.grid, other.grid)
+    for concept, same in zip(first.concepts, again.concepts, strict=True):
+        if concept.deletion is not None and same.deletion is not None:
+            assert concept.deletion.highest == same.deletion.highest
+            assert np.array_equal(concept.deletion.random, same.deletion.random)
 
 
 def test_the_contrast_is_of_the_nearest_cases(annotator: Annotator, images: list[ImageRef]) -> None:
@@ -167,9 +217,9 @@ def test_a_transformer_is_explained_by_its_patches(tmp_path: Path, images: list[
     annotator = Annotator.open(tmp_path / "index", embedder=encoder)
     explanation = explain(annotator, images[11])
     assert explanation.method == "patches"
-    assert all(np.isfinite(concept.contrast.grid).all() for concept in explanation.concepts)
+    assert all(np.isfinite(map_.grid).all() for map_ in maps_of(explanation))
     with pytest.raises(AnnotatorError, match="no sum over positions"):
-        explain(annotator, images[11], "exact")
+        explain(annotator, images[11], "additive")
     assert explain(annotator, images[11], "occlusion").method == "occlusion"
 
 
@@ -182,7 +232,8 @@ def test_any_encoder_is_explained_by_occlusion(
     annotator = Annotator.open(tuned_index, embedder=tiny_embedder)
     explanation = explain(annotator, ref)
     assert explanation.method == "occlusion"
-    (map_, *_) = (concept.contrast for concept in explanation.concepts)
+    (concept, *_) = (concept for concept in explanation.concepts if concept.contrast)
+    map_ = maps_of(explanation)[0]
     assert map_.grid.shape == (11, 14)  # 40 x 32 pixels
     # The figures are what covering gives: the square around the cell in row 5 and column 7.
     frame = Image.open(tmp_path / "i.png")
@@ -194,7 +245,7 @@ def test_any_encoder_is_explained_by_occlusion(
     )
     (vector,) = annotator.project(tiny_embedder.embed(tiny_embedder.prepare([covered])))
     (own,) = tiny_embedder.embed(tiny_embedder.prepare([frame]))
-    contrast = find_neighborhood(annotator, "i", own).contrast(explanation.concepts[0].cui).vector
+    contrast = find_neighborhood(annotator, "i", own).contrast(concept.cui).vector
     assert map_.grid[5, 7] == pytest.approx(map_.total - contrast @ vector, abs=1e-5)
     with pytest.raises(AnnotatorError, match="not made from patches"):
         explain(annotator, ref, "patches")

@@ -1,11 +1,20 @@
-"""What pages and JSON say, that nothing from outside is markup, and the names of files."""
+"""What pages and JSON say, that nothing from outside is markup, and the names of files.
+
+The browser's tests are skipped where Playwright or a browser is missing, unless
+ANNOTATOR_REQUIRE_BROWSER=1.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -13,14 +22,31 @@ from PIL import Image
 from annotator.annotation import Annotation
 from annotator.errors import ImageError
 from annotator.explain.attribution import AttributionMap
+from annotator.explain.deletion import Deletion
 from annotator.explain.explain import ConceptExplanation, Explanation, Method
 from annotator.explain.report import contents_page, explanation_page, file_name, to_dict
 from annotator.knn.neighbors import Case
 
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
+REQUIRED = os.environ.get("ANNOTATOR_REQUIRE_BROWSER") == "1"
+FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+
+try:
+    from playwright.sync_api import Browser, expect, sync_playwright
+except ModuleNotFoundError:
+    if REQUIRED:
+        raise
+    CHROMIUM = None
+
+in_a_browser = pytest.mark.skipif(
+    CHROMIUM is None and not REQUIRED, reason="playwright or a browser is not installed"
+)
+
 HOSTILE = "<script>alert('x')</script>\"&"
 
 
-def explanation(method: Method = "exact", frames: int = 1) -> Explanation:
+def explanation(method: Method = "additive", frames: int = 1) -> Explanation:
     voters = tuple(
         Case(
             f"case{i}{HOSTILE}",
@@ -31,23 +57,26 @@ def explanation(method: Method = "exact", frames: int = 1) -> Explanation:
         for i in range(4)
     )
     map_ = AttributionMap(np.array([[0.5, -0.25]]), 0.03125, 0.0625, 0.125, 0.5)
+    tells = Deletion(0.25, np.array([0.0, 0.03125, 0.0625, 0.125]))
+    misleads = Deletion(0.03125, tells.random)
     concepts = (
-        ConceptExplanation("C1", 0.75, map_, 20, 0, voters, 0.875),
-        ConceptExplanation(HOSTILE, 0.5, map_, 3, 20, voters[:1], 0.25),
+        ConceptExplanation("C1", 0.75, 20, 12, map_, tells, 4, 0.875),
+        ConceptExplanation(HOSTILE, 0.5, 3, 50, map_, misleads, 1, 0.25),
+        ConceptExplanation("C3", 0.5, 50, 0, None, None, 4, 0.25),
     )
     annotation = Annotation(
         f"image{HOSTILE}",
-        ("C1", HOSTILE),
-        (0.75, 0.5),
+        ("C1", HOSTILE, "C3"),
+        (0.75, 0.5, 0.5),
         0.625,
         voters,
         familiarity=0.25,
-        probabilities=(0.875, 0.25),
+        probabilities=(0.875, 0.25, 0.25),
     )
     return Explanation(annotation, Image.new("L", (8, 4), 90), frames, method, concepts)
 
 
-def html(method: Method = "exact", frames: int = 1) -> str:
+def html(method: Method = "additive", frames: int = 1) -> str:
     def thumbnails(image_id: str) -> bytes:
         return b"" if image_id.startswith("case0") else b"\xff\xd8small"
 
@@ -57,7 +86,7 @@ def html(method: Method = "exact", frames: int = 1) -> str:
 
 def test_what_comes_from_outside_is_text() -> None:
     text = html()
-    assert "<script" not in text and "alert(&#39;x&#39;)" in text
+    assert text.count("<script") == 1 and "alert(&#39;x&#39;)" in text
     assert "http://" not in text and "https://" not in text
 
 
@@ -65,14 +94,30 @@ def test_the_figures_are_on_the_page() -> None:
     text = html()
     assert "Expected F1 0.62" in text and "Familiarity 0.25" in text
     assert '<td class="number">88%</td>' in text and '<td class="number">25%</td>' in text
-    assert "75.0% of the vote, from 4 neighbours" in text
-    assert "weight 40.0%" in text and "similarity 0.900" in text
+    assert ">4 of 4 cases</span>" in text and ">1 of 4 cases</span>" in text
+    assert "weight 40.0%<br>similarity 0.900" in text
     assert "and 1 more with 10.0%" in text
-    assert "+0.500 = picture +0.250, blank background +0.031, padding and other" in text
-    assert "all near cases have it" in text
-    assert "the 3 nearest cases with it, against the 20 nearest without it" in text
+    assert "+0.250 from the picture, +0.031 from blank background, +0.062 from padding" in text
+    assert "Contrast +0.500: 20 near cases with it, 12 without." in text
+    assert "takes 0.250 of it; random tenths take 0.055 on average, a quarter of them" in text
+    assert "more than 0.078." in text
     assert "no picture" in text  # of the case that has none
-    assert "…" in text  # more concepts than are named
+
+
+def test_a_case_is_listed_once_with_its_concepts() -> None:
+    text = html()
+    for i in range(3):
+        assert text.count(f"case{i}&lt;script") == (2 if i else 1)  # and as the alternative text
+    marked, others = ('<li title="C3" class="sought">C3', '<li title="C4">C4')
+    assert text.count(marked) == text.count(others) == 3
+
+
+def test_a_map_that_says_no_more_than_random_places_is_not_drawn() -> None:
+    text = html()
+    assert text.count('class="heatmap card"') == text.count("data:image/png") == 1
+    assert "would point at matter no more than others. Covering the most important" in text
+    assert "takes 0.031 of its contrast of +0.500; random tenths take 0.055 on average," in text
+    assert "<strong>C3</strong>: all near cases have it" in text
 
 
 def test_each_picture_is_in_the_page_once() -> None:
@@ -80,9 +125,10 @@ def test_each_picture_is_in_the_page_once() -> None:
 
 
 def test_what_is_approximate_is_called_so() -> None:
-    assert "not explained +0.031" in html("patches") and "approximate" in html("patches")
-    assert "covering one place takes up to +0.500" in html("occlusion")
-    assert "approximate" not in html("exact")
+    assert "+0.031 not explained" in html("patches") and "approximation" in html("patches")
+    assert "do not add up" in html("occlusion") and "from the picture" not in html("occlusion")
+    assert "approximation" not in html("additive")
+    assert "exact" not in html("additive").partition("<body")[2]
     assert "The middle one of 5 frames" in html(frames=5)
 
 
@@ -94,11 +140,12 @@ def test_runners_up_and_doubts_are_in_the_table() -> None:
     made = replace(made, annotation=annotation)
     page = explanation_page(made, {}, lambda _: b"", neighbors=2)
     assert "in doubt: C&lt;9&gt; (0.31) excludes it" in page
-    assert "<td>C&lt;9&gt;, not chosen</td>" in page and "as &lt;y&gt;: it votes" in page
+    assert "<td>C&lt;9&gt;, not chosen <code>C&lt;9&gt;</code></td>" in page
+    assert "as &lt;y&gt;. It was left out" in page
 
 
 def test_no_concepts() -> None:
-    empty = Explanation(Annotation("i", (), (), 0.0, ()), Image.new("L", (4, 4)), 1, "exact", ())
+    empty = Explanation(Annotation("i", (), (), 0.0, ()), Image.new("L", (4, 4)), 1, "additive", ())
     page = explanation_page(empty, {}, lambda _: b"", neighbors=3)
     assert "No concept was chosen" in page
     assert to_dict(empty, {})["explanations"] == []
@@ -106,7 +153,7 @@ def test_no_concepts() -> None:
 
 def test_json_holds_the_same_figures() -> None:
     figures = json.loads(json.dumps(to_dict(explanation("patches"), {"C1": "one"})))
-    assert figures["exact"] is False and figures["method"] == "patches"
+    assert figures["method"] == "patches" and "exact" not in figures
     first = figures["explanations"][0]
     assert first["contrast"] == {
         "total": 0.5,
@@ -117,7 +164,15 @@ def test_json_holds_the_same_figures() -> None:
         "rest": 0.03125,
         "grid": [[0.5, -0.25]],
     }
-    assert (first["cases_with"], first["cases_without"]) == (20, 0)
+    assert (first["cases_with"], first["cases_without"]) == (20, 12)
+    assert first["deletion"] == {
+        "highest": 0.25,
+        "random_mean": 0.0546875,
+        "random_upper_quartile": 0.078125,
+        "tells": True,
+    }
+    assert figures["explanations"][1]["deletion"]["tells"] is False
+    assert figures["explanations"][2]["contrast"] is figures["explanations"][2]["deletion"] is None
     assert figures["concepts"][0] == {
         "cui": "C1", "name": "one", "score": 0.75, "probability": 0.875, "rival": None,
     }  # fmt: skip
@@ -150,3 +205,40 @@ def test_contents_link_the_pages_and_name_what_failed() -> None:
     assert f'href="{file_name("a/b")}.html"' in page
     assert "Brain &amp; co, C2" in page
     assert "&lt;bad&gt;" in page and "truncated &lt;JPEG&gt;" in page and "<bad>" not in page
+
+
+# In a browser
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    assert CHROMIUM is not None, "ANNOTATOR_REQUIRE_BROWSER is set, and there is no browser"
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@in_a_browser
+@pytest.mark.parametrize("width", [360, 1200])
+def test_the_slider_fades_the_colours(browser: Browser, tmp_path: Path, width: int) -> None:
+    made = explanation()
+    small = replace(made, annotation=replace(made.annotation, image_id="i"))
+    path = tmp_path / "why.html"
+    path.write_text(explanation_page(small, {}, lambda _: b"", neighbors=3), encoding="utf-8")
+    tab = browser.new_page(viewport={"width": width, "height": 900})
+    problems: list[str] = []
+    tab.on("console", lambda message: problems.append(message.text))
+    tab.on("pageerror", lambda error: problems.append(str(error)))
+    tab.goto(f"file://{path}")
+    slider, colours = tab.get_by_label("Strength of the colours"), tab.locator(".heatmap img")
+    expect(slider).to_be_visible()
+    expect(colours).to_have_css("opacity", "1")
+    slider.focus()
+    slider.press("Home")  # a slider that the keyboard moves
+    expect(colours).to_have_css("opacity", "0")
+    slider.press("ArrowRight")
+    expect(colours).to_have_css("opacity", "0.01")
+    assert tab.evaluate("document.documentElement.scrollWidth") <= width
+    assert problems == []
+    tab.close()
