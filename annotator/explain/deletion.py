@@ -95,7 +95,7 @@ def covers(grid: NDArray[np.float64], blank: Mask, rng: np.random.Generator) -> 
     yield highest_tenth(grid, blank)
     for _ in range(DRAWS):
         moved = np.roll(grid, rng.integers(0, grid.shape), (0, 1))
-        for axis in np.flatnonzero(rng.random(2) < 0.5):
+        for axis in np.flatnonzero(rng.random(2) < 0.5).tolist():
             moved = np.flip(moved, axis)
         yield highest_tenth(moved, blank)
 

@@ -78,3 +78,40 @@ def test_every_figure_is_in_the_results() -> None:
     text = re.sub(r"`[^`]*`|\[[^]]*\]\([^)]*\)", "", text)
     # What is no measurement: names of instructions and formats, an HTTP status.
     assert set(re.findall(r"\d+(?:[.,]\d+)?", text)) <= {"512", "16", "19", "429"}
+
+
+def test_the_figures_of_heatmaps_are_in_the_results() -> None:
+    records = load("explanations", RESULTS)
+    rows = {}
+    for of in ("phantoms", "moved", "films"):
+        same = [r for r in records if r["of"] == of and "not found" in r]
+        lesions = [lesion for r in same for lesion in r["by lesion"].values()]
+        found, hit, drawn, right = (
+            sum(lesion[key] for lesion in lesions)
+            for key in ("concepts", "on the lesion", "drawn", "drawn, on the lesion")
+        )
+        means = [
+            sum(r[key] * r["concepts"] for r in same) / found
+            for key in ("chance", "fall", "fall of random ones")
+        ]
+        rows[of] = [
+            f"{hit} of {found}: {hit / found:.2f}",
+            f"{right} of {drawn}: {right / drawn:.2f}",
+            f"{means[0]:.2f}",
+            f"{means[1]:.3f}",
+            f"{means[2]:.3f}",
+        ]
+    text = (ROOT / "docs" / "explain.md").read_text()
+    for what, cells in zip(
+        ("the hottest cell touches the lesion", "the same, of heatmaps that are drawn",
+         "a random cell does", "d(c) falls by", "by, for random tenths"),
+        zip(*rows.values(), strict=True),
+        strict=True,
+    ):  # fmt: skip
+        line = f"| {what} | {' | '.join(cells)} |"
+        assert line in text, f"docs/explain.md does not say {line!r}"
+    (rules,) = [r for r in records if r["of"] == "images" and "upper quartile" in r][-1:]
+    for rule, words in (("mean", "mean"), ("upper quartile", "upper quartile"), ("all", "highest")):
+        own, other = rules[rule]["own"], rules[rule]["of another image"]
+        line = f"| the {words} | {own:.2f} | {other:.2f} |"
+        assert line in text, f"docs/explain.md does not say {line!r}"

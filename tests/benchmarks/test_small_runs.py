@@ -42,7 +42,6 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
         return done.stdout
 
     monkeypatch.setattr(audit, "annotator", annotator)
-    monkeypatch.setattr(explanations, "run", annotator)
 
 
 def test_throughput(sample, results, monkeypatch) -> None:
@@ -89,13 +88,24 @@ def test_audit(sample, tmp_path, results, monkeypatch) -> None:
     assert whole["images"] == 25 and swapped["planted"] == 2
 
 
-def test_explanations_point_at_the_lesion(results, monkeypatch) -> None:
-    monkeypatch.setattr(explanations, "RANDOM", 2)
-    explanations.main(["--n", "100", "--every", "4", "--indexed", "150"])
+@pytest.mark.parametrize("of", ["phantoms", "moved"])
+def test_explanations_point_at_the_lesion(of, results) -> None:
+    explanations.main([of, "--n", "60", "--every", "4", "--indexed", "150"])
     (record,) = load("explanations", results)
-    assert record["methods"] == ["exact"] and record["largest error"] < 1e-5
-    assert record["drop"] > max(record["drop moved"], record["drop scattered"])
+    assert record["largest error"] < 1e-5 and record["concepts"] >= record["drawn"] > 0
+    assert record["fall"] > record["fall of random ones"]
     assert record["on the lesion"] > 2 * record["chance"]
+
+
+@pytest.mark.parametrize("of", ["films", "images"])
+def test_explanations_of_a_collection(of, sample, results) -> None:
+    (sample.directory / "sources.csv").write_text(
+        sample.patients.read_text().replace("patient\n", "group\n", 1)
+    )
+    given = [of, "--collection", str(sample.directory), "--n", "3", "--every", "2"]
+    explanations.main(given)
+    (record,) = load("explanations", results)
+    assert record["images"] >= 1 and record["fall"] is not None
 
 
 def test_decoding_takes_little_memory(results) -> None:
