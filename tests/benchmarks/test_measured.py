@@ -82,7 +82,7 @@ def test_every_figure_is_in_the_results() -> None:
 
 def test_the_figures_of_heatmaps_are_in_the_results() -> None:
     records = load("explanations", RESULTS)
-    rows = {}
+    rows: dict[str, list[str]] = {}
     for of in ("phantoms", "moved", "films"):
         same = [r for r in records if r["of"] == of and "not found" in r]
         lesions = [lesion for r in same for lesion in r["by lesion"].values()]
