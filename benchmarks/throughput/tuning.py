@@ -1,31 +1,48 @@
-"""What fitting and tuning cost, on made-up vectors of a large collection.
+"""What fitting, tuning and voting cost, on made-up vectors of a large collection.
 
     python -m benchmarks.throughput.tuning --n 70000 --concepts 5000
+    python -m benchmarks.throughput.tuning --n 2000 --dim 512 --against ../another-checkout
 
 Vectors lie around centres that share concepts, frequencies fall like those of a real vocabulary
 (Zipf). The figures are of time alone: how good the choice is, is measured on real images
 (benchmarks/quality).
+
+A build makes neighbour lists for every penalty that it compares; the lists of one are timed here.
+With --against, another version is measured in turns with this one, which is fair on a busy machine
+in CPU seconds, and has to choose the same.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import subprocess
+import sys
 import tempfile
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from annotator.knn.cross_validation import cross_fitted, group_folds
+from annotator.knn.decision import choose_concepts
 from annotator.knn.fit import Fitter
 from annotator.knn.grid_search import choose_voting
+from annotator.knn.model import PENALTIES
+from annotator.knn.posterior import weigh
+from annotator.knn.voting import Voting
 from benchmarks.records import save
 from index import LabelTable
 
 _ROWS_AT_ONCE = 4096
+_VOTED = 1024  # images
+_HERE = Path(__file__).parents[2]
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -36,21 +53,29 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--n", type=int, default=70_000, help="images")
     parser.add_argument("--dim", type=int, default=2768, help="numbers of a vector")
     parser.add_argument("--concepts", type=int, default=5000)
+    parser.add_argument("--against", type=Path, help="a checkout of another version")
+    parser.add_argument("--rounds", type=int, default=1)
     options = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory(dir=".") as folder:
-        vectors, labels = collection(options.n, options.dim, options.concepts, Path(folder))
-        record = {"n": options.n, "dim": options.dim, "concepts": len(labels.cuis)}
-        record |= measure(vectors, labels)
-    path = save("tuning", [record])
+    with tempfile.TemporaryDirectory(dir=".") as name:
+        folder = Path(name).resolve()
+        concepts = collection(options.n, options.dim, options.concepts, folder)
+        record: dict[str, Any] = {"n": options.n, "dim": options.dim, "concepts": concepts}
+        checkouts = [_HERE, *([options.against.resolve()] if options.against else [])]
+        turns = [[in_process(c, folder) for c in checkouts] for _ in range(options.rounds)]
+    here, *other = zip(*turns, strict=True)
+    record |= medians(here)
+    if other:
+        record |= {"before": medians(other[0]), "rounds": options.rounds}
+        if record["voting"] != record["before"]["voting"]:
+            raise SystemExit("The two versions choose differently.")
+    path = save("tuning" if not other else "tuning_before", [record])
     for name, value in record.items():
         print(f"{name:22s} {value}")
     print(f"raw figures: {path}")
 
 
-def collection(
-    n: int, dim: int, concepts: int, folder: Path
-) -> tuple[NDArray[np.float32], LabelTable]:
-    """Vectors mapped from disk, and one to eight concepts of each."""
+def collection(n: int, dim: int, concepts: int, folder: Path) -> int:
+    """Write vectors, and one to ten concepts of each, to `folder`; the number of concepts."""
     rng = np.random.default_rng(0)
     centres = rng.normal(size=(500, dim)).astype(np.float32)
     frequency = 1 / np.arange(1, concepts + 1)
@@ -65,34 +90,79 @@ def collection(
         part = centres[of_row[start : start + _ROWS_AT_ONCE]]
         part = part + 2 * rng.standard_normal(part.shape, np.float32)
         vectors[start : start + len(part)] = part / np.linalg.norm(part, axis=1, keepdims=True)
+    vectors.flush()
     rows = []
     for centre in of_row:
         own = rng.choice(concepts, rng.integers(0, 3), p=frequency / frequency.sum())
         rows.append([f"C{j:07d}" for j in {*sets[centre].tolist(), *own.tolist()}])
-    return vectors, LabelTable.from_sets(rows)
+    (folder / "concepts.json").write_text(json.dumps(rows))
+    return len({cui for row in rows for cui in row})
 
 
-def measure(vectors: NDArray[np.float32], labels: LabelTable) -> dict[str, Any]:
-    """Seconds on the clock."""
-    groups = np.arange(len(vectors)) // 2  # two images of each patient
-    folds = group_folds(groups)
-    clock = [time.perf_counter()]
-    fitter = Fitter(vectors, labels, (vectors.shape[1],), folds)
-    fitter.projection(1.0)
-    clock.append(time.perf_counter())
-    lists = cross_fitted(partial(fitter.projection, 1.0), vectors, groups, folds)
-    clock.append(time.perf_counter())
-    tuned = choose_voting(lists, labels)
-    clock.append(time.perf_counter())
-    fit, search, choose = (round(float(s), 1) for s in np.diff(clock))
+def in_process(checkout: Path, folder: Path) -> dict[str, Any]:
+    """`measure` with the packages of a checkout, in a process of its own."""
+    command = [sys.executable, str(Path(__file__).resolve()), str(folder)]
+    environment = os.environ | {"PYTHONPATH": str(checkout)}
+    said = subprocess.run(command, check=True, env=environment, cwd=checkout, capture_output=True)
+    found: dict[str, Any] = json.loads(said.stdout)
+    return found
+
+
+def medians(turns: tuple[dict[str, Any], ...]) -> dict[str, Any]:
+    """The median of each number of some turns; what is no number, of the first turn."""
     return {
-        "fit_s": fit,
-        "neighbour_lists_s": search,
-        "choose_voting_s": choose,
-        "candidates": len(tuned.grid),
-        "annotated": tuned.images,
+        name: round(median(turn[name] for turn in turns), 4) if isinstance(value, float) else value
+        for name, value in turns[0].items()
     }
 
 
+def measure(folder: Path) -> dict[str, Any]:
+    """Seconds on the clock (_s) and of the CPU (_cpu_s), milliseconds of the CPU an image (_ms)."""
+    vectors = np.load(folder / "vectors.npy", mmap_mode="r")
+    labels = LabelTable.from_sets(json.loads((folder / "concepts.json").read_text()))
+    groups = np.arange(len(vectors)) // 2  # two images of each patient
+    folds = group_folds(groups)
+    found: dict[str, Any] = {}
+
+    def timed(name: str, work: Callable[[], Any]) -> Any:
+        clock, cpu = time.perf_counter(), time.process_time()
+        result = work()
+        found[f"{name}_s"] = time.perf_counter() - clock
+        found[f"{name}_cpu_s"] = time.process_time() - cpu
+        return result
+
+    fitter = timed("fit", lambda: fitted(vectors, labels, folds))
+    project = partial(fitter.projection, 1.0)
+    at_once: dict[str, Any] = {"at_once": 2} if "at_once" in cross_fitted.__annotations__ else {}
+    lists = timed(
+        "neighbour_lists", lambda: cross_fitted(project, vectors, groups, folds, **at_once)
+    )
+    tuned = timed("choose_voting", lambda: choose_voting(lists, labels))
+    some = lists.found.take(np.arange(min(len(lists.queries), _VOTED)))
+    for name, prior in (("vote", 0.0), ("vote_with_prior", 0.1)):
+        voting = Voting(k=50, beta=16.0, prior=prior, typical=tuned.voting.typical)
+        cpu = time.process_time()
+        choose_concepts(weigh(some, labels, voting), voting)
+        found[f"{name}_ms"] = 1000 * (time.process_time() - cpu) / len(some.rows)
+    return {
+        **found,
+        "lists_of_a_build": len(PENALTIES),
+        "candidates": len(tuned.grid),
+        "annotated": tuned.images,
+        "voting": str(tuned.voting),
+        "f1": str(round(tuned.f1, 9)),
+    }
+
+
+def fitted(vectors: NDArray[np.float32], labels: LabelTable, folds: NDArray[np.int64]) -> Fitter:
+    """Fit a projection."""
+    fitter = Fitter(vectors, labels, (vectors.shape[1],), folds)
+    fitter.projection(1.0)
+    return fitter
+
+
 if __name__ == "__main__":
-    main()
+    if len(sys.argv) == 2 and (Path(sys.argv[1]) / "vectors.npy").is_file():
+        print(json.dumps(measure(Path(sys.argv[1]))))
+    else:
+        main()

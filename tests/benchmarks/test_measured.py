@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from annotator.knn.model import PENALTIES
 from benchmarks.records import load
 
 ROOT = Path(__file__).parents[2]
@@ -31,6 +32,7 @@ def claims() -> list[str]:
     recipes = [f1[k] for k in ("top-r", "relative-drop", "rank-weights", "rank-weights-tuned")]
     cheaper = cnn["build"]["cpu_seconds"] / ours["build"]["cpu_seconds"]
     (throughput,), (tuning,) = last_run("throughput"), last_run("tuning")
+    (turns,) = last_run("tuning_before")
     speed = {key: median(values) for key, values in throughput["images_per_second"].items()}
     load_of = {record["part"]: record for record in load("service_load", RESULTS)}
     lone, rates = load_of["b"], load_of["a"]["images_per_second"]
@@ -60,7 +62,18 @@ def claims() -> list[str]:
         f"| the same without its start-up | {speed['annotate_warm']:.0f} |",
         *(f"{r['peak_mib']:.0f} MiB for {r['images']:,} images" for r in last_run("memory")),
         f"{tuning['n']:,} images and {tuning['concepts']:,} concepts: "
-        f"{tuning['fit_s']:.0f} s to fit, {tuning['choose_voting_s']:.0f} s to choose",
+        f"{tuning['fit_s']:.0f} s to fit, {tuning['neighbour_lists_s']:.0f} s for the neighbour "
+        f"lists of each of {len(PENALTIES)} penalties, {tuning['choose_voting_s']:.0f} s to choose",
+        f"{turns['n']:,} images of {turns['concepts']:,} concepts: "
+        + ", ".join(
+            f"{turns[key]:.{digits}f} instead of {turns['before'][key]:.{digits}f} {what}"
+            for key, digits, what in (
+                ("choose_voting_cpu_s", 1, "CPU seconds to choose"),
+                ("neighbour_lists_cpu_s", 1, "for the lists of a penalty"),
+                ("vote_with_prior_ms", 2, "ms for a vote with a prior"),
+                ("vote_ms", 2, "without one"),
+            )
+        ),
         f"with 32 clients {service:.0f} images/s, {service / annotate:.2f} of `annotate`",
         f"a lone client waits {lone['p50_ms']:.1f} ms, {lone['difference_ms']:.1f} ms longer",
         f"with 8 clients p99 is {load_of['c']['p99_over_p50']:.1f} times p50",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,10 @@ def test_memory_and_tuning(sample, results) -> None:
     assert load("memory", results)[0]["peak_mib"] > 100
     tuning.main(["--n", "1000", "--dim", "32", "--concepts", "50"])
     assert load("tuning", results)[0]["fit_s"] >= 0
+    here = str(Path(__file__).parents[2])
+    tuning.main(["--n", "300", "--dim", "16", "--concepts", "30", "--against", here])
+    record = load("tuning_before", results)[0]
+    assert record["f1"] == record["before"]["f1"] and record["before"]["vote_ms"] > 0
 
 
 def test_service_load(results) -> None:
