@@ -166,6 +166,7 @@ class Annotation:
                     "similarity": round(n.similarity, 6),
                     "weight": round(n.weight, 6),
                     "cuis": list(n.cuis),
+                    "inferred": list(n.inferred),
                     "caption": n.caption,
                 }
                 for n in self.neighbors
@@ -202,7 +203,8 @@ class Annotation:
     def __getstate__(self) -> dict[str, Any]:
         """What is copied and pickled: of the look, the names of the concepts that occur."""
         shown = (*self.cuis, *self.considered)
-        occurring = {*shown, *(cui for case in self.neighbors for cui in case.cuis)}
+        of_cases = (cui for case in self.neighbors for cui in (*case.cuis, *case.inferred))
+        occurring = {*shown, *of_cases}
         names = {cui: name for cui, name in self.look.names.items() if cui in occurring}
         return self.__dict__ | {"look": Look(names)}
 

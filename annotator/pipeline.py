@@ -32,6 +32,7 @@ from annotator.knn.decision import Closing, Decision, choose_concepts
 from annotator.knn.familiarity import NEIGHBORS, OutlierFactor, share_below
 from annotator.knn.guarantees import Guarantee, Promises, choose_by_image
 from annotator.knn.head import with_evidence
+from annotator.knn.incomplete import COLUMN, filled_in, inferred_of, texts_of
 from annotator.knn.joint_projection import stored_projection
 from annotator.knn.members import Classifiers
 from annotator.knn.neighbors import MORE, Case, case_of, copies
@@ -44,7 +45,7 @@ from index import LabelTable, StoredIndex
 from index.locations import locate
 from index.progress import track
 from index.protocols import Index, IndexLocation
-from index.rows import Neighbors, SearchResult
+from index.rows import Neighbors, Rows, SearchResult
 from index.search.base import check_unit
 
 Relabel = Callable[[LabelTable], LabelTable]
@@ -123,13 +124,15 @@ class Annotator:
                 "It was built with --no-tune or from too few images: build it again, or leave out "
                 "--min-familiarity.",
             )
+        if self.voting.assume_incomplete:
+            texts_of(stored)  # or it is refused
         self.projection = stored_projection(stored.arrays)
         self.fitted = Fitted.from_arrays(stored.arrays)
         self._look = self._looks()
         self.promises: Promises | None = None
         if guarantee is not None:
             asked = Guarantee.parse(guarantee) if isinstance(guarantee, str) else guarantee
-            labels = self._labels(stored.labels)[0]
+            labels = stored.labels if relabel is None else relabel(stored.labels)
             self.promises = Promises(asked, stored, labels, self.voting, guarantee_by)
 
     @classmethod
@@ -348,7 +351,8 @@ class Annotator:
         Args:
             image_ids: Ids of the q queries.
             found: Neighbours of the queries, as many as `needed`.
-            voting: Voting parameters, without a guarantee; None for `self.voting`, with it.
+            voting: Voting parameters, without a guarantee; None for `self.voting`, with it, which
+                also says whether labels are filled in.
             with_neighbors: Include the neighbours that voted.
             with_votes: Include the scores of all concepts with a vote.
             exclude_self: As for the class, whose value None stands for.
@@ -359,7 +363,8 @@ class Annotator:
         """
         promises = self.promises if voting is None else None
         kept = None if promises is None else [promises.of(image_id) for image_id in image_ids]
-        voting = voting or self.voting
+        incomplete = self.voting.assume_incomplete
+        voting = replace(voting or self.voting, assume_incomplete=incomplete)
         same = copies(found.neighbors)
         itself = [
             found.cases.ids[row] if is_copy else None
@@ -370,7 +375,7 @@ class Annotator:
         if self.exclude_self if exclude_self is None else exclude_self:
             most = self.needed(voting, False)
             found = replace(found, neighbors=found.neighbors.without(same, most))
-        labels, closing = self._labels(found.cases.labels)
+        labels, closing = self._labels(found.cases)
         posterior = weigh(found.neighbors, labels, voting)
         if kept is not None:
             decisions = choose_by_image(posterior, [one.voting for one in kept])
@@ -398,7 +403,7 @@ class Annotator:
                 cuis=decision.cuis,
                 scores=tuple(decision.scores.tolist()),
                 **_worth(decision, runners_up, calibration),
-                neighbors=_voters(found, posterior, i, voting.k) if with_neighbors else (),
+                neighbors=_voters(found, posterior, i, voting) if with_neighbors else (),
                 familiarity=share,
                 votes=decision.by_concept() if with_votes else {},
                 considered=runners_up,
@@ -422,7 +427,7 @@ class Annotator:
         """
         if not isinstance(self.stored, StoredIndex):
             return None
-        return Exclusions(self._labels(self.stored.labels)[0], self.stored.columns.get("groups"))
+        return Exclusions(self._labels(self.stored)[0], self.stored.columns.get("groups"))
 
     def _implied(self, concepts: Sequence[str], closing: Closing | None) -> Collection[str]:
         """The concepts above some, where a hierarchy is given."""
@@ -442,14 +447,17 @@ class Annotator:
         same = not changed and (voting or self.voting) == self.metadata.voting
         return self.metadata.calibration if same else None
 
-    def _labels(self, labels: LabelTable) -> tuple[LabelTable, Closing | None]:
+    def _labels(self, cases: Rows) -> tuple[LabelTable, Closing | None]:
         """The labels that vote, and how they were closed over a hierarchy.
 
         Those of a whole index are changed once.
         """
+        labels = cases.labels
         known = self._changed  # another thread may replace it
         if known is None or known[0] is not labels:
             changed, closing = labels if self.relabel is None else self.relabel(labels), None
+            if self.voting.assume_incomplete:
+                changed = filled_in(changed, cases.columns[COLUMN])
             if self.hierarchy is not None:
                 above, named = self.hierarchy.ancestors, changed
                 changed = named.closed(above)
@@ -513,10 +521,10 @@ def _worth(
     }
 
 
-def _voters(found: SearchResult, posterior: Posterior, i: int, k: int) -> tuple[Case, ...]:
+def _voters(found: SearchResult, posterior: Posterior, i: int, voting: Voting) -> tuple[Case, ...]:
     """Neighbours of query i that voted, without the prior at the end of the posterior."""
-    k = int(np.isfinite(found.neighbors.similarities[i, :k]).sum())
-    return tuple(
+    k = int(np.isfinite(found.neighbors.similarities[i, : voting.k]).sum())
+    voters = tuple(
         case_of(found.cases, row, similarity, weight)
         for row, similarity, weight in zip(
             posterior.rows[i, :k].tolist(),
@@ -524,4 +532,11 @@ def _voters(found: SearchResult, posterior: Posterior, i: int, k: int) -> tuple[
             posterior.weights[i, :k].tolist(),
             strict=False,  # there may be fewer than k neighbours
         )
+    )
+    if not voting.assume_incomplete:
+        return voters
+    texts = found.cases.columns[COLUMN]
+    return tuple(
+        replace(case, inferred=tuple(c for c in inferred_of(texts[row]) if c not in case.cuis))
+        for case, row in zip(voters, posterior.rows[i].tolist(), strict=False)
     )

@@ -60,7 +60,12 @@ class Answer(_OfImages[Annotated]):
             for id_, outcome in zip(self.ids, self.outcomes, strict=True)
         ]
         cuis = [c["cui"] for result in results for c in result["concepts"] + result["considered"]]
-        cuis += [cui for result in results for n in result["neighbors"] for cui in n["cuis"]]
+        cuis += [
+            cui
+            for result in results
+            for n in result["neighbors"]
+            for cui in n["cuis"] + n["inferred"]
+        ]
         return {
             "index_version": self.engine.stored.version,
             "model": describe_model(self.engine),

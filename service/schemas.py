@@ -191,7 +191,11 @@ class NeighborOut(BaseModel):
     id: str
     similarity: float = Field(description="Cosine, -1 to 1.")
     weight: float = Field(description="Share of the vote, 0 to 1.")
-    cuis: list[str]
+    cuis: list[str] = Field(description="Its labels.")
+    inferred: list[str] = Field(
+        description="CUIs that it votes for although it does not have them as labels: its own "
+        "neighbours fill them in, in an index that was built so."
+    )
     caption: str
     thumbnail: Thumbnail
 

@@ -72,6 +72,13 @@ if TYPE_CHECKING:
     help="Do not tune the voting parameters (those given as options are never tuned).",
 )
 @option(
+    "Voting",
+    "--assume-incomplete",
+    is_flag=True,
+    help="Labels are often missing: let the neighbours of each image fill them in for the vote. On "
+    "complete labels that costs accuracy.",
+)
+@option(
     "Input",
     "--holdout-groups",
     metavar="FILE[:COLUMN]",
@@ -100,6 +107,7 @@ def build_index_command(
     tables: CollectionOptions,
     on_mismatch: OnMismatch,
     no_tune: bool,
+    assume_incomplete: bool,
     holdout_groups: str | None,
     adaptation: Adaptation,
     thumbnails: bool,
@@ -142,6 +150,7 @@ def build_index_command(
         from annotator.indexing.build import (
             build_index,  # imports torch: after the cheap checks
         )
+        from annotator.knn.incomplete import inferred_of
 
         if fit_encoder is not None:
             if sources is not None:
@@ -159,6 +168,7 @@ def build_index_command(
             adaptation=adaptation,
             tuning=not no_tune,
             fixed=voting.given,
+            assume_incomplete=assume_incomplete,
             sources=sources,
             batch_size=embedding.batch_size,
             workers=embedding.workers,
@@ -174,6 +184,12 @@ def build_index_command(
     if built.model.projection is not None and built.model.penalty is not None:
         penalty = f"{built.model.penalty:g}"
         say(f"Projection fitted to the concepts (ridge regression, penalty {penalty}).")
+    if built.model.inferred is not None:
+        filled = [len(inferred_of(text)) for text in built.model.inferred]
+        say(
+            f"Labels assumed incomplete: for the vote, neighbours fill in {sum(filled):,} in "
+            f"{sum(map(bool, filled)):,} of {built.rows:,} images."
+        )
     if built.model.tuned is not None:
         say_tuned(built.model.tuned)
     elif built.model.share is not None and not no_tune:

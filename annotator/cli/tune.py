@@ -71,6 +71,11 @@ def say_tuned(tuned: Tuned) -> None:
         f"{heads}prior {voting.prior:g}, {decider}; {estimate}."
     )
     say(f"Expect {expected}.")
+    if voting.assume_incomplete:
+        say(
+            "All this is measured against the labels that were given: as some are missing, it is "
+            "too low."
+        )
     if voting.decider == "macro-f1":
         rows: list[Row] = [
             [

@@ -148,7 +148,9 @@ def explain(
             cases_without=contrasts[cui].cases_without,
             contrast=map_of.get(cui),
             deletion=test_of.get(cui),
-            voters=sum(cui in n.cuis and n.weight > 0 for n in near.annotation.neighbors),
+            voters=sum(
+                cui in (*n.cuis, *n.inferred) and n.weight > 0 for n in near.annotation.neighbors
+            ),
             probability=probability,
         )
         for cui, _, score, probability in near.annotation.each

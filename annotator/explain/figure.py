@@ -126,10 +126,14 @@ def _neighbor_lines(
     neighbor: Case, chosen: Sequence[str], names: Mapping[str, str]
 ) -> list[tuple[str, str]]:
     head = [(f"weight {neighbor.weight:.1%}", "black")]
-    return head + [
+    labels = [
         (_short(names.get(cui, "")) or cui, _CHOSEN if cui in chosen else _OTHER)
         for cui in neighbor.cuis
     ]
+    filled_in = [
+        (f"{_short(names.get(cui, '')) or cui} (filled in)", _OTHER) for cui in neighbor.inferred
+    ]
+    return head + labels + filled_in
 
 
 def _draw_picture(panel: Any, picture: Image.Image | None, title: str) -> None:

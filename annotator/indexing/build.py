@@ -32,6 +32,7 @@ from annotator.knn.cross_validation import LEAST_IMAGES, projected_rows, stored_
 from annotator.knn.familiarity import OutlierFactor
 from annotator.knn.grid_search import Tuned, check_k, choose_voting
 from annotator.knn.guarantees import Cost, costs
+from annotator.knn.incomplete import COLUMN, folds_of, voters, with_filled_in
 from annotator.knn.model import (
     Adaptation,
     Branches,
@@ -47,6 +48,7 @@ from annotator.knn.new_source import (
 )
 from annotator.knn.voting import Voting
 from index import IndexProblem, LabelTable, StoredIndex
+from index.folder.location import FolderLocation
 from index.locations import locate
 from index.milvus.kinds import MilvusKind
 from index.protocols import IndexLocation
@@ -109,6 +111,7 @@ def build_index(
     voting: Voting | None = None,
     tuning: bool = True,
     fixed: Sequence[str] = (),
+    assume_incomplete: bool = False,
     sources: Mapping[str, str] | None = None,
     batch_size: int | None = None,
     workers: int | None = None,
@@ -132,6 +135,8 @@ def build_index(
         voting: Default voting parameters of the index.
         tuning: Tune the voting parameters on the collection if it has enough images.
         fixed: Fields of `voting` that are not tuned.
+        assume_incomplete: Let neighbours fill in labels that may be missing
+            (`annotator.knn.incomplete`).
         sources: Source of images by id, to estimate what to expect of a new source
             (`expect_of_new_source`); None for no such estimate.
         batch_size: Images per encoder call; None for the encoder's default.
@@ -145,7 +150,8 @@ def build_index(
 
     Raises:
         AnnotatorError: No image could be used, or one could not and `on_error` is "fail"; vectors
-            of a fitted encoder are given without it; there are too few for the decider "macro-f1";
+            of a fitted encoder are given without it; there are too few for the decider "macro-f1"
+            or to fill in labels; labels cannot be filled in there, or with what else is given;
             there are fewer than two sources, or the encoder was fitted to them; or as `check_k`.
         IndexProblem: The folder is not an index, or is being written by another process.
     """
@@ -153,6 +159,8 @@ def build_index(
     place.check_index_type(index_type)
     if tuning:
         check_k(voting, fixed)
+    if assume_incomplete:
+        _check_incomplete(place, embedder, tuning, sources)
     corrections = _corrections_before(place)
     if embedder.fitted is None and embedder.fingerprint.is_fitted:
         raise AnnotatorError(
@@ -182,6 +190,8 @@ def build_index(
         concepts = [collection.concepts[id_] for id_ in ids]
         groups = [collection.groups.get(id_, "") for id_ in ids]
         fitted = embedder.fitted
+        columns = columns_of(collection, ids)
+        label_folds = folds_of(ids, groups)
         model = fit_model(
             vectors,
             concepts,
@@ -192,11 +202,19 @@ def build_index(
             voting=voting,
             fixed=fixed,
             branches=None if fitted is None else Branches.of(fitted, embedded.contents, groups),
+            incomplete=label_folds if assume_incomplete else None,
         )
         if model.voting.decider == "macro-f1" and model.voting.macro_thresholds is None:
             raise AnnotatorError(
                 "Too few images, or none that the encoder was not fitted to, to set thresholds for "
                 "macro F1.",
+                f"It takes {LEAST_IMAGES} images of several patients. Build without it.",
+            )
+        if model.inferred is not None:
+            columns[COLUMN] = list(model.inferred)
+        elif assume_incomplete:
+            raise AnnotatorError(
+                "Too few images to fill in labels.",
                 f"It takes {LEAST_IMAGES} images of several patients. Build without it.",
             )
         new_source = None
@@ -222,9 +240,11 @@ def build_index(
         calibration, guarantees, outlier_factors = None, [], None
         if model.lists is not None:
             arrays |= model.lists.to_arrays()
-            labels = LabelTable.from_sets(concepts)
-            calibration = calibrate(model.lists, labels, model.voting)
-            guarantees = costs(model.lists, labels, model.voting)
+            lists, labels = model.lists, LabelTable.from_sets(concepts)
+            if model.inferred is not None:
+                lists, labels = with_filled_in(lists, labels, model.inferred, label_folds)
+            calibration = calibrate(lists, labels, model.voting)
+            guarantees = costs(lists, labels, model.voting)
             in_index = partial(projected_rows, vectors, model.projection)
             outlier_factors = OutlierFactor(model.lists, in_index).quantiles()
         if fitted is not None:
@@ -249,7 +269,7 @@ def build_index(
             ids,
             concepts,
             names=collection.names,
-            columns=columns_of(collection, ids),
+            columns=columns,
             about=metadata.to_dict(),
             arrays=arrays,
             index_type=index_type,
@@ -288,6 +308,7 @@ def tune_index(
     """Retune and calibrate the voting parameters of an index on its stored neighbour lists, and
     record what guarantees cost.
 
+    If neighbours fill in labels, they go on to do so, with what the build has filled in.
     What to expect of a new source is forgotten if the parameters change: only a build can tell.
 
     Args:
@@ -309,13 +330,15 @@ def tune_index(
             "It was built with --no-tune or from too few images: build it again.",
         )
     start = default_voting(voting, fixed, projected=metadata.adaptation is not None)
-    tuned = choose_voting(lists, stored.labels, start=start, fixed=fixed)
+    start = replace(start, assume_incomplete=metadata.voting.assume_incomplete)
+    voting_lists, labels = voters(lists, stored.labels, stored, start)
+    tuned = choose_voting(voting_lists, labels, start=start, fixed=fixed)
     metadata = replace(
         metadata,
         voting=tuned.voting,
         tuning=tuned.to_dict(),
-        calibration=calibrate(lists, stored.labels, tuned.voting),
-        guarantees=costs(lists, stored.labels, tuned.voting),
+        calibration=calibrate(voting_lists, labels, tuned.voting),
+        guarantees=costs(voting_lists, labels, tuned.voting),
         new_source=metadata.new_source if tuned.voting == metadata.voting else None,
         corrections=stored.manifest.corrections,
     )
@@ -324,3 +347,28 @@ def tune_index(
         metadata = replace(metadata, outlier_factors=outlier_factors)
     version = place.change_about(metadata.to_dict(), of=stored.version)
     return Retuned(version, tuned, metadata.guarantees)
+
+
+def _check_incomplete(
+    place: IndexLocation, embedder: Embedder, tuning: bool, sources: Mapping[str, str] | None
+) -> None:
+    """Refuse to fill in labels where that cannot be done.
+
+    Raises:
+        AnnotatorError: Says why.
+    """
+    why = hint = ""
+    if not isinstance(place, FolderLocation):
+        why = "An index on a server does not keep what is filled in."
+        hint = "Build one in a folder, or leave out --assume-incomplete."
+    elif embedder.fitted is not None:
+        why = "The heads of a fitted encoder weigh the labels that were given, not the filled-in."
+        hint = "Take the encoder as it was before the fit, or leave out --assume-incomplete."
+    elif not tuning:
+        why = "To fill in labels takes tuning."
+        hint = "Leave out --no-tune."
+    elif sources is not None:
+        why = "What to expect of a new source is not estimated with labels filled in."
+        hint = "Leave out --holdout-groups or --assume-incomplete."
+    if why:
+        raise AnnotatorError(why, hint)

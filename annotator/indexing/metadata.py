@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 # Fitting again pays when it brings much that is new (docs/fitting.md).
 _MANY_LATER = 0.25  # of the images that were fitted to
 _ESTIMATE = ("f1", "interval", "predicted", "predicted_images", "images", "groups")
+_INCOMPLETE = (
+    "assumed incomplete: neighbours fill them in for the vote; estimate, calibration and "
+    "guarantees are measured against those that were given, so that they are too low"
+)
 _FREQUENT = 20  # images of a concept that the heads do not know
 
 
@@ -247,6 +251,7 @@ def describe(stored: Index, place: IndexLocation) -> dict[str, Any]:
         "estimate": metadata.tuning
         and {name: metadata.tuning[name] for name in _ESTIMATE if name in metadata.tuning},
         "new_source": metadata.new_source,
+        **({"labels": _INCOMPLETE} if metadata.voting.assume_incomplete else {}),
         "calibration": _calibrated(metadata.calibration),
         "guarantees": [cost.to_dict() for cost in metadata.guarantees],
         **({} if fitted is None else {"fit": _since_fit(stored, metadata, fitted)}),

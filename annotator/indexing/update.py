@@ -17,6 +17,7 @@ from annotator.encoders.cache import CACHE_FILE, EmbeddingCache
 from annotator.indexing.metadata import IndexMetadata
 from annotator.knn.cross_validation import ARRAYS as TUNING
 from annotator.knn.cross_validation import stored_lists
+from annotator.knn.incomplete import COLUMN, infer_later
 from annotator.knn.joint_projection import stored_projection
 from annotator.vectors.table import NO_FILE
 from index import LabelTable
@@ -64,7 +65,8 @@ def add_images(
     """Add images with their concepts to an index.
 
     The projection and the voting parameters are kept; rebuild the index to refit them (vectors are
-    cached).
+    cached). Where neighbours fill in labels, the cases of the index do so for the added ones; what
+    these would fill in for others takes a rebuild, too.
 
     Args:
         collection: Images with concepts.
@@ -89,11 +91,13 @@ def add_images(
         projected,
         thumbnails_of,
     )
+    from annotator.knn.model import filling
 
     place = locate(directory)
     place.settle()
     stored = place.open()
-    IndexMetadata.of(stored).check_encoder(embedder)
+    metadata = IndexMetadata.of(stored)
+    metadata.check_encoder(embedder)
     with contextlib.ExitStack() as stack:
         spool = stack.enter_context(Spool(place.folder))
         embedded = embed_to_disk(
@@ -111,14 +115,14 @@ def add_images(
         if stored.has_thumbnails:
             pictures = stack.enter_context(Spool(place.folder))
             arrays |= thumbnails_of(embedded.images, pictures, workers)
-        rows = Segment(
-            vectors=np.concatenate(list(projected(embedded.vectors, projection))),
-            ids=ids,
-            labels=LabelTable.from_sets([collection.concepts[id_] for id_ in ids]),
-            names=collection.names,
-            columns=columns_of(collection, ids),
-            arrays=arrays,
-        )
+        vectors = np.concatenate(list(projected(embedded.vectors, projection)))
+        labels = LabelTable.from_sets([collection.concepts[id_] for id_ in ids])
+        columns = columns_of(collection, ids)
+        if metadata.voting.assume_incomplete:
+            groups = [collection.groups.get(id_, "") for id_ in ids]
+            vote = filling(projected=projection is not None)
+            columns[COLUMN] = infer_later(stored.find, vectors, labels, groups, ids, vote)
+        rows = Segment(vectors, ids, labels, collection.names, columns, arrays)
         if replace:
             _forget_replaced(place, stored, rows)
         change = place.add_rows(rows, of=stored.version, over=replace)

@@ -102,9 +102,12 @@ def choose_voting(
     "macro-f1", it is the last to be put in, in the place of "expected-f1": the neighbours that are
     best for one are good for the other (docs/rare.md).
 
+    With incomplete labels, kernel, k and beta are all that is tuned.
+
     Args:
-        lists: From `annotator.knn.cross_validation`.
-        labels: Concepts of the index rows.
+        lists: From `annotator.knn.cross_validation`; with incomplete labels from
+            `annotator.knn.incomplete`.
+        labels: Concepts of the index rows; with incomplete labels likewise.
         start: The defaults, and values of the fields that are not tuned (`min_score`, and those in
             `fixed`).
         fixed: Fields of `Voting` that are not tuned.
@@ -116,6 +119,9 @@ def choose_voting(
     nearest = np.quantile(lists.found.similarities[:, 0], np.linspace(0, 1, _QUANTILES))
     typical = round(float(min(nearest[_QUANTILES // 2], 1.0)), 6)
     chosen = replace(start or Voting(), typical=typical)
+    if chosen.assume_incomplete:
+        # They would be tuned to leave out what the labels lack: what is filled in, that is.
+        fixed = [*fixed, "prior", "decider", "threshold"]
     for_macro_f1 = chosen.decider == "macro-f1"
     if for_macro_f1:
         chosen, fixed = replace(chosen, decider="expected-f1"), [*fixed, "decider"]

@@ -38,6 +38,7 @@ from annotator.knn.cross_validation import (
     stored_lists,
 )
 from annotator.knn.decision import Decision, choose_concepts
+from annotator.knn.incomplete import voters
 from annotator.knn.posterior import Posterior, weigh
 from annotator.knn.voting import Voting
 from index import LabelTable, StoredIndex
@@ -246,7 +247,7 @@ class Promises:
     Args:
         guarantee: What is asked for.
         stored: Open index.
-        labels: Labels that vote, of its rows.
+        labels: Labels of its rows, as given, or some of their concepts.
         voting: As for `keep_guarantee`.
         by: What each image is counted with, such as its source, by id: of the images of the index
             and of new ones. None for all images together.
@@ -278,6 +279,7 @@ class Promises:
                 f"keeps {MOST_NEIGHBORS} of each image, on which guarantees are calibrated.",
                 f"Give --k {MOST_NEIGHBORS} or less.",
             )
+        lists, labels = voters(lists, labels, stored, voting)
         self._guarantee, self._labels, self._voting, self._by = guarantee, labels, voting, by
         self._lists = {"": lists} if by is None else _parts(lists, stored, by)
         self._kept: dict[str, tuple[Guaranteed, Calibration | None]] = {}

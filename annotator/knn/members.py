@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ from annotator.knn.ensemble import (
     choose_weights,
     combine_sets,
 )
+from annotator.knn.incomplete import voters
 from annotator.knn.posterior import Posterior, weigh
 from annotator.knn.voting import Voting
 from annotator.tables.formats import read_rows, split_cuis
@@ -104,7 +105,7 @@ def out_of_sample(stored: Index, labels: LabelTable, voting: Voting, source: str
 
     Args:
         stored: Open index.
-        labels: Labels that vote, of its rows.
+        labels: Labels of its rows, as given, or some of their concepts.
         voting: Voting parameters.
         source: The index, for messages.
 
@@ -122,6 +123,7 @@ def out_of_sample(stored: Index, labels: LabelTable, voting: Voting, source: str
             f"{source} holds no neighbour lists, on which weights are chosen.",
             f"`build-index` stores them for {LEAST_IMAGES} images or more; or give weights.",
         )
+    lists, labels = voters(lists, labels, stored, voting)
     ids = [stored.ids[row] for row in lists.queries.tolist()]
     return OutOfSample(ids, lists.queries, weigh(lists.found, labels, voting))
 
@@ -274,7 +276,7 @@ def tune_classifiers(
 
     Args:
         stored: Open index.
-        labels: Labels that vote, of its rows.
+        labels: Labels of its rows, as given, or some of their concepts.
         voting: Voting parameters.
         out_of_fold: Scores of each classifier for images of the index, each by a model that was
             not trained on the image or its patient.
@@ -292,7 +294,9 @@ def tune_classifiers(
     kept = np.flatnonzero((rows >= 0).all(axis=0))
     if len(kept) < LEAST_IMAGES:
         raise _too_few(len(kept), f"the images of {source}", out_of_fold)
-    some = Posterior(own.posterior.rows[kept], own.posterior.weights[kept], labels)
+    some = replace(
+        own.posterior, rows=own.posterior.rows[kept], weights=own.posterior.weights[kept]
+    )
     truth = [labels.row(row) for row in own.rows[kept].tolist()]
     return choose_weights(votes_and_classifiers(some, scores, list(rows[:, kept])), truth, voting)
 

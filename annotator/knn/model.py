@@ -18,6 +18,7 @@ from annotator.knn.cross_validation import (
     cross_fitted,
     group_folds,
     leave_one_group_out,
+    projected_rows,
 )
 from annotator.knn.fit import Fitter, fit_unsupervised
 from annotator.knn.grid_search import (
@@ -28,6 +29,7 @@ from annotator.knn.grid_search import (
     simplest,
 )
 from annotator.knn.head import with_evidence
+from annotator.knn.incomplete import infer_labels, with_filled_in
 from annotator.knn.joint_projection import JointProjection
 from annotator.knn.projection import Projection
 from annotator.knn.voting import Voting
@@ -58,6 +60,8 @@ class FittedModel:
         voting: Tuned voting parameters, or the defaults for these vectors.
         lists: Out-of-sample neighbour lists; None with too few images.
         tuned: Result of tuning on the lists; None without tuning.
+        inferred: What is filled in for each row (`annotator.knn.incomplete`); None if labels are
+            taken to be complete, or without tuning.
     """
 
     projection: Projection | JointProjection | None
@@ -68,6 +72,7 @@ class FittedModel:
     tuned: Tuned | None
     share: float | None = None
     f1_by_share: Mapping[str, float] = field(default_factory=dict)
+    inferred: Sequence[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -114,6 +119,7 @@ def fit_model(
     voting: Voting | None = None,
     fixed: Sequence[str] = (),
     branches: Branches | None = None,
+    incomplete: NDArray[np.int64] | None = None,
 ) -> FittedModel:
     """Fit a projection to a collection and tune the voting parameters.
 
@@ -134,6 +140,8 @@ def fit_model(
             `fixed` means that all fields of a given `voting` are.
         branches: Of a fitted encoder. Its images are annotated by the branch that has not seen
             them; without a projection it is not tuned, since all branches are in every similarity.
+        incomplete: Assume that labels are incomplete, and fill them in: int64[n], the fold of each
+            row, from `folds_of`. None to take them as they are. Not together with `branches`.
     """
     labels = LabelTable.from_sets(concepts)
     numbers = group_numbers(groups)
@@ -175,8 +183,17 @@ def fit_model(
     model = FittedModel(projection, penalty, f1_by_penalty, voting, None, None, share, f1_by_share)
     if lists is None or len(lists.queries) < LEAST_IMAGES:
         return model
-    tuned = choose_voting(lists, labels, start=voting, fixed=fixed)
-    return replace(model, voting=tuned.voting, lists=lists, tuned=tuned)
+    if incomplete is None:
+        tuned = choose_voting(lists, labels, start=voting, fixed=fixed)
+        return replace(model, voting=tuned.voting, lists=lists, tuned=tuned)
+    in_index = partial(projected_rows, vectors, projection)
+    inferred = infer_labels(in_index, labels, numbers, incomplete, filling(projected=projected))
+    tuned = choose_voting(
+        *with_filled_in(lists, labels, inferred, incomplete),
+        start=replace(voting, assume_incomplete=True),
+        fixed=fixed,
+    )
+    return replace(model, voting=tuned.voting, lists=lists, tuned=tuned, inferred=inferred)
 
 
 def default_voting(voting: Voting | None, fixed: Sequence[str], *, projected: bool) -> Voting:
@@ -190,6 +207,11 @@ def default_voting(voting: Voting | None, fixed: Sequence[str], *, projected: bo
     beta_is_open = voting is None or (fixed and "beta" not in fixed)
     voting = voting or Voting()
     return voting if projected or not beta_is_open else replace(voting, beta=_RAW_BETA)
+
+
+def filling(*, projected: bool) -> Voting:
+    """The vote that fills in labels: the default one, so that it is the same for later rows."""
+    return default_voting(None, (), projected=projected)
 
 
 _Setting = tuple[float | None, float]  # penalty; share of the branches, if there are any

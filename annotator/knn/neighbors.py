@@ -38,6 +38,8 @@ class Case:
         cuis: Concepts.
         caption: Caption; "" if the index has none.
         weight: Share of the vote on a query's concepts, 0..1; 0 without a vote.
+        inferred: Concepts that it votes for although they are not among its labels, since its own
+            neighbours fill them in (`annotator.knn.incomplete`).
     """
 
     image_id: str
@@ -45,6 +47,7 @@ class Case:
     cuis: tuple[str, ...]
     caption: str = ""
     weight: float = 0.0
+    inferred: tuple[str, ...] = ()
 
     @property
     def similarity(self) -> float:

@@ -42,6 +42,8 @@ class Voting:
         min_score: Minimum share of the votes, applied after any decider.
         head_weight: How much a neighbour counts by what the encoder's heads say of its concepts
             (`annotator.knn.head`); 0 for not at all. Without effect for encoders without heads.
+        assume_incomplete: Whether each case votes also with what its own neighbours fill in
+            (`annotator.knn.incomplete`), in an index that was built so.
 
     Raises:
         ValueError: A parameter is out of range.
@@ -58,6 +60,7 @@ class Voting:
     macro_thresholds: tuple[float, ...] | None = None
     min_score: float = 0.0
     head_weight: float = 0.0
+    assume_incomplete: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.macro_thresholds, list):  # from JSON
@@ -79,6 +82,7 @@ class Voting:
             ),
             "min_score": _is_number(self.min_score) and 0 <= self.min_score <= 1,
             "head_weight": _is_number(self.head_weight) and 0 <= self.head_weight < math.inf,
+            "assume_incomplete": isinstance(self.assume_incomplete, bool),
         }
         for name, fits in ranges.items():
             if not fits:

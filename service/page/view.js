@@ -315,7 +315,8 @@ export function caseCard({ id, cuis, caption, thumbnail }, names, fact, meant) {
   );
 }
 
-function neighborCard({ id, similarity, weight, cuis, caption, thumbnail }, answer, names) {
+function neighborCard(neighbor, answer, names) {
+  const { id, similarity, weight, cuis, inferred, caption, thumbnail } = neighbor;
   const button = h(
     "button",
     { type: "button", className: "case", "aria-pressed": "false" },
@@ -331,12 +332,15 @@ function neighborCard({ id, similarity, weight, cuis, caption, thumbnail }, answ
     const text = names[cui] || cui;
     return [h("li", { className: chosen ? "chip chosen" : "chip", title: cui }, text, unseen), cui];
   });
+  const filledIn = inferred.map((cui) =>
+    h("li", { className: "chip inferred", title: cui }, `${names[cui] || cui} (filled in)`),
+  );
   const row = h(
     "li",
     { className: "neighbor" },
     button,
     caption ? h("p", { className: "caption" }, caption) : null,
-    h("ul", { className: "chips" }, ...chips.map(([chip]) => chip)),
+    h("ul", { className: "chips" }, ...chips.map(([chip]) => chip), ...filledIn),
     likeButton(id),
   );
   return { cuis, button, row, chips };

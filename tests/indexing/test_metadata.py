@@ -55,7 +55,7 @@ def test_the_stored_form(tmp_path: Path) -> None:
         "voting": {
             "k": 50, "beta": 12.0, "kernel": "exponential", "prior": 0.0, "typical": 1.0,
             "decider": "expected-f1", "threshold": 0.35, "top_r": None, "macro_thresholds": None,
-            "min_score": 0.0, "head_weight": 0.0,
+            "min_score": 0.0, "head_weight": 0.0, "assume_incomplete": False,
         },
         "tuning": None,
         "calibration": None,
