@@ -21,7 +21,7 @@ from annotator.encoders.embedder import Embedder
 from annotator.encoders.fitted import Fitted
 from annotator.encoders.local_runner import embed_images
 from annotator.encoders.runners import Runner, make_runner
-from annotator.encoders.torch_setup import Device
+from annotator.encoders.torch_setup import Device, Engine
 from annotator.errors import AnnotatorError, ImageError
 from annotator.images.given import Images, given_images
 from annotator.images.ref import ImageRef
@@ -146,6 +146,7 @@ class Annotator:
         guarantee: Guarantee | str | None = None,
         min_familiarity: float | None = None,
         device: Device = "auto",
+        engine: Engine = "auto",
     ) -> Annotator:
         """Open the index in `directory` (or at an address) with its recorded encoder.
 
@@ -157,6 +158,7 @@ class Annotator:
             guarantee: As for the class.
             min_familiarity: As for the class.
             device: Device of the encoder, and with "cuda" of the search.
+            engine: What runs the encoder, as for `make_embedder`.
 
         Raises:
             IndexProblem: The index is missing, damaged or unreachable.
@@ -167,7 +169,8 @@ class Annotator:
         stored = locate(directory).open(device=device)
         if isinstance(hierarchy, (str, Path)):
             hierarchy = read_hierarchy(hierarchy, only=stored.concepts)
-        embedder = embedder or IndexMetadata.of(stored).make_embedder(device=device)
+        if embedder is None:
+            embedder = IndexMetadata.of(stored).make_embedder(device=device, engine=engine)
         return cls(
             stored,
             embedder,
@@ -365,7 +368,7 @@ class Annotator:
         kept = None if promises is None else [promises.of(image_id) for image_id in image_ids]
         incomplete = self.voting.assume_incomplete
         voting = replace(voting or self.voting, assume_incomplete=incomplete)
-        same = copies(found.neighbors)
+        same = copies(found.neighbors, self.metadata.fingerprint.asked_precision)
         itself = [
             found.cases.ids[row] if is_copy else None
             for row, is_copy in zip(

@@ -84,12 +84,12 @@ def create_app(
 
 @contextlib.asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    from annotator.encoders.local_runner import cpu_count
     from annotator.encoders.torch_setup import threads_per_operation
+    from index.cores import usable_cores
 
     batcher, corrections = app.state.service.batcher, app.state.service.corrections
     # The encoders share the cores; see docs/service.md, "Tuning".
-    with threads_per_operation(max(1, cpu_count() // batcher.encoders)):
+    with threads_per_operation(max(1, usable_cores() // batcher.encoders)):
         async with corrections or contextlib.nullcontext(), batcher:
             yield
 

@@ -243,7 +243,7 @@ def open_engine(settings: Settings, embedder: Embedder | None = None) -> Engine:
     stored = location.open(device=settings.device, patience=_PATIENCE_SECONDS)
     metadata = IndexMetadata.of(stored)
     if embedder is None or embedder.fingerprint.differences(metadata.fingerprint):
-        embedder = metadata.make_embedder(device=settings.device)
+        embedder = metadata.make_embedder(device=settings.device, engine=settings.engine)
     annotator = Annotator(stored, embedder, min_familiarity=settings.min_familiarity)
     engine = Engine(
         annotator,

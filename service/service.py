@@ -58,7 +58,7 @@ class Service:
 
     def __init__(self, settings: Settings, engine: Engine, store: Store | None = None) -> None:
         from annotator.encoders.local_runner import default_workers
-        from annotator.encoders.torch_setup import choose_device
+        from annotator.encoders.torch_setup import on_gpu
 
         self.settings = settings
         self.engine = engine
@@ -66,13 +66,12 @@ class Service:
         self.metrics = Metrics()
         self.admission = Admission(settings.max_queue, settings.buffered_bytes)
         cores = default_workers()
-        on_gpu = choose_device(settings.device).type == "cuda"
         self.batcher = Batcher(
             self.metrics,
             max_batch=settings.max_batch or engine.annotator.embedder.batch_size,
             batch_wait=settings.batch_wait_ms / 1000,
             workers=settings.workers or cores,
-            encoders=settings.encoders or (1 if on_gpu else cores),
+            encoders=settings.encoders or (1 if on_gpu(settings.device) else cores),
             decode_bytes=settings.decode_bytes,
         )
         self.metrics.watch(

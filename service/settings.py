@@ -39,8 +39,11 @@ class Settings(BaseSettings):
         False, description="Without keys, serve other machines and other host names, too."
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the encoder runs.")
+    engine: Literal["auto", "openvino", "torch"] = Field(
+        "auto", description="What runs the encoder; auto: OpenVINO on a CPU where it can."
+    )
     max_batch: int | None = Field(
-        None, ge=1, le=4096, description="Images encoded at once (16; on a GPU 128)."
+        None, ge=1, le=4096, description="Images encoded at once (8 or 16; on a GPU 128)."
     )
     batch_wait_ms: float = Field(
         2.0, ge=0, le=1000, description="How long a batch waits for images that are being decoded."

@@ -18,12 +18,16 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from annotator.collection import Collection
-    from annotator.encoders.embedder import Embedder, TorchEmbedder
+    from annotator.encoders.embedder import Embedder
+    from annotator.encoders.torch_embedder import TorchEmbedder
     from index import StoredIndex
 
 # Threads of OpenMP spin while they wait: on cores that others use too, tests would take several
 # times as long. Read once, when torch or FAISS is loaded.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# What OpenVINO makes of an encoder outlives the run, so that only the first one waits for it.
+CACHE = Path(__file__).parents[1] / ".pytest_cache" / "annotator"
+os.environ.setdefault("ANNOTATOR_CACHE", str(CACHE))
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -99,8 +103,9 @@ def tiny_embedder() -> TorchEmbedder:
     import torch
     from torch import nn
 
-    from annotator.encoders.embedder import Encoder, TorchEmbedder
+    from annotator.encoders.embedder import Encoder
     from annotator.encoders.preprocess import Preprocess
+    from annotator.encoders.torch_embedder import TorchEmbedder
 
     model = nn.Sequential(
         nn.Conv2d(3, 8, 5, stride=2), nn.ReLU(), nn.Conv2d(8, 16, 5, stride=2), nn.Tanh()

@@ -19,8 +19,15 @@ import index
 ROOT = Path(__file__).parents[1]
 HEAVY = {"torch", "torchvision", "timm", "open_clip", "pandas", "faiss", "matplotlib", "pyarrow"}
 HEAVY |= {"pydicom", "nibabel", "sklearn", "skimage", "tqdm", "umap", "numba", "jinja2"}
-HEAVY |= {"transformers", "onnxruntime", "torchxrayvision", "huggingface_hub", "safetensors"}
-HEAVY |= {"ray", "fsspec", "s3fs", "gcsfs", "pymilvus"}
+HEAVY |= {
+    "transformers",
+    "onnxruntime",
+    "openvino",
+    "torchxrayvision",
+    "huggingface_hub",
+    "safetensors",
+}
+HEAVY |= {"openvino", "ray", "fsspec", "s3fs", "gcsfs", "pymilvus"}
 # What the extra `service` installs; loaded by `annotator serve` alone.
 SERVICE = {"fastapi", "starlette", "pydantic", "pydantic_settings", "uvicorn", "h11"}
 SERVICE |= {"prometheus_client", "python_multipart"}

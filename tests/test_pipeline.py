@@ -15,8 +15,8 @@ from PIL import Image
 from annotator.annotation import Annotation
 from annotator.collection import Collection, read_collection
 from annotator.concepts.hierarchy import Hierarchy
-from annotator.encoders.embedder import TorchEmbedder
 from annotator.encoders.local_runner import embed_images
+from annotator.encoders.torch_embedder import TorchEmbedder
 from annotator.errors import AnnotatorError, ImageError
 from annotator.images.ref import in_order_of
 from annotator.images.sources import find_images

@@ -107,7 +107,9 @@ def cli() -> None:
 def main() -> None:
     """Entry point of the `annotator` command."""
     from annotator.encoders.allocator import keep_freed_memory
+    from index.cores import limit_threads
 
+    limit_threads()
     keep_freed_memory()  # before numpy and torch start threads
     try:
         cli(prog_name="annotator")

@@ -270,10 +270,12 @@ def _loader(
     from annotator.indexing.metadata import IndexMetadata
 
     if index is not None:
-        encoder = IndexMetadata.of(index.stored).make_embedder(device=embedding.device)
+        encoder = IndexMetadata.of(index.stored).make_embedder(
+            device=embedding.device, engine=embedding.engine
+        )
         cache = cache or index.writable_cache
     else:
-        encoder = make_embedder(embedder, device=embedding.device)
+        encoder = make_embedder(embedder, device=embedding.device, engine=embedding.engine)
     return AuditLoader(
         encoder,
         cache=None if embedding.no_cache else cache,

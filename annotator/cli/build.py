@@ -163,7 +163,9 @@ def build_index_command(
         built = build_index(
             collection,
             place,
-            vectors.embedder if vectors else encoder.make_embedder(embedding.device),
+            vectors.embedder
+            if vectors
+            else encoder.make_embedder(embedding.device, embedding.engine),
             voting=start if voting.given else None,
             adaptation=adaptation,
             tuning=not no_tune,

@@ -14,6 +14,7 @@ from annotator.cli.inference import (
     check_pixels,
     embedder_option,
     embedding_options,
+    say_engine,
 )
 from annotator.cli.options import (
     CollectionOptions,
@@ -81,7 +82,10 @@ def add_command(
 
     metadata = IndexMetadata.of(stored)
     if vectors is None:
-        encoder = check_pixels(metadata).make_embedder(name=embedder, device=embedding.device)
+        encoder = check_pixels(metadata).make_embedder(
+            name=embedder, device=embedding.device, engine=embedding.engine
+        )
+        say_engine(encoder)
     else:
         encoder = metadata.encoder_of(vectors)
     added = add_images(

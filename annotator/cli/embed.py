@@ -114,7 +114,9 @@ def _embedder(
 ) -> Embedder:
     """The encoder of the index, or the one that the options name."""
     if place is None:
-        return encoder.make_embedder(embedding.device)
+        return encoder.make_embedder(embedding.device, embedding.engine)
     from annotator.indexing.metadata import IndexMetadata
 
-    return check_pixels(IndexMetadata.of(place.open())).make_embedder(device=embedding.device)
+    return check_pixels(IndexMetadata.of(place.open())).make_embedder(
+        device=embedding.device, engine=embedding.engine
+    )

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from annotator.cli.console import say
+from annotator.cli.console import detail, say
 from annotator.cli.guarantee import NO_GUARANTEE, GuaranteeOptions, say_promises
-from annotator.cli.options import device_option, file_path, options_as, refuse
+from annotator.cli.options import device_option, engine_option, file_path, options_as, refuse
 from annotator.cli.sections import Decorator, option
 from annotator.errors import AnnotatorError
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from annotator.encoders.cache import EmbeddingCache
     from annotator.encoders.embedder import Embedder
     from annotator.encoders.runners import Runner
-    from annotator.encoders.torch_setup import Device, Precision
+    from annotator.encoders.torch_setup import Device, Engine, Precision
     from annotator.images.frames import Frames
     from annotator.images.ref import ImageRef
     from annotator.indexing.embedding import OnError
@@ -40,6 +40,7 @@ class EmbeddingOptions:
     """Options for embedding images."""
 
     device: Device
+    engine: Engine
     batch_size: int | None
     workers: int | None
     runner: str
@@ -92,11 +93,12 @@ report_option = option(
 
 _EMBEDDING = (
     device_option,
+    engine_option,
     option(
         "Running",
         "--batch-size",
         type=click.IntRange(1),
-        help="Images per batch of the encoder (default: 16; on a GPU 128).",
+        help="Images per batch of the encoder (default: 8 or 16; on a GPU 128).",
     ),
     workers_option,
     option(
@@ -137,7 +139,7 @@ class EncoderOptions:
     precision: Precision
     frames: Frames
 
-    def make_embedder(self, device: Device) -> Embedder:
+    def make_embedder(self, device: Device, engine: Engine) -> Embedder:
         """Load the encoder; of one that is no part of the house, say how it sees images.
 
         Raises:
@@ -146,8 +148,13 @@ class EncoderOptions:
         from annotator.encoders.registry import make_embedder
 
         made = make_embedder(
-            self.embedder, device=device, precision=self.precision, frames=self.frames
+            self.embedder,
+            device=device,
+            precision=self.precision,
+            frames=self.frames,
+            engine=engine,
         )
+        say_engine(made)
         seen = made.fingerprint.preprocess
         if ":" in made.name and "resize" in seen:
             words = {"letterbox": "letterboxed", "crop": "cropped", "stretch": "stretched"}
@@ -165,6 +172,13 @@ class EncoderOptions:
             click.UsageError: One of them is given.
         """
         refuse(("embedder", "precision", "frames"), f"{other} says which encoder.")
+
+
+def say_engine(embedder: Embedder) -> None:
+    """With --verbose: say what runs an encoder, and in which precision."""
+    detail(
+        f"encoder: {embedder.name}, run by {embedder.engine} in {embedder.fingerprint.precision}"
+    )
 
 
 def _numbers(values: Sequence[float]) -> str:
@@ -225,9 +239,11 @@ class InferenceOptions(EmbeddingOptions):
         metadata = IndexMetadata.of(stored)
         if vectors is not None:
             return metadata.encoder_of(vectors)
-        return check_pixels(metadata).make_embedder(
-            name=self.embedder, device=self.device, precision=self.precision
+        embedder = check_pixels(metadata).make_embedder(
+            name=self.embedder, device=self.device, precision=self.precision, engine=self.engine
         )
+        say_engine(embedder)
+        return embedder
 
     @contextlib.contextmanager
     def open_cache(

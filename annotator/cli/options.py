@@ -186,6 +186,15 @@ device_option = option(
     help="Device for the encoder (and search, with cuda).",
 )
 
+engine_option = option(
+    "Running",
+    "--engine",
+    type=click.Choice(["auto", "openvino", "torch"]),
+    default="auto",
+    help="What runs the encoder; auto: OpenVINO on a CPU where it is installed and can, else "
+    "torch.",
+)
+
 index_type_options = stacked(
     option(
         "Index",

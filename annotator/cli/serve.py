@@ -59,7 +59,17 @@ if TYPE_CHECKING:
     help="Device for the encoder [auto].",
 )
 @option(
-    "Running", "--max-batch", type=int, help="Images per batch of the encoder [16; on a GPU 128]."
+    "Running",
+    "--engine",
+    type=click.Choice(["auto", "openvino", "torch"]),
+    help="What runs the encoder; auto: OpenVINO on a CPU where it is installed and can, else "
+    "torch [auto].",
+)
+@option(
+    "Running",
+    "--max-batch",
+    type=int,
+    help="Images per batch of the encoder [8 or 16; on a GPU 128].",
 )
 @option(
     "Running", "--batch-wait-ms", type=float, help="Maximum wait for more images of a batch [2]."
@@ -81,6 +91,7 @@ def serve_command(
     api_key_file: Path | None,
     insecure: bool | None,
     device: str | None,
+    engine: str | None,
     max_batch: int | None,
     batch_wait_ms: float | None,
     max_queue: int | None,
@@ -117,6 +128,7 @@ def serve_command(
         api_key_file=api_key_file,
         insecure=insecure,
         device=device,
+        engine=engine,
         max_batch=max_batch,
         batch_wait_ms=batch_wait_ms,
         max_queue=max_queue,

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from annotator.encoders.contributions import ContributionMap
 from annotator.encoders.embedder import Embedder
 from annotator.encoders.fingerprint import Fingerprint
 from annotator.encoders.fitted import Fitted
 from annotator.errors import AnnotatorError
+
+if TYPE_CHECKING:
+    from annotator.encoders.contributions import ContributionMap
 
 
 class CombinedEmbedder:
@@ -37,6 +40,7 @@ class CombinedEmbedder:
         self.image_size = max(part.image_size for part in parts)
         self.batch_size = min(part.batch_size for part in parts)
         self.fitted = _fitted(parts)
+        self.engine: str | None = " + ".join(dict.fromkeys(str(part.engine) for part in parts))
         grey = [Image.new("L", (8, 8))]
         self._shapes = [part.prepare(grey).shape[1:] for part in parts]
         prints = [part.fingerprint for part in parts]

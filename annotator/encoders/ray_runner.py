@@ -19,17 +19,17 @@ from annotator.encoders.cache import EmbeddingCache, is_unit_vector
 from annotator.encoders.embedder import Embedder
 from annotator.encoders.local_runner import (
     Embedded,
-    cpu_count,
     default_workers,
     embed_batch,
     in_batches,
     threads_per_core,
 )
 from annotator.encoders.ray_worker import EncoderSpec, EncodingWorker, batch_row
-from annotator.encoders.torch_setup import Device
+from annotator.encoders.torch_setup import Device, Engine
 from annotator.errors import AnnotatorError, ImageError, first_line
 from annotator.images.notes import Note
 from annotator.images.ref import ImageRef
+from index.cores import usable_cores
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -95,7 +95,7 @@ class RayRunner:
 
             nodes = ray.nodes()  # type: ignore[no-untyped-call]
             pool = _pool_of(
-                nodes, self._device, workers, cpu_count() // workers_here, threads_per_core(refs)
+                nodes, self._device, workers, usable_cores() // workers_here, threads_per_core(refs)
             )
             spec = EncoderSpec(
                 name=embedder.name,
@@ -105,6 +105,7 @@ class RayRunner:
                 threads=pool.cpus,
                 allow_blank=self._allow_blank,
                 folder=str(Path.cwd()),
+                engine=_engine(embedder, pool),
             )
             known = ray.put(b"".join(cache.contents()) if cache is not None else b"")
             attempts = _attempts()
@@ -156,6 +157,12 @@ class _Pool:
     cpus: int
     gpus: int
     calls: int  # at once in each
+
+
+def _engine(embedder: Embedder, pool: _Pool) -> Engine:
+    """The engine of the workers: on CPUs that of the driver, where all of its encoder has one."""
+    engines: tuple[Engine, ...] = ("openvino", "torch")
+    return "auto" if pool.gpus else next((e for e in engines if e == embedder.engine), "auto")
 
 
 def _pool_of(
@@ -285,7 +292,7 @@ def _connected(address: str | None) -> Iterator[None]:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     try:
         if address is None:
-            ray.init("local", num_cpus=cpu_count(), include_dashboard=False, **quiet)
+            ray.init("local", num_cpus=usable_cores(), include_dashboard=False, **quiet)
         else:
             _probe(address)
             ray.init(address, **quiet)

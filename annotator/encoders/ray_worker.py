@@ -17,7 +17,7 @@ from annotator.encoders.embedder import Embedder
 from annotator.encoders.fingerprint import Fingerprint
 from annotator.encoders.local_runner import embed_batch
 from annotator.encoders.registry import make_embedder
-from annotator.encoders.torch_setup import Device, threads_per_operation
+from annotator.encoders.torch_setup import Device, Engine, threads_per_operation
 from annotator.errors import AnnotatorError, ImageError
 from annotator.images.frames import Frames
 from annotator.images.notes import Note
@@ -37,6 +37,7 @@ class EncoderSpec:
         allow_blank: As for `embed_images`.
         folder: The driver's working folder, to which paths are relative.
         attempts: At a batch, before its images are taken to kill workers.
+        engine: The driver's, which a worker on a CPU must have, too.
     """
 
     name: str
@@ -47,6 +48,7 @@ class EncoderSpec:
     allow_blank: bool
     folder: str
     attempts: int = 4
+    engine: Engine = "auto"
 
     def make(self) -> Embedder:
         """Load the encoder.
@@ -61,6 +63,8 @@ class EncoderSpec:
             device=self.device,
             precision=self.fingerprint.asked_precision,
             frames=cast(Frames, self.fingerprint.frames),
+            engine=self.engine,
+            recorded=self.fingerprint,
         )
         differences = made.fingerprint.differences(self.fingerprint)
         if differences:

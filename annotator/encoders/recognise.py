@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib.util
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast, get_args
 
 from annotator.encoders.torch_setup import make_torchvision_importable
+from annotator.errors import AnnotatorError
 
 FITTED_FORMAT = "fitted encoder of annotator"  # "format" in the config.json of its folder
+Pooling = Literal["cls", "mean", "pooled"]  # of a model of transformers
 WEIGHTS = (".safetensors", ".pt", ".pth", ".bin")
 
 
@@ -100,3 +102,33 @@ def read_config(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return config if isinstance(config, dict) else {}
+
+
+def has_transformers_text(rest: str) -> bool:
+    """Whether there is a text tower whose vectors can be compared with those of the images.
+
+    Asks the configuration on disk or in the hub's cache alone: False where there is none.
+    """
+    source, pooling = split_pooling(rest)
+    folder = Path(source)
+    if not folder.is_dir():
+        folder = cached_folder(source) or folder
+    config = read_config(folder)
+    return pooling is None and "text_config" in config and "vision_config" in config
+
+
+def split_pooling(rest: str) -> tuple[str, Pooling | None]:
+    """Name or folder of a model of transformers, and the pooling that is asked for.
+
+    Raises:
+        AnnotatorError: There is no such pooling.
+    """
+    source, at, pooling = rest.rpartition("@")
+    if not at or Path(rest).is_dir():
+        return rest, None
+    if pooling not in get_args(Pooling):
+        raise AnnotatorError(
+            f"transformers:{rest}: {pooling!r} is no pooling.",
+            f"Write @{', @'.join(get_args(Pooling))}, or leave it out.",
+        )
+    return source, cast(Pooling, pooling)

@@ -1,39 +1,71 @@
-"""Encoders by name. Weights load as tensors only, never by unpickling."""
+"""Encoders by name. Weights load as tensors only, never by unpickling.
+
+Each library, torch among them, is imported when an encoder of its kind is loaded.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast, get_args
 
 from annotator.encoders.combined import CombinedEmbedder
-from annotator.encoders.efficientnet import PACKAGED, packaged
-from annotator.encoders.embedder import Embedder, Encoder, TorchEmbedder
-from annotator.encoders.fitted_encoder import make_fitted
-from annotator.encoders.onnx_encoder import make_onnx
-from annotator.encoders.open_clip_encoder import make_open_clip
+from annotator.encoders.embedder import Embedder, Encoder
+from annotator.encoders.openvino_embedder import has_openvino, kept_embedder, runs_in
+from annotator.encoders.packaged import PACKAGED
 from annotator.encoders.preprocess import Resize
 from annotator.encoders.recognise import WEIGHTS, strings_for
-from annotator.encoders.timm_encoder import make_timm, make_timm_file
-from annotator.encoders.torch_setup import Device, Precision
-from annotator.encoders.transformers_encoder import make_transformers
-from annotator.encoders.xrv_encoder import make_xrv
+from annotator.encoders.torch_setup import Device, Engine, Precision, on_gpu, threads_per_operation
 from annotator.errors import AnnotatorError
+from index.distribution import pip_install
 
 if TYPE_CHECKING:
+    from annotator.encoders.fingerprint import Fingerprint
     from annotator.images.frames import Frames
 
 DEFAULT = "efficientnet-lite0"
 
+
+def _timm(rest: str) -> Encoder:
+    from annotator.encoders.timm_encoder import make_timm
+
+    return make_timm(rest)
+
+
+def _open_clip(rest: str) -> Encoder:
+    from annotator.encoders.open_clip_encoder import make_open_clip
+
+    return make_open_clip(rest)
+
+
+def _transformers(rest: str) -> Encoder:
+    from annotator.encoders.transformers_encoder import make_transformers
+
+    return make_transformers(rest)
+
+
+def _xrv(rest: str) -> Encoder:
+    from annotator.encoders.xrv_encoder import make_xrv
+
+    return make_xrv(rest)
+
+
+def _fitted(rest: str) -> Encoder:
+    from annotator.encoders.fitted_encoder import make_fitted
+
+    return make_fitted(rest, load_encoder)
+
+
 _MAKERS: dict[str, Callable[[str], Encoder]] = {
-    "timm": make_timm,
-    "open_clip": make_open_clip,
-    "hf-hub": lambda rest: make_open_clip(f"hf-hub:{rest}"),
-    "local-dir": lambda rest: make_open_clip(f"local-dir:{rest}"),
-    "transformers": make_transformers,
-    "xrv": make_xrv,
-    "fitted": lambda rest: make_fitted(rest, load_encoder),
+    "timm": _timm,
+    "open_clip": _open_clip,
+    "hf-hub": lambda rest: _open_clip(f"hf-hub:{rest}"),
+    "local-dir": lambda rest: _open_clip(f"local-dir:{rest}"),
+    "transformers": _transformers,
+    "xrv": _xrv,
+    "fitted": _fitted,
 }
 _KINDS = (*_MAKERS, "onnx")
 _FORMS = (
@@ -49,6 +81,8 @@ def make_embedder(
     device: Device = "auto",
     precision: Precision = "auto",
     frames: Frames = "middle",
+    engine: Engine = "auto",
+    recorded: Fingerprint | None = None,
 ) -> Embedder:
     """Load an encoder by name, or several joined by "+".
 
@@ -73,19 +107,62 @@ def make_embedder(
         device: "auto" takes CUDA where there is one.
         precision: "auto" takes bf16 where the hardware multiplies it natively, else fp32.
         frames: "middle" or "all" frames of multi-frame images (the mean of their vectors).
+        engine: "auto" takes OpenVINO on a CPU, where it is installed and gives the vectors of
+            torch.
+        recorded: The fingerprint that the encoder is to have, as an index records it. What OpenVINO
+            has kept of it then runs without the encoder's own library, and without torch.
 
     Raises:
-        AnnotatorError: Unknown name, missing file or package, weights that do not fit.
+        AnnotatorError: Unknown name, missing file or package, weights that do not fit, an engine
+            that cannot run the encoder.
     """
     names = split_names(name)
     if len(names) > 1:
         parts = [
-            make_embedder(part, device=device, precision=precision, frames=frames) for part in names
+            make_embedder(part, device=device, precision=precision, frames=frames, engine=engine)
+            for part in names
         ]
         return CombinedEmbedder(parts)
     name = full_name(name)
-    encoder = _encoder(name, device)
-    return TorchEmbedder(name, encoder, device=device, precision=precision, frames=frames)
+    use_openvino = _uses_openvino(engine, device)
+    in_torch = partial(
+        make_embedder, name, device="cpu", precision=precision, frames=frames, engine="torch"
+    )
+    if use_openvino and recorded is not None and runs_in(recorded.precision):
+        embedder = kept_embedder(name, recorded, in_torch)
+        if embedder is not None:
+            return embedder
+    from annotator.encoders.torch_embedder import TorchEmbedder
+
+    with threads_per_operation(1):  # in a few small passes more of them only wait for each other
+        encoder = _encoder(name, device)
+        if not use_openvino:
+            return TorchEmbedder(name, encoder, device=device, precision=precision, frames=frames)
+        from annotator.encoders.convert import openvino_or_torch
+
+        required = engine == "openvino"
+        return openvino_or_torch(
+            name, encoder, in_torch, precision=precision, frames=frames, required=required
+        )
+
+
+def _uses_openvino(engine: Engine, device: Device) -> bool:
+    """Whether OpenVINO is to run an encoder, if it can.
+
+    Raises:
+        AnnotatorError: It is asked for and not installed, or asked for on a GPU.
+    """
+    if engine == "openvino":
+        if not has_openvino():
+            raise AnnotatorError(
+                "--engine openvino: OpenVINO is not installed.", pip_install("openvino")
+            )
+        if device == "cuda":
+            raise AnnotatorError(
+                "--engine openvino runs on the CPU.", "Leave out --device cuda, or --engine."
+            )
+        return True
+    return engine == "auto" and has_openvino() and not on_gpu(device)
 
 
 def load_encoder(name: str) -> Encoder:
@@ -135,10 +212,16 @@ def _encoder(name: str, device: Device) -> Encoder:
         return replace(encoder, preprocess=own)
     network, _, size = name.partition("@")
     if network in PACKAGED:
+        from annotator.encoders.efficientnet import packaged
+
         return packaged(network, _size(name, size) if size else None)
     if kind in _KINDS and rest:
         try:
-            return make_onnx(rest, device) if kind == "onnx" else _MAKERS[kind](rest)
+            if kind == "onnx":
+                from annotator.encoders.onnx_encoder import make_onnx
+
+                return make_onnx(rest, device)
+            return _MAKERS[kind](rest)
         except AnnotatorError as error:
             raise _explained(error, kind, rest) from error
     if Path(name).suffix in WEIGHTS:
@@ -148,6 +231,8 @@ def _encoder(name: str, device: Device) -> Encoder:
                 f"{name} is part of a model of {_library(found[0])}.",
                 f"Write {' or '.join(found)}.",
             )
+        from annotator.encoders.timm_encoder import make_timm_file
+
         return make_timm_file(Path(name))
     raise _unknown(name)
 

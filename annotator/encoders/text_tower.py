@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import get_args
+from typing import TYPE_CHECKING, get_args
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from annotator.encoders.embedder import to_unit_norm
 from annotator.encoders.fingerprint import Fingerprint, weights_digest
-from annotator.encoders.open_clip_encoder import open_clip_texts
 from annotator.encoders.preprocess import Resize
+from annotator.encoders.recognise import has_transformers_text
 from annotator.encoders.registry import full_name, split_names
-from annotator.encoders.transformers_encoder import has_transformers_text, transformers_texts
 from annotator.errors import AnnotatorError
 
-Encode = Callable[[list[str]], torch.Tensor]
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 
 class TextTower:
@@ -31,7 +30,7 @@ class TextTower:
         encode: Texts to float[n, dim]; long texts are truncated.
     """
 
-    def __init__(self, name: str, encode: Encode) -> None:
+    def __init__(self, name: str, encode: Callable[[list[str]], torch.Tensor]) -> None:
         self.name = name
         self._encode = encode
 
@@ -41,6 +40,8 @@ class TextTower:
         Raises:
             AnnotatorError: The model returned a vector that is zero or not finite.
         """
+        import torch
+
         with torch.inference_mode():
             vectors: NDArray[np.float32] = self._encode(list(texts)).float().numpy()
         return to_unit_norm(vectors, f"The text tower of {self.name}", "Its weights are damaged.")
@@ -81,8 +82,12 @@ def make_text_tower(name: str, fingerprint: Fingerprint) -> TextTower:
             "transformers:ORG/MODEL",
         )
     if kind == "transformers":
+        from annotator.encoders.transformers_encoder import transformers_texts
+
         visual, encode = transformers_texts(rest)
     else:
+        from annotator.encoders.open_clip_encoder import open_clip_texts
+
         visual, encode = open_clip_texts(rest if kind == "open_clip" else f"{kind}:{rest}")
     if weights_digest(visual) != fingerprint.weights:
         raise AnnotatorError(

@@ -1,4 +1,7 @@
-"""Settings of torch for this machine: device, precision, threads, a mismatched torchvision."""
+"""Settings of torch for this machine: device, precision, threads, a mismatched torchvision.
+
+Importing this module does not import torch, so that what needs no network need not load it.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,24 @@ import contextlib
 import sys
 import threading
 from collections.abc import Iterator
-from typing import Literal
-
-import torch
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from annotator.errors import AnnotatorError
 
+if TYPE_CHECKING:
+    import torch
+
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "fp32", "bf16"]
+Engine = Literal["auto", "openvino", "torch"]
 
 _OPERATORS_OF_TORCHVISION = (
     "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
     "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
 )
+# What the drivers of GPUs put there: NVIDIA's, the same in WSL, AMD's.
+_GPU_FILES = ("dev/nvidia[0-9]*", "dev/dxg", "dev/kfd")
 _lock = threading.Lock()
 _users = 0
 _threads_before = 0
@@ -37,6 +45,8 @@ def make_torchvision_importable() -> None:
     """
     if "torchvision" in sys.modules:
         return
+    import torch
+
     try:
         import torchvision
     except RuntimeError as error:
@@ -57,6 +67,8 @@ def choose_device(device: Device) -> torch.device:
     Raises:
         AnnotatorError: CUDA was asked for and torch sees none.
     """
+    import torch
+
     available = torch.cuda.is_available()
     if device == "cuda" and not available:
         raise AnnotatorError(
@@ -66,8 +78,25 @@ def choose_device(device: Device) -> torch.device:
     return torch.device("cuda" if available and device != "cpu" else "cpu")
 
 
+def on_gpu(device: Device) -> bool:
+    """Whether `choose_device` chooses a GPU; torch is asked only where there may be one.
+
+    Raises:
+        AnnotatorError: As `choose_device`.
+    """
+    if device == "cpu" or (device == "auto" and not any(map(_exists, _GPU_FILES))):
+        return False
+    return choose_device(device).type == "cuda"
+
+
+def _exists(pattern: str) -> bool:
+    return any(Path("/").glob(pattern))
+
+
 def choose_precision(precision: Precision, device: torch.device) -> Literal["fp32", "bf16"]:
     """The precision for `precision`; "auto" takes bf16 where the hardware multiplies it."""
+    import torch
+
     if precision != "auto":
         return precision
     if device.type == "cuda":
@@ -81,9 +110,15 @@ def threads_per_operation(n: int) -> Iterator[None]:
     """Run torch operations with `n` threads each, and restore the setting afterwards.
 
     The setting is the process's, so of uses that overlap in several threads the last one counts,
-    and each of them restores what was there before the first.
+    and each of them restores what was there before the first. Where nothing has loaded torch, there
+    is nothing to set.
     """
     global _users, _threads_before
+    if "torch" not in sys.modules:
+        yield
+        return
+    import torch
+
     with _lock:
         if _users == 0:
             _threads_before = torch.get_num_threads()

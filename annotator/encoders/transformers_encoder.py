@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,11 +20,9 @@ from torch import Tensor, nn
 from annotator.encoders.embedder import Encoder
 from annotator.encoders.image_processor import check_processor, read_processor
 from annotator.encoders.loading import explained, hub, need
-from annotator.encoders.recognise import cached_folder, read_config
+from annotator.encoders.recognise import Pooling, read_config, split_pooling
 from annotator.encoders.torch_setup import make_torchvision_importable
 from annotator.errors import AnnotatorError
-
-Pooling = Literal["cls", "mean", "pooled"]
 
 # What configurations hold beside the network's shape.
 _NOT_SHAPE = {"_name_or_path", "_commit_hash", "architectures", "auto_map", "dtype", "id2label"}
@@ -89,7 +87,7 @@ def make_transformers(rest: str) -> Encoder:
         AnnotatorError: There is no such model, it is none of images, its weights are not all there
             or not in safetensors, or its image processor is of another kind.
     """
-    source, pooling = _split(rest)
+    source, pooling = split_pooling(rest)
     with _loading(source):
         from transformers import AutoImageProcessor
 
@@ -108,26 +106,13 @@ def make_transformers(rest: str) -> Encoder:
     return Encoder(tower, preprocess, f"transformers {described}")
 
 
-def has_transformers_text(rest: str) -> bool:
-    """Whether there is a text tower whose vectors can be compared with those of the images.
-
-    Asks the configuration on disk or in the hub's cache alone: False where there is none.
-    """
-    source, pooling = _split(rest)
-    folder = Path(source)
-    if not folder.is_dir():
-        folder = cached_folder(source) or folder
-    config = read_config(folder)
-    return pooling is None and "text_config" in config and "vision_config" in config
-
-
 def transformers_texts(rest: str) -> tuple[nn.Module, Callable[[list[str]], Tensor]]:
     """The image tower, to compare its weights, and the function that encodes texts.
 
     Raises:
         AnnotatorError: As for `make_transformers`.
     """
-    source, pooling = _split(rest)
+    source, pooling = split_pooling(rest)
     with _loading(source):
         from transformers import AutoImageProcessor, AutoTokenizer
 
@@ -155,18 +140,6 @@ def transformers_texts(rest: str) -> tuple[nn.Module, Callable[[list[str]], Tens
         return cast(Tensor, getattr(features, "pooler_output", features))
 
     return tower, partial(encode, _without_idle(model, lambda: encode(model, ["a"])))
-
-
-def _split(rest: str) -> tuple[str, Pooling | None]:
-    source, at, pooling = rest.rpartition("@")
-    if not at or Path(rest).is_dir():
-        return rest, None
-    if pooling not in get_args(Pooling):
-        raise AnnotatorError(
-            f"transformers:{rest}: {pooling!r} is no pooling.",
-            f"Write @{', @'.join(get_args(Pooling))}, or leave it out.",
-        )
-    return source, cast(Pooling, pooling)
 
 
 @contextmanager

@@ -18,13 +18,14 @@ from PIL import Image
 from annotator.collection import Collection
 from annotator.encoders.branches import new_branch, trunk_of
 from annotator.encoders.cache import content_key
-from annotator.encoders.embedder import Encoder, vector_length
+from annotator.encoders.embedder import Encoder
 from annotator.encoders.fingerprint import Fingerprint
 from annotator.encoders.fitted import KEY_BYTES, SEEN_BY_ALL, common_folds
 from annotator.encoders.fitted_encoder import base_fingerprint
 from annotator.encoders.local_runner import default_workers
 from annotator.encoders.preprocess import DECODER_VERSION
 from annotator.encoders.registry import full_name, load_encoder, split_names
+from annotator.encoders.torch_embedder import vector_length
 from annotator.encoders.torch_setup import Device, choose_device
 from annotator.errors import AnnotatorError, ImageError
 from annotator.evaluation.measures import group_numbers

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from annotator.encoders.fold_batchnorm import example_input, fold_batchnorm
-from annotator.encoders.local_runner import cpu_count, default_workers
+from annotator.encoders.local_runner import default_workers
 from annotator.encoders.normalise import Normalise
 from annotator.encoders.preprocess import Preprocess
 from annotator.encoders.torch_setup import threads_per_operation
@@ -26,6 +26,7 @@ from annotator.images.decode import decode
 from annotator.images.notes import Note
 from annotator.images.ordered_map import ordered_map
 from annotator.images.ref import ImageRef
+from index.cores import usable_cores
 from index.progress import track
 
 _MAPS, _LOG = "maps.bin", "maps.jsonl"
@@ -159,7 +160,7 @@ def make_maps(
     with (
         path.open("ab") as maps,
         log_path.open("a", encoding="utf-8") as log,
-        threads_per_operation(max(1, cpu_count() // workers)),
+        threads_per_operation(max(1, usable_cores() // workers)),
         contextlib.closing(results),
     ):
         tracked = track(results, total=len(left), label="Preparing images")

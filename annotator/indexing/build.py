@@ -264,6 +264,7 @@ def build_index(
             outlier_factors,
             new_source.to_dict() if new_source else None,
             corrections,
+            embedder.engine,
         )
         version = writer.publish(
             ids,

@@ -21,7 +21,7 @@ from index.protocols import Index, IndexLocation
 
 if TYPE_CHECKING:
     from annotator.encoders.embedder import Embedder
-    from annotator.encoders.torch_setup import Device, Precision
+    from annotator.encoders.torch_setup import Device, Engine, Precision
     from annotator.images.frames import Frames
     from annotator.vectors.table import VectorTable
 
@@ -54,6 +54,8 @@ class IndexMetadata:
         new_source: What to expect of a new source with `voting`, as `NewSource.to_dict`; None if it
             was not asked.
         corrections: Number of the last correction of labels before the index was built or tuned.
+        engine: What ran the encoder when the index was built; None if an earlier version built it,
+            or its vectors were given.
         nearest: float64[m], ascending: quantiles of the similarity of an image to its nearest case
             of another patient; None if the index was not tuned.
 
@@ -71,6 +73,7 @@ class IndexMetadata:
     outlier_factors: tuple[float, ...] | None = None
     new_source: Mapping[str, Any] | None = None
     corrections: int = 0
+    engine: str | None = None
     nearest: NDArray[np.float64] | None = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -122,12 +125,15 @@ class IndexMetadata:
             outlier_factors,
             about.get("new_source"),
             _count(about.get("corrections", 0)),
+            about["embedder"].get("engine"),
         )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types, for the manifest."""
+        engine = {} if self.engine is None else {"engine": self.engine}
+        embedder = {"name": self.encoder, "fingerprint": self.fingerprint.to_dict(), **engine}
         return {
-            "embedder": {"name": self.encoder, "fingerprint": self.fingerprint.to_dict()},
+            "embedder": embedder,
             "adaptation": self.adaptation,
             "voting": asdict(self.voting),
             "tuning": self.tuning,
@@ -149,10 +155,12 @@ class IndexMetadata:
         name: str | None = None,
         device: Device = "auto",
         precision: Precision | None = None,
+        engine: Engine = "auto",
     ) -> Embedder:
         """Load the encoder; `name` and `precision` override the recorded values.
 
-        An encoder of the user's takes no images: it only says whose vectors are in the index.
+        What OpenVINO has kept of the recorded encoder needs no torch. An encoder of the user's
+        takes no images: it only says whose vectors are in the index.
 
         Raises:
             AnnotatorError: It cannot be loaded.
@@ -166,6 +174,8 @@ class IndexMetadata:
             device=device,
             precision=precision or self.fingerprint.asked_precision,
             frames=cast("Frames", self.fingerprint.frames),
+            engine=engine,
+            recorded=self.fingerprint if name is None and precision is None else None,
         )
 
     def encoder_of(self, vectors: VectorTable) -> VectorEncoder:
@@ -247,6 +257,7 @@ def describe(stored: Index, place: IndexLocation) -> dict[str, Any]:
         "own_vectors": metadata.fingerprint.is_own,
         "fingerprint": metadata.fingerprint.digest,
         "precision": metadata.fingerprint.precision,
+        "engine": metadata.engine,
         "voting": asdict(metadata.voting),
         "estimate": metadata.tuning
         and {name: metadata.tuning[name] for name in _ESTIMATE if name in metadata.tuning},

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,9 @@ Find = Callable[[NDArray[np.float32], int], SearchResult]
 LARGEST_GROUP = 1000  # maximum number of skipped rows of the own group
 _SEARCHED_AT_ONCE = 256
 MORE = 20  # neighbours beyond k, to allow for exclusions
-_SAME = 1e-6  # rounding of the similarity of a vector to itself, in float32
+# Rounding of the similarity of an image to itself, by the precision of its encoder: either engine
+# may have encoded it (docs/encoder.md, "Engines").
+_SAME = {"fp32": 1e-5, "bf16": 5e-4}
 
 
 @dataclass(frozen=True)
@@ -93,9 +95,14 @@ def cases_of(found: SearchResult) -> list[tuple[Case, ...]]:
     ]
 
 
-def copies(neighbors: Neighbors) -> NDArray[np.bool_]:
-    """Mask of neighbours that are the query itself: of similarity 1 within rounding, bool[q, k]."""
-    return neighbors.similarities >= 1 - _SAME
+def copies(neighbors: Neighbors, precision: Literal["fp32", "bf16"]) -> NDArray[np.bool_]:
+    """Mask of neighbours that are the query itself: of similarity 1 within rounding, bool[q, k].
+
+    Args:
+        neighbors: Of q queries.
+        precision: Of their encoder.
+    """
+    return neighbors.similarities >= 1 - _SAME[precision]
 
 
 def nearest_of_other_groups(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import io
-import os
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -18,6 +17,7 @@ from annotator.map.colouring import EDGE, MARKS, REST, REST_MARK, Mark
 from annotator.map.make import Map
 from annotator.map.points import Points
 from annotator.render.html import render_page
+from index.cores import usable_cores
 from index.progress import track
 
 # Maximum number of points and thumbnail size in pixels, for pages of about 10 MB.
@@ -59,7 +59,7 @@ def read_pictures(points: Points, side: int, images: str | None = None) -> list[
     with contextlib.ExitStack() as stack:
         if kept is None and images is not None:
             refs = in_order_of(points.ids, find_images(images).images)
-            made = make_thumbnails(refs, workers=len(os.sched_getaffinity(0)))
+            made = make_thumbnails(refs, workers=usable_cores())
             kept = stack.enter_context(contextlib.closing(made))
         if kept is None:
             return []

@@ -47,6 +47,7 @@ class VectorEncoder:
     image_size: int = field(default=1, init=False)
     batch_size: int = field(default=256, init=False)
     fitted: Fitted | None = field(default=None, init=False)
+    engine: str | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.dim = self.fingerprint.dim

@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from annotator.encoders.cache import EmbeddingCache
-from annotator.encoders.local_runner import cpu_count, embed_images
+from annotator.encoders.local_runner import embed_images
 from annotator.encoders.registry import make_embedder
 from annotator.errors import AnnotatorError
 from annotator.images.decode import decode
 from annotator.images.ref import ImageRef
+from index.cores import usable_cores
 from index.progress import track
 
 T = TypeVar("T")
@@ -139,7 +140,7 @@ class Pictures:
             picture = decode(self.refs[row].read(), at_least=size).frames[0].convert("RGB")
             table[row] = np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC))
 
-        with ThreadPoolExecutor(cpu_count()) as pool:
+        with ThreadPoolExecutor(usable_cores()) as pool:
             decoded = pool.map(put, range(len(self.refs)))
             list(track(decoded, total=len(self.refs), label=f"Decoding to {size} px"))
         table.flush()

@@ -49,7 +49,10 @@ def test_throughput(sample, results, monkeypatch) -> None:
     monkeypatch.setattr(throughput, "_CALLS", 1)
     throughput.main([str(sample.images), "--n", "40", "--rounds", "1"])
     (record,) = load("throughput", results)
-    assert all(len(rates) == 1 for rates in record["images_per_second"].values())
+    for key in ("images_per_second", "images_per_cpu_second"):
+        assert {"plain", "script", "bare", "annotate", "annotate_warm"} <= record[key].keys()
+        assert all(len(rates) == 1 for rates in record[key].values())
+    assert record["start_cpu_seconds"]["annotate"][0] > 0
     assert record["machine"]["cores"] and record["fingerprint"]["dim"]
 
 

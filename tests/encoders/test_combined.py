@@ -13,10 +13,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from annotator.encoders.combined import CombinedEmbedder
-from annotator.encoders.embedder import Embedder, Encoder, TorchEmbedder
+from annotator.encoders.embedder import Embedder, Encoder
 from annotator.encoders.local_runner import embed_images
 from annotator.encoders.preprocess import Preprocess
 from annotator.encoders.registry import make_embedder
+from annotator.encoders.torch_embedder import TorchEmbedder
 from annotator.errors import AnnotatorError
 from annotator.images.sources import find_images
 

@@ -13,9 +13,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from annotator.encoders.contributions import ContributionMap, patch_vectors, pooled_map
-from annotator.encoders.embedder import Embedder, Encoder, TorchEmbedder
+from annotator.encoders.embedder import Embedder, Encoder
 from annotator.encoders.preprocess import Preprocess
 from annotator.encoders.registry import make_embedder
+from annotator.encoders.torch_embedder import TorchEmbedder
 from annotator.encoders.torch_setup import Precision, make_torchvision_importable
 
 HALF = (0.5, 0.5, 0.5)

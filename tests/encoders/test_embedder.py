@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from annotator.encoders.embedder import Encoder, TorchEmbedder, pad_batch
+from annotator.encoders.embedder import Encoder
 from annotator.encoders.preprocess import Preprocess
 from annotator.encoders.registry import DEFAULT, make_embedder
+from annotator.encoders.torch_embedder import TorchEmbedder, pad_batch
 from annotator.encoders.torch_setup import Precision, make_torchvision_importable
 from annotator.errors import AnnotatorError
 
@@ -31,7 +32,7 @@ def encoder_of(model: nn.Module, size: int = 16) -> Encoder:
 def embedder(architecture: str, precision: Precision = "fp32") -> TorchEmbedder:
     """The packaged network as it is, others from timm with random weights at 64 pixels."""
     if architecture == "packaged":
-        made = make_embedder(DEFAULT, device="cpu", precision=precision)
+        made = make_embedder(DEFAULT, device="cpu", precision=precision, engine="torch")
         assert isinstance(made, TorchEmbedder)
         return made
     make_torchvision_importable()

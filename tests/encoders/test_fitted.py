@@ -7,8 +7,8 @@ import pytest
 from test_combined import embed_all, pictures, small
 
 from annotator.encoders.combined import CombinedEmbedder
-from annotator.encoders.embedder import TorchEmbedder
 from annotator.encoders.fitted import NEW, SEEN_BY_ALL, Fitted
+from annotator.encoders.torch_embedder import TorchEmbedder
 from annotator.errors import AnnotatorError
 
 

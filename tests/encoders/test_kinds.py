@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from tiny_models import SAVERS, make_xrv_small, transformers, write_onnx, xrv_models
 
-from annotator.encoders.embedder import TorchEmbedder
 from annotator.encoders.registry import make_embedder
 from annotator.encoders.text_tower import has_text_tower, make_text_tower
+from annotator.encoders.torch_embedder import TorchEmbedder
 from annotator.encoders.torch_setup import make_torchvision_importable
 from annotator.errors import AnnotatorError
 
@@ -63,7 +63,7 @@ def offline_and_small() -> Iterator[None]:
 
 
 def make(name: str) -> TorchEmbedder:
-    made = make_embedder(name, device="cpu", precision="fp32")
+    made = make_embedder(name, device="cpu", precision="fp32", engine="torch")
     assert isinstance(made, TorchEmbedder)
     return made
 

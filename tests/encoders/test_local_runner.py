@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -16,12 +15,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from annotator.encoders.cache import EmbeddingCache, content_key
-from annotator.encoders.embedder import Encoder, TorchEmbedder
-from annotator.encoders.local_runner import Embedded, cpu_count, default_workers, embed_images
+from annotator.encoders.embedder import Encoder
+from annotator.encoders.local_runner import Embedded, default_workers, embed_images
 from annotator.encoders.preprocess import Preprocess
+from annotator.encoders.torch_embedder import TorchEmbedder
 from annotator.errors import AnnotatorError, ImageError
 from annotator.images.decode import decode
 from annotator.images.ref import ImageRef
+from index.cores import usable_cores
 
 HALF = (0.5, 0.5, 0.5)
 
@@ -297,12 +298,12 @@ def test_cores_are_shared_between_the_workers(tiny_embedder: TorchEmbedder) -> N
     seen: set[int] = set()
     watched = Watched(tiny_embedder, lambda pixels: seen.add(torch.get_num_threads()))
     before = torch.get_num_threads()
-    workers = max(1, cpu_count())
+    workers = max(1, usable_cores())
     list(embed_images(refs(8), watched, workers=workers, batch_size=2))
     assert seen == {1}
     seen.clear()
     list(embed_images(refs(4), watched, workers=1))
-    assert seen == {cpu_count()}
+    assert seen == {usable_cores()}
     assert torch.get_num_threads() == before
 
 
@@ -316,14 +317,3 @@ def test_a_short_list_is_spread_over_the_workers(tiny_embedder: TorchEmbedder) -
     watched = Watched(tiny_embedder)
     list(embed_images(refs(10), watched, workers=4, batch_size=32))
     assert sorted(watched.batches) == [1, 3, 3, 3]
-
-
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no way to bind to cores")
-def test_cpu_count_is_what_this_process_may_use() -> None:
-    allowed = os.sched_getaffinity(0)
-    assert cpu_count() == len(allowed)
-    try:
-        os.sched_setaffinity(0, {min(allowed)})
-        assert cpu_count() == 1
-    finally:
-        os.sched_setaffinity(0, allowed)

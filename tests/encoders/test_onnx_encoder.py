@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from tiny_models import write_onnx
 
-from annotator.encoders.embedder import TorchEmbedder
 from annotator.encoders.registry import make_embedder
+from annotator.encoders.torch_embedder import TorchEmbedder
 from annotator.errors import AnnotatorError
 
 FLOATS = ["n", 3, 32, 32]

@@ -16,10 +16,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from annotator.encoders.embedder import Embedder, TorchEmbedder
+from annotator.encoders.embedder import Embedder
 from annotator.encoders.fingerprint import weights_digest
 from annotator.encoders.preprocess import DECODER_VERSION
 from annotator.encoders.registry import make_embedder, split_names
+from annotator.encoders.torch_embedder import TorchEmbedder
 from annotator.encoders.torch_setup import make_torchvision_importable
 from annotator.encoders.weights import read_weights
 from annotator.errors import AnnotatorError
@@ -28,7 +29,7 @@ NEEDS_OPEN_CLIP = "open_clip is an optional extra"
 
 
 def make(name: str) -> TorchEmbedder:
-    made = make_embedder(name, device="cpu", precision="fp32")
+    made = make_embedder(name, device="cpu", precision="fp32", engine="torch")
     assert isinstance(made, TorchEmbedder)
     return made
 

@@ -19,7 +19,7 @@ from annotator.errors import AnnotatorError
 from annotator.images.ref import ImageRef
 
 if TYPE_CHECKING:
-    from annotator.encoders.embedder import TorchEmbedder
+    from annotator.encoders.torch_embedder import TorchEmbedder
 
 
 def test_local_is_the_default() -> None:

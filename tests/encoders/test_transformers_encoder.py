@@ -14,8 +14,8 @@ from PIL import Image
 from tiny_models import LAYERS, SPREAD, TEXTS, VIT, save_clip, save_dinov2, transformers
 from torch import Tensor
 
-from annotator.encoders.embedder import TorchEmbedder
 from annotator.encoders.registry import make_embedder
+from annotator.encoders.torch_embedder import TorchEmbedder
 from annotator.errors import AnnotatorError
 
 SQUARE = {"height": 64, "width": 64}
@@ -48,7 +48,7 @@ def save(folder: Path, model: Any) -> str:
 
 
 def make(name: str) -> TorchEmbedder:
-    made = make_embedder(name, device="cpu", precision="fp32")
+    made = make_embedder(name, device="cpu", precision="fp32", engine="torch")
     assert isinstance(made, TorchEmbedder)
     return made
 

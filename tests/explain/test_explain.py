@@ -14,9 +14,10 @@ import pytest
 from PIL import Image
 
 from annotator.collection import Collection, read_collection
-from annotator.encoders.embedder import Encoder, TorchEmbedder
+from annotator.encoders.embedder import Encoder
 from annotator.encoders.preprocess import Preprocess
 from annotator.encoders.registry import make_embedder
+from annotator.encoders.torch_embedder import TorchEmbedder
 from annotator.encoders.torch_setup import make_torchvision_importable
 from annotator.errors import AnnotatorError, ImageError
 from annotator.explain.attribution import AttributionMap

@@ -16,7 +16,7 @@ from index import open_index
 
 if TYPE_CHECKING:
     from annotator.collection import Collection
-    from annotator.encoders.embedder import TorchEmbedder
+    from annotator.encoders.torch_embedder import TorchEmbedder
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from annotator.collection import Collection, read_collection
-from annotator.encoders.embedder import TorchEmbedder
 from annotator.encoders.local_runner import embed_images
+from annotator.encoders.torch_embedder import TorchEmbedder
 from annotator.errors import AnnotatorError
 from annotator.evaluation.official_f1 import image_f1
 from annotator.indexing.build import CACHE_FILE, Built, build_index, tune_index

@@ -18,8 +18,8 @@ from PIL import Image
 from annotator.annotation import Annotation
 from annotator.collection import Collection, read_collection
 from annotator.encoders.cache import CACHE_FILE, EmbeddingCache
-from annotator.encoders.embedder import TorchEmbedder
 from annotator.encoders.local_runner import embed_images
+from annotator.encoders.torch_embedder import TorchEmbedder
 from annotator.errors import AnnotatorError
 from annotator.indexing.build import build_index, tune_index
 from annotator.indexing.metadata import IndexMetadata

@@ -20,8 +20,8 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from annotator import ConceptKNN
 from annotator.collection import Collection
-from annotator.encoders.embedder import TorchEmbedder
 from annotator.encoders.local_runner import embed_images
+from annotator.encoders.torch_embedder import TorchEmbedder
 from annotator.pipeline import Annotator
 
 SETS = [{"lung", "x-ray"}, {"x-ray"}, {"ct", "head"}, {"ct"}, set()]

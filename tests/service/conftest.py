@@ -22,7 +22,8 @@ from service.engine import Engine, open_engine
 from service.middleware.auth import Keys
 
 if TYPE_CHECKING:
-    from annotator.encoders.embedder import Embedder, TorchEmbedder
+    from annotator.encoders.embedder import Embedder
+    from annotator.encoders.torch_embedder import TorchEmbedder
 
 
 @pytest.fixture(scope="session")
@@ -51,8 +52,9 @@ def directionless(tmp_path_factory: pytest.TempPathFactory) -> Engine:
     import torch
     from torch import nn
 
-    from annotator.encoders.embedder import Encoder, TorchEmbedder
+    from annotator.encoders.embedder import Encoder
     from annotator.encoders.preprocess import Preprocess
+    from annotator.encoders.torch_embedder import TorchEmbedder
 
     last = nn.Linear(48, 8, bias=False)
     nn.init.normal_(last.weight, generator=torch.Generator().manual_seed(0))

@@ -11,7 +11,7 @@ from annotator.encoders.combined import CombinedEmbedder
 from service.engine import Ballot, Concept, Engine, open_engine
 
 if TYPE_CHECKING:
-    from annotator.encoders.embedder import TorchEmbedder
+    from annotator.encoders.torch_embedder import TorchEmbedder
 
 
 def test_what_is_prepared_when_an_engine_opens(engine: Engine) -> None:

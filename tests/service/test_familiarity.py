@@ -17,7 +17,7 @@ from annotator.knn.familiarity import UNFAMILIAR
 from service.engine import Engine, open_engine
 
 if TYPE_CHECKING:
-    from annotator.encoders.embedder import TorchEmbedder
+    from annotator.encoders.torch_embedder import TorchEmbedder
 
 LEAST = 0.1
 

@@ -16,7 +16,7 @@ import pytest
 from asking import build, cpu_settings, drawing, post, problem
 from starlette.testclient import TestClient
 
-from annotator.encoders.embedder import TorchEmbedder
+from annotator.encoders.torch_embedder import TorchEmbedder
 from annotator.errors import AnnotatorError
 from index import IndexProblem, open_index
 from index.folder.journal import JOURNAL, Journal

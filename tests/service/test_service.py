@@ -17,7 +17,7 @@ from service.problems import Problem
 from service.service import Service
 
 if TYPE_CHECKING:
-    from annotator.encoders.embedder import TorchEmbedder
+    from annotator.encoders.torch_embedder import TorchEmbedder
 
 
 def request(*messages: Message) -> Request:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from vector_files import unit_rows
 
-from annotator.encoders.embedder import TorchEmbedder
+from annotator.encoders.torch_embedder import TorchEmbedder
 from annotator.errors import AnnotatorError, FormatError
 from annotator.vectors.encoder import VectorEncoder
 from annotator.vectors.table import read_vectors

@@ -14,9 +14,10 @@ import numpy as np
 
 from annotator.collection import Collection
 from annotator.encoders.efficientnet import packaged, packaged_network
-from annotator.encoders.embedder import Embedder, TorchEmbedder
+from annotator.encoders.embedder import Embedder
 from annotator.encoders.local_runner import embed_images
 from annotator.encoders.registry import DEFAULT, make_embedder
+from annotator.encoders.torch_embedder import TorchEmbedder
 from annotator.fitting.fit import fit_encoder
 from annotator.fitting.recipe import Recipe
 from annotator.indexing.build import build_index
