@@ -397,7 +397,12 @@ def test_build_annotate_serve(
             assert client.get("/v1/search", params={"q": "chest x-ray", "by": "text"}).is_success
 
     change_weights(name)
-    said = problem(invoke("annotate", sample.images, *side, "test", *options))
+    if kind != "onnx":  # what OpenVINO has kept is still the encoder of the index
+        again = invoke("annotate", sample.images, *side, "test", *options)
+        assert (again.exit_code, again.stdout) == (0, answer.stdout)
+    said = problem(
+        invoke("annotate", sample.images, *side, "test", *options, "--engine", "torch")
+    )
     assert "built with another encoder" in said and "weights: sha256:" in said
 
 
