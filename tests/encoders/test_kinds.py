@@ -400,9 +400,7 @@ def test_build_annotate_serve(
     if kind != "onnx":  # what OpenVINO has kept is still the encoder of the index
         again = invoke("annotate", sample.images, *side, "test", *options)
         assert (again.exit_code, again.stdout) == (0, answer.stdout)
-    said = problem(
-        invoke("annotate", sample.images, *side, "test", *options, "--engine", "torch")
-    )
+    said = problem(invoke("annotate", sample.images, *side, "test", *options, "--engine", "torch"))
     assert "built with another encoder" in said and "weights: sha256:" in said
 
 

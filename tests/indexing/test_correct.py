@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from annotator.collection import Collection
-from annotator.encoders.embedder import TorchEmbedder
+from annotator.encoders.torch_embedder import TorchEmbedder
 from annotator.indexing.build import build_index, tune_index
 from annotator.indexing.correct import relabel_images, undone_corrections
 from annotator.indexing.metadata import describe
