@@ -84,7 +84,8 @@ def find_neighborhood(
         vector[None], max(SEEN + MORE, annotator.needed(annotator.voting, True))
     )
     (annotation,) = annotator.decide([image_id], found, exclude_self=True)
-    nearest = found.neighbors.without(copies(found.neighbors), SEEN)
+    same = copies(found.neighbors, annotator.metadata.fingerprint.asked_precision)
+    nearest = found.neighbors.without(same, SEEN)
     rows = nearest.rows[0][nearest.similarities[0] > -np.inf]
     cuis = tuple(frozenset(found.cases.labels.row(row)) for row in rows.tolist())
     vectors = found.cases.vectors(rows).astype(np.float64)
