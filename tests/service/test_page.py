@@ -607,9 +607,9 @@ def test_an_unfamiliar_image_is_called_so(open_page: Opener, server: str, place:
         UNFAMILIAR,
     ):  # at the threshold, which no image meets
         body["results"][0]["familiarity"] = familiarity
-        tab.annotate(place.images[0])
         unfamiliar = familiarity is not None and familiarity < UNFAMILIAR
         body["results"][0]["unfamiliar"] = unfamiliar
+        tab.annotate(place.images[0])
         fact = tab.page.locator("dt", has_text="Familiarity")
         expect(fact).to_have_count(int(familiarity is not None))
         expect(tab.page.locator(".notice.warning")).to_have_count(int(unfamiliar))
