@@ -14,9 +14,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from browsing import chromium
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from browsing import Browser
+
     from annotator.collection import Collection
     from annotator.encoders.embedder import Embedder
     from annotator.encoders.torch_embedder import TorchEmbedder
@@ -299,3 +302,10 @@ def make_index(tmp_path: Path) -> Callable[..., StoredIndex]:
         return open_index(tmp_path / "circle")
 
     return make
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Of tests that are `in_a_browser`."""
+    with chromium() as found:
+        yield found

@@ -1,20 +1,14 @@
-"""What pages and JSON say, that nothing from outside is markup, and the names of files.
-
-The browser's tests are skipped where Playwright or a browser is missing, unless
-ANNOTATOR_REQUIRE_BROWSER=1.
-"""
+"""What pages and JSON say, that nothing from outside is markup, and the names of files."""
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from browsing import Browser, expect, in_a_browser
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -26,22 +20,6 @@ from annotator.explain.deletion import Deletion
 from annotator.explain.explain import ConceptExplanation, Explanation, Method
 from annotator.explain.report import contents_page, explanation_page, file_name, to_dict
 from annotator.knn.neighbors import Case
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
-REQUIRED = os.environ.get("ANNOTATOR_REQUIRE_BROWSER") == "1"
-FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
-
-try:
-    from playwright.sync_api import Browser, expect, sync_playwright
-except ModuleNotFoundError:
-    if REQUIRED:
-        raise
-    CHROMIUM = None
-
-in_a_browser = pytest.mark.skipif(
-    CHROMIUM is None and not REQUIRED, reason="playwright or a browser is not installed"
-)
 
 HOSTILE = "<script>alert('x')</script>\"&"
 
@@ -208,15 +186,6 @@ def test_contents_link_the_pages_and_name_what_failed() -> None:
 
 
 # In a browser
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    assert CHROMIUM is not None, "ANNOTATOR_REQUIRE_BROWSER is set, and there is no browser"
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield chromium
-        chromium.close()
 
 
 @in_a_browser

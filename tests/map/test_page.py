@@ -1,17 +1,11 @@
-"""The page of a map: as text, and in a real browser.
-
-The browser's tests are skipped where Playwright or a browser is missing, unless
-ANNOTATOR_REQUIRE_BROWSER=1.
-"""
+"""The page of a map: as text, and in a real browser."""
 
 from __future__ import annotations
 
 import base64
 import io
 import json
-import os
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from browsing import Browser, Page, expect, in_a_browser
 from PIL import Image
 
 from annotator.map.make import Map, make_map
@@ -26,22 +21,7 @@ from annotator.map.page import default_side, map_page, read_pictures
 from annotator.map.points import Points, read_points
 from index import StoredIndex, open_index
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
-REQUIRED = os.environ.get("ANNOTATOR_REQUIRE_BROWSER") == "1"
-FLAGS = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 HOSTILE = '</script><img src=x onerror="document.title=1">'
-
-try:
-    from playwright.sync_api import Browser, Page, expect, sync_playwright
-except ModuleNotFoundError:
-    if REQUIRED:
-        raise
-    CHROMIUM = None
-
-in_a_browser = pytest.mark.skipif(
-    CHROMIUM is None and not REQUIRED, reason="playwright or a browser is not installed"
-)
 
 
 @pytest.fixture(scope="module")
@@ -142,15 +122,6 @@ def test_more_points_have_smaller_pictures() -> None:
 
 
 # In a browser
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    assert CHROMIUM is not None, "ANNOTATOR_REQUIRE_BROWSER is set, and there is no browser"
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield chromium
-        chromium.close()
 
 
 @contextmanager

@@ -1,7 +1,4 @@
-"""The page in a real browser, against the real server on an index of phantoms.
-
-Skipped where Playwright or a browser is missing, unless ANNOTATOR_REQUIRE_BROWSER=1.
-"""
+"""The page in a real browser, against the real server on an index of phantoms."""
 
 from __future__ import annotations
 
@@ -19,6 +16,7 @@ import httpx
 import numpy as np
 import pytest
 from asking import serving
+from browsing import Browser, Locator, Page, expect, in_a_browser
 from click.testing import CliRunner
 from PIL import Image
 
@@ -28,35 +26,9 @@ from annotator.knn.familiarity import UNFAMILIAR
 from annotator.phantoms import write_sample
 from annotator.tables.run import validate_run
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-CHROMIUM = next(filter(None, map(shutil.which, BROWSERS)), None)
-REQUIRED = os.environ.get("ANNOTATOR_REQUIRE_BROWSER") == "1"
-
-try:
-    from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
-except ModuleNotFoundError:
-    if REQUIRED:
-        raise
-    pytest.skip("playwright is not installed", allow_module_level=True)
-if CHROMIUM is None and not REQUIRED:
-    pytest.skip(f"none of {', '.join(BROWSERS)} is installed", allow_module_level=True)
-
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, in_a_browser]
 
 KEY = "a-key-for-the-tests-of-the-page"
-FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-    "--disable-background-networking", "--disable-component-update",
-]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    assert CHROMIUM is not None, "ANNOTATOR_REQUIRE_BROWSER is set, and there is no browser"
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield chromium
-        chromium.close()
 
 
 @dataclass(frozen=True)
