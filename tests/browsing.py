@@ -13,11 +13,11 @@ from contextlib import contextmanager
 import pytest
 
 try:
-    from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+    from playwright.sync_api import Browser, Locator, Page, Route, expect, sync_playwright
 except ModuleNotFoundError:
-    Browser = Locator = Page = expect = sync_playwright = None
+    Browser = Locator = Page = Route = expect = sync_playwright = None
 
-__all__ = ["Browser", "Locator", "Page", "chromium", "expect", "in_a_browser"]
+__all__ = ["Browser", "Locator", "Page", "Route", "chromium", "expect", "in_a_browser"]
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 _PROGRAM = next(filter(None, map(shutil.which, _NAMES)), None)

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +15,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from browsing import chromium
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from annotator.encoders.embedder import Embedder
     from annotator.encoders.torch_embedder import TorchEmbedder
     from index import StoredIndex
+
+sys.path.insert(0, str(Path(__file__).parent))  # for `browsing`
 
 # Threads of OpenMP spin while they wait: on cores that others use too, tests would take several
 # times as long. Read once, when torch or FAISS is loaded.
@@ -307,5 +309,7 @@ def make_index(tmp_path: Path) -> Callable[..., StoredIndex]:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Of tests that are `in_a_browser`."""
+    from browsing import chromium
+
     with chromium() as found:
         yield found

@@ -125,7 +125,8 @@ def explain_command(
     from annotator.render.thumbnails import index_thumbnails
 
     stored = place.open(device=device)
-    encoder = IndexMetadata.of(stored).make_embedder(name=embedder, device=device)
+    # The parts of a picture are torch's: its vector has to be, for their sum to be right.
+    encoder = IndexMetadata.of(stored).make_embedder(name=embedder, device=device, engine="torch")
     annotator = Annotator(stored, encoder, exclude_self=True)
     thumbnails = index_thumbnails(stored, indexed)
     if suffix in _FIGURES:

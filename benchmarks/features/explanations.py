@@ -103,7 +103,7 @@ def main(arguments: list[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         indexed, queries = _given(options, Path(temporary))
         build_index(indexed, Path(temporary) / "index", make_embedder(options.embedder))
-        annotator = Annotator.open(Path(temporary) / "index")
+        annotator = Annotator.open(Path(temporary) / "index", engine="torch")
         queries = queries[:: options.every]
         asked = track(queries, total=len(queries), label="Explaining")
         if options.of == "images":

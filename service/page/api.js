@@ -44,9 +44,12 @@ async function problemOf(response) {
 
 /** Fetch `path`, relative to the page, and read its body with `read`. Throws a Problem. */
 async function fetched(path, read, options = {}) {
-  const headers = key ? { Authorization: `Bearer ${key}` } : {};
+  const sent = key;
+  const headers = sent ? { Authorization: `Bearer ${sent}` } : {};
   try {
     const response = await fetch(path, { ...options, headers });
+    // A late refusal of a former key says nothing of the present one.
+    if (response.status === 401 && sent !== key) return await fetched(path, read, options);
     if (!response.ok) throw await problemOf(response);
     return await read(response);
   } catch (error) {

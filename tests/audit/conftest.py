@@ -83,6 +83,7 @@ class PixelEmbedder:
     name, dim, blocks, frames, image_size, batch_size = "pixels", 64, (64,), "middle", 8, 16
     fingerprint = Fingerprint("pixels", "none", {}, "fp32", "middle", 64)
     fitted = None
+    engine = None
 
     def prepare(self, frames: Sequence[Image.Image]) -> NDArray[np.uint8]:
         small = [frame.convert("RGB").resize((8, 8), Image.Resampling.BOX) for frame in frames]

@@ -193,7 +193,7 @@ def test_an_index_of_other_pixels_is_refused(
 ) -> None:
     index = ("--index", tmp_path / "index")
     with monkeypatch.context() as patched:
-        patched.setattr("annotator.encoders.embedder.DECODER_VERSION", 1)
+        patched.setattr("annotator.encoders.torch_embedder.DECODER_VERSION", 1)
         done(invoke("build-index", place / "test", place / "test.csv", *index, "--no-tune"))
     said = problem(invoke("annotate", place / "test", *index))
     assert "version 1 of the decoder" in said and "Build the index again" in said

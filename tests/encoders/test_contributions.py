@@ -64,7 +64,7 @@ def of_timm(name: str, precision: Precision = "fp32", **options: Any) -> TorchEm
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("name", ["efficientnet-lite0@64", "efficientnet-lite0@96"])
 def test_positions_of_the_packaged_network_add_up(name: str, precision: Precision) -> None:
-    encoder = make_embedder(name, device="cpu", precision=precision)
+    encoder = make_embedder(name, device="cpu", precision=precision, engine="torch")
     for image in (picture(), Image.new("L", (64, 64))):  # the second one without texture
         maps = encoder.position_contributions(image)
         assert maps is not None
@@ -76,7 +76,7 @@ def test_positions_of_the_packaged_network_add_up(name: str, precision: Precisio
 
 def test_positions_of_several_encoders_side_by_side() -> None:
     name = "efficientnet-lite0@64+efficientnet-lite0@96"
-    encoder = make_embedder(name, device="cpu", precision="fp32")
+    encoder = make_embedder(name, device="cpu", precision="fp32", engine="torch")
     maps = encoder.position_contributions(picture())
     assert maps is not None
     assert total(maps, encoder.dim) == pytest.approx(vector_of(encoder, picture()), abs=1e-6)

@@ -59,7 +59,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_positions_add_up(folder: Path, precision: Precision) -> None:
-    encoder = make_embedder(f"fitted:{folder}", device="cpu", precision=precision)
+    encoder = make_embedder(f"fitted:{folder}", device="cpu", precision=precision, engine="torch")
     assert encoder.blocks[-2:] == (1280, 1280)
     maps = encoder.position_contributions(picture())
     assert maps is not None and len(maps) == len(encoder.blocks)

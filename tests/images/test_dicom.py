@@ -396,7 +396,7 @@ def hint_of(data: bytes) -> str:
 def test_deflated_bombs_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     data = save(dataset(np.zeros((2000, 2000), np.uint16)), DeflatedExplicitVRLittleEndian)
     assert decode_one(data).shape == (2000, 2000)
-    monkeypatch.setattr(reader, "_MAX_INFLATED", 8_000_000)
+    monkeypatch.setattr(reader, "MAX_DEFLATED_BYTES", 8_000_000)
     for bomb in (data, data[132:]):
         assert refusal(bomb, "too_large") == "deflated DICOM of more than 8000000 bytes"
 

@@ -247,6 +247,8 @@ OPERATIONS = [
     ("GET", "/v1/search"), ("POST", "/v1/reload"), ("GET", "/v1/info"), ("GET", "/v1/concepts"),
     ("GET", "/v1/neighbors/{id}/image"), ("GET", "/livez"), ("GET", "/readyz"),
     ("GET", "/metrics"),
+    ("POST", "/v1/images"), ("GET", "/v1/images/{id}"), ("PATCH", "/v1/images/{id}"),
+    ("DELETE", "/v1/images/{id}"),
 ]  # fmt: skip
 # The others take nothing that could be wrong.
 FALLIBLE = [

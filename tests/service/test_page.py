@@ -16,7 +16,7 @@ import httpx
 import numpy as np
 import pytest
 from asking import serving
-from browsing import Browser, Locator, Page, expect, in_a_browser
+from browsing import Browser, Locator, Page, Route, expect, in_a_browser
 from click.testing import CliRunner
 from PIL import Image
 
@@ -481,6 +481,28 @@ def test_the_key_is_asked_for_and_forgotten(
     expect(tab.page.get_by_role("link", name="HTTP API")).to_be_hidden()  # it would answer 401
     tab.page.reload()
     expect(field).to_be_visible()
+
+
+def test_a_late_refusal_of_a_former_key(
+    open_page: Opener, small_server: str, place: Served
+) -> None:
+    tab = open_page(small_server)
+    field = tab.page.get_by_label("Key", exact=True)
+    expect(field).to_be_focused()
+    tab.upload(place.images[0])
+    held: list[Route] = []
+    tab.page.route("**/v1/info", lambda route: route.continue_() if held else held.append(route))
+    field.fill("not-the-key-at-all")
+    field.press("Enter")
+    expect(tab.page.get_by_role("alert")).to_contain_text("not accepted")
+    field.fill(KEY)
+    field.press("Enter")
+    tab.finished(1)
+    held[0].continue_()
+    expect(tab.page.locator("#info")).to_contain_text("Index v000001")
+    expect(field).to_be_hidden()
+    tab.upload(place.images[1])
+    tab.finished(2)
 
 
 def test_a_busy_server_is_waited_for(open_page: Opener, small_server: str, place: Served) -> None:
