@@ -64,8 +64,13 @@ class EmbeddingCache:
                 self._db.close()
                 raise
 
-    def get(self, content: bytes) -> NDArray[np.float32] | None:
-        """The float32[dim] vector of this content key; None if it is absent or damaged."""
+    def get(self, content: bytes, dim: int | None = None) -> NDArray[np.float32] | None:
+        """The vector of this content key; None if it is absent or damaged.
+
+        Args:
+            content: The key.
+            dim: What is no unit vector of this length counts as damaged; None takes any.
+        """
         with self._lock, self._explained():
             row = self._db.execute(
                 "SELECT checksum, vector FROM vectors WHERE fingerprint = ? AND content = ?",
@@ -76,7 +81,8 @@ class EmbeddingCache:
         checksum, blob = row
         if not isinstance(blob, bytes) or zlib.crc32(blob) != checksum:
             return None
-        return np.frombuffer(blob, dtype="<f4").astype(np.float32)
+        vector = np.frombuffer(blob, dtype="<f4").astype(np.float32)
+        return vector if dim is None or is_unit_vector(vector, dim) else None
 
     def contents(self) -> list[bytes]:
         """Content keys with a vector; some vectors may turn out to be damaged."""

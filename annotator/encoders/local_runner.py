@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from annotator.encoders.cache import EmbeddingCache, content_key, is_unit_vector
+from annotator.encoders.cache import EmbeddingCache, content_key
 from annotator.encoders.embedder import Embedder
 from annotator.encoders.torch_setup import threads_per_operation
 from annotator.errors import ImageError
@@ -51,7 +51,7 @@ class Embedded:
 class VectorCache(Protocol):
     """Interface of caches of vectors, with notes on their pictures, by content key."""
 
-    def get(self, content: bytes) -> NDArray[np.float32] | None: ...
+    def get(self, content: bytes, dim: int | None = None) -> NDArray[np.float32] | None: ...
 
     def notes(self, content: bytes) -> tuple[Note, ...]: ...
 
@@ -73,8 +73,8 @@ class CacheSnapshot:
         self._cache = cache
         self._added: set[bytes] = set()
 
-    def get(self, content: bytes) -> NDArray[np.float32] | None:
-        return None if content in self._added else self._cache.get(content)
+    def get(self, content: bytes, dim: int | None = None) -> NDArray[np.float32] | None:
+        return None if content in self._added else self._cache.get(content, dim)
 
     def notes(self, content: bytes) -> tuple[Note, ...]:
         return self._cache.notes(content)
@@ -186,8 +186,8 @@ def embed_batch(
         try:
             data = ref.read()
             key = content_key(data)
-            known = cache.get(key) if cache is not None else None
-            if known is not None and is_unit_vector(known, embedder.dim):
+            known = cache.get(key, embedder.dim) if cache is not None else None
+            if known is not None:
                 notes = cache.notes(key) if cache is not None else ()
                 results[position] = Embedded(ref, known, cached=True, content=key, notes=notes)
                 continue

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from annotator.encoders.cache import EmbeddingCache, is_unit_vector
+from annotator.encoders.cache import EmbeddingCache
 from annotator.encoders.embedder import Embedder
 from annotator.encoders.local_runner import (
     Embedded,
@@ -260,9 +260,8 @@ def _results(
             vector = np.frombuffer(row["vector"], "<f4").astype(np.float32)
             yield Embedded(ref, vector, content=content, notes=_notes(row))
         else:
-            known = cache.get(content) if cache is not None else None
-            usable = known is not None and is_unit_vector(known, embedder.dim)
-            if cache is not None and known is not None and usable:
+            known = cache.get(content, embedder.dim) if cache is not None else None
+            if cache is not None and known is not None:
                 notes = cache.notes(content)
                 yield Embedded(ref, known, cached=True, content=content, notes=notes)
             else:  # damaged in the cache, or deleted meanwhile

@@ -86,8 +86,8 @@ class CachedKeys:
     def __init__(self, joined: bytes) -> None:
         self._keys = frozenset(joined[i : i + 32] for i in range(0, len(joined), 32))
 
-    def get(self, content: bytes) -> NDArray[np.float32] | None:
-        """An empty vector where the driver has the vector."""
+    def get(self, content: bytes, dim: int | None = None) -> NDArray[np.float32] | None:
+        """An empty vector where the driver has the vector, which it checks."""
         return np.zeros(0, np.float32) if content in self._keys else None
 
     def notes(self, content: bytes) -> tuple[Note, ...]:
