@@ -78,20 +78,25 @@ def relabel_command(
     for note in done.notes:
         say(note)
     if done.unknown:
-        more = ", …" if len(done.unknown) > _SHOWN else ""
-        say(
-            f"Warning: {len(done.unknown):,} images are not in the index and are left out: "
-            f"{', '.join(done.unknown[:_SHOWN])}{more}",
-            always=True,
-        )
+        say(f"Warning: not in the index, and left out: {_some(done.unknown)}", always=True)
+    if done.new_concepts:
+        words = tuple(known.get(cui, cui) for cui in done.new_concepts)
+        say(f"Warning: no image of the index had these concepts: {_some(words)}", always=True)
     change, n = done.change, len(done.corrections)
     same = f"; {done.unchanged:,} had these labels already" if done.unchanged else ""
     if n:
-        say(f"{place}: version {change.version}, labels of {n:,} images changed{same}.")
+        images = f"{n:,} image{'s' * (n > 1)}"
+        say(f"{place}: version {change.version}, labels changed on {images}{same}.")
         say(f"Next: annotator tune --index {place}, once there are many corrections.")
     else:
         say(f"{place}: version {change.version} as before, no labels to change{same}.")
     return EXIT_PARTIAL if done.unknown else EXIT_OK
+
+
+def _some(values: Sequence[str]) -> str:
+    """How many there are, and the first of them."""
+    more = ", …" if len(values) > _SHOWN else ""
+    return f"{len(values):,} ({', '.join(values[:_SHOWN])}{more})."
 
 
 @click.command("history", cls=Command, short_help="Who changed which labels, when and why.")

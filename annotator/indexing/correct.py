@@ -24,6 +24,7 @@ class Relabelled:
         corrections: What was changed.
         unchanged: Number of images that had the wanted concepts already.
         unknown: Ids that the index does not have.
+        new_concepts: Concepts that no image of the index had before.
         notes: What is to be said of ids that differ from the index's own.
     """
 
@@ -31,6 +32,7 @@ class Relabelled:
     corrections: tuple[Correction, ...]
     unchanged: int
     unknown: tuple[str, ...]
+    new_concepts: tuple[str, ...]
     notes: tuple[str, ...]
 
 
@@ -88,10 +90,12 @@ def relabel_images(
             named = {cui: names[cui] for cui in after if names and cui in names}
             why = wanted[id_].reason or reason
             corrections.append(Correction(number, id_, before, after, by, at, why, named))
+    given = {cui for one in corrections for cui in one.after or ()}
     return Relabelled(
         place.correct(corrections, of=stored.version),
         tuple(corrections),
         len(present) - len(corrections),
         tuple(id_ for id_ in wanted if id_ not in present),
+        tuple(sorted(given - stored.concepts.keys())),
         tuple(notes),
     )

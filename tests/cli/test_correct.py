@@ -19,14 +19,15 @@ def test_relabel_and_history(tuned_index: Path, tmp_path: Path) -> None:
     table = tmp_path / "corrections.csv"
     table.write_text("ID,CUIs,reason\ni003,C0000001;C0000002,second reading\ni004,,\n")
     said = done(invoke("relabel", table, "--index", tuned_index, "--by", "ada", "--reason", "r"))
-    assert f"{tuned_index}: version v000002, labels of 2 images changed." in said
+    assert f"{tuned_index}: version v000002, labels changed on 2 images." in said
     assert labels(tuned_index, "i003") == ("C0000001", "C0000002")
     assert labels(tuned_index, "i004") == ()
     check_sound(tuned_index)
     said = done(invoke("relabel", table, "--index", tuned_index))
     assert "version v000002 as before, no labels to change; 2 had these labels already." in said
     table.write_text("ID,add,remove\ni003,Mass,C0000001\n")
-    done(invoke("relabel", table, "--index", tuned_index, "--by", "bob"))
+    said = done(invoke("relabel", table, "--index", tuned_index, "--by", "bob"))
+    assert "Warning: no image of the index had these concepts: 1 (Mass)." in said
     assert labels(tuned_index, "i003") == ("C0000002", "MASS")
     assert open_index(tuned_index).names["MASS"] == "Mass"
 
@@ -58,8 +59,8 @@ def test_ids_that_are_not_there(tuned_index: Path, tmp_path: Path) -> None:
     table.write_text("ID,CUIs\nnobody,C0000001\ni003.png,C0000001\n")
     result = invoke("relabel", table, "--index", tuned_index)
     assert result.exit_code == 3
-    assert "Warning: 1 images are not in the index and are left out: nobody" in result.stderr
-    assert "labels of 1 images changed" in result.stderr
+    assert "Warning: not in the index, and left out: 1 (nobody)." in result.stderr
+    assert "labels changed on 1 image" in result.stderr
     assert labels(tuned_index, "i003") == ("C0000001",)
     assert "no image 'nobody'" in problem(invoke("history", "nobody", "--index", tuned_index))
     assert "No corrections." in done(invoke("history", "i005", "--index", tuned_index))
