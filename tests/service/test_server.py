@@ -114,7 +114,7 @@ def test_clients_that_leave(server: Any) -> None:
     )
     started_request(server, drawing(0)).close()  # in the middle of the body
     wait_for(lambda: metric(server, line) == 1)
-    large = drawing(1, (2500, 2500))
+    large = drawing(1, (3500, 3500), "JPEG2000")  # a second to decode
     connection = started_request(server, large)
     connection.sendall(large[-1:])
     connection.close()  # while the image is being decoded
