@@ -61,8 +61,7 @@ def opened_for_writing(settings: Settings) -> Iterator[Store]:
             "Serve it without --writable, or an index in a folder.",
         )
     with location.hold() as held, Journal(held.folder) as journal:
-        held.correct(journal.left)
-        journal.drop(held.manifest().corrections)
+        held.publish_left(journal)
         yield Store(held, journal)
 
 

@@ -68,6 +68,8 @@ async def correct_image(request: Request, service: TheService, id: str) -> Respo
     first, the answer is 412 with the state of now. An answer means that the correction is on disk,
     and that the next request sees it.
     """
+    from annotator.tables.corrections import WantedLabels
+
     corrections = _writable(service)
     body = await _correction(request, service)
     labels, named = _labels(body.concepts or [])
@@ -75,8 +77,8 @@ async def correct_image(request: Request, service: TheService, id: str) -> Respo
     remove, _ = _labels(body.remove)
     # From here to `accept` nobody else gets a turn.
     present = _checked(request, service.engine, corrections, id, required=True)
-    after = labels if body.concepts is not None else {*present, *add} - set(remove)
-    if (wanted := tuple(sorted(after))) != present:
+    wanted = WantedLabels(labels if body.concepts is not None else None, add, remove).of(present)
+    if wanted != present:
         await corrections.accept(
             id, wanted, by=_caller(request), reason=body.reason, names={**names, **named}
         )

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from annotator.audit.findings import Finding
 from annotator.audit.inputs import AuditInput, ReferenceIndex
-from annotator.encoders.cache import EmbeddingCache, is_unit_vector
+from annotator.encoders.cache import EmbeddingCache
 from annotator.evaluation.measures import group_numbers
 from annotator.knn.cross_validation import LEAST_IMAGES
 from annotator.knn.neighbors import nearest_of_other_groups
@@ -45,7 +45,7 @@ def find_outliers(
     """
     image_ids = data.ids
     if index is not None:
-        known = _cached_vectors(index, fingerprint)
+        known = _cached_vectors(index, fingerprint, data.vectors.shape[1])
         if known is None:
             return [], [
                 "Unlike images were not looked for: the vectors of the index's images are not in "
@@ -129,7 +129,7 @@ def distances_to(
 
 
 def _cached_vectors(
-    index: ReferenceIndex, fingerprint: str
+    index: ReferenceIndex, fingerprint: str, dim: int
 ) -> tuple[list[str], NDArray[np.float32]] | None:
     """Ids and encoder's vectors, float32[m, dim], of images of an index; None with less than 50."""
     if not index.cache_file.is_file():
@@ -140,10 +140,8 @@ def _cached_vectors(
     with EmbeddingCache(index.cache_file, fingerprint) as cache:
         for row in sample_rows(len(stored.ids), _MOST_COMPARED).tolist():
             content = stored.content(row)
-            vector = cache.get(content) if content is not None else None
-            if vector is None:
-                continue
-            if is_unit_vector(vector, len(vectors[0]) if vectors else len(vector)):
+            vector = cache.get(content, dim) if content is not None else None
+            if vector is not None:
                 ids.append(stored.ids[row])
                 vectors.append(vector)
     return (ids, np.stack(vectors)) if len(ids) >= LEAST_IMAGES else None

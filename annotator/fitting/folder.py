@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -24,6 +23,7 @@ from annotator.errors import AnnotatorError
 from annotator.files import whole_file
 from annotator.fitting.recipe import Recipe
 from annotator.fitting.train import TrainedBranch
+from index.sync import sync
 
 _KEY, _LOCK, _RESULT, _REPLACED = "key.json", "lock", "result", "replaced"
 
@@ -194,15 +194,7 @@ def write_encoder(
     (result / "README.md").write_text(card, encoding="utf-8")
     (result / "curves.png").write_bytes(curves)
     for path in (*result.iterdir(), result):
-        _sync(path)
+        sync(path)
     if out.exists():
         out.rename(working / _REPLACED)
     result.rename(out)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from index.corrections import Correction
 from index.errors import IndexProblem
+from index.sync import sync
 
 JOURNAL = "journal.jsonl"
 
@@ -42,7 +43,7 @@ class Journal:
             self.left, self._size = _read(self._path)
             os.ftruncate(self._file, self._size)
             os.fsync(self._file)
-            _sync_folder(folder)
+            sync(folder)
         except BaseException:
             os.close(self._file)
             raise
@@ -96,7 +97,7 @@ class Journal:
             raise
         os.close(self._file)
         self._file, self._size = file, len(line)
-        _sync_folder(self._path.parent)
+        sync(self._path.parent)
 
 
 def _line(corrections: Iterable[Correction]) -> bytes:
@@ -122,11 +123,3 @@ def _read(path: Path) -> tuple[list[Correction], int]:
         found += [Correction.from_dict(fields) for fields in json.loads(raw)]
         size += len(line)
     return found, size
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -269,8 +269,16 @@ class FolderLocation:
         if Journal.is_empty(self.folder):
             return
         with self.hold() as held, Journal(self.folder) as journal:
-            held.correct(journal.left)
-            journal.drop(read_manifest(self.folder).corrections)
+            held.publish_left(journal)
+
+    def publish_left(self, journal: Journal) -> None:
+        """Publish what was left in the journal when it was opened.
+
+        Raises:
+            IndexProblem: As `correct`.
+        """
+        self.correct(journal.left)
+        journal.drop(read_manifest(self.folder).corrections)
 
     @contextmanager
     def hold(self) -> Iterator[FolderLocation]:

@@ -24,6 +24,7 @@ from index.manifest import (
     describe_file,
     read_manifest,
 )
+from index.sync import sync
 
 
 @dataclass
@@ -120,11 +121,11 @@ def publish(directory: Path, folder: Path, manifest: Manifest) -> str:
     text = replace(manifest, version=version, libraries=_libraries()).to_json()
     (folder / "manifest.json").write_text(text, encoding="utf-8")
     for path in folder.iterdir():
-        _sync(path)
-    _sync(folder)
+        sync(path)
+    sync(folder)
     folder.chmod(0o755)
     folder.rename(directory / version)
-    _sync(directory)
+    sync(directory)
     _replace_text(directory / "current", f"{version} {hashlib.sha256(text.encode()).hexdigest()}\n")
     _remove_versions(directory, but={version, before.version if before else version})
     return version
@@ -173,17 +174,9 @@ def _libraries() -> dict[str, str]:
     return versions
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _replace_text(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.new")
     temporary.write_text(text, encoding="utf-8")
-    _sync(temporary)
+    sync(temporary)
     temporary.replace(path)
-    _sync(path.parent)
+    sync(path.parent)
