@@ -28,7 +28,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -61,8 +61,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--device", default="auto")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
-        record = measure(options, Path(folder))
-    path = save("throughput", [record])
+        for record in measure(options, Path(folder)):
+            path = save("throughput", [record])  # a long run that is cut keeps its rounds
     wall, middle = (
         {name: statistics.median(values) for name, values in record[key].items() if values}
         for key in ("images_per_second", "images_per_cpu_second")
@@ -77,8 +77,8 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"raw figures: {path}")
 
 
-def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Prepare images and an index in `folder`, and time everything in turns."""
+def measure(options: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any]]:
+    """Prepare images and an index in `folder`, time everything in turns; yield after each round."""
     source = options.images or sample_images(folder / "sample")
     images = copies(source, folder / "images", options.n)
     concepts = folder / "concepts.csv"
@@ -117,17 +117,17 @@ def measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             warm = Spent(whole.wall - start.wall, whole.cpu - start.cpu)
             rates.add(f"annotate{kind}_warm", options.n, warm)
             starts.cpu[f"annotate{kind}"].append(start.cpu)
-    return {
-        "images": str(options.images or "sample"),
-        "n": options.n,
-        "batch": own.batch_size,
-        "engine": own.engine,
-        "embedder": options.embedder,
-        "fingerprint": own.fingerprint.to_dict(),
-        "images_per_second": rates.wall,
-        "images_per_cpu_second": rates.cpu,
-        "start_cpu_seconds": starts.cpu,
-    }
+        yield {
+            "images": str(options.images or "sample"),
+            "n": options.n,
+            "batch": own.batch_size,
+            "engine": own.engine,
+            "embedder": options.embedder,
+            "fingerprint": own.fingerprint.to_dict(),
+            "images_per_second": rates.wall,
+            "images_per_cpu_second": rates.cpu,
+            "start_cpu_seconds": starts.cpu,
+        }
 
 
 class Spent(NamedTuple):

@@ -32,8 +32,11 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 CONNECTIONS = 40
-# A server under attack shares the cores with its attackers here, and with other tests.
-MOST_TIMES = 3.0
+
+
+def most(idle: float) -> float:
+    """Seconds an answer may take under attack: the server shares its cores with other tests."""
+    return 3 * max(idle, 0.05)
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +108,7 @@ def test_silent_connections_make_room(server: Any, connections: list[socket.sock
     for _ in range(5 * CONNECTIONS):
         connections.append(connect(server))
         connections[-1].sendall(b"GET / HT")
-    assert seconds_of(server) < MOST_TIMES * idle
+    assert seconds_of(server) < most(idle)
     assert is_closed(connections[0])
     assert metric(server, "annotator_connections") <= CONNECTIONS + RESERVE
 
@@ -248,7 +251,7 @@ def test_one_hostile_form_costs_others_little(server: Any) -> None:
             sender.join()
         return statistics.median(taken)
 
-    assert seconds(b"\r\n--Bx") < MOST_TIMES * seconds(b"harmless")
+    assert seconds(b"\r\n--Bx") < most(seconds(b"harmless"))
 
 
 def test_metrics_on_a_port_of_their_own_and_keys_that_change(index: Path, tmp_path: Path) -> None:
