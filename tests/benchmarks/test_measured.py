@@ -33,7 +33,11 @@ def claims() -> list[str]:
     cheaper = cnn["build"]["cpu_seconds"] / ours["build"]["cpu_seconds"]
     (throughput,), (tuning,) = last_run("throughput"), last_run("tuning")
     (turns,) = last_run("tuning_before")
-    speed = {key: median(values) for key, values in throughput["images_per_second"].items()}
+    wall, cpu = (
+        {name: median(values) for name, values in throughput[key].items()}
+        for key in ("images_per_second", "images_per_cpu_second")
+    )
+    starts = {name: median(values) for name, values in throughput["start_cpu_seconds"].items()}
     load_of = {record["part"]: record for record in load("service_load", RESULTS)}
     lone, rates = load_of["b"], load_of["a"]["images_per_second"]
     tuned = rows["finetuned"]
@@ -56,10 +60,22 @@ def claims() -> list[str]:
         f"with {tuned['f1']:.3f} for "
         f"{tuned['build']['cpu_seconds'] / ours['build']['cpu_seconds']:.0f} times the CPU time",
         f"with the votes, {mixed['votes and finetuned, half']['f1']:.3f}",
-        f"| a plain fp32 timm loop with PIL | {speed['plain']:.0f} |",
-        f"| the bare encoder on ready-made batches | {speed['bare']:.0f} |",
-        f"| `annotator annotate`, start-up and all | {speed['annotate']:.0f} |",
-        f"| the same without its start-up | {speed['annotate_warm']:.0f} |",
+        *(
+            f"{what} | {wall[name]:.0f} | {cpu[name]:.0f} |"
+            for name, what in (
+                ("plain", "| a plain fp32 timm loop with PIL"),
+                ("script", "FAISS, a vote in NumPy"),
+            )
+        ),
+        *(
+            f"{what} | {wall[name]:.0f} | {cpu[name]:.0f} | {cpu[torch]:.0f} |"
+            for name, torch, what in (
+                ("bare", "bare_torch", "| the bare encoder on ready-made batches (OpenVINO)"),
+                ("annotate", "annotate_torch", "| `annotator annotate`, start-up and all"),
+                ("annotate_warm", "annotate_torch_warm", "| the same without its start-up"),
+            )
+        ),
+        f"in {starts['annotate']:.2f} CPU seconds, {starts['annotate_torch']:.2f} by torch",
         *(f"{r['peak_mib']:.0f} MiB for {r['images']:,} images" for r in last_run("memory")),
         f"{tuning['n']:,} images and {tuning['concepts']:,} concepts: "
         f"{tuning['fit_s']:.0f} s to fit, {tuning['neighbour_lists_s']:.0f} s for the neighbour "
