@@ -116,6 +116,11 @@ class Corrections:
         """Number of accepted corrections that are not published."""
         return len(self._accepted)
 
+    @property
+    def corrected_since(self) -> frozenset[str]:
+        """Ids of the images that were corrected since the published version."""
+        return frozenset(self._labels)
+
     def labels_of(self, image_id: str) -> tuple[str, ...] | None:
         """The concepts of an image, with corrections that are about to be accepted.
 

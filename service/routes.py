@@ -27,6 +27,8 @@ from service.schemas import (
     EmbedOut,
     EmbedQuery,
     InfoOut,
+    QueueOut,
+    QueueQuery,
     ReloadOut,
     SearchOut,
     SearchQuery,
@@ -243,6 +245,20 @@ async def similar_images(
     answer = await service.annotate(request, {"k": query.k, "min_familiarity": 0.0})
     answer.raise_if_alone()
     return similar_to_images(answer)
+
+
+@router.get(
+    "/v1/queue", response_model=QueueOut, responses=problems(401, 403, 409, 422, 429, 500, 503)
+)
+async def queue(
+    request: Request, service: TheService, query: Annotated[QueueQuery, Query()]
+) -> dict[str, Any]:
+    """Images of the index to review next: those of which corrected labels gain most.
+
+    Images that somebody has corrected or added are not asked about again. After 20 corrections the
+    rest is ranked anew; meanwhile the order stays.
+    """
+    return await service.queue.take(request, query.limit)
 
 
 @router.get("/v1/info", response_model=InfoOut, responses=problems(401))

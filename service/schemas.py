@@ -11,6 +11,7 @@ from annotator.knn.familiarity import UNFAMILIAR
 
 MOST_NEIGHBORS = 1000
 MOST_CASES = 100
+MOST_QUEUED = 500
 
 Names = Annotated[dict[str, str], Field(description="Of every CUI in the answer that has one.")]
 Thumbnail = Annotated[
@@ -99,6 +100,12 @@ class SimilarQuery(_Query):
     )
 
 
+class QueueQuery(_Query):
+    """Options of `GET /v1/queue`."""
+
+    limit: int = Field(50, ge=1, le=MOST_QUEUED, description="Most images in the answer.")
+
+
 class NewImageQuery(_Query):
     """Options of `POST /v1/images`."""
 
@@ -132,6 +139,23 @@ class CorrectionIn(_Query):
         if (self.concepts is None) == (not self.add and not self.remove):
             raise ValueError("give either `concepts`, or `add` and `remove`")
         return self
+
+
+class QueueItemOut(BaseModel):
+    """An image to review."""
+
+    id: str
+    gain: float = Field(
+        description="F1 that its review is expected to gain, summed over the images it stands for."
+    )
+    reason: str = Field(description="What its neighbours say against its labels.")
+
+
+class QueueOut(BaseModel):
+    """Answer of `GET /v1/queue`."""
+
+    items: list[QueueItemOut] = Field(description="The first one first.")
+    total: int = Field(description="Images of the index whose labels are worth a look.")
 
 
 class ImageOut(BaseModel):

@@ -23,6 +23,7 @@ from service.corrections import Corrections, Store
 from service.engine import Ballot, Engine, open_engine
 from service.observability import Metrics, log
 from service.problems import Problem, client_closed, no_encoder, unreachable, unusable_image
+from service.queue import ReviewQueue
 from service.settings import Settings
 from service.uploads import announced_size, read_uploads
 from service.vectors import Model, read_sent
@@ -53,6 +54,7 @@ class Service:
     Attributes:
         engine: The engine of new requests; `reload` and corrections replace it.
         corrections: Takes corrections; None where the service is read-only.
+        queue: The images to review next.
         draining: Whether the service is shutting down.
     """
 
@@ -83,6 +85,7 @@ class Service:
         self.corrections: Corrections | None = None
         if store is not None:
             self.corrections = Corrections(store, engine, self._serve, settings.device)
+        self.queue = ReviewQueue(self)
         self._reloading: asyncio.Task[bool] | None = None
         self._next_reload: asyncio.Task[bool] | None = None
 

@@ -8,7 +8,7 @@ task's metric for a set of concepts in place of a probability for a single class
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -231,10 +231,20 @@ def _vote_shares(posterior: Posterior) -> list[dict[str, float]]:
     return shares
 
 
-def _finding(issue: LabelIssue, image_id: str, labels: AuditLabels) -> Finding:
+def describe_issue(issue: LabelIssue, named: Callable[[str], str]) -> str:
+    """What an image lacks and holds, in words.
+
+    Args:
+        issue: Of the image.
+        named: Function from a CUI to how it is told.
+    """
     parts = []
     for word, concepts in (("lacks", issue.missing), ("holds", issue.unexpected)):
         if concepts:
-            votes = (f"{labels.named(cui)} ({share:.0%} of votes)" for cui, share in concepts)
+            votes = (f"{named(cui)} ({share:.0%} of votes)" for cui, share in concepts)
             parts.append(f"{word} {', '.join(votes)}")
-    return Finding("label", image_id, "", issue.score, "; ".join(parts))
+    return "; ".join(parts)
+
+
+def _finding(issue: LabelIssue, image_id: str, labels: AuditLabels) -> Finding:
+    return Finding("label", image_id, "", issue.score, describe_issue(issue, labels.named))

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -43,9 +43,17 @@ def drawing(seed: int, size: tuple[int, int] = (40, 48), format: str = "PNG") ->
 
 
 def build(
-    directory: Path, embedder: Embedder, n: int = 12, k: int = 5, tuning: bool = False
+    directory: Path,
+    embedder: Embedder,
+    n: int = 12,
+    k: int = 5,
+    tuning: bool = False,
+    wrong: Mapping[int, str] | None = None,
 ) -> None:
-    """Publish an index of n drawings; the concepts of drawing i are C0..C2 by kind, and C9."""
+    """Publish an index of n drawings; the concepts of drawing i are C0..C2 by kind, and C9.
+
+    Those in `wrong` have another kind's concept.
+    """
     from annotator.collection import Collection
     from annotator.images.ref import ImageRef
     from annotator.indexing.build import build_index
@@ -55,7 +63,7 @@ def build(
     refs = [ImageRef(id_, id_, partial(drawing, i)) for i, id_ in enumerate(ids)]
     collection = Collection(
         images=refs,
-        concepts={id_: (f"C{i % 3}", "C9") for i, id_ in enumerate(ids)},
+        concepts={id_: ((wrong or {}).get(i, f"C{i % 3}"), "C9") for i, id_ in enumerate(ids)},
         names={"C9": "In all of them", "C1": "Ünd <one>"},
         captions={id_: f"Drawing {i}." for i, id_ in enumerate(ids)},
         groups={},

@@ -1,0 +1,1 @@
+"""What to review next: images by the F1 that their review is expected to gain."""
