@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,8 @@ SEARCH_FILES: Mapping[str, tuple[str, ...]] = {
 IN_MEMORY = 32 * 2**20
 # Checksums of larger files are verified only on request.
 LARGE = 512 * 2**20
-VERSION = re.compile(r"v[0-9]{6,12}")
+# A number, and a digest of what the version holds; early versions have none.
+VERSION = re.compile(r"v[0-9]{6,12}(?:-[0-9a-f]{8})?")
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,99}")
 REBUILD = "Build the index again, or restore the folder from a copy."
 _PREFIX = re.compile(r"added-[0-9]{6,12}\.")
@@ -76,7 +77,7 @@ class Manifest:
     `n`, segments have no files, and files have no digest.
 
     Attributes:
-        version: Such as "v000001".
+        version: Such as "v000001-5f3a09bc".
         n: Rows that searches find.
         dim: Length of the vectors.
         index_type: How they are searched.
@@ -139,6 +140,12 @@ class Manifest:
             metric=entries["metric"],
         )
 
+    @property
+    def digest(self) -> str:
+        """8 hex digits by all that the version holds; not by its number, or by what wrote it."""
+        contents = replace(self, version="", libraries={})
+        return hashlib.sha256(contents.to_json().encode()).hexdigest()[:8]
+
     def to_json(self) -> str:
         """The manifest file: its entries as an indented JSON object."""
         return json.dumps(asdict(self), indent=2, sort_keys=True) + "\n"
@@ -192,6 +199,11 @@ def _published(directory: Path) -> tuple[str, bytes]:
     if hashlib.sha256(raw).hexdigest() != digest:
         raise IndexProblem(f"{path} is not the manifest that was published.", REBUILD)
     return version, raw
+
+
+def number_of(version: str) -> int:
+    """The number in the name of a version."""
+    return int(version[1:].partition("-")[0])
 
 
 def is_current(directory: Path, version: str) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from versions import version_folder
 
 from annotator.annotation import Annotation
 from annotator.collection import Collection, read_collection
@@ -216,7 +217,7 @@ def test_neighbours_are_those_of_projected_vectors(
     projection = Projection.from_arrays(tuned.stored.arrays)
     assert projection is not None
     train = np.stack([np.asarray(r.vector) for r in embed_images(patterns.images, tuned.embedder)])
-    held = np.load(tuned_index / "v000001" / "vectors.npy")
+    held = np.load(version_folder(tuned_index) / "vectors.npy")
     assert held == pytest.approx(projection.apply(train), abs=1e-5)
     queries = encode(others / "patterns", tuned)
     similarities = projection.apply(queries).astype(np.float64) @ held.T

@@ -24,6 +24,7 @@ from benchmarks.service_load.client import (
 )
 from benchmarks.service_load.server import Server
 from index import VersionWriter, open_index
+from index.manifest import number_of
 
 _CLIENTS = 8
 
@@ -54,7 +55,7 @@ def reloads(
 
 
 class Publisher:
-    """Publishes versions of an index that differ in their image ids, which begin with the version.
+    """Publishes versions of an index that differ in their image ids, which begin with its number.
 
     Args:
         index: Folder with a sound version.
@@ -63,29 +64,28 @@ class Publisher:
     def __init__(self, index: Path) -> None:
         self._index, self._stored = index, open_index(index)
         self._vectors = self._stored.vectors(np.arange(len(self._stored)))
-        self._number = int(self._stored.version[1:])
+        self._number = number_of(self._stored.version)
 
     def publish(self, *, damaged: bool = False) -> str:
         """Publish a version, and cut its vectors if it is to be damaged; returns its name.
 
         Raises:
-            SystemExit: It was not given the name that was expected.
+            SystemExit: It was not given the number that was expected.
         """
         stored = self._stored
         self._number += 1
-        version = f"v{self._number:06d}"
         with VersionWriter(self._index) as writer:
             writer.add(self._vectors)
-            published = writer.publish(
-                [f"{version}-{row:06d}" for row in range(len(stored))],
+            version = writer.publish(
+                [f"{self._number}-{row:06d}" for row in range(len(stored))],
                 stored.labels,
                 names=stored.names,
                 columns=stored.columns,
                 about=stored.manifest.about,
                 arrays=stored.arrays,
             )
-        if published != version:
-            raise SystemExit(f"{published} was published in place of {version}")
+        if number_of(version) != self._number:
+            raise SystemExit(f"{version} was published as number {self._number}")
         if damaged:
             vectors = self._index / version / "vectors.npy"
             vectors.write_bytes(vectors.read_bytes()[:-4])
@@ -105,7 +105,7 @@ async def _reloads(
             version = answer["index_version"]
             served[version] += 1
             neighbors = answer["results"][0]["neighbors"]
-            mixed += not all(near["id"].startswith(f"{version}-") for near in neighbors)
+            mixed += not all(near["id"].startswith(f"{number_of(version)}-") for near in neighbors)
 
     stop = asyncio.Event()
     load = asyncio.create_task(

@@ -22,6 +22,7 @@ from index.manifest import (
     Manifest,
     check_files,
     describe_file,
+    number_of,
     read_manifest,
 )
 from index.sync import sync
@@ -117,7 +118,7 @@ def publish(directory: Path, folder: Path, manifest: Manifest) -> str:
         same = replace(manifest, version=before.version, libraries=before.libraries) == before
         if same and not check_files(directory / before.version, before):
             return before.version
-    version = _next_version(directory)
+    version = f"v{_newest(directory) + 1:06d}-{manifest.digest}"
     text = replace(manifest, version=version, libraries=_libraries()).to_json()
     (folder / "manifest.json").write_text(text, encoding="utf-8")
     for path in folder.iterdir():
@@ -153,9 +154,9 @@ def _versions(directory: Path) -> list[Path]:
     return [path for path in directory.iterdir() if VERSION.fullmatch(path.name)]
 
 
-def _next_version(directory: Path) -> str:
-    newest = max((int(path.name[1:]) for path in _versions(directory)), default=0)
-    return f"v{newest + 1:06d}"
+def _newest(directory: Path) -> int:
+    """The highest number of a version; 0 if there is none."""
+    return max((number_of(path.name) for path in _versions(directory)), default=0)
 
 
 def _remove_versions(directory: Path, but: set[str]) -> None:

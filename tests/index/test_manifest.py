@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from versions import version_folder
 
 from index import LabelTable, open_index
 from index.folder.location import FolderLocation
@@ -58,7 +59,7 @@ PARTS = [
 
 
 def place(directory: Path, name: str) -> Path:
-    return directory / name if name == "current" else directory / "v000001" / name
+    return directory / name if name == "current" else version_folder(directory) / name
 
 
 @settings(
@@ -96,12 +97,12 @@ def test_any_damaged_file_is_named(pristine: Path, name: str) -> None:
 
 def test_files_of_another_version_are_found(built: Path) -> None:
     build(built, seed=1)
-    shutil.copy(built / "v000001" / "vectors.npy", built / "v000002" / "vectors.npy")
+    shutil.copy(version_folder(built) / "vectors.npy", version_folder(built, 2) / "vectors.npy")
     assert "vectors.npy has changed" in problem(built)
 
 
 def test_an_extra_file_is_found(built: Path) -> None:
-    (built / "v000001" / "notes.txt").write_text("")
+    (version_folder(built) / "notes.txt").write_text("")
     assert "notes.txt does not belong there" in problem(built)
 
 
@@ -115,7 +116,7 @@ def test_a_garbled_pointer_is_found(built: Path, text: bytes) -> None:
 
 
 def test_an_edited_manifest_is_found(built: Path) -> None:
-    path = built / "v000001" / "manifest.json"
+    path = version_folder(built) / "manifest.json"
     path.write_text(path.read_text().replace('"k": 3', '"k": 4'))
     assert "not the manifest that was published" in problem(built)
 
@@ -196,7 +197,7 @@ def test_arrays_of_objects_are_never_unpickled(built: Path, tmp_path: Path) -> N
 
     np.save(tmp_path / "trap.npy", np.array([Trap()], dtype=object), allow_pickle=True)
     for name in ("labels.indices.npy", "map.npy"):
-        whole = (built / "v000001" / name).read_bytes()
+        whole = (version_folder(built) / name).read_bytes()
         replace_file(built, name, (tmp_path / "trap.npy").read_bytes())
         assert "cannot be read" in problem(built)
         assert not (tmp_path / "sprung").exists()
@@ -218,7 +219,7 @@ def changed(built: Path) -> Path:
         columns={"captions": ["a", "b"]},
         arrays={},
     )
-    FolderLocation(built).add_rows(rows, of="v000001")
+    FolderLocation(built).add_rows(rows, of=version_folder(built).name)
     FolderLocation(built).remove_rows(["image-2", "new-0"])
     assert open_index(built).ids == ("image-0", "image-1", *(f"image-{i}" for i in (3, 4, 5, 6)),
                                      "new-1")  # fmt: skip
@@ -234,7 +235,7 @@ ADDED = [
 
 @pytest.mark.parametrize("name", [*ADDED, "removed.npy"])
 def test_damaged_files_of_changes_are_named(changed: Path, name: str) -> None:
-    path = changed / "v000003" / name
+    path = version_folder(changed, 3) / name
     whole = path.read_bytes()
     for data in (None, whole[:-1], whole + b"\n", whole[:-1] + bytes([whole[-1] ^ 1])):
         path.unlink() if data is None else path.write_bytes(data)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from versions import numbered, version_folder
 
 from annotator.encoders.fingerprint import Fingerprint
 from annotator.errors import AnnotatorError
@@ -152,7 +153,7 @@ def directory(tmp_path: Path) -> Path:
 
 def test_the_facts(directory: Path) -> None:
     facts = describe(open_index(directory), FolderLocation(directory))
-    assert facts["version"] == "v000001"
+    assert numbered(facts["version"]) == "v000001"
     assert (facts["images"], facts["concepts"], facts["dim"]) == (N, 2, DIM)
     assert facts["concepts_per_image"] == 1.5
     assert facts["embedder"] == "net" and facts["fingerprint"] == FINGERPRINT.digest
@@ -161,7 +162,7 @@ def test_the_facts(directory: Path) -> None:
         {"cui": "C2", "name": "two", "images": N},
         {"cui": "C1", "name": "", "images": N // 2},
     ]
-    files = [p for p in (directory / "v000001").iterdir() if p.name != "manifest.json"]
+    files = [p for p in version_folder(directory).iterdir() if p.name != "manifest.json"]
     assert facts["bytes"] == sum(path.stat().st_size for path in files)
     assert json.loads(json.dumps(facts)) == facts
 
@@ -172,12 +173,12 @@ def test_the_facts_of_changes(directory: Path) -> None:
     ids = [f"new{i}" for i in range(20)]
     labels = LabelTable.from_sets([["C3"]] * 20)
     rows = Segment(unit(20, DIM, seed=1), ids, labels, {"C3": "three"}, {}, {})
-    FolderLocation(directory).add_rows(rows, of="v000001")
+    FolderLocation(directory).add_rows(rows, of=version_folder(directory).name)
     FolderLocation(directory).remove_rows(["image-0", "image-1", "new3"])
     facts = describe(open_index(directory), FolderLocation(directory))
     assert (facts["images"], facts["added"], facts["removed"]) == (N + 17, 20, 3)
     assert {"cui": "C3", "name": "three", "images": 19} in facts["most_frequent"]
-    files = [p for p in (directory / "v000003").iterdir() if p.name != "manifest.json"]
+    files = [p for p in version_folder(directory, 3).iterdir() if p.name != "manifest.json"]
     assert facts["bytes"] == sum(path.stat().st_size for path in files)
     FolderLocation(directory).compact(index_type="ivf", target_recall=0.9)
     facts = describe(open_index(directory), FolderLocation(directory))

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from versions import version_folder
 
 from annotator.indexing.verify import problems_of
 from index.folder.location import FolderLocation
@@ -22,7 +23,7 @@ def test_a_sound_index(tuned_index: Path) -> None:
 def changed_array(name: str, change: Callable[[Any], Any]) -> Callable[[Path], None]:
     def damage(directory: Path) -> None:
         file = io.BytesIO()
-        np.save(file, change(np.load(directory / "v000001" / f"{name}.npy")))
+        np.save(file, change(np.load(version_folder(directory) / f"{name}.npy")))
         replace_file(directory, f"{name}.npy", file.getvalue())
 
     return damage

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from asking import build, cpu_settings, drawing
+from versions import numbered
 
 from annotator.encoders.combined import CombinedEmbedder
 from service.engine import Ballot, Concept, Engine, open_engine
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def test_what_is_prepared_when_an_engine_opens(engine: Engine) -> None:
-    assert engine.stored.version == "v000001"
+    assert numbered(engine.stored.version) == "v000001"
     assert list(engine.concepts) == [
         Concept("C9", "In all of them", 12),
         Concept("C0", "", 4),

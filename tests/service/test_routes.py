@@ -9,6 +9,7 @@ from asking import MakeClient, drawing, post, problem
 from bad_dicom import dicom
 from bad_files import ihdr, png
 from starlette.testclient import TestClient
+from versions import numbered
 
 from annotator.tables.run import validate_run
 from service.engine import Engine
@@ -20,7 +21,7 @@ def test_several_images(client: TestClient, engine: Engine) -> None:
     assert answer.status_code == 200
     whole = AnnotateOut.model_validate(answer.json())
     assert answer.json() == whole.model_dump()
-    assert whole.index_version == "v000001"
+    assert numbered(whole.index_version) == "v000001"
     assert whole.model.fingerprint == engine.annotator.embedder.fingerprint.digest
     assert [result.id for result in whole.results] == ["a.b", "train07"]
     for result, seed in zip(whole.results, (0, 7), strict=True):
@@ -231,8 +232,9 @@ def test_no_time(make_client: MakeClient) -> None:
 
 def test_info(client: TestClient, engine: Engine) -> None:
     answer = client.get("/v1/info").json()
+    assert numbered(answer["index"].pop("version")) == "v000001"
     assert answer["index"] == {
-        "version": "v000001", "images": 12, "concepts": 4, "dim": 16, "thumbnails": False
+        "images": 12, "concepts": 4, "dim": 16, "thumbnails": False
     }  # fmt: skip
     assert answer["model"]["name"] == "tiny" and answer["voting"]["k"] == 5
     assert answer["limits"]["images"] == 32 and answer["notice"] == "Not for clinical use."
@@ -278,7 +280,7 @@ def _request(method: str, route: str, status: int, outcome: str) -> str:
 def test_metrics(client: TestClient) -> None:
     post(client, ("a", drawing(0)), ("b", b"x"))
     client.get("/a/path/with/a/name")
-    text = client.get("/metrics").text
+    text = numbered(client.get("/metrics").text)
     for line in (
         _request("POST", "/v1/annotate", 200, "ok") + " 1.0",
         _request("GET", "none", 404, "not_found") + " 1.0",

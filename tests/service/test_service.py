@@ -10,6 +10,7 @@ import pytest
 from asking import build, cpu_settings
 from starlette.requests import Request
 from starlette.types import Message
+from versions import numbered, version_folder
 
 from index.errors import IndexProblem, IndexUnreachable
 from service.engine import Engine, open_engine
@@ -111,7 +112,7 @@ def test_reloading_keeps_the_weights_and_swaps_the_index(
     assert not asyncio.run(changing.reload()) and changing.engine is first
     build(Path(changing.settings.index), tiny_embedder, n=9)
     assert asyncio.run(changing.reload())
-    assert (changing.engine.stored.version, len(changing.engine.stored)) == ("v000002", 9)
+    assert (numbered(changing.engine.stored.version), len(changing.engine.stored)) == ("v000002", 9)
     assert changing.engine.annotator.embedder is tiny_embedder
     assert len(first.stored) == 12  # requests under way go on with it
 
@@ -119,7 +120,7 @@ def test_reloading_keeps_the_weights_and_swaps_the_index(
 def test_a_bad_version_leaves_the_old_one(changing: Service, tiny_embedder: TorchEmbedder) -> None:
     first = changing.engine
     build(Path(changing.settings.index), tiny_embedder, n=9)
-    vectors = Path(changing.settings.index) / "v000002" / "vectors.npy"
+    vectors = version_folder(Path(changing.settings.index), 2) / "vectors.npy"
     vectors.write_bytes(vectors.read_bytes()[:-4])
     with pytest.raises(Problem) as caught:
         asyncio.run(changing.reload())

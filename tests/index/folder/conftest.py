@@ -15,7 +15,7 @@ from pathlib import Path
 if sys.platform == "linux":  # the system kills it when pytest ends, however that happens
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 folder, module, function, *paths = sys.argv[1:]
-sys.path[:0] = [folder, str(Path(folder).parents[2])]
+sys.path[:0] = [folder, *map(str, list(Path(folder).parents)[1:3])]
 getattr(importlib.import_module(module), function)(*map(Path, paths))
 """
 

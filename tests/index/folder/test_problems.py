@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from versions import version_folder
 
 from annotator.encoders.fingerprint import Fingerprint
 from annotator.indexing.metadata import IndexMetadata
@@ -36,7 +37,7 @@ def directory(tmp_path: Path) -> Path:
 
 
 def test_all_damaged_files_are_named(directory: Path) -> None:
-    version = directory / "v000001"
+    version = version_folder(directory)
     (version / "ids.txt").unlink()
     (version / "captions.jsonl").write_text("")
     (version / "notes").write_text("")
@@ -51,7 +52,7 @@ def test_all_damaged_files_are_named(directory: Path) -> None:
         ("vectors.npy has changed", found[2]),
         ("notes does not belong", found[3]),
     ):
-        assert problem.startswith(f"v000001/{name}")
+        assert problem.startswith(f"{version.name}/{name}")
 
 
 def test_places_without_a_sound_manifest(directory: Path, tmp_path: Path) -> None:
@@ -59,7 +60,7 @@ def test_places_without_a_sound_manifest(directory: Path, tmp_path: Path) -> Non
     assert "nowhere does not exist" in problem
     (problem,) = FolderLocation(tmp_path).problems()
     assert "is no index" in problem
-    (directory / "v000001" / "manifest.json").write_text("{}")
+    (version_folder(directory) / "manifest.json").write_text("{}")
     (problem,) = FolderLocation(directory).problems()
     assert "manifest.json is not the manifest that was published" in problem
 
@@ -106,11 +107,11 @@ def test_damage_to_added_rows_is_named(directory: Path) -> None:
     add(directory)
     FolderLocation(directory).remove_rows(["image-5"])
     for name in ("added-000001.vectors.npy", "removed.npy"):
-        path = directory / "v000003" / name
+        path = version_folder(directory, 3) / name
         whole = path.read_bytes()
         path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
         (problem,) = FolderLocation(directory).problems()
-        assert problem.startswith(f"v000003/{name} has changed")
+        assert problem.startswith(f"{path.parent.name}/{name} has changed")
         path.write_bytes(whole)
 
 

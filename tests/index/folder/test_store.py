@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -13,9 +14,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from versions import numbered, version_folder
 
 from index import FlatIndex, IndexProblem, StoredIndex, VersionWriter, open_index
-from index.manifest import FORMAT, read_manifest
+from index.manifest import FORMAT, number_of, read_manifest
 from index.segments import THUMBNAIL_ENDS, THUMBNAILS
 from tests.index import indexes
 from tests.index.indexes import files, problem, publish, rewrite
@@ -58,13 +60,13 @@ def built(tmp_path: Path) -> Path:
 
 def test_what_was_published_is_opened(built: Path) -> None:
     stored = open_index(built)
-    assert stored.version == "v000001"
+    assert numbered(stored.version) == "v000001"
     assert stored.ids == tuple(IDS)
     assert [stored.labels.row(i) for i in range(N)] == [tuple(sorted(c)) for c in CONCEPTS]
     assert stored.names == {"C1": "Röntgen", "C3": "two lines and a tab"}
     assert stored.columns == {"captions": tuple(COLUMNS["captions"])}
     assert stored.manifest.about == ABOUT
-    assert np.array_equal(np.load(built / "v000001" / "vectors.npy"), unit())
+    assert np.array_equal(np.load(version_folder(built) / "vectors.npy"), unit())
     found, expected = stored.index.search(unit(), 3), FlatIndex(unit()).search(unit(), 3)
     assert np.array_equal(found.rows, expected.rows)
     assert np.array_equal(found.similarities, expected.similarities)
@@ -81,16 +83,16 @@ def test_arrays_come_back_read_only(
         assert np.array_equal(arrays[name], array) and arrays[name].dtype == array.dtype
         assert isinstance(arrays[name], np.memmap) == (in_memory == 0)
         assert not arrays[name].flags.writeable
-        assert np.array_equal(np.load(built / "v000001" / f"{name}.npy"), array)
+        assert np.array_equal(np.load(version_folder(built) / f"{name}.npy"), array)
     with pytest.raises(ValueError, match="read-only"):
         arrays["rows"][0, 0] = 9
-    assert build(built, arrays={}) == "v000002"
+    assert numbered(build(built, arrays={})) == "v000002"
     assert open_index(built).arrays == {}
 
 
 def test_small_files_may_change_under_a_reader(built: Path) -> None:
     stored = open_index(built)
-    for path in (built / "v000001").iterdir():
+    for path in version_folder(built).iterdir():
         path.write_bytes(b"")
     assert stored.find(unit(), 1).neighbors.rows[:, 0].tolist() == list(range(N))
 
@@ -102,7 +104,7 @@ def test_mapped_files_that_change_are_noticed(
     """Reading a mapped file behind its new end would kill the process."""
     monkeypatch.setattr("index.manifest.IN_MEMORY", 0)
     stored = open_index(built)
-    path = built / "v000001" / "vectors.npy"
+    path = version_folder(built) / "vectors.npy"
     build(tmp_path / "other", seed=1)
     renamed = tmp_path / "renamed.npy"
     renamed.write_bytes(path.read_bytes())
@@ -112,7 +114,7 @@ def test_mapped_files_that_change_are_noticed(
     if change == "truncated":
         path.open("wb").close()
     else:
-        path.write_bytes((tmp_path / "other" / "v000001" / "vectors.npy").read_bytes())
+        path.write_bytes((version_folder(tmp_path / "other") / "vectors.npy").read_bytes())
     with pytest.raises(IndexProblem, match=r"vectors\.npy was written over while it was in use"):
         stored.find(unit(), 1)
 
@@ -134,15 +136,15 @@ def test_mapped_files_that_change_are_noticed(
 )
 def test_absurd_files_with_the_right_checksum(built: Path, name: str, content: bytes) -> None:
     indexes.replace_file(built, name, content)
-    with pytest.raises(IndexProblem, match="v000001"):
+    with pytest.raises(IndexProblem, match=version_folder(built).name):
         open_index(built)
 
 
 def test_a_manifest_without_end(built: Path) -> None:
     text = "[" * 100_000
-    (built / "v000001" / "manifest.json").write_text(text)
+    (version_folder(built) / "manifest.json").write_text(text)
     digest = hashlib.sha256(text.encode()).hexdigest()
-    (built / "current").write_text(f"v000001 {digest}\n")
+    (built / "current").write_text(f"{version_folder(built).name} {digest}\n")
     with pytest.raises(IndexProblem, match="is not JSON"):
         open_index(built)
 
@@ -154,7 +156,7 @@ def test_an_index_of_format_1_opens(built: Path) -> None:
     stored = open_index(built)
     assert stored.ids == tuple(IDS) and stored.arrays == {}
     assert stored.manifest.format == 1
-    assert build(built, arrays={}, columns={}) == "v000003"  # written in today's format
+    assert numbered(build(built, arrays={}, columns={})) == "v000003"  # written in today's format
     assert open_index(built).manifest.format == FORMAT > 1
 
 
@@ -162,7 +164,44 @@ def test_the_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
     build(tmp_path / "a")
     build(tmp_path / "b")
     assert files(tmp_path / "a") == files(tmp_path / "b")
-    assert "v000001/vectors.npy" in files(tmp_path / "a")
+    assert f"{version_folder(tmp_path / 'a').name}/vectors.npy" in files(tmp_path / "a")
+
+
+def test_versions_have_the_same_name_only_if_they_hold_the_same(tmp_path: Path) -> None:
+    same, other = build(tmp_path / "a"), build(tmp_path / "other", seed=1)
+    assert build(tmp_path / "b") == same
+    assert numbered(other) == numbered(same) and other != same
+    # A name does not depend on what was there before, but for its number.
+    build(tmp_path / "other")
+    (again,) = (tmp_path / "other").glob("v000002-*")
+    assert again.name.partition("-")[2] == same.partition("-")[2]
+
+
+def test_another_index_copied_over_an_open_one_leaves_it_alone(
+    built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("index.manifest.IN_MEMORY", 0)
+    stored = open_index(built)
+    before = stored.find(unit(), 3).neighbors
+    other = tmp_path / "other"
+    build(other, seed=1)
+    shutil.copytree(other, built, dirs_exist_ok=True)  # as `cp -r` does
+    after = stored.find(unit(), 3).neighbors
+    assert np.array_equal(before.similarities, after.similarities)
+    assert open_index(built).version == open_index(other).version != stored.version
+    build(built)  # what the copy has left behind is removed
+    assert len(list(built.glob("v*"))) == 2
+
+
+def test_a_version_without_a_digest_in_its_name_opens(built: Path) -> None:
+    """Indexes were written so until versions of two builds could be told apart."""
+    named = version_folder(built)
+    named.rename(built / "v000001")
+    pointer = built / "current"
+    pointer.write_text(pointer.read_text().replace(named.name, "v000001"))
+    assert open_index(built).version == "v000001"
+    assert build(built) == "v000001"  # it is there already
+    assert numbered(build(built, seed=1)) == "v000002"
 
 
 def test_ids_may_be_any_printable_text(tmp_path: Path) -> None:
@@ -175,7 +214,7 @@ def test_nothing_is_visible_before_publishing_and_after_an_exception(built: Path
     before = files(built)
     with pytest.raises(KeyboardInterrupt), VersionWriter(built) as writer:
         writer.add(unit(seed=1))
-        assert open_index(built).version == "v000001"
+        assert numbered(open_index(built).version) == "v000001"
         raise KeyboardInterrupt
     with VersionWriter(built) as writer:
         writer.add(unit(seed=1))
@@ -187,7 +226,7 @@ def test_a_first_build_that_fails_leaves_no_index(tmp_path: Path) -> None:
     with pytest.raises(IndexProblem), VersionWriter(tmp_path / "index") as writer:
         writer.add(unit() * 2)
     assert "has no file `current`" in problem(tmp_path / "index")
-    assert build(tmp_path / "index") == "v000001"
+    assert numbered(build(tmp_path / "index")) == "v000001"
 
 
 def test_one_writer_at_a_time_while_readers_read(built: Path) -> None:
@@ -195,7 +234,7 @@ def test_one_writer_at_a_time_while_readers_read(built: Path) -> None:
         with pytest.raises(IndexProblem, match="Another process is writing"):
             build(built)
         assert open_index(built).ids == tuple(IDS)
-    assert build(built, seed=1) == "v000002"
+    assert numbered(build(built, seed=1)) == "v000002"
 
 
 def test_a_reader_keeps_its_version_while_two_more_are_published(built: Path) -> None:
@@ -206,19 +245,19 @@ def test_a_reader_keeps_its_version_while_two_more_are_published(built: Path) ->
     after = stored.index.search(unit(), N)
     assert np.array_equal(before.rows, after.rows)
     assert np.array_equal(before.similarities, after.similarities)
-    assert open_index(built).version == "v000003"
+    assert numbered(open_index(built).version) == "v000003"
 
 
 def test_the_version_before_is_kept_and_older_ones_are_not(built: Path) -> None:
     (built / "v000009").mkdir()  # renamed by a writer that was killed before it was named
     for seed in (1, 2):
         build(built, seed=seed)
-    assert sorted(path.name for path in built.glob("v*")) == ["v000010", "v000011"]
+    assert sorted(numbered(path.name) for path in built.glob("v*")) == ["v000010", "v000011"]
 
 
 def test_what_is_there_already_is_not_published_again(built: Path) -> None:
     before = files(built)
-    assert build(built) == "v000001"
+    assert numbered(build(built)) == "v000001"
     assert files(built) == before
     assert not list(built.glob(".writing-*"))
 
@@ -237,13 +276,13 @@ def test_what_is_there_already_is_not_published_again(built: Path) -> None:
     ],
 )
 def test_whatever_differs_is_a_new_version(built: Path, change: dict[str, Any]) -> None:
-    assert build(built, **change) == "v000002"
-    assert open_index(built).version == "v000002"
+    assert numbered(build(built, **change)) == "v000002"
+    assert numbered(open_index(built).version) == "v000002"
 
 
 def test_what_is_there_but_damaged_is_published_again(built: Path) -> None:
-    (built / "v000001" / "ids.txt").unlink()
-    assert build(built) == "v000002"
+    (version_folder(built) / "ids.txt").unlink()
+    assert numbered(build(built)) == "v000002"
     assert open_index(built).ids == tuple(IDS)
 
 
@@ -331,14 +370,14 @@ def test_a_writer_killed_at_any_moment_leaves_a_sound_index(tmp_path: Path, star
     moments = random.Random(0)
     left_over = 0
     for _ in range(12):
-        before = int(read_manifest(directory).version[1:])
+        before = number_of(read_manifest(directory).version)
         with start(__file__, "build_again_and_again", directory) as writer:
             assert writer.stdout is not None and writer.stdout.readline() == "ready\n"
             time.sleep(moments.uniform(0, 0.05))
             writer.kill()
             assert writer.wait() == -signal.SIGKILL
         stored = open_index(directory)
-        assert int(stored.version[1:]) >= before
+        assert number_of(stored.version) >= before
         assert stored.ids == tuple(IDS)
         left_over += len(list(directory.glob(".writing-*")))
     assert left_over > 0, "the writer was never killed at work"

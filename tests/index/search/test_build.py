@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from versions import version_folder
 
 from index import FlatIndex, IndexProblem, open_index
 from index.manifest import SEARCH_FILES
@@ -196,7 +197,7 @@ def build(directory: Path, kind: Kind, n: int = 120) -> Path:
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.999])
 def test_a_faiss_index_that_ends_early_is_refused(share: float, tmp_path: Path) -> None:
-    path = build(tmp_path, "ivf") / "v000001" / "structure.faiss"
+    path = version_folder(build(tmp_path, "ivf")) / "structure.faiss"
     whole = path.read_bytes()
     part = whole[: int(share * len(whole))]
     path.write_bytes(part)
