@@ -65,6 +65,7 @@ def create_app(
         docs_url=None,  # Swagger UI would be loaded from another host
         redoc_url=None,
         lifespan=_lifespan,
+        generate_unique_id_function=lambda route: route.name,  # in the OpenAPI document
         redirect_slashes=False,  # to an address built from the Host header
         middleware=_middleware(settings, service, keys, {*HEALTH_PATHS, *page}, metrics_port),
         exception_handlers={

@@ -32,6 +32,7 @@ _MOST_JSON = 1 << 18  # bytes of a correction
 
 @images.get(
     "/v1/images/{id:path}",
+    operation_id="get_image",
     response_model=ImageOut,
     responses={
         304: {"description": "It is as `If-None-Match` says."},

@@ -219,7 +219,10 @@ async def search_cases(
 
 
 @router.get(
-    "/v1/similar", response_model=SimilarOut, responses=problems(401, 404, 409, 422, 429, 500, 503)
+    "/v1/similar",
+    operation_id="find_similar",
+    response_model=SimilarOut,
+    responses=problems(401, 404, 409, 422, 429, 500, 503),
 )
 async def similar(
     request: Request, service: TheService, query: Annotated[SimilarQuery, Query()]
@@ -230,6 +233,7 @@ async def similar(
 
 @router.post(
     "/v1/similar",
+    operation_id="find_similar_to_images",
     response_model=SimilarOut,
     responses=problems(400, 401, 408, 413, 415, 422, 429, 500, 503),
     openapi_extra=IMAGE_BODY,
@@ -248,7 +252,10 @@ async def similar_images(
 
 
 @router.get(
-    "/v1/queue", response_model=QueueOut, responses=problems(401, 403, 409, 422, 429, 500, 503)
+    "/v1/queue",
+    operation_id="list_queue",
+    response_model=QueueOut,
+    responses=problems(401, 403, 409, 422, 429, 500, 503),
 )
 async def queue(
     request: Request, service: TheService, query: Annotated[QueueQuery, Query()]
@@ -261,7 +268,7 @@ async def queue(
     return await service.queue.take(request, query.limit)
 
 
-@router.get("/v1/info", response_model=InfoOut, responses=problems(401))
+@router.get("/v1/info", operation_id="get_info", response_model=InfoOut, responses=problems(401))
 async def info(service: TheService) -> dict[str, Any]:
     """The index, the encoder, the defaults of voting, and the limits."""
     settings, engine = service.settings, service.engine
@@ -287,7 +294,12 @@ async def info(service: TheService) -> dict[str, Any]:
     }
 
 
-@router.get("/v1/concepts", response_model=ConceptsOut, responses=problems(401, 422))
+@router.get(
+    "/v1/concepts",
+    operation_id="list_concepts",
+    response_model=ConceptsOut,
+    responses=problems(401, 422),
+)
 async def concepts(service: TheService, query: Annotated[ConceptsQuery, Query()]) -> dict[str, Any]:
     """Concepts of the index whose CUI or name contains `q`."""
     wanted = query.q.casefold()
@@ -301,6 +313,7 @@ async def concepts(service: TheService, query: Annotated[ConceptsQuery, Query()]
 
 @router.get(
     "/v1/neighbors/{id:path}/image",
+    operation_id="get_neighbor_image",
     response_class=Response,
     responses={
         200: {"description": "A small JPEG.", "content": {"image/jpeg": _BYTES}},
@@ -325,7 +338,12 @@ async def neighbor_image(service: TheService, id: str) -> Response:
     return Response(picture, media_type="image/jpeg")
 
 
-@router.post("/v1/reload", response_model=ReloadOut, responses=problems(401, 403, 409, 503))
+@router.post(
+    "/v1/reload",
+    operation_id="reload_index",
+    response_model=ReloadOut,
+    responses=problems(401, 403, 409, 503),
+)
 async def reload(service: TheService) -> dict[str, Any]:
     """Serve the current version of the index. If that fails, the old one stays."""
     if not service.settings.allow_reload:
@@ -339,13 +357,13 @@ async def reload(service: TheService) -> dict[str, Any]:
     return {"index_version": service.engine.stored.version, "changed": changed}
 
 
-@health.get("/livez", response_model=StatusOut)
+@health.get("/livez", operation_id="is_alive", response_model=StatusOut)
 async def livez() -> dict[str, str]:
     """Whether the process answers."""
     return {"status": "ok"}
 
 
-@health.get("/readyz", response_model=StatusOut, responses=problems(503))
+@health.get("/readyz", operation_id="is_ready", response_model=StatusOut, responses=problems(503))
 async def readyz(service: TheService) -> dict[str, str]:
     """Whether new requests should come here; not while the service shuts down."""
     if service.draining:
@@ -355,6 +373,7 @@ async def readyz(service: TheService) -> dict[str, str]:
 
 @router.get(
     "/metrics",
+    operation_id="get_metrics",
     response_class=Response,
     responses={
         200: {"description": "Prometheus text.", "content": {"text/plain": {}}},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from asking import MakeClient, problem
@@ -97,6 +98,19 @@ def test_the_description_is_complete(client: TestClient) -> None:
         for operation in operations.values():
             assert operation["description"], path
             assert "security" not in operation, path
+
+
+def test_operations_have_names_that_generators_can_use(client: TestClient) -> None:
+    """They are part of the interface: methods of generated clients have these names."""
+    paths = client.get("/openapi.json").json()["paths"]
+    names = [one["operationId"] for operations in paths.values() for one in operations.values()]
+    assert len(names) == len(set(names)) and all(re.fullmatch("[a-z]+(_[a-z]+)*", n) for n in names)
+    assert {
+        "annotate", "annotate_vectors", "embed", "search_cases", "find_similar",
+        "find_similar_to_images", "get_info", "list_concepts", "get_neighbor_image", "get_image",
+        "correct_image", "remove_image", "add_image", "reload_index", "is_alive", "is_ready",
+        "get_metrics",
+    } <= set(names)  # fmt: skip
 
 
 def test_the_description_says_how_keys_are_sent(make_client: MakeClient) -> None:
