@@ -5,9 +5,11 @@ BIN ?= $(VENV)/bin
 DEMO ?= demo
 JOBS ?= auto
 MILVUS := .venv-milvus
+ORTHANC := /usr/share/orthanc/plugins/libOrthancDicomWeb.so
+AS_ROOT := $(shell [ "$$(id -u)" -eq 0 ] || echo sudo)
 PIP_INSTALL := install --quiet --disable-pip-version-check --constraint $(CURDIR)/constraints.txt
 
-.PHONY: demo demo-steps test test-fast scale test-scale lint format docs dist check-dist clean
+.PHONY: demo demo-steps test test-fast scale test-scale integrations test-integrations lint format docs dist check-dist clean
 .DEFAULT_GOAL := help
 
 help: ## what the targets do
@@ -19,7 +21,7 @@ $(VENV)/.base: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.base
-	$(BIN)/python -m pip $(PIP_INSTALL) --editable '.[cpu,service,clip,encoders,dicom,nifti,excel,umls,transformers,onnx,xrv,sklearn,milvus,captions,ranking,docs,dev]'
+	$(BIN)/python -m pip $(PIP_INSTALL) --editable '.[cpu,service,clip,encoders,dicom,dicomweb,nifti,excel,umls,transformers,onnx,xrv,sklearn,milvus,captions,ranking,docs,dev]'
 	touch $@
 
 $(VENV)/.scale: $(VENV)/.dev
@@ -59,6 +61,13 @@ scale: $(VENV)/.scale $(MILVUS)/.ready ## install Ray and a Milvus server, for t
 
 test-scale: scale ## the tests with a real Milvus server and with Ray
 	ANNOTATOR_REQUIRE_MILVUS=1 ANNOTATOR_REQUIRE_RAY=1 $(BIN)/python -m pytest -k 'milvus or ray'
+
+integrations: $(VENV)/.dev ## install Orthanc (by apt-get, as root), for its tests
+	{ [ -e $(ORTHANC) ] && command -v dciodvfy > /dev/null; } || $(AS_ROOT) apt-get install \
+		--yes --quiet --no-install-recommends orthanc orthanc-dicomweb dicom3tools
+
+test-integrations: integrations ## the tests with a real DICOM archive
+	ANNOTATOR_REQUIRE_ORTHANC=1 $(BIN)/python -m pytest tests/integrations
 
 lint: $(VENV)/.dev ## ruff, mypy, import rules
 	$(BIN)/ruff check .

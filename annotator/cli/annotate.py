@@ -29,6 +29,7 @@ from annotator.cli.options import (
 )
 from annotator.cli.sections import Command, option
 from annotator.cli.semantic_types import TypeOptions, type_options
+from annotator.cli.structured_reports import StructuredReports, sr_option
 from annotator.cli.vectors import VectorOptions, images_or, vector_options
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ if TYPE_CHECKING:
     "attribute of DICOM files, such as dicom:PatientID.",
 )
 @output_option
+@sr_option
 @selection_options
 @inference_options
 @voting_options
@@ -113,6 +115,7 @@ def annotate_command(
     explain: bool,
     groups: str | None,
     output: Path | None,
+    reports_to: str | None,
     selection: SelectionOptions,
     inference: InferenceOptions,
     voting: VotingOptions,
@@ -123,7 +126,7 @@ def annotate_command(
     type_filter: TypeOptions,
     classifiers: tuple[str, ...],
 ) -> int:
-    """Annotate IMAGES (folder, file, glob, list file, Parquet), or --vectors, and print the run.
+    """Annotate IMAGES (folder, file, glob, list, Parquet, archive) or --vectors, and print the run.
 
     A terminal shows a table to read instead of a run. Rows are in the natural order of ids (test_2
     before test_10), or in the order of --ids. An image that cannot be used, is blank, or is less
@@ -139,6 +142,7 @@ def annotate_command(
     annotator annotate test/ --min-familiarity 0.05 > run.csv
     annotator annotate --vectors test.npy --ids test_ids.csv > run.csv
     annotator annotate study/ --where Modality=DX,CR --groups dicom:PatientID --format jsonl
+    annotator annotate 'dicomweb://HOST/dicom-web?Modality=DX' --sr dicomweb://HOST/dicom-web
     annotator annotate test/ --format scores --output votes.npz
     annotator annotate test/ --hierarchy hierarchy.csv > run.csv
     annotator annotate test/ --types T047,T023 --semantic-types MRSTY.RRF > run.csv
@@ -170,7 +174,7 @@ def annotate_command(
     if guarantee.guarantee is not None and year == "scores":
         raise click.UsageError("--guarantee requires another --format: scores have no sets.")
     inference.make_runner()  # fail early
-    vectors = given.read(selection.ids_file, ids_select=True)
+    vectors = given.read(selection.ids_file, ids_select=True, unusable=("reports_to",))
     refs, group_of = selection.find_grouped(images_or(vectors, images), groups)
     if is_run:
         refs = for_a_run(refs)
@@ -192,6 +196,10 @@ def annotate_command(
     report = ImageReport()
     in_index: list[str] = []
     unfamiliar: list[str] = []
+    reports = None
+    if reports_to is not None:
+        model = f"{str(place).rstrip('/').rpartition('/')[2]} {stored.version}"
+        reports = StructuredReports(reports_to, refs, names, model)
     for annotation in annotate_images(
         place,
         stored,
@@ -217,6 +225,8 @@ def annotate_command(
             in_index.append(annotation.image_id)
         if annotation.is_unfamiliar and annotation.error is None:
             unfamiliar.append(annotation.image_id)
+        if reports is not None:
+            reports.add(annotation)
         if year == "scores":
             if annotation.error is None:
                 votes.append((annotation.image_id, annotation.votes))
@@ -246,7 +256,9 @@ def annotate_command(
     if unfamiliar and min_familiarity is None:
         say(_are_unfamiliar(unfamiliar, len(refs)))
     report.say(inference.report)
-    return report.exit_code
+    if reports is not None:
+        reports.say()
+    return max(report.exit_code, reports.exit_code if reports else 0)
 
 
 def _addresses(refs: Sequence[ImageRef], images: str | None, prefix: str) -> Callable[[str], str]:

@@ -11,7 +11,7 @@ import threading
 import time
 import warnings
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -84,6 +84,25 @@ class EmbeddingCache:
         vector = np.frombuffer(blob, dtype="<f4").astype(np.float32)
         return vector if dim is None or is_unit_vector(vector, dim) else None
 
+    def content_of(self, name: str) -> bytes | None:
+        """The content key of a name that was remembered; None if there is none."""
+        with self._lock, self._explained():
+            row = self._db.execute(
+                "SELECT content FROM names WHERE name = ?", (content_key(name.encode()),)
+            ).fetchone()
+        return None if row is None or not isinstance(row[0], bytes) else row[0]
+
+    def remember(self, contents: Mapping[str, bytes]) -> None:
+        """Remember content keys by names that stand for the same bytes for ever.
+
+        An image with such a name need not be read again. Names are kept as hashes.
+        """
+        if not self._writable or not contents:
+            return
+        rows = [(content_key(name.encode()), content) for name, content in contents.items()]
+        with self._lock, self._explained():
+            self._write(("INSERT OR REPLACE INTO names VALUES (?, ?)", rows))
+
     def contents(self) -> list[bytes]:
         """Content keys with a vector; some vectors may turn out to be damaged."""
         with self._lock, self._explained():
@@ -129,20 +148,27 @@ class EmbeddingCache:
             blob = vector.astype("<f4").tobytes()
             rows.append((self._fingerprint, content, zlib.crc32(blob), blob))
         with self._lock, self._explained():
-            try:
-                with self._db:
-                    self._db.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?, ?)", rows)
-                    self._db.executemany("INSERT OR REPLACE INTO notes VALUES (?, ?, ?)", noted)
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF not in _UNWRITABLE:
-                    raise
-                self._writable = False
-                warnings.warn(
-                    f"The embedding cache {self.path} cannot be written ({error}): vectors are not "
-                    "kept for the next run.",
-                    RuntimeWarning,
-                    stacklevel=2,
-                )
+            self._write(
+                ("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?, ?)", rows),
+                ("INSERT OR REPLACE INTO notes VALUES (?, ?, ?)", noted),
+            )
+
+    def _write(self, *statements: tuple[str, Sequence[tuple[object, ...]]]) -> None:
+        """Execute statements, each on many rows, in one transaction; warn if that cannot be."""
+        try:
+            with self._db:
+                for statement, rows in statements:
+                    self._db.executemany(statement, rows)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF not in _UNWRITABLE:
+                raise
+            self._writable = False
+            warnings.warn(
+                f"The embedding cache {self.path} cannot be written ({error}): vectors are not "
+                "kept for the next run.",
+                RuntimeWarning,
+                stacklevel=3,
+            )
 
     def forget(self, contents: Iterable[bytes]) -> None:
         """Delete the vectors of these content keys, of every encoder, and overwrite their bytes."""
@@ -152,6 +178,7 @@ class EmbeddingCache:
             with self._db:
                 self._db.executemany("DELETE FROM vectors WHERE content = ?", keys)
                 self._db.executemany("DELETE FROM notes WHERE content = ?", keys)
+                self._db.executemany("DELETE FROM names WHERE content = ?", keys)
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def close(self) -> None:
@@ -189,6 +216,10 @@ def _set_up(database: sqlite3.Connection) -> None:
             database.execute(
                 "CREATE TABLE IF NOT EXISTS notes (fingerprint BLOB, content BLOB, notes TEXT, "
                 "PRIMARY KEY (fingerprint, content)) WITHOUT ROWID"
+            )
+            database.execute(
+                "CREATE TABLE IF NOT EXISTS names (name BLOB PRIMARY KEY, content BLOB) "
+                "WITHOUT ROWID"
             )
             return
         except sqlite3.OperationalError as error:

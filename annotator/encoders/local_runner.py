@@ -17,6 +17,7 @@ from annotator.encoders.embedder import Embedder
 from annotator.encoders.torch_setup import threads_per_operation
 from annotator.errors import ImageError
 from annotator.images.decode import decode
+from annotator.images.dicomweb import lasting_name
 from annotator.images.notes import Note
 from annotator.images.ordered_map import ordered_map
 from annotator.images.ref import ImageRef
@@ -49,11 +50,18 @@ class Embedded:
 
 
 class VectorCache(Protocol):
-    """Interface of caches of vectors, with notes on their pictures, by content key."""
+    """Interface of caches of vectors, with notes on their pictures, by content key.
+
+    `EmbeddingCache` says what its methods do.
+    """
 
     def get(self, content: bytes, dim: int | None = None) -> NDArray[np.float32] | None: ...
 
     def notes(self, content: bytes) -> tuple[Note, ...]: ...
+
+    def content_of(self, name: str) -> bytes | None: ...
+
+    def remember(self, contents: Mapping[str, bytes]) -> None: ...
 
     def put(
         self,
@@ -78,6 +86,12 @@ class CacheSnapshot:
 
     def notes(self, content: bytes) -> tuple[Note, ...]:
         return self._cache.notes(content)
+
+    def content_of(self, name: str) -> bytes | None:
+        return self._cache.content_of(name)
+
+    def remember(self, contents: Mapping[str, bytes]) -> None:
+        self._cache.remember(contents)
 
     def put(
         self,
@@ -166,6 +180,8 @@ def embed_batch(
 ) -> list[Embedded]:
     """Read, hash, look up, decode, encode and store one batch.
 
+    An image whose name stands for the same bytes for ever is not read where the cache has it.
+
     Args:
         refs: The images.
         embedder: Encodes them.
@@ -182,11 +198,18 @@ def embed_batch(
     results: dict[int, Embedded] = {}
     pixels: list[NDArray[np.uint8]] = []
     fresh: list[tuple[int, bytes, tuple[Note, ...]]] = []
+    named: dict[str, bytes] = {}
     for position, ref in enumerate(refs):
         try:
-            data = ref.read()
-            key = content_key(data)
-            known = cache.get(key, embedder.dim) if cache is not None else None
+            name = lasting_name(ref)
+            data, key = b"", cache.content_of(name) if cache is not None and name else None
+            known = cache.get(key, embedder.dim) if cache is not None and key is not None else None
+            if key is None or known is None:
+                data = ref.read()
+                key = content_key(data)
+                known = cache.get(key, embedder.dim) if cache is not None else None
+                if name:
+                    named[name] = key
             if known is not None:
                 notes = cache.notes(key) if cache is not None else ()
                 results[position] = Embedded(ref, known, cached=True, content=key, notes=notes)
@@ -214,6 +237,8 @@ def embed_batch(
             )
         for (position, key, notes), vector in zip(fresh, vectors, strict=True):
             results[position] = Embedded(refs[position], vector, content=key, notes=notes)
+    if cache is not None:
+        cache.remember(named)
     return [results[position] for position in range(len(refs))]
 
 

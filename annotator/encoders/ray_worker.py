@@ -94,6 +94,13 @@ class CachedKeys:
         """None: the driver has them."""
         return ()
 
+    def content_of(self, name: str) -> bytes | None:
+        """None: workers know contents alone."""
+        return None
+
+    def remember(self, contents: Mapping[str, bytes]) -> None:
+        """Does nothing."""
+
     def put(
         self,
         items: Iterable[tuple[bytes, NDArray[np.float32]]],

@@ -1,4 +1,4 @@
-"""Finding images in folders, files, globs, list files and Parquet tables, local or remote.
+"""Finding images in folders, files, globs, list files, Parquet tables and DICOM archives.
 
 Images are not opened but read on demand by their `ImageRef`, so that an unreadable one never
 affects the others.
@@ -32,7 +32,7 @@ from annotator.ids import (
     path_id,
     printable,
 )
-from annotator.images import remote
+from annotator.images import dicomweb, remote
 from annotator.images.ref import MAX_BYTES, ImageRef, check_file_size, unusable
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class _Candidate:
         id: Its id, at first by its name.
         where: Where it is, for messages.
         read: Returns its content.
-        path: Its path below what it was found by; None for a row.
+        path: Its path below what it was found by; None for a row or an instance.
         open: Opens it, to look into its header; may raise OSError.
         tags: What its header says, if that was read.
     """
@@ -143,7 +143,9 @@ def find_images(
             - a Parquet file with a column ``image`` of bytes or struct<bytes, path> and, without
               such a path, ``image_id``; folders and patterns may hold Parquet files too;
             - the URL of any of these in an object store (``s3://bucket/prefix``, ``gs://…``), where
-              a prefix is a folder; a list may hold such URLs, too.
+              a prefix is a folder; a list may hold such URLs, too;
+            - a query of a DICOM archive (``dicomweb://HOST/PATH?Modality=DX``), whose ids are
+              SOPInstanceUIDs.
 
             In folders and patterns images are known by their extension. Files without one (a DICOM
             UID ends in digits, which are none) are images if they start like one, and files with an
@@ -181,7 +183,7 @@ def find_images(
         for keyword in keywords:
             check_keyword(keyword)
     expanded = _expand(spec)
-    candidates = _candidates(expanded)
+    candidates = _candidates(expanded, keywords)
     without_pixels = sorted(map(printable, expanded.without_pixels))
     notes: list[str] = []
     if keywords or id_from == "sop":
@@ -214,8 +216,8 @@ def find_images(
     return found
 
 
-def _candidates(expanded: _Expanded) -> list[_Candidate]:
-    """Files in the order of their paths, and then rows; ids are their names."""
+def _candidates(expanded: _Expanded, keywords: Sequence[str]) -> list[_Candidate]:
+    """Files in the order of their paths, then rows and instances; ids are their names."""
     candidates = [
         _Candidate(
             image_id(path),
@@ -230,9 +232,18 @@ def _candidates(expanded: _Expanded) -> list[_Candidate]:
         from annotator.images.parquet import parquet_images
 
         candidates += [
-            _Candidate(ref.id, ref.where, ref.read, None, partial(_open_row, ref))
+            _Candidate(ref.id, ref.where, ref.read, None, partial(_open_read, ref.read))
             for ref in parquet_images(sorted(expanded.tables))
         ]
+    instances = {
+        one: tags
+        for archive in sorted(expanded.archives)
+        for one, tags in dicomweb.find(archive, keywords)
+    }
+    candidates += [
+        _Candidate(one.uid, one.where, one, None, partial(_open_read, one), tags)
+        for one, tags in instances.items()
+    ]
     return candidates
 
 
@@ -411,9 +422,9 @@ def _open(path: str) -> BinaryIO:
     return open(path, "rb")
 
 
-def _open_row(ref: ImageRef) -> BinaryIO:
+def _open_read(read: Callable[[], bytes]) -> BinaryIO:
     try:
-        return io.BytesIO(ref.read())
+        return io.BytesIO(read())
     except ImageError as error:
         raise OSError(error.message) from None
 
@@ -425,6 +436,7 @@ class _Expanded:
     Attributes:
         files: Image files, each with the folder that paths are relative to ("" for none).
         tables: Parquet files.
+        archives: Addresses of queries of DICOM archives.
         ignored: Files that are not images.
         without_pixels: DICOMDIR files.
         unreadable: Reasons by path of folders, links and files of unknown kind.
@@ -432,6 +444,7 @@ class _Expanded:
 
     files: dict[str, str] = field(default_factory=dict)
     tables: set[str] = field(default_factory=set)
+    archives: set[str] = field(default_factory=set)
     ignored: set[str] = field(default_factory=set)
     without_pixels: set[str] = field(default_factory=set)
     unreadable: dict[str, str] = field(default_factory=dict)
@@ -442,6 +455,9 @@ def _expand(spec: Spec) -> _Expanded:
     for part in [spec] if isinstance(spec, (str, Path)) else spec:
         named = os.fspath(part)
         candidates: Iterable[str]
+        if dicomweb.is_archive(named):
+            found.archives.add(named)
+            continue
         if remote.is_url(named):
             candidates, is_file = remote.list_files(named)
         else:

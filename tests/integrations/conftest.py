@@ -1,0 +1,9 @@
+"""Makes the module `servers`, and `invoking` of the commands, known to the tests beside it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1] / "cli"))
