@@ -17,6 +17,7 @@ from pathlib import Path
 import click
 import pytest
 
+from annotator.client import ServiceProblem
 from annotator.phantoms import write_sample
 
 README = Path(__file__).parents[1] / "README.md"
@@ -95,7 +96,7 @@ def test_the_http_example_runs(served: tuple[Path, str]) -> None:
     assert printed and all(re.match(r"scan C\d+ \w.* [01]\.\d\d?$", text) for text in printed)
     (folder / "bad").mkdir()
     (folder / "bad" / "scan.png").write_bytes(b"no picture")
-    with pytest.raises(SystemExit, match="The image cannot be used: plain text, not an image"):
+    with pytest.raises(ServiceProblem, match="The image cannot be used: plain text, not an image"):
         run(CLIENT.replace(ADDRESS, address), folder / "bad")
 
 
