@@ -20,7 +20,7 @@ Record = dict[str, Any]
 
 _PACKAGES = (
     *("torch", "timm", "faiss-cpu", "faiss-gpu", "numpy", "scipy", "pillow"),
-    *("hnswlib", "usearch", "scikit-learn", "scikit-image", "pymilvus"),
+    *("hnswlib", "usearch", "scann", "scalable-vs", "scikit-learn", "scikit-image", "pymilvus"),
 )
 
 

@@ -15,7 +15,7 @@ from benchmarks.records import Record
 ENOUGH = 0.98  # recall of the point that tables show of a peer
 _MIB = 2**20
 _EXACT = (("scan", "faiss-flat"), ("flat", "faiss-flat"), ("cuda-flat", "torch-cuda"))
-_GRAPHS = ("faiss-hnsw", "hnswlib", "usearch")
+_PEERS = ("faiss-rabitq", "scann", "svs", "faiss-hnsw", "hnswlib", "usearch")
 _NOTES = """\
 Vectors are synthetic, fitted to features of radiographs; 1,000 queries from the same distribution.
 Each figure is of processes of its own, {repeats} for each system, size and number of threads, which
@@ -112,7 +112,7 @@ def _ratios(records: Sequence[Record]) -> Iterator[str]:
         if key in of and peer in of:
             yield from _beside(of[key], of[peer], of[peer]["queries_per_second"])
     for key in ("ivf", "compressed", "cuda-ivf"):
-        for peer in _GRAPHS if key in of else ():
+        for peer in _PEERS if key in of else ():
             own = [r for r in records if r["system"] == peer]
             wanted = of[key]["recall"]
             rates = {

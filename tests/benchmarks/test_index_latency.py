@@ -76,8 +76,10 @@ def test_a_scan_by_torch_in_parts_finds_the_nearest() -> None:
         assert recall(rows, similarities(vectors, queries, rows), exact) == 1
 
 
-@pytest.mark.parametrize("key", ["faiss-hnsw", "hnswlib", "usearch"])
-def test_peers_with_graphs(key: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "key", ["faiss-rabitq", "faiss-hnsw", "hnswlib", "usearch", "scann", "svs"]
+)
+def test_peers_find_nearly_all(key: str, tmp_path: Path) -> None:
     system = SYSTEMS[key]
     if missing := system.missing():
         pytest.skip(f"{missing} is not installed")

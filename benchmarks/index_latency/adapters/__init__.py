@@ -8,7 +8,9 @@ from benchmarks.index_latency.adapters import (
     faiss_cpu,
     hnswlib,
     ours,
+    scann,
     sklearn,
+    svs,
     torch_scan,
     usearch,
 )
@@ -40,6 +42,9 @@ _ALL = (
         "sklearn", "scikit-learn brute force", build_nothing, sklearn.open_, ("sklearn.neighbors",)
     ),
     System("faiss-ivf", "FAISS IVF flat", faiss_cpu.build_ivf, faiss_cpu.open_ivf),
+    System("faiss-rabitq", "FAISS IVF RaBitQ", faiss_cpu.build_rabitq, faiss_cpu.open_rabitq),
+    System("scann", "ScaNN", scann.build, scann.open_, ("scann",)),
+    System("svs", "SVS Vamana f16", svs.build, svs.open_, ("svs",)),
     System("faiss-hnsw", "FAISS HNSW32", faiss_cpu.build_hnsw, faiss_cpu.open_hnsw),
     System("hnswlib", "hnswlib", hnswlib.build, hnswlib.open_, ("hnswlib",)),
     System(
