@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,8 @@ Recall counts whatever is as near as the k-th nearest. Memory is what is residen
 searching: of its own, and mapped from files, which the kernel takes back when it is short.
 
 Of systems with an effort to choose, tables show the product's default and of others the quickest
-with recall of 0.98 or more (or the highest there is); the picture of recall and the raw figures
-have all.
+with recall of 0.98 or more (or the highest there is). The picture has the efforts that no other of
+the system beats in both, and the raw figures have all.
 """
 
 
@@ -80,6 +80,15 @@ def shown(records: Sequence[Record]) -> list[Record]:
     return result
 
 
+def unbeaten(curve: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Efforts that no other one beats in recall and queries/s, the highest recall first."""
+    best: list[tuple[float, float]] = []
+    for point in sorted(curve, key=lambda p: (-p[0], -p[1])):
+        if not best or point[1] > best[-1][1]:
+            best.append(point)
+    return best
+
+
 def at_recall(curve: Sequence[tuple[float, float]], recall: float) -> float | None:
     """Queries/s that a curve of efforts reaches at a recall; None where none reaches it.
 
@@ -90,10 +99,7 @@ def at_recall(curve: Sequence[tuple[float, float]], recall: float) -> float | No
         curve: Recall and queries/s of each effort.
         recall: That is wanted.
     """
-    best: list[tuple[float, float]] = []
-    for point in sorted(curve, key=lambda p: (-p[0], -p[1])):
-        if not best or point[1] > best[-1][1]:
-            best.append(point)
+    best = unbeaten(curve)
     above = [point for point in best if point[0] >= recall]
     if not above:
         return None
@@ -162,23 +168,15 @@ def _by_recall(records: Sequence[Record]) -> Iterator[Panel]:
     options = {"xscale": "log", "yscale": "log", "xlim": (0.5, 0.7e-4)}
     for (dim, n, threads), here in _by(records, "dim", "n", "threads"):
         for batch in dict.fromkeys(["1", max(here[0]["queries_per_second"], key=int)]):
-            # What is missed, so that 0.99 and 0.999 are as far apart as 0.9 and 0.99.
-            points = [
-                {"system": r["system"], "x": max(1 - r["recall"], 1e-4)}
-                | {"y": r["queries_per_second"][batch]}
-                for r in sorted(here, key=lambda r: r["recall"])
-            ]
-            lines = _lines(points, lambda r: (r["x"], r["y"]))
+            lines = []
+            for (key,), own in _by(here, "system"):
+                best = unbeaten((r["recall"], r["queries_per_second"][batch]) for r in own)
+                # What is missed, so that 0.99 and 0.999 are as far apart as 0.9 and 0.99.
+                missed = tuple(max(1 - recall, 1e-4) for recall, _ in best)
+                rates = tuple(rate for _, rate in best)
+                lines.append(Line(SYSTEMS[key].label, missed, rates, ours=SYSTEMS[key].ours))
             title = f"{n:,} rows of {dim}, threads: {threads}"
             yield Panel(title, "recall", f"queries/s, {batch} at once", lines, ticks, options)
-
-
-def _lines(records: Sequence[Record], point: Callable[[Record], tuple[float, float]]) -> list[Line]:
-    lines = []
-    for (key,), own in _by(records, "system"):
-        x, y = zip(*map(point, own), strict=True)
-        lines.append(Line(SYSTEMS[key].label, x, y, ours=SYSTEMS[key].ours))
-    return lines
 
 
 def _by(records: Sequence[Record], *names: str) -> Iterator[tuple[tuple[Any, ...], list[Record]]]:
