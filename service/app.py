@@ -28,6 +28,7 @@ from service.problems import Problem
 from service.routes import HEALTH_PATHS, NOTICE, health, router
 from service.service import Service
 from service.settings import Settings
+from service.siblings import Siblings
 
 PAGE = Path(__file__).parent / "page"
 
@@ -46,6 +47,7 @@ def create_app(
     keys: Keys | None = None,
     store: Store | None = None,
     metrics_port: int | None = None,
+    siblings: Siblings | None = None,
 ) -> FastAPI:
     """Create the application; its `Service` is at `app.state.service`.
 
@@ -55,8 +57,9 @@ def create_app(
         keys: The accepted API keys; None for open access.
         store: Takes corrections; None for none. Over the version of the engine.
         metrics_port: Port on which /metrics is answered, and nothing else.
+        siblings: The other processes of the service.
     """
-    service = Service(settings, engine, store)
+    service = Service(settings, engine, store, siblings)
     page = _page_routes()
     app = FastAPI(
         title="annotator",
@@ -88,10 +91,12 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     from annotator.encoders.torch_setup import threads_per_operation
     from index.cores import usable_cores
 
-    batcher, corrections = app.state.service.batcher, app.state.service.corrections
+    service: Service = app.state.service
+    batcher, corrections = service.batcher, service.corrections
     # The encoders share the cores; see docs/service.md, "Tuning".
-    with threads_per_operation(max(1, usable_cores() // batcher.encoders)):
-        async with corrections or contextlib.nullcontext(), batcher:
+    encoders = batcher.encoders * service.settings.processes
+    with threads_per_operation(max(1, usable_cores() // encoders)):
+        async with corrections or contextlib.nullcontext(), batcher, service.answering_siblings():
             yield
 
 
@@ -127,7 +132,7 @@ def _middleware(
         )
     layers.append(Middleware(UnexpectedErrors))  # inside of CORS: pages may read what failed
     if metrics_port is not None:
-        layers.append(Middleware(MetricsPort, port=metrics_port, metrics=service.metrics))
+        layers.append(Middleware(MetricsPort, port=metrics_port, render=service.render_metrics))
     layers.append(Middleware(ConnectionLimit, answered=HEALTH_PATHS))
     if keys is not None:
         layers.append(Middleware(RequireKey, keys=keys, public=public))

@@ -10,13 +10,15 @@ import json
 import logging
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.parser import text_string_to_metric_families
 
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 STAGES = ("queue", "decode", "encode", "search", "vote")
@@ -112,6 +114,40 @@ class Metrics:
     def render(self) -> bytes:
         """The metrics in Prometheus' text format 0.0.4."""
         return generate_latest(self.registry)
+
+
+class _Families:
+    """Metrics as `generate_latest` wants them."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
+def merged(texts: Sequence[bytes]) -> bytes:
+    """The metrics of several processes as those of one: sums; of times and facts, the first one.
+
+    Args:
+        texts: In Prometheus' text format 0.0.4.
+    """
+    families: dict[str, Metric] = {}
+    values: dict[tuple[str, str, tuple[tuple[str, str], ...]], float] = {}
+    for text in texts:
+        for family in text_string_to_metric_families(text.decode()):
+            families.setdefault(family.name, family)
+            for sample in family.samples:
+                key = (family.name, sample.name, tuple(sorted(sample.labels.items())))
+                if sample.name.endswith(("_created", "_info")):
+                    values.setdefault(key, sample.value)
+                else:
+                    values[key] = values.get(key, 0.0) + sample.value
+    for family in families.values():
+        family.samples = []
+    for (family_name, name, labels), value in values.items():
+        families[family_name].add_sample(name, dict(labels), value)
+    return generate_latest(cast(CollectorRegistry, _Families(families.values())))
 
 
 class JsonFormatter(logging.Formatter):

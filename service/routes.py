@@ -353,7 +353,7 @@ async def reload(service: TheService) -> dict[str, Any]:
             "This service does not reload on request.",
             "Start it with --allow-reload, or send it SIGHUP.",
         )
-    changed = await service.reload()
+    changed = await service.reload_everywhere()
     return {"index_version": service.engine.stored.version, "changed": changed}
 
 
@@ -382,4 +382,4 @@ async def readyz(service: TheService) -> dict[str, str]:
 )
 async def metrics(service: TheService) -> Response:
     """Counters for Prometheus."""
-    return Response(service.metrics.render(), media_type=METRICS_TYPE)
+    return Response(await service.render_metrics(), media_type=METRICS_TYPE)

@@ -17,13 +17,15 @@ import uvicorn
 
 from annotator.errors import AnnotatorError
 from service.app import create_app
-from service.corrections import opened_for_writing
+from service.corrections import Store, opened_for_writing
 from service.engine import open_engine
 from service.middleware.auth import Keys, read_keys
 from service.middleware.connections import BACKLOG, Connections, allowed_connections
 from service.observability import configure_logging, log
 from service.service import Service
 from service.settings import Settings
+from service.siblings import Siblings
+from service.supervisor import supervise
 
 KEEP_ALIVE_SECONDS = 15
 
@@ -54,8 +56,7 @@ def serve(
             cannot be served.
         IndexProblem: There is no index, or it is damaged.
     """
-    early_reloads: list[int] = []
-    signal.signal(signal.SIGHUP, lambda *_: early_reloads.append(1))  # until the server runs
+    early_reloads = remember_reloads()
     keys = read_keys(settings)
     if settings.writable and not (keys and keys.have("correct")):
         raise AnnotatorError(
@@ -63,38 +64,90 @@ def serve(
         )
     with contextlib.ExitStack() as stack:
         # Refuse before the work is done.
-        listeners = [stack.enter_context(_bind(settings.host, settings.port))]
-        metrics_port = None
+        several = settings.processes > 1
+        listeners = [stack.enter_context(_bind(settings.host, settings.port, shared=several))]
+        port = listeners[0].getsockname()[1]
+        for _ in range(1, settings.processes):
+            listeners.append(stack.enter_context(_bind(settings.host, port, shared=True)))
+        metrics = None
         if settings.metrics_port is not None:
-            listeners.append(stack.enter_context(_bind(settings.host, settings.metrics_port)))
-            metrics_port = int(listeners[1].getsockname()[1])
+            metrics = stack.enter_context(_bind(settings.host, settings.metrics_port))
+        if several:
+            configure_logging(log_level)
+            url = _url_of(listeners[0])
+            return supervise(settings, listeners, metrics, lambda: started(url), log_level)
         store = stack.enter_context(opened_for_writing(settings)) if settings.writable else None
-        engine = open_engine(settings)
-        configure_logging(log_level)
-        app = create_app(settings, engine, keys, store, metrics_port)
-        service: Service = app.state.service
-        connections = _connections(settings, service)
-        config = uvicorn.Config(
-            app,
-            http=connections.protocol(),
-            backlog=BACKLOG,
-            loop="asyncio",
-            ws="none",
-            lifespan="on",
-            log_config=None,
-            log_level=logging.WARNING,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_keep_alive=KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=int(settings.read_timeout_s + settings.timeout_s) + 5,
-        )
-        urls = [_url_of(listener) for listener in listeners]
-        server = _Server(config, service, keys, connections, urls, started, bool(early_reloads))
-        gc.collect()
-        gc.freeze()  # what is there now stays: the collector need not go through it each time
-        server.run(sockets=listeners)
+        sockets = listeners if metrics is None else [*listeners, metrics]
+        run(
+            settings, keys, sockets, started,
+            log_level=log_level, early_reloads=early_reloads, store=store,
+        )  # fmt: skip
     return 0
+
+
+def remember_reloads() -> list[int]:
+    """A list that grows with each SIGHUP until the server runs."""
+    reloads: list[int] = []
+    signal.signal(signal.SIGHUP, lambda *_: reloads.append(1))
+    return reloads
+
+
+def run(
+    settings: Settings,
+    keys: Keys | None,
+    sockets: Sequence[socket.socket],
+    started: Callable[[str], None],
+    *,
+    log_level: int,
+    early_reloads: Sequence[int],
+    store: Store | None = None,
+    siblings: Siblings | None = None,
+    lifeline: int | None = None,
+) -> None:
+    """Serve in this process.
+
+    Args:
+        settings: Settings of the service.
+        keys: The accepted API keys.
+        sockets: Bound: that of the service, and that of the metrics if they have one of their own.
+        started: See `serve`.
+        log_level: See `serve`.
+        early_reloads: Of `remember_reloads`.
+        store: Takes corrections.
+        siblings: The other processes of the service.
+        lifeline: A file whose end means that the supervisor is gone.
+
+    Raises:
+        AnnotatorError, IndexProblem: The index cannot be served.
+    """
+    engine = open_engine(settings)
+    configure_logging(log_level)
+    metrics_port = int(sockets[1].getsockname()[1]) if len(sockets) > 1 else None
+    app = create_app(settings, engine, keys, store, metrics_port, siblings)
+    service: Service = app.state.service
+    connections = _connections(settings, service)
+    config = uvicorn.Config(
+        app,
+        http=connections.protocol(),
+        backlog=BACKLOG,
+        loop="asyncio",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        log_level=logging.WARNING,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=int(settings.read_timeout_s + settings.timeout_s) + 5,
+    )
+    urls = [_url_of(one) for one in sockets]
+    server = _Server(
+        config, service, keys, connections, urls, started, bool(early_reloads), lifeline
+    )
+    gc.collect()
+    gc.freeze()  # what is there now stays: the collector need not go through it each time
+    server.run(sockets=list(sockets))
 
 
 def _connections(settings: Settings, service: Service) -> Connections:
@@ -118,7 +171,8 @@ def _connections(settings: Settings, service: Service) -> Connections:
     return connections
 
 
-def _bind(host: str, port: int) -> socket.socket:
+def _bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
+    """A socket on a port, which others that are `shared` may have as well."""
     try:
         family, _, _, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -128,6 +182,8 @@ def _bind(host: str, port: int) -> socket.socket:
         listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if shared:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             listener.bind(address)
         except BaseException:
             listener.close()
@@ -156,6 +212,7 @@ class _Server(uvicorn.Server):
         urls: The address, and that of the metrics if they have one of their own.
         started: See `serve`.
         reload_first: Whether SIGHUP came while the index was opened.
+        lifeline: See `run`.
     """
 
     def __init__(
@@ -167,6 +224,7 @@ class _Server(uvicorn.Server):
         urls: Sequence[str],
         started: Callable[[str], None],
         reload_first: bool,
+        lifeline: int | None = None,
     ) -> None:
         super().__init__(config)
         self._service = service
@@ -176,6 +234,7 @@ class _Server(uvicorn.Server):
         self._urls = urls
         self._started = started
         self._reload_first = reload_first
+        self._lifeline = lifeline
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Accept connections, and announce it."""
@@ -188,6 +247,8 @@ class _Server(uvicorn.Server):
         self._started(url)
         if self._reload_first:
             self._service.reload_soon()
+        if self._lifeline is not None:
+            asyncio.get_running_loop().add_reader(self._lifeline, self._drain_alone)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -232,6 +293,13 @@ class _Server(uvicorn.Server):
             self._accept_failed = loop.time()
             reason = errno.errorcode[error.errno]
             log(logging.ERROR, "connections cannot be accepted", errno=error.errno, reason=reason)
+
+    def _drain_alone(self) -> None:
+        """Drain when the supervisor is gone."""
+        assert self._lifeline is not None
+        asyncio.get_running_loop().remove_reader(self._lifeline)
+        if not self._service.draining:
+            self._drain()
 
     def _drain(self) -> None:
         if self._service.draining:

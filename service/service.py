@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -21,10 +21,11 @@ from service.answers import Answer, Embedding, Outcome, image_ids
 from service.batcher import Batcher
 from service.corrections import Corrections, Store
 from service.engine import Ballot, Engine, open_engine
-from service.observability import Metrics, log
+from service.observability import Metrics, log, merged
 from service.problems import Problem, client_closed, no_encoder, unreachable, unusable_image
 from service.queue import ReviewQueue
 from service.settings import Settings
+from service.siblings import Siblings
 from service.uploads import announced_size, read_uploads
 from service.vectors import Model, read_sent
 
@@ -58,7 +59,13 @@ class Service:
         draining: Whether the service is shutting down.
     """
 
-    def __init__(self, settings: Settings, engine: Engine, store: Store | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        engine: Engine,
+        store: Store | None = None,
+        siblings: Siblings | None = None,
+    ) -> None:
         from annotator.encoders.local_runner import default_workers
         from annotator.encoders.torch_setup import on_gpu
 
@@ -67,7 +74,7 @@ class Service:
         self.draining = False
         self.metrics = Metrics()
         self.admission = Admission(settings.max_queue, settings.buffered_bytes)
-        cores = default_workers()
+        cores = max(1, default_workers() // settings.processes)
         self.batcher = Batcher(
             self.metrics,
             max_batch=settings.max_batch or engine.annotator.embedder.batch_size,
@@ -86,6 +93,7 @@ class Service:
         if store is not None:
             self.corrections = Corrections(store, engine, self._serve, settings.device)
         self.queue = ReviewQueue(self)
+        self._siblings = siblings
         self._reloading: asyncio.Task[bool] | None = None
         self._next_reload: asyncio.Task[bool] | None = None
 
@@ -304,6 +312,26 @@ class Service:
             Problem: 409, it cannot be served; 503, it cannot be reached. The old one stays.
         """
         return await asyncio.shield(self._shared_reload())
+
+    async def reload_everywhere(self) -> bool:
+        """`reload` in this process and its siblings; whether the version changed in one of them.
+
+        Raises:
+            Problem: As `reload`, also where only a sibling has failed.
+        """
+        changed = await self.reload()
+        return (await self._siblings.reload() if self._siblings else False) or changed
+
+    def answering_siblings(self) -> AbstractAsyncContextManager[None]:
+        """Within it, the other processes of the service get what they ask for."""
+        if self._siblings is None:
+            return nullcontext()
+        return self._siblings.answering(self.metrics.render, self.reload)
+
+    async def render_metrics(self) -> bytes:
+        """The metrics of all processes of the service, in Prometheus' text format."""
+        own = self.metrics.render()
+        return merged([own, *await self._siblings.metrics()]) if self._siblings else own
 
     def reload_soon(self) -> None:
         """Reload in the background; a failure is logged."""

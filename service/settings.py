@@ -48,6 +48,9 @@ class Settings(BaseSettings):
     batch_wait_ms: float = Field(
         2.0, ge=0, le=1000, description="How long a batch waits for images that are being decoded."
     )
+    processes: int = Field(
+        1, ge=1, le=64, description="Processes that share the port, the index and the limits."
+    )
     workers: int | None = Field(
         None, ge=1, le=256, description="Threads that decode (the cores, at most 16)."
     )
@@ -120,6 +123,8 @@ class Settings(BaseSettings):
             raise ValueError(
                 "--writable needs --api-key-file or ANNOTATOR_API_KEYS, with a key that may correct"
             )
+        if self.writable and self.processes > 1:
+            raise ValueError("--writable needs --processes 1: one process alone changes an index")
         if self.cors_origin is not None and not _ORIGIN.fullmatch(self.cors_origin):
             raise ValueError("--cors-origin must look like https://example.org, without a path")
         return self
@@ -146,8 +151,8 @@ class Settings(BaseSettings):
 
     @property
     def buffered_bytes(self) -> int:
-        """Limit on all request bodies in memory, in bytes."""
-        return 16 * self.upload_bytes
+        """Limit on all request bodies in memory of a process, in bytes."""
+        return max(2, 16 // self.processes) * self.upload_bytes
 
     @property
     def decode_bytes(self) -> int:

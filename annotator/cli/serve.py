@@ -74,6 +74,7 @@ if TYPE_CHECKING:
 @option(
     "Running", "--batch-wait-ms", type=float, help="Maximum wait for more images of a batch [2]."
 )
+@option("Running", "--processes", type=int, help="Processes that share the port and the index [1].")
 @option("Running", "--workers", type=int, help="Decoding threads [number of cores].")
 @option("Limits", "--max-queue", type=int, help="Maximum number of pending images [128].")
 @option("Limits", "--max-upload-mb", type=int, help="Maximum request size, in MiB [64].")
@@ -99,6 +100,7 @@ def serve_command(
     max_images: int | None,
     min_familiarity: float | None,
     timeout_s: float | None,
+    processes: int | None,
     workers: int | None,
     allow_reload: bool | None,
     writable: bool | None,
@@ -136,6 +138,7 @@ def serve_command(
         max_images=max_images,
         min_familiarity=min_familiarity,
         timeout_s=timeout_s,
+        processes=processes,
         workers=workers,
         allow_reload=allow_reload,
         writable=writable,
