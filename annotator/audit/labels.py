@@ -52,12 +52,14 @@ class LabelIssue:
         score: Expected F1 of the best set of concepts, less that of the given set; 0..1.
         missing: Concepts of the best set that are not given, with their share of the votes.
         unexpected: Given concepts that the best set lacks, with their share of the votes.
+        best: The best set, with the share of the votes of each concept; best first.
     """
 
     row: int
     score: float
     missing: tuple[tuple[str, float], ...]
     unexpected: tuple[tuple[str, float], ...]
+    best: tuple[tuple[str, float], ...] = ()
 
 
 def check_labels(
@@ -198,7 +200,8 @@ def find_label_issues(
             unexpected = tuple(
                 (c, shares[i].get(c, 0.0)) for c in given[i] if c not in decision.cuis
             )
-            issues.append(LabelIssue(row, score, missing, unexpected))
+            best = tuple(zip(decision.cuis, decision.scores.tolist(), strict=True))
+            issues.append(LabelIssue(row, score, missing, unexpected, best))
     return sorted(issues, key=lambda issue: (-issue.score, issue.row))
 
 

@@ -191,7 +191,7 @@ def annotate_command(
     lines: list[str] = []
     votes: list[tuple[str, Mapping[str, float]]] = []
     tasks: list[dict[str, Any]] = []
-    address_of = _addresses(refs, images, url_prefix)
+    address_of = addresses(refs, images, url_prefix)
     chosen = voting.override(IndexMetadata.of(stored).voting)
     report = ImageReport()
     in_index: list[str] = []
@@ -261,7 +261,7 @@ def annotate_command(
     return max(report.exit_code, reports.exit_code if reports else 0)
 
 
-def _addresses(refs: Sequence[ImageRef], images: str | None, prefix: str) -> Callable[[str], str]:
+def addresses(refs: Sequence[ImageRef], images: str | None, prefix: str) -> Callable[[str], str]:
     """The address of an image by its id: a prefix, and its path below IMAGES; of vectors its id."""
     from annotator.tables.label_studio import address_of
 

@@ -154,9 +154,8 @@ class Ranked:
 
     @property
     def weights(self) -> NDArray[np.float64]:
-        """Weight of each image in a mean over groups of the mean of their images, float64[q]."""
-        _, number, counts = np.unique(self.groups, return_inverse=True, return_counts=True)
-        return 1.0 / counts[number] / max(len(counts), 1)
+        """As `group_weights`, float64[q]."""
+        return group_weights(self.groups)
 
 
 @dataclass(frozen=True)
@@ -201,7 +200,7 @@ class RiskCurve:
     @property
     def bounds(self) -> NDArray[np.float64]:
         """Bound on the expected loss of another group at each threshold, float64[m]."""
-        return (self.groups * self.risks + 1.0) / (self.groups + 1.0)
+        return risk_bounds(self.risks, self.groups)
 
     @property
     def least(self) -> float:
@@ -216,6 +215,22 @@ class RiskCurve:
         if not len(kept):
             return None
         return float(kept[-1] if self.kind == "missed" else kept[0])
+
+
+def group_weights(groups: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Weight of each image in a mean over groups of the mean of their images, float64[q]."""
+    _, number, counts = np.unique(groups, return_inverse=True, return_counts=True)
+    return 1.0 / counts[number] / max(len(counts), 1)
+
+
+def risk_bounds(risks: NDArray[np.float64], groups: int) -> NDArray[np.float64]:
+    """Bounds on the expected loss of another group, float64 in the shape of `risks`.
+
+    Args:
+        risks: Mean losses over groups, 0..1.
+        groups: Their number.
+    """
+    return (groups * risks + 1.0) / (groups + 1.0)
 
 
 def keep_guarantee(
@@ -233,7 +248,7 @@ def keep_guarantee(
     Raises:
         AnnotatorError: No threshold keeps it.
     """
-    ranked = Ranked.of(_of_others(lists, labels, voting), lists, voting)
+    ranked = Ranked.of(posterior_of_others(lists, labels, voting), lists, voting)
     curve = RiskCurve.of(guarantee.kind, ranked)
     threshold = curve.threshold(guarantee.rate)
     if threshold is None:
@@ -388,7 +403,7 @@ def costs(lists: NeighborLists, labels: LabelTable, voting: Voting) -> list[Cost
     """
     if voting.k > MOST_NEIGHBORS:
         return []
-    posterior = _of_others(lists, labels, voting)
+    posterior = posterior_of_others(lists, labels, voting)
     truth = [set(labels.row(row)) for row in lists.queries.tolist()]
     ranked = Ranked.of(posterior, lists, voting)
 
@@ -420,9 +435,14 @@ def _at(voting: Voting, threshold: float) -> Voting:
     return replace(voting, decider="threshold", threshold=threshold, min_score=0.0)
 
 
-def _of_others(lists: NeighborLists, labels: LabelTable, voting: Voting) -> Posterior:
+def posterior_of_others(lists: NeighborLists, labels: LabelTable, voting: Voting) -> Posterior:
     """The posterior of the lists, of which the prior, too, has no rows of the image's own group:
     a new patient is not in the sample that makes up the prior.
+
+    Args:
+        lists: Neighbour lists.
+        labels: Concepts of the index rows.
+        voting: Voting parameters.
     """
     posterior = weigh(lists.found, labels, voting)
     group_of = np.full(len(labels), -1)

@@ -1,14 +1,17 @@
 """The queue: which images to review next so that F1 rises most.
 
-An image is worth reviewing by what its own review gains, and by the images that it stands for:
-`spread.choose_spread` weighs both, and asks of near-copies only once. docs/queue.md has what was
-measured.
+Of new images, those are worth most of which the vote is least sure (1 - expected F1), and that
+many other unsure ones are like: `spread.choose_spread` weighs both, and asks of near-copies only
+once. Of the images of an index, those whose labels their neighbours contradict. docs/queue.md has
+what was measured.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +28,17 @@ from index import Neighbors, StoredIndex
 from index.protocols import Index
 from index.rows import sample_rows
 
+if TYPE_CHECKING:
+    from annotator.encoders.local_runner import Embedded
+    from annotator.pipeline import Annotator
+
+Order = Literal["gain", "doubt"]
+ORDERS: tuple[Order, ...] = get_args(Order)
+
 LEAST_DOUBT = 0.05  # expected F1 to be gained of an image whose labels are worth a look
 _SHARPNESS = 12.0  # of likeness: 0.55 at a similarity of 0.95, 0.30 at 0.9
+_CLOSE = 0.5  # likeness from which an image is said to stand for another
+_ANNOTATED_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -35,15 +47,18 @@ class QueueItem:
 
     Attributes:
         image_id: The image.
-        gain: F1 that its review is expected to gain, summed over the images that it stands for.
+        gain: What its review is expected to gain: the doubt of the images that it stands for, as
+            far as those before do not, squared.
         doubt: F1 that is expected to be gained of the image itself, 0..1.
         reason: Why, in words.
+        concepts: Its concepts by the vote, with their share of it; best first.
     """
 
     image_id: str
     gain: float
     doubt: float
     reason: str
+    concepts: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -59,6 +74,96 @@ class Queue:
     items: tuple[QueueItem, ...]
     total: int
     judged: int
+
+
+@dataclass(frozen=True)
+class NewImages:
+    """New images as an index sees them.
+
+    Attributes:
+        ids: Image id of each.
+        vectors: float32[n, dim] of unit norm, in the space of the index.
+        expected_f1: float64[n], of the concepts by the vote; calibrated where the index is.
+        concepts: These, with their share of the vote; best first.
+        unfamiliar: bool[n], whether an image resembles nothing in the index.
+        in_index: Ids of images that are left out, since the index has the very same ones.
+    """
+
+    ids: Sequence[str]
+    vectors: NDArray[np.float32]
+    expected_f1: NDArray[np.float64]
+    concepts: Sequence[tuple[tuple[str, float], ...]]
+    unfamiliar: NDArray[np.bool_]
+    in_index: Sequence[str] = ()
+
+    @classmethod
+    def of(cls, annotator: Annotator, embedded: Iterable[Embedded]) -> NewImages:
+        """Annotate images; what is kept of each is its vector in the index and its concepts.
+
+        Args:
+            annotator: Over the index.
+            embedded: The images, from a runner. Those that cannot be used are left out.
+        """
+        ids: list[str] = []
+        vectors: list[NDArray[np.float32]] = []
+        expected: list[float] = []
+        concepts: list[tuple[tuple[str, float], ...]] = []
+        unfamiliar: list[bool] = []
+        in_index: list[str] = []
+        usable = (one for one in embedded if one.vector is not None)
+        while block := list(islice(usable, _ANNOTATED_AT_ONCE)):
+            own = [one.ref.id for one in block]
+            stacked = np.stack([one.vector for one in block if one.vector is not None])
+            found = annotator.search(stacked)
+            annotations = annotator.decide(own, found, with_neighbors=False, min_familiarity=0.0)
+            kept = [i for i, one in enumerate(annotations) if one.same_image is None]
+            in_index += [one.image_id for one in annotations if one.same_image is not None]
+            vectors.append(annotator.project(stacked[kept]) if kept else stacked[:0])
+            for one in (annotations[i] for i in kept):
+                ids.append(one.image_id)
+                expected.append(one.expected_f1)
+                concepts.append(tuple(zip(one.cuis, map(float, one.scores), strict=True)))
+                unfamiliar.append(one.is_unfamiliar)
+        filled = [part for part in vectors if len(part)]
+        return cls(
+            ids,
+            np.concatenate(filled) if filled else np.zeros((0, 1), np.float32),
+            np.array(expected),
+            concepts,
+            np.array(unfamiliar, bool),
+            in_index,
+        )
+
+
+def rank_new(images: NewImages, budget: int, *, order: Order = "gain") -> Queue:
+    """Queue new images by what the index gains from their labels.
+
+    Args:
+        images: The images.
+        budget: Number of images to choose.
+        order: "gain" asks for those that stand for most of what is unsure; "doubt" for the least
+            sure ones, whatever they are like, in the order of `annotator.queue.curve`.
+    """
+    doubts = 1.0 - images.expected_f1
+    if order == "doubt":
+        chosen = np.argsort(-doubts, kind="stable")[:budget]
+        gains = doubts[chosen] ** 2
+        like = np.zeros(len(doubts), np.int64)
+    else:
+        likeness = Likeness.of(images.vectors, _SHARPNESS)
+        chosen, gains = choose_spread(doubts**2, likeness, budget)
+        like = likeness.close_ones(_CLOSE)
+    items = [
+        QueueItem(
+            images.ids[i],
+            gain,
+            float(doubts[i]),
+            _why(float(images.expected_f1[i]), bool(images.unfamiliar[i]), int(like[i])),
+            images.concepts[i],
+        )
+        for i, gain in zip(chosen.tolist(), gains.tolist(), strict=True)
+    ]
+    return Queue(tuple(items), len(doubts), len(doubts))
 
 
 def rank_indexed(
@@ -98,11 +203,24 @@ def rank_indexed(
     named = AuditLabels(names=stored.names).named
     items = [
         QueueItem(
-            stored.ids[issues[i].row], gain, issues[i].score, describe_issue(issues[i], named)
+            stored.ids[issues[i].row],
+            gain,
+            issues[i].score,
+            describe_issue(issues[i], named),
+            issues[i].best,
         )
         for i, gain in zip(order.tolist(), gains.tolist(), strict=True)
     ]
     return Queue(tuple(items), len(issues), judged)
+
+
+def _why(expected_f1: float, unfamiliar: bool, like: int) -> str:
+    parts = [f"expected F1 {expected_f1:.2f}"]
+    if unfamiliar:
+        parts.append("unlike the images of the index")
+    if like:
+        parts.append(f"stands for {like} more")
+    return "; ".join(parts)
 
 
 def _issues(stored: StoredIndex, voting: Voting, most: int | None) -> tuple[list[LabelIssue], int]:

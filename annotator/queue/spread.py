@@ -42,6 +42,11 @@ class Likeness:
     def __len__(self) -> int:
         return len(self.starts) - 1
 
+    def close_ones(self, least: float) -> NDArray[np.int64]:
+        """For how many other images each one stands by at least this much, int64[n]."""
+        close = np.concatenate([[0], np.cumsum(self.values >= least)])
+        return np.asarray(close[self.starts[1:]] - close[self.starts[:-1]] - 1, np.int64)
+
     @classmethod
     def of(cls, vectors: NDArray[np.float32], sharpness: float) -> Likeness:
         """exp(sharpness · (similarity - 1)) of each image to its 50 nearest, and 0 to all others.

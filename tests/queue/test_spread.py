@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from annotator.queue.spread import REACH, Likeness, choose_spread
@@ -38,6 +38,7 @@ def brute_force(
     return order, added
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.integers(0, 10_000), st.integers(1, 80), st.integers(0, 30))
 def test_the_choice_is_the_greedy_one(seed: int, n: int, budget: int) -> None:
     rng = np.random.default_rng(seed)
