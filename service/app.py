@@ -126,6 +126,10 @@ def _middleware(
                     "X-Request-ID",
                     "X-Annotator-Failed",
                     "X-Annotator-Fingerprint",
+                    "X-Annotator-Frame",
+                    "X-Annotator-Frames",
+                    "X-Annotator-Levels",
+                    "X-Annotator-Window",
                     "Retry-After",
                 ],
             )

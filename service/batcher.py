@@ -149,7 +149,7 @@ class Batcher:
 
         self._decoding += 1
         try:
-            pixels, notes = await self._within_memory(decode)
+            pixels, notes = await self.decode(decode)
         finally:
             self._decoding -= 1
             self._changed.set()
@@ -160,7 +160,7 @@ class Batcher:
             self._metrics.stage_seconds.labels(stage).observe(seconds[stage])
         return done, notes, seconds
 
-    async def _within_memory(self, decode: Callable[[Claim], T]) -> T:
+    async def decode(self, decode: Callable[[Claim], T]) -> T:
         """Decode in a thread, once there is room for the memory that it takes."""
         loop = asyncio.get_running_loop()
         claim = Claim(self.memory)

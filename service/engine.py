@@ -93,6 +93,19 @@ class Engine:
     def stored(self) -> Index:
         return self.annotator.stored
 
+    @cached_property
+    def _searched_names(self) -> Sequence[str]:
+        return [f"{concept.cui}\n{concept.name}".casefold() for concept in self.concepts]
+
+    def concepts_like(self, text: str) -> list[Concept]:
+        """The concepts whose CUI or name contains a text, in any case; most frequent first."""
+        wanted = text.casefold()
+        return [
+            concept
+            for concept, names in zip(self.concepts, self._searched_names, strict=True)
+            if wanted in names
+        ]
+
     @property
     def searches_text(self) -> bool:
         """Whether the encoder has a text tower."""
@@ -185,6 +198,48 @@ class Engine:
             seconds |= more
         each = [Processed(vector, annotations.get(i)) for i, vector in enumerate(vectors)]
         return each, seconds
+
+    def vote_on_stored(
+        self, image_id: str, ballot: Ballot, *, without_group: bool
+    ) -> tuple[Annotation, dict[str, float]] | None:
+        """Let the other images of the index vote on one of them.
+
+        Args:
+            image_id: Of the image.
+            ballot: How the vote is held.
+            without_group: Leave out its group (patient, study), too.
+
+        Returns:
+            Its annotation, and the seconds of search and vote; None if there is no such image.
+
+        Raises:
+            IndexProblem: The index cannot be searched.
+        """
+        from annotator.knn.neighbors import nearest_others
+
+        image = self.stored.with_ids([image_id])
+        if not image.ids:
+            return None
+        clock = [time.perf_counter()]
+        groups = image.columns.get("groups") if without_group else None
+        (found,) = nearest_others(
+            self.stored.find,
+            image.vectors(np.arange(1)),
+            [image_id],
+            [groups[0] if groups else ""],
+            self.annotator.needed(ballot.voting, ballot.exclude_self),
+        )
+        clock.append(time.perf_counter())
+        (annotation,) = self.annotator.decide(
+            [image_id],
+            found,
+            voting=ballot.voting,
+            exclude_self=ballot.exclude_self,
+            min_familiarity=ballot.min_familiarity,
+        )
+        clock.append(time.perf_counter())
+        search, vote = np.diff(clock).tolist()
+        return annotation, {"search": search, "vote": vote}
 
     def vote(
         self, vectors: NDArray[np.float32], ballots: Sequence[Ballot]

@@ -18,7 +18,7 @@ from index.corrections import NewRow
 from service.answers import names_of, picture_path
 from service.corrections import Corrections, etag_of
 from service.engine import Engine
-from service.problems import Problem
+from service.problems import Problem, no_such_image
 from service.routes import IMAGE_BODY, TheService, inlined, problems
 from service.schemas import CorrectionIn, ImageOut, NewImageQuery, RemovalQuery
 from service.service import Service
@@ -172,7 +172,7 @@ def _checked(
     """
     present = corrections.labels_of(image_id)
     if present is None:
-        raise _no_such_image()
+        raise no_such_image("GET /v1/search finds images.")
     named = request.headers.get("if-match")
     if named is None:
         if not required:
@@ -203,12 +203,6 @@ def _checked(
     return present
 
 
-def _no_such_image() -> Problem:
-    return Problem(
-        404, "no_such_image", "The index has no image of this id.", "GET /v1/search finds images."
-    )
-
-
 def _described(engine: Engine, image_id: str) -> dict[str, Any]:
     """An image as `schemas.ImageOut`.
 
@@ -217,7 +211,7 @@ def _described(engine: Engine, image_id: str) -> dict[str, Any]:
     """
     found = engine.stored.with_ids([image_id])
     if not found.ids:
-        raise _no_such_image()
+        raise no_such_image("GET /v1/search finds images.")
     concepts = found.labels.row(0)
 
     def text(column: str) -> str:

@@ -79,6 +79,11 @@ async def send_problem(problem: Problem, scope: Scope, receive: Receive, send: S
     await problem.response()(scope, receive, send)
 
 
+def no_such_image(hint: str) -> Problem:
+    """404: the index has no such image."""
+    return Problem(404, "no_such_image", "The index has no image of this id.", hint)
+
+
 def busy(detail: str) -> Problem:
     """429: no capacity; the client may try again after a second."""
     return Problem(429, "overloaded", detail, "Try again after a moment.", {"Retry-After": "1"})

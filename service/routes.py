@@ -17,6 +17,7 @@ from starlette.responses import JSONResponse, Response
 from annotator import __version__
 from index.errors import IndexProblem
 from service.answers import Answer, check_run_ids, describe_model, prefers
+from service.middleware.auth import Caller
 from service.observability import METRICS_TYPE, log
 from service.problems import MEDIA_TYPE, Problem, unreachable
 from service.schemas import (
@@ -27,6 +28,7 @@ from service.schemas import (
     EmbedOut,
     EmbedQuery,
     InfoOut,
+    PictureQuery,
     QueueOut,
     QueueQuery,
     ReloadOut,
@@ -36,10 +38,11 @@ from service.schemas import (
     SimilarOut,
     SimilarQuery,
     StatusOut,
+    StoredQuery,
     VectorsIn,
     VectorsQuery,
 )
-from service.search import search, similar_to, similar_to_images
+from service.search import concepts_like, search, similar_to, similar_to_images
 from service.service import Service
 from service.vectors import NPY, Model
 
@@ -123,6 +126,20 @@ async def annotate(
     check_ids = check_run_ids if _wants_run(request) else None
     answer = await service.annotate(request, _options(query), check_ids)
     return _annotated(request, answer, query, started)
+
+
+@router.get(
+    "/v1/annotate",
+    response_model=AnnotateOut,
+    responses=problems(401, 404, 409, 422, 429, 500, 503),
+)
+async def annotate_stored_image(
+    request: Request, service: TheService, query: Annotated[StoredQuery, Query()]
+) -> dict[str, Any]:
+    """What the other images of the index say of one of them, as if it had no labels."""
+    started = time.perf_counter()
+    answer = await service.vote_on_stored(request, query, _options(query))
+    return answer.to_dict(query.neighbors, time.perf_counter() - started)
 
 
 @router.post(
@@ -269,10 +286,11 @@ async def queue(
 
 
 @router.get("/v1/info", operation_id="get_info", response_model=InfoOut, responses=problems(401))
-async def info(service: TheService) -> dict[str, Any]:
+async def info(request: Request, service: TheService) -> dict[str, Any]:
     """The index, the encoder, the defaults of voting, and the limits."""
     settings, engine = service.settings, service.engine
     stored = engine.stored
+    caller: Caller | None = getattr(request.state, "caller", None)
     return {
         "version": __version__,
         "index": {
@@ -281,6 +299,8 @@ async def info(service: TheService) -> dict[str, Any]:
             "concepts": len(engine.concepts),
             "dim": stored.manifest.dim,
             "thumbnails": stored.has_thumbnails,
+            "pictures": bool(service.originals),
+            "groups": service.has_groups,
         },
         "model": describe_model(engine),
         "voting": dataclasses.asdict(engine.annotator.voting),
@@ -290,6 +310,9 @@ async def info(service: TheService) -> dict[str, Any]:
             "pixels": settings.pixels,
             "timeout_s": settings.timeout_s,
         },
+        "corrections": service.corrections is not None
+        and caller is not None
+        and caller.may("correct"),
         "notice": NOTICE,
     }
 
@@ -298,17 +321,13 @@ async def info(service: TheService) -> dict[str, Any]:
     "/v1/concepts",
     operation_id="list_concepts",
     response_model=ConceptsOut,
-    responses=problems(401, 422),
+    responses=problems(401, 422, 429),
 )
 async def concepts(service: TheService, query: Annotated[ConceptsQuery, Query()]) -> dict[str, Any]:
     """Concepts of the index whose CUI or name contains `q`."""
-    wanted = query.q.casefold()
-    found = [
-        concept
-        for concept in service.engine.concepts
-        if wanted in concept.cui.casefold() or wanted in concept.name.casefold()
-    ]
-    return {"concepts": [c._asdict() for c in found[: query.limit]], "total": len(found)}
+    with service.admission.enter():
+        # Not with the searches: who types a name does not wait for them.
+        return await asyncio.to_thread(concepts_like, service.engine, query)
 
 
 @router.get(
@@ -336,6 +355,55 @@ async def neighbor_image(service: TheService, id: str) -> Response:
             "Pictures are there for images of the index if it was built with --thumbnails.",
         )
     return Response(picture, media_type="image/jpeg")
+
+
+_PICTURE = {
+    "description": "The picture. Headers say which frame of how many it is, from 0, its least and "
+    "greatest grey value, and the window that is shown: center and width.",
+    "content": {"image/png": _BYTES, "image/jpeg": _BYTES},
+    "headers": {
+        f"X-Annotator-{name}": {"schema": {"type": "string"}}
+        for name in ("Frame", "Frames", "Levels", "Window")
+    },
+}
+
+
+@router.post(
+    "/v1/pictures",
+    operation_id="render_image",
+    response_class=Response,
+    responses={200: _PICTURE, **problems(400, 401, 408, 413, 415, 422, 429, 500, 503)},
+    openapi_extra=IMAGE_BODY,
+)
+async def picture(
+    request: Request, service: TheService, query: Annotated[PictureQuery, Query()]
+) -> Response:
+    """A picture of an image, sent as for `/v1/annotate`, for formats that browsers do not show.
+
+    Without a window it is what the encoder sees, before it is scaled.
+    """
+    return Response(*await service.render(request, query))
+
+
+@router.get(
+    "/v1/pictures/{id:path}",
+    operation_id="render_stored_image",
+    response_class=Response,
+    responses={200: _PICTURE, **problems(401, 404, 413, 415, 422, 429, 500, 503)},
+)
+async def picture_of_stored_image(
+    request: Request, service: TheService, id: str, query: Annotated[PictureQuery, Query()]
+) -> Response:
+    """A picture of an image of the index, from its file, if the service was given its files."""
+    original = service.originals.get(id)
+    if original is None or not service.engine.stored.with_ids([id]).ids:
+        raise Problem(
+            404,
+            "no_picture",
+            "The service has no file of this image.",
+            "Files are there for images of the index if it was started with --images.",
+        )
+    return Response(*await service.render_original(request, original, query))
 
 
 @router.post(

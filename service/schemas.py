@@ -52,6 +52,37 @@ class AnnotateQuery(_Query):
     )
 
 
+class StoredQuery(AnnotateQuery):
+    """Options of `GET /v1/annotate`."""
+
+    id: str = Field(min_length=1, max_length=1000, description="Id of an image of the index.")
+    without: Literal["itself", "group"] = Field(
+        "itself", description="group: no image of its patient or study votes."
+    )
+
+
+class PictureQuery(_Query):
+    """Options of `/v1/pictures`."""
+
+    frame: int | None = Field(
+        None, ge=0, description="Of several, from 0; else the one that is annotated."
+    )
+    center: float | None = Field(
+        None, allow_inf_nan=False, description="Middle of the window, in the file's values."
+    )
+    width: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="Width of the window; both or neither."
+    )
+    side: int = Field(1024, ge=16, le=4096, description="Most pixels of the longer side.")
+    format: Literal["png", "jpeg"] = Field("png", description="Of the picture.")
+
+    @model_validator(mode="after")
+    def _check_window(self) -> PictureQuery:
+        if (self.center is None) != (self.width is None):
+            raise ValueError("a window has a center and a width")
+        return self
+
+
 class VectorsQuery(AnnotateQuery):
     """Options of `POST /v1/annotate-vectors`."""
 
@@ -336,6 +367,8 @@ class IndexOut(BaseModel):
     concepts: int
     dim: int = Field(description="Length of the vectors.")
     thumbnails: bool = Field(description="Whether its images have pictures.")
+    pictures: bool = Field(description="Whether `/v1/pictures/{id}` shows its images large.")
+    groups: bool = Field(description="Whether its images have groups (patients, studies).")
 
 
 class VotingOut(BaseModel):
@@ -369,6 +402,7 @@ class InfoOut(BaseModel):
     model: ModelOut
     voting: VotingOut
     limits: LimitsOut
+    corrections: bool = Field(description="Whether it takes corrections from this caller.")
     notice: str
 
 

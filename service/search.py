@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from annotator.errors import AnnotatorError
 from index.errors import IndexProblem
 from service.answers import Answer, names_of, picture_path
-from service.engine import Engine
-from service.problems import Problem
+from service.engine import Ballot, Engine
+from service.problems import Problem, no_such_image, unusable_image
 
 if TYPE_CHECKING:
     from annotator.knn.neighbors import Case
-    from service.schemas import SearchQuery, SimilarQuery
+    from service.schemas import ConceptsQuery, SearchQuery, SimilarQuery, StoredQuery
 
 _MOST_JUDGED = 500  # images of a concept; more are sampled
 
@@ -47,6 +47,28 @@ def search(engine: Engine, query: SearchQuery) -> dict[str, Any]:
     return _found(engine, None, cases)
 
 
+def concepts_like(engine: Engine, query: ConceptsQuery) -> dict[str, Any]:
+    """Concepts by a part of their CUI or name, as `schemas.ConceptsOut`."""
+    found = engine.concepts_like(query.q)
+    return {"concepts": [c._asdict() for c in found[: query.limit]], "total": len(found)}
+
+
+def annotate_stored(engine: Engine, query: StoredQuery, ballot: Ballot) -> Answer:
+    """What the other images of the index say of one of them.
+
+    Raises:
+        Problem: 404, no such image; 409, the index has no groups; 422, it is too unfamiliar.
+    """
+    if query.without == "group" and "groups" not in engine.stored.with_ids([query.id]).columns:
+        raise Problem(409, "no_groups", "The index has no groups.", "Leave out `without`.")
+    voted = engine.vote_on_stored(query.id, ballot, without_group=query.without == "group")
+    if voted is None:
+        raise no_such_image("GET /v1/search finds images.")
+    if voted[0].error is not None:
+        raise unusable_image(voted[0].error)
+    return Answer(engine, [query.id], [voted])
+
+
 def similar_to(engine: Engine, query: SimilarQuery) -> dict[str, Any]:
     """Cases similar to an image of the index, as `schemas.SimilarOut`.
 
@@ -57,8 +79,7 @@ def similar_to(engine: Engine, query: SimilarQuery) -> dict[str, Any]:
 
     stored = engine.stored
     if not stored.with_ids([query.id]).ids:
-        hint = "Give the id of one, or send an image with POST."
-        raise Problem(404, "no_such_image", "The index has no image of this id.", hint)
+        raise no_such_image("Give the id of one, or send an image with POST.")
     try:
         (ranking,) = rank_ids(stored, [query.id], query.k, without=query.without)
     except IndexProblem:

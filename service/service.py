@@ -21,9 +21,12 @@ from service.answers import Answer, Embedding, Outcome, image_ids
 from service.batcher import Batcher
 from service.corrections import Corrections, Store
 from service.engine import Ballot, Engine, open_engine
+from service.memory import Claim
 from service.observability import Metrics, log, merged
+from service.pictures import Rendered, rendered
 from service.problems import Problem, client_closed, no_encoder, unreachable, unusable_image
 from service.queue import ReviewQueue
+from service.search import annotate_stored
 from service.settings import Settings
 from service.siblings import Siblings
 from service.uploads import announced_size, read_uploads
@@ -31,6 +34,8 @@ from service.vectors import Model, read_sent
 
 if TYPE_CHECKING:
     from annotator.images.notes import Note
+    from annotator.images.ref import ImageRef
+    from service.schemas import PictureQuery, StoredQuery
 
 T = TypeVar("T")
 
@@ -56,7 +61,11 @@ class Service:
         engine: The engine of new requests; `reload` and corrections replace it.
         corrections: Takes corrections; None where the service is read-only.
         queue: The images to review next.
+        originals: The files of the index's images, by id, where they were given.
         draining: Whether the service is shutting down.
+
+    Raises:
+        AnnotatorError: There are no such files.
     """
 
     def __init__(
@@ -89,6 +98,7 @@ class Service:
             lambda: self.batcher.memory.used,
         )
         self.metrics.serving(engine.stored.version, engine.annotator.embedder.name)
+        self.originals = _originals(settings)
         self.corrections: Corrections | None = None
         if store is not None:
             self.corrections = Corrections(store, engine, self._serve, settings.device)
@@ -114,10 +124,10 @@ class Service:
             Problem: The body is refused, there is no room (429), the client left (499), the time is
                 up (503), or the index cannot be reached (503).
         """
-        engine = self.engine
+        engine = self._encoding_engine()
         ballot = _ballot(engine, options)
         ids, outcomes = await self._each_image(
-            request, engine, lambda data: self.batcher.annotate(engine, data, ballot), check_ids
+            request, lambda data: self.batcher.annotate(engine, data, ballot), check_ids
         )
         for outcome in outcomes:
             if isinstance(outcome, Problem) and outcome.code == "index_unreachable":
@@ -130,14 +140,14 @@ class Service:
         Raises:
             Problem: As in `annotate`; 422, there are several images, or it cannot be used.
         """
-        engine = self.engine
+        engine = self._encoding_engine()
         data: list[bytes] = []
 
         def embed(image: bytes) -> Awaitable[tuple[NDArray[np.float32], tuple[Note, ...]]]:
             data.append(image)
             return self.batcher.embed(engine, image)
 
-        ids, outcomes = await self._each_image(request, engine, embed, _check_one)
+        ids, outcomes = await self._each_image(request, embed, _check_one)
         (outcome,) = outcomes
         self._count(outcomes)
         if isinstance(outcome, Problem):
@@ -150,9 +160,9 @@ class Service:
         Raises:
             Problem: As in `annotate`.
         """
-        engine = self.engine
+        engine = self._encoding_engine()
         ids, outcomes = await self._each_image(
-            request, engine, lambda data: self.batcher.embed(engine, data)
+            request, lambda data: self.batcher.embed(engine, data)
         )
         self._count(outcomes)
         return Embedding(engine, ids, outcomes)
@@ -190,16 +200,64 @@ class Service:
                     raise self._problem(error) from error
         return Answer(engine, sent.ids, self._judged(outcomes))
 
+    async def vote_on_stored(
+        self, request: Request, query: StoredQuery, options: dict[str, Any]
+    ) -> Answer:
+        """Let the other images of the index vote on one of them.
+
+        Raises:
+            Problem: As in `search`, or as `annotate_stored`.
+        """
+        return await self.search(
+            request, lambda engine: annotate_stored(engine, query, _ballot(engine, options))
+        )
+
+    @property
+    def has_groups(self) -> bool:
+        """Whether the images of the index have groups."""
+        return "groups" in self.engine.stored.manifest.columns
+
+    async def render(self, request: Request, query: PictureQuery) -> Rendered:
+        """Render the one image in the body of a request.
+
+        Raises:
+            Problem: As in `annotate`; 422, there are several images, or no such frame.
+        """
+
+        def work(data: bytes) -> Awaitable[Rendered]:
+            return self.batcher.decode(partial(rendered, data, query, self.settings.pixels))
+
+        _, (outcome,) = await self._each_image(request, work, _check_one)
+        if isinstance(outcome, Problem):
+            raise outcome
+        return outcome
+
+    async def render_original(
+        self, request: Request, original: ImageRef, query: PictureQuery
+    ) -> Rendered:
+        """Render an image of the index from its file.
+
+        Raises:
+            Problem: As `render`.
+        """
+
+        def work(claim: Claim) -> Rendered:
+            return rendered(original.read(), query, self.settings.pixels, claim)
+
+        with self.admission.enter():
+            async with self._until_the_deadline(request):
+                try:
+                    return await self.batcher.decode(work)
+                except (ImageError, MemoryError) as error:
+                    raise unusable_image(error) from error
+
     async def _each_image(
         self,
         request: Request,
-        engine: Engine,
         work: Callable[[bytes], Awaitable[T]],
         check_ids: Callable[[Sequence[str]], None] | None = None,
     ) -> tuple[list[str], list[T | Problem]]:
         """Do `work` on each image in the body of a request: its ids, and results or problems."""
-        if not engine.takes_images:
-            raise no_encoder(engine.annotator.embedder.name)
         size = announced_size(request.headers, self.settings)
         with self.admission.enter(size) as ticket:
             uploads = await read_uploads(request, self.settings, ticket)
@@ -212,6 +270,16 @@ class Service:
                     *(work(upload.data) for upload in uploads), return_exceptions=True
                 )
         return ids, [self._problem(r) if isinstance(r, BaseException) else r for r in results]
+
+    def _encoding_engine(self) -> Engine:
+        """The engine, if it has an encoder for images.
+
+        Raises:
+            Problem: 409, it has none.
+        """
+        if not self.engine.takes_images:
+            raise no_encoder(self.engine.annotator.embedder.name)
+        return self.engine
 
     def _judged(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
         """The same outcomes, of which too unfamiliar images are problems; observes them all."""
@@ -356,6 +424,10 @@ class Service:
 
     async def _reload(self) -> bool:
         old = self.engine
+        try:
+            self.originals = await asyncio.to_thread(_originals, self.settings)
+        except AnnotatorError as error:
+            raise self._not_reloaded(error) from error
         if self.corrections is not None:
             try:
                 await self.corrections.fold()
@@ -389,6 +461,15 @@ class Service:
             return unreachable()
         detail = f"The index was not reloaded; {serving} is served as before. {reason}"
         return Problem(409, "reload_failed", detail, hint)
+
+
+def _originals(settings: Settings) -> Mapping[str, ImageRef]:
+    """The files of the index's images by id; none where they are not given."""
+    from annotator.images.sources import find_images
+
+    if settings.images is None:
+        return {}
+    return {ref.id: ref for ref in find_images(settings.images, on_duplicate="first").images}
 
 
 def _check_one(ids: Sequence[str]) -> None:

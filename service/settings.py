@@ -24,6 +24,10 @@ class Settings(BaseSettings):
     index: str = Field(
         "concept-index", description="Folder of the index, or milvus://HOST:PORT/NAME."
     )
+    images: str | None = Field(
+        None,
+        description="Folder or pattern of the index's image files, to show them large.",
+    )
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 for any free one.")
     metrics_port: int | None = Field(

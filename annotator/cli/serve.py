@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 
 @click.command("serve", cls=Command, short_help="Serve an index over HTTP: a page and an API.")
 @option("Index", "--index", help="Index: a folder, or milvus://HOST:PORT/NAME [concept-index].")
+@option(
+    "Index",
+    "--images",
+    help="Folder or pattern of the index's image files; the page shows them large.",
+)
 @option("Network", "--host", help="Address to listen on [127.0.0.1].")
 @option("Network", "--port", type=int, help="Port to listen on; 0 for any free one [8000].")
 @option(
@@ -86,6 +91,7 @@ if TYPE_CHECKING:
 @click.option("--show-settings", is_flag=True, help="Print the settings as JSON and exit.")
 def serve_command(
     index: str | None,
+    images: str | None,
     host: str | None,
     port: int | None,
     metrics_port: int | None,
@@ -124,6 +130,7 @@ def serve_command(
         os.environ.setdefault(variable, "1")
     settings = service_settings(
         index=index,
+        images=images,
         host=host,
         port=port,
         metrics_port=metrics_port,

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
+from PIL import Image
 
 from annotator.errors import ImageError
 from annotator.images.frames import (
@@ -19,13 +21,22 @@ from annotator.images.frames import (
     Decoded,
     FrameReader,
     Frames,
+    View,
     choose_frames,
     frame_indices,
+    shown_frame,
 )
 from annotator.images.kinds import recognise
-from annotator.images.pixels import MAX_DEFLATED_BYTES, MAX_NIFTI_BYTES, MAX_PIXELS
+from annotator.images.notes import Note
+from annotator.images.pixels import (
+    MAX_DEFLATED_BYTES,
+    MAX_NIFTI_BYTES,
+    MAX_PIXELS,
+    Levels,
+    Window,
+)
 
-__all__ = ["MAX_FRAMES", "MAX_PIXELS", "Decoded", "Frames", "decode"]
+__all__ = ["MAX_FRAMES", "MAX_PIXELS", "Decoded", "Frames", "Shown", "decode", "show"]
 
 #: Memory that decoding takes at most, for each pixel of the first frame: measured on pictures of
 #: 64 million pixels, 19.4 for JPEG 2000, 16 for WebP, 12 for PNG of 16 bits, 7 for TIFF.
@@ -83,16 +94,92 @@ def decode(
         raise ValueError(f"frames must be 'middle' or 'all', not {frames!r}")
     if min(max_pixels, max_frames, 1 if at_least is None else at_least) < 1:
         raise ValueError("at_least, max_pixels and max_frames must be 1 or more")
-    kind, data = recognise(data)
-    if claim is not None:
-        claim(_opening_bytes(data, kind))
-    with _understood(kind):
-        reader = _open(data, kind, at_least, max_pixels)
+    kind, data, reader = _opened(data, at_least, max_pixels, claim)
     if claim is not None:
         n = len(frame_indices(reader.n_frames, reader.pixels, frames, max_frames))
         claim(reader.pixels * (BYTES_PER_PIXEL + 3 * (n - 1)) + _opening_bytes(data, kind))
     with _understood(kind):
         return choose_frames(reader, frames, max_frames=max_frames, allow_blank=allow_blank)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A frame as a person looks at it.
+
+    Attributes:
+        picture: Upright, mode "L" or "RGB".
+        frame: Its index.
+        n_frames: Frames in the file.
+        levels: Its grey values, and the window that is shown. Those of a picture of 8 bits a sample
+            are 0 to 255, also in colour.
+        notes: What was done to it that the file did not ask for.
+    """
+
+    picture: Image.Image
+    frame: int
+    n_frames: int
+    levels: Levels
+    notes: tuple[Note, ...]
+
+
+def show(
+    data: bytes,
+    *,
+    frame: int | None = None,
+    window: Window | None = None,
+    side: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+    claim: Callable[[int], object] | None = None,
+) -> Shown:
+    """Decode one frame of an image file for a person to look at.
+
+    Without a window it is the picture that `decode` gives.
+
+    Args:
+        data: The whole file.
+        frame: Index of the frame; None for the one that ``decode(frames="middle")`` uses.
+        window: Instead of what the file asks for: in the file's values, after any rescale.
+        side: The picture is scaled down to this longer side, in pixels.
+        max_pixels: As for `decode`.
+        claim: As for `decode`.
+
+    Raises:
+        ImageError: As `decode`, but for blank frames.
+        IndexError: There is no such frame; the message says how many there are.
+        ValueError: The window has no width.
+    """
+    if window is not None and not window.width > 0:
+        raise ValueError(f"a window has a width above 0, not {window.width}")
+    kind, data, reader = _opened(data, side, max_pixels, claim)
+    if frame is not None and not 0 <= frame < reader.n_frames:
+        raise IndexError(f"there are {reader.n_frames} frames")
+    if claim is not None:
+        claim(reader.pixels * BYTES_PER_PIXEL + _opening_bytes(data, kind))
+    with _understood(kind):
+        index, decoded = shown_frame(reader, frame, View(window))
+    picture, levels = decoded.picture, decoded.levels
+    if side is not None:
+        picture.thumbnail((side, side), Image.Resampling.BICUBIC)
+    if levels is None:
+        levels = Levels(0.0, 255.0, window or Window.between(0.0, 255.0))
+        if window is not None:
+            table = window(np.arange(256)).tolist()
+            picture = picture.point(table * len(picture.getbands()))
+    return Shown(picture, index, reader.n_frames, levels, decoded.notes)
+
+
+def _opened(
+    data: bytes,
+    at_least: int | None,
+    max_pixels: int,
+    claim: Callable[[int], object] | None,
+) -> tuple[str, bytes, FrameReader]:
+    """Format, content and reader of a file, as for `decode`."""
+    kind, data = recognise(data)
+    if claim is not None:
+        claim(_opening_bytes(data, kind))
+    with _understood(kind):
+        return kind, data, _open(data, kind, at_least, max_pixels)
 
 
 @contextmanager

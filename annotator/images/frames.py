@@ -10,7 +10,13 @@ from PIL import Image
 
 from annotator.errors import ImageError
 from annotator.images.notes import Note
-from annotator.images.pixels import MAX_TOTAL_PIXELS, MIN_FRAME_PIXELS, is_blank
+from annotator.images.pixels import (
+    MAX_TOTAL_PIXELS,
+    MIN_FRAME_PIXELS,
+    Levels,
+    Window,
+    is_blank,
+)
 
 Frames = Literal["middle", "all"]
 
@@ -23,16 +29,29 @@ _BLANK_HINT = "Check it in an image viewer; --allow-blank of most commands uses 
 
 
 @dataclass(frozen=True)
+class View:
+    """How a person looks at a frame.
+
+    Attributes:
+        window: Shown instead of what the file asks for; None for that.
+    """
+
+    window: Window | None = None
+
+
+@dataclass(frozen=True)
 class Frame:
     """A decoded frame.
 
     Attributes:
         picture: Upright, 8 bits, mode "L" or "RGB".
         notes: What was done to it that the file did not ask for.
+        levels: Its grey values, for a `View` of a picture that has other than 8 bits.
     """
 
     picture: Image.Image
     notes: tuple[Note, ...] = ()
+    levels: Levels | None = None
 
 
 class FrameReader(Protocol):
@@ -46,8 +65,12 @@ class FrameReader(Protocol):
     n_frames: int
     pixels: int
 
-    def read(self, indices: Sequence[int]) -> Iterator[Frame]:
-        """Decode the frames with these indices, lazily and in their order."""
+    def read(self, indices: Sequence[int], view: View | None = None) -> Iterator[Frame]:
+        """Decode the frames with these indices, lazily and in their order.
+
+        With a view they have levels, and the window that it asks for if they have other than 8
+        bits.
+        """
         ...
 
 
@@ -85,7 +108,7 @@ def choose_frames(
     if not kept:
         nearest = _nearest_shown(reader, wanted)
         if nearest is not None:
-            kept, notes = [nearest], ("frame_replaced",)
+            kept, notes = [nearest[1]], ("frame_replaced",)
         elif allow_blank:
             kept, notes = read, ("blank",)
         else:
@@ -96,6 +119,29 @@ def choose_frames(
     for frame in kept:
         notes += frame.notes
     return Decoded([frame.picture for frame in kept], tuple(dict.fromkeys(notes)))
+
+
+def shown_frame(reader: FrameReader, index: int | None, view: View) -> tuple[int, Frame]:
+    """Decode one frame for a person to look at, who may well want to see that it is blank.
+
+    Args:
+        reader: The opened file.
+        index: Of the frame; None for the middle one or, if that is blank, the nearest that is not.
+        view: How it is shown.
+
+    Returns:
+        Its index, and the frame.
+
+    Raises:
+        Exception: As `reader`.
+    """
+    wanted = reader.n_frames // 2 if index is None else index
+    (frame,) = reader.read([wanted], view)
+    if index is None and is_blank(frame.picture):
+        other = _nearest_shown(reader, [wanted], view)
+        if other is not None:
+            return other
+    return wanted, frame
 
 
 def frame_indices(n_frames: int, pixels: int, frames: Frames, max_frames: int) -> list[int]:
@@ -117,7 +163,9 @@ def frame_indices(n_frames: int, pixels: int, frames: Frames, max_frames: int) -
     return [(2 * i + 1) * n_frames // (2 * count) for i in range(count)]
 
 
-def _nearest_shown(reader: FrameReader, tried: Sequence[int]) -> Frame | None:
+def _nearest_shown(
+    reader: FrameReader, tried: Sequence[int], view: View | None = None
+) -> tuple[int, Frame] | None:
     """The frame nearest to the middle that is not blank, the later one of two equally near."""
     middle = reader.n_frames // 2
 
@@ -132,15 +180,15 @@ def _nearest_shown(reader: FrameReader, tried: Sequence[int]) -> Frame | None:
         some = sorted(others[start : start + size])
         nearest: tuple[int, Frame] | None = None
         try:
-            for index, frame in zip(some, reader.read(some), strict=True):
+            for index, frame in zip(some, reader.read(some, view), strict=True):
                 closer = nearest is None or distance(index) < distance(nearest[0])
                 if closer and not is_blank(frame.picture):
                     nearest = index, frame
         except MemoryError:
             raise
         except Exception:  # a frame that nobody asked for: the image is what it was without it
-            return nearest[1] if nearest is not None else None
+            return nearest
         if nearest is not None:
-            return nearest[1]
+            return nearest
         start, size = start + size, 2 * size
     return None

@@ -17,14 +17,18 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from annotator.errors import ImageError
-from annotator.images.frames import Frame
+from annotator.images.frames import Frame, View
 from annotator.images.notes import Note
 from annotator.images.pixels import (
     MAX_NIFTI_BYTES,
+    Levels,
+    Window,
     check_size,
     check_total,
+    extremes,
     is_washed_out,
     map_values,
+    robust_range,
     stretch,
     to_uint8,
 )
@@ -82,25 +86,41 @@ class NiftiReader:
         # Axes of the volume: to the patient's right, front and head.
         volume = stored.reshape(shape, order="F").transpose([axis for axis, _ in axes])
         self._volume = volume[tuple(slice(None, None, sign) for _, sign in axes)]
-        self._is_inverted, self._window = _display(header)
+        self._slope, self._intercept = _scaling(header)
+        self._is_inverted, self._window = self._slope < 0, _display(header)
         self._notes: tuple[Note, ...] = ()
         if self._window is not None and _loses(self._window, self._volume):
             self._window, self._notes = None, ("window_ignored",)
 
-    def read(self, indices: Sequence[int]) -> Iterator[Frame]:
+    def read(self, indices: Sequence[int], view: View | None = None) -> Iterator[Frame]:
         check_total(self.pixels * len(indices), len(indices))
         for index in indices:
             # Rows from the front to the back, columns from the patient's right to the left.
-            yield self._frame(self._volume[::-1, ::-1, index].T)
+            yield self._frame(self._volume[::-1, ::-1, index].T, view)
 
-    def _frame(self, stored: NDArray[Any]) -> Frame:
+    def _frame(self, stored: NDArray[Any], view: View | None) -> Frame:
         if self._dtype.names:
             colours = np.stack([stored[name] for name in "RGB"], axis=-1)
             return frame_of(colours, stored["A"] if "A" in self._dtype.names else None)
-        if self._window is not None:
-            return Frame(Image.fromarray(_windowed(stored, *self._window)))
-        grey = stretch(stored)
-        return Frame(Image.fromarray(255 - grey if self._is_inverted else grey), self._notes)
+        levels = None if view is None else self._levels(stored, view.window)
+        if levels is not None and view is not None and view.window is not None:
+            grey = map_values(lambda part: levels.window(self._scaled(part)), stored)
+        elif self._window is not None:
+            grey = _windowed(stored, *self._window)
+        else:
+            grey = stretch(stored)
+            grey = 255 - grey if self._is_inverted else grey
+        return Frame(Image.fromarray(grey), () if self._window else self._notes, levels)
+
+    def _levels(self, stored: NDArray[Any], window: Window | None) -> Levels:
+        """The values of a slice, and the window that is shown."""
+        shown = self._window if self._window is not None else robust_range(stored)
+        low, high = sorted(self._scaled(np.array(extremes(stored))).tolist())
+        own = Window.between(*sorted(self._scaled(np.array(shown)).tolist()))
+        return Levels(low, high, window or own)
+
+    def _scaled(self, stored: NDArray[Any]) -> NDArray[np.float64]:
+        return stored.astype(np.float64) * self._slope + self._intercept
 
 
 def _header(head: bytes) -> Any:
@@ -152,20 +172,21 @@ def _axes(header: Any) -> list[tuple[int, int]]:
     return [(int(axis), int(directions[axis, 1])) for axis in order]
 
 
-def _display(header: Any) -> tuple[bool, tuple[float, float] | None]:
-    """How stored values are shown: whether inverted, and between which two, None for percentiles.
+def _scaling(header: Any) -> tuple[float, float]:
+    """The slope and intercept that make values of stored ones; a slope of 0 stands for none."""
+    slope, intercept = _number(header, "scl_slope"), _number(header, "scl_inter")
+    return (slope, intercept) if slope else (1.0, 0.0)
 
-    scl_slope and scl_inter make values of stored ones, and cal_min and cal_max are values. A slope
-    of 0 stands for no scaling.
-    """
-    slope, intercept, low, high = (
-        float(header[name]) if math.isfinite(header[name]) else 0.0
-        for name in ("scl_slope", "scl_inter", "cal_min", "cal_max")
-    )
-    if slope == 0:
-        slope, intercept = 1.0, 0.0
-    window = ((low - intercept) / slope, (high - intercept) / slope) if low < high else None
-    return slope < 0, window
+
+def _display(header: Any) -> tuple[float, float] | None:
+    """Between which two stored values the picture is; None for percentiles."""
+    slope, intercept = _scaling(header)
+    low, high = _number(header, "cal_min"), _number(header, "cal_max")
+    return ((low - intercept) / slope, (high - intercept) / slope) if low < high else None
+
+
+def _number(header: Any, name: str) -> float:
+    return float(header[name]) if math.isfinite(header[name]) else 0.0
 
 
 def _windowed(stored: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:

@@ -6,7 +6,7 @@ import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
 from itertools import accumulate
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +43,38 @@ _SAMPLE = 1 << 18
 _GLANCE = 1 << 14
 # Values that are taken at a time, so that what is made of them on the way stays small.
 _STRIPE = 1 << 18
+
+
+class Window(NamedTuple):
+    """The part of the range of grey values that is shown, from black to white.
+
+    Attributes:
+        center: Its middle.
+        width: Above 0.
+    """
+
+    center: float
+    width: float
+
+    @classmethod
+    def between(cls, low: float, high: float) -> Window:
+        """From a value to a greater one; of width 1 where they are equal."""
+        return cls((low + high) / 2, high - low if low < high else 1.0)
+
+    def __call__(self, values: NDArray[Any]) -> NDArray[np.uint8]:
+        """Bring values to 8 bits; NaN becomes 0, infinities 0 and 255."""
+        scaled = (values.astype(np.float64) - self.center) / self.width
+        scaled += 0.5
+        scaled *= 255
+        return to_uint8(np.nan_to_num(scaled, copy=False, nan=0, posinf=255, neginf=0))
+
+
+class Levels(NamedTuple):
+    """The grey values of a frame: the least, the greatest, and the window that is shown."""
+
+    low: float
+    high: float
+    window: Window
 
 
 def check_size(width: int, height: int, max_pixels: int) -> None:
@@ -95,7 +127,7 @@ def robust_scale(
     values: NDArray[Any], ignore: NDArray[np.bool_] | None = None
 ) -> Callable[[NDArray[Any]], NDArray[np.uint8]]:
     """The function by which `stretch` scales these values, for any part of them."""
-    low, high = _robust_range(values, ignore)
+    low, high = robust_range(values, ignore)
 
     def scale(part: NDArray[Any]) -> NDArray[np.uint8]:
         if not low < high:
@@ -182,7 +214,7 @@ def is_washed_out(
     if not counted.size:
         return False
     kept = values if ignore is None else values[~ignore]
-    low, high = _extremes(kept)
+    low, high = extremes(kept)
     if not low < high:
         return False
     if np.ptp(counted) < SHOWN_LEVELS:
@@ -197,17 +229,17 @@ def to_uint8(values: NDArray[np.floating[Any]]) -> NDArray[np.uint8]:
     return values.astype(np.uint8)
 
 
-def _robust_range(
+def robust_range(
     values: NDArray[Any], ignore: NDArray[np.bool_] | None = None
 ) -> tuple[float, float]:
     """The 0.5th and 99.5th percentiles; the finite extremes where those are equal."""
     low, high = _percentiles(_sample(values, ignore))
     if low < high:
         return low, high
-    return _extremes(values if ignore is None else values[~ignore])
+    return extremes(values if ignore is None else values[~ignore])
 
 
-def _extremes(values: NDArray[Any]) -> tuple[float, float]:
+def extremes(values: NDArray[Any]) -> tuple[float, float]:
     """The least and the greatest finite value; 0, 0 where there is none."""
     low, high = np.inf, -np.inf
     for rows in _stripes_of(values):

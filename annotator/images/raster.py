@@ -12,13 +12,14 @@ import re
 import struct
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
 from PIL import Image, ImageFile
 
 from annotator.errors import ImageError
-from annotator.images.frames import Frame
+from annotator.images.frames import Frame, View
 from annotator.images.pixels import (
     MIN_FRAME_PIXELS,
     SMALLER_HINT,
@@ -114,7 +115,7 @@ class RasterReader:
         self.pixels = image.width * image.height
         self._work = 0
 
-    def read(self, indices: Sequence[int]) -> Iterator[Frame]:
+    def read(self, indices: Sequence[int], view: View | None = None) -> Iterator[Frame]:
         total = 0
         for index in indices:
             if index < self._image.tell():  # Pillow cannot go back in every animation
@@ -125,7 +126,7 @@ class RasterReader:
                 check_size(*self._image.size, self._max_pixels)
             total += self._image.width * self._image.height
             check_total(total, len(indices))
-            yield self._frame(self._image)
+            yield self._frame(self._image, view)
 
     def _count_work(self, frames: int) -> None:
         """Refuse an animation once too many frames had to be decoded to get to others."""
@@ -143,16 +144,16 @@ class RasterReader:
                 raise ImageError(message, _CONVERT_HINT, "unsupported") from None
             raise
 
-    def _frame(self, image: ImageFile.ImageFile) -> Frame:
+    def _frame(self, image: ImageFile.ImageFile, view: View | None) -> Frame:
         if self._is_deep and self._kind == "PNG" and self.n_frames == 1:
-            frame = _deep_png(image, self._opened())
+            frame = _deep_png(image, self._opened(), view)
         else:
             image.load()
-            frame = frame_of_image(image if self.n_frames == 1 else image.copy())
+            frame = frame_of_image(image if self.n_frames == 1 else image.copy(), view)
             if self._is_deep and not image.mode.startswith("I"):
                 # Pillow gives the high bytes alone, of which a file may use a few levels.
                 frame = Frame(Image.fromarray(stretch(np.asarray(frame.picture))), frame.notes)
-        return Frame(upright(frame.picture, _orientation(image)), frame.notes)
+        return replace(frame, picture=upright(frame.picture, _orientation(image)))
 
 
 def upright(picture: Image.Image, orientation: int) -> Image.Image:
@@ -175,13 +176,14 @@ def _is_deep(image: ImageFile.ImageFile, data: bytes) -> bool:
     return image.format == "JPEG2000" and _codestream_depth(data, image.size) > 8
 
 
-def _deep_png(image: ImageFile.ImageFile, again: ImageFile.ImageFile) -> Frame:
+def _deep_png(image: ImageFile.ImageFile, again: ImageFile.ImageFile, view: View | None) -> Frame:
     """A PNG of 16 bits a sample, of which Pillow's own modes hold 8 but for plain grey.
 
     Args:
         image: The file, opened.
         again: The same, for a second pass: Pillow gives the high bytes of colours in one and,
             told that they are little-endian, the low bytes in another.
+        view: As for `FrameReader.read`.
 
     Both are closed early, which frees 4 bytes a pixel each.
     """
@@ -217,7 +219,7 @@ def _deep_png(image: ImageFile.ImageFile, again: ImageFile.ImageFile) -> Frame:
         alpha = np.where(hidden.all(axis=2) if values.ndim == 3 else hidden, 0, 255).astype(
             np.uint8
         )
-    return frame_of(values, alpha)
+    return frame_of(values, alpha, view=view)
 
 
 def _codestream_depth(data: bytes, size: tuple[int, int]) -> int:

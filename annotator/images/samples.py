@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from annotator.images.frames import Frame
+from annotator.images.frames import Frame, View
 from annotator.images.pixels import (
     SHOWN_LEVELS,
+    Levels,
+    Window,
+    extremes,
     is_washed_out,
     map_values,
+    robust_range,
     robust_scale,
     stretch,
     stripes,
@@ -30,6 +36,7 @@ def frame_of(
     alpha: NDArray[Any] | None = None,
     *,
     inverted: bool = False,
+    view: View | None = None,
 ) -> Frame:
     """Bring stored values to 8 bits.
 
@@ -40,21 +47,22 @@ def frame_of(
         values: [rows, columns] or [rows, columns, 3]. May be overwritten if writable.
         alpha: Opacity, [rows, columns], unsigned, its type's maximum for opaque; None if all is.
         inverted: Whether the least value is white.
+        view: As for `FrameReader.read`.
     """
     if alpha is None or int(alpha.min()) == np.iinfo(alpha.dtype).max:
-        return Frame(_picture(values, inverted))
+        return _shown(values, inverted, view)
     if not _is_believed(values, alpha, inverted):
-        return Frame(_picture(values, inverted), ("alpha_ignored",))
-    return Frame(_picture(_on_black(values, alpha, inverted), inverted))
+        return replace(_shown(values, inverted, view), notes=("alpha_ignored",))
+    return _shown(_on_black(values, alpha, inverted), inverted, view)
 
 
-def frame_of_image(image: Image.Image) -> Frame:
+def frame_of_image(image: Image.Image, view: View | None = None) -> Frame:
     """Bring a loaded image in any of Pillow's modes to 8 bits.
 
     The result may share the memory of `image`, but holds no file.
     """
     if image.mode.startswith("I") or image.mode == "F":
-        return frame_of(np.asarray(image))
+        return frame_of(np.asarray(image), view=view)
     if image.mode == "1":
         return Frame(image.convert("L"))
     # Pillow says "P" of some frames of GIFs that are grey, and asks their missing palette in vain.
@@ -69,8 +77,20 @@ def frame_of_image(image: Image.Image) -> Frame:
     return Frame(picture)
 
 
-def _picture(values: NDArray[Any], inverted: bool) -> Image.Image:
-    scale = None if values.dtype == np.uint8 else robust_scale(values)
+def _shown(values: NDArray[Any], inverted: bool, view: View | None) -> Frame:
+    if view is None or values.dtype == np.uint8:
+        return Frame(_picture(values, inverted))
+    window = view.window or Window.between(*robust_range(values))
+    levels = Levels(*extremes(values), window)
+    return Frame(_picture(values, inverted, view.window), levels=levels)
+
+
+def _picture(values: NDArray[Any], inverted: bool, window: Window | None = None) -> Image.Image:
+    scale: Callable[[NDArray[Any]], NDArray[np.uint8]] | None = None
+    if window is not None:
+        scale = window.__call__
+    elif values.dtype != np.uint8:
+        scale = robust_scale(values)
     height, width = values.shape[:2]
     picture = Image.new("L" if values.ndim == 2 else "RGB", (width, height))
     for rows in stripes(height, width):

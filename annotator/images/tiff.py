@@ -17,7 +17,7 @@ import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import accumulate
 from typing import Any, NamedTuple
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin, _imaging
 
 from annotator.errors import ImageError
-from annotator.images.frames import Frame
+from annotator.images.frames import Frame, View
 from annotator.images.pixels import check_size, check_total, stripes
 from annotator.images.raster import RasterReader, upright
 from annotator.images.samples import frame_of, frame_of_image
@@ -116,15 +116,16 @@ class TiffReader:
         check_size(width, height, max_pixels)
         self.pixels = width * height
 
-    def read(self, indices: Sequence[int]) -> Iterator[Frame]:
+    def read(self, indices: Sequence[int], view: View | None = None) -> Iterator[Frame]:
         total = 0
         for index in indices:
             page = self._pages[index]
             check_size(*page.size, self._max_pixels)
             total += math.prod(page.size)
             check_total(total, len(indices))
-            frame = _frame(page, self._max_pixels)
-            yield Frame(upright(frame.picture, page.number(_ORIENTATION, 1)), frame.notes)
+            frame = _frame(page, self._max_pixels, view)
+            picture = upright(frame.picture, page.number(_ORIENTATION, 1))
+            yield replace(frame, picture=picture)
 
 
 @cache
@@ -374,7 +375,7 @@ def _dtype(layout: _Layout, order: str) -> np.dtype[Any]:
     raise ImageError(message, _HINT, "unsupported")
 
 
-def _frame(page: _Directory, max_pixels: int) -> Frame:
+def _frame(page: _Directory, max_pixels: int, view: View | None) -> Frame:
     """Decode a page, which is not turned upright yet."""
     layout = _layout(page, max_pixels)
     compression, photometric = page.number(_COMPRESSION, _NONE), _photometric(page, layout)
@@ -405,7 +406,7 @@ def _frame(page: _Directory, max_pixels: int) -> Frame:
         alpha = _opacity(alpha, layout)
     if associated and alpha is not None and alpha.any():
         alpha = None  # the colours hold it already, as if on black
-    return frame_of(values, alpha, inverted=photometric == _WHITE_IS_ZERO)
+    return frame_of(values, alpha, inverted=photometric == _WHITE_IS_ZERO, view=view)
 
 
 def _photometric(page: _Directory, layout: _Layout) -> int:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from annotator.errors import ImageError
-from annotator.images.frames import Frame, choose_frames, frame_indices
+from annotator.images.frames import Frame, View, choose_frames, frame_indices
 from annotator.images.pixels import MAX_PIXELS, MAX_TOTAL_PIXELS
 
 
@@ -21,7 +21,7 @@ class Stack:
         self._blank = frozenset(blank)
         self.read_indices: list[int] = []
 
-    def read(self, indices: Sequence[int]) -> Iterator[Frame]:
+    def read(self, indices: Sequence[int], view: View | None = None) -> Iterator[Frame]:
         for index in indices:
             self.read_indices.append(index)
             values = np.full((4, 4), index, np.uint8)
@@ -90,7 +90,7 @@ def test_the_search_for_another_frame_is_bounded() -> None:
 
 def test_a_broken_frame_ends_the_search() -> None:
     class Broken(Stack):
-        def read(self, indices: Sequence[int]) -> Iterator[Frame]:
+        def read(self, indices: Sequence[int], view: View | None = None) -> Iterator[Frame]:
             for index, frame in zip(indices, super().read(indices), strict=True):
                 if index == 7:
                     raise SyntaxError("broken")
@@ -104,7 +104,7 @@ def test_a_broken_frame_ends_the_search() -> None:
 
 def test_notes_of_frames_are_said_once() -> None:
     class Noted(Stack):
-        def read(self, indices: Sequence[int]) -> Iterator[Frame]:
+        def read(self, indices: Sequence[int], view: View | None = None) -> Iterator[Frame]:
             for frame in super().read(indices):
                 yield Frame(frame.picture, ("window_ignored",))
 

@@ -18,9 +18,18 @@ from PIL import Image
 from annotator.images.dicom.attributes import code, frame_group, number, numbers
 from annotator.images.dicom.luts import LookUpTable, read_lut
 from annotator.images.dicom.stored import Stored
-from annotator.images.frames import Frame
+from annotator.images.frames import Frame, View
 from annotator.images.notes import Note
-from annotator.images.pixels import is_washed_out, map_values, stretch, to_uint8
+from annotator.images.pixels import (
+    Levels,
+    Window,
+    extremes,
+    is_washed_out,
+    map_values,
+    robust_range,
+    stretch,
+    to_uint8,
+)
 
 #: Brings values, after the rescale, to 8 bits.
 _View = Callable[[NDArray[np.float64]], NDArray[np.uint8]]
@@ -28,7 +37,7 @@ _View = Callable[[NDArray[np.float64]], NDArray[np.uint8]]
 _MAX_VIEWS = 8
 
 
-def grey_frame(ds: Any, index: int, stored: Stored) -> Frame:
+def grey_frame(ds: Any, index: int, stored: Stored, view: View | None = None) -> Frame:
     """Bring a frame to 8 bits.
 
     A rescale or modality LUT, and a window or VOI LUT, that leaves a (nearly) constant picture of
@@ -38,21 +47,29 @@ def grey_frame(ds: Any, index: int, stored: Stored) -> Frame:
         ds: The data set (`pydicom.Dataset`).
         index: Of the frame, for the functional groups of an enhanced object.
         stored: The frame, with values of [rows, columns].
+        view: As for `FrameReader.read`; the values are those after the rescale.
 
     Returns:
         A picture in mode "L", and what was not applied.
     """
     padding = _padding(ds, stored)
     values, slope, intercept, notes = _modality(ds, index, stored, padding)
-    views = _views(ds, index, may_be_negative=values.dtype.kind == "i" or intercept < 0)
+    wanted = None if view is None else view.window
+    applied: Window | None = None
     grey = None
-    for view in islice(views, _MAX_VIEWS):
-        shown = map_values(_after_rescale(view, slope, intercept), values)
-        if not is_washed_out(shown, values, padding):
-            grey = shown
+    for shows, window in islice(
+        _views(ds, index, wanted, may_be_negative=values.dtype.kind == "i" or intercept < 0),
+        _MAX_VIEWS,
+    ):
+        shown = map_values(_after_rescale(shows, slope, intercept), values)
+        if wanted is not None or not is_washed_out(shown, values, padding):
+            grey, applied = shown, window
             break
         if "window_ignored" not in notes:
             notes.append("window_ignored")
+    levels = None
+    if view is not None:
+        levels = _levels(values, slope, intercept, padding, applied, seen=grey is None)
     if grey is None:
         is_plain = values is stored.values and slope == 1 and intercept == 0 and stored.bits == 8
         if is_plain and values.dtype == np.uint8 and "window_ignored" not in notes:
@@ -65,7 +82,37 @@ def grey_frame(ds: Any, index: int, stored: Stored) -> Frame:
         np.subtract(255, grey, out=grey)
     if padding is not None:
         grey[padding] = 0
-    return Frame(Image.fromarray(grey), tuple(notes))
+    return Frame(Image.fromarray(grey), tuple(notes), levels)
+
+
+def _levels(
+    values: NDArray[Any],
+    slope: float,
+    intercept: float,
+    padding: NDArray[np.bool_] | None,
+    window: Window | None,
+    *,
+    seen: bool,
+) -> Levels:
+    """The values of a frame after the rescale, and the window that is shown.
+
+    Args:
+        values: Before the rescale.
+        slope: Of the rescale, as `intercept`.
+        intercept: See `slope`.
+        padding: Pixels that do not count.
+        window: The one that is shown; None where it is a VOI LUT, or none.
+        seen: Whether there is neither a window nor a LUT, so that percentiles are shown.
+    """
+
+    def rescaled(ends: tuple[float, float]) -> list[float]:
+        return sorted(end * slope + intercept for end in ends)
+
+    low, high = rescaled(extremes(values if padding is None else values[~padding]))
+    if window is None:
+        whole = (low, high)
+        window = Window.between(*(rescaled(robust_range(values, padding)) if seen else whole))
+    return Levels(low, high, window)
 
 
 def _modality(
@@ -89,20 +136,27 @@ def _modality(
     return values, 1.0 if slope is None else slope, intercept or 0.0, []
 
 
-def _views(ds: Any, index: int, *, may_be_negative: bool) -> Iterator[_View]:
-    """The VOI transformations of a frame (C.11.2): its LUTs, then its windows."""
+def _views(
+    ds: Any, index: int, wanted: Window | None, *, may_be_negative: bool
+) -> Iterator[tuple[_View, Window | None]]:
+    """The VOI transformations of a frame (C.11.2): its LUTs, then its windows.
+
+    Only the wanted window, if there is one, by the file's function.
+    """
     group = frame_group(ds, index, "FrameVOILUTSequence", "VOILUTSequence")
-    for item in group.get("VOILUTSequence") or []:
+    for item in group.get("VOILUTSequence") or [] if wanted is None else []:
         lut = _read_lut(ds, item, may_be_negative=may_be_negative)
         if lut is not None:
-            yield _through(lut)
+            yield _through(lut), None
     group = frame_group(ds, index, "FrameVOILUTSequence", "WindowCenter")
     function = code(group, "VOILUTFunction") or "LINEAR"
     windows = zip(numbers(group, "WindowCenter"), numbers(group, "WindowWidth"), strict=False)
-    for center, width in windows:
+    for center, width in windows if wanted is None else [wanted]:
         view = None if math.isnan(center) else _window(center, width, function)
+        if view is None and wanted is not None:  # too narrow for the file's function
+            view = _window(center, width, "LINEAR_EXACT")
         if view is not None:
-            yield view
+            yield view, Window(center, width)
 
 
 def _read_lut(ds: Any, item: Any, *, may_be_negative: bool) -> LookUpTable | None:

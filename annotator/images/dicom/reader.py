@@ -17,7 +17,7 @@ from annotator.images.dicom.colour import colour_picture, palette_picture
 from annotator.images.dicom.grey import grey_frame
 from annotator.images.dicom.header import read_header
 from annotator.images.dicom.stored import EncapsulatedFrames, NativeFrames
-from annotator.images.frames import Frame
+from annotator.images.frames import Frame, View
 from annotator.images.pixels import MAX_DEFLATED_BYTES
 
 # pydicom reports odd attributes with their values, which may identify a patient: here as warnings,
@@ -83,14 +83,14 @@ class DicomReader:
             )
         self.n_frames = self._frames.n_frames
 
-    def read(self, indices: Sequence[int]) -> Iterator[Frame]:
+    def read(self, indices: Sequence[int], view: View | None = None) -> Iterator[Frame]:
         for index, stored in zip(indices, self._frames.read(indices), strict=True):
             if stored.photometric == "PALETTE_COLOR":
                 yield Frame(palette_picture(self._ds, stored))
             elif stored.values.ndim == 3:
                 yield Frame(colour_picture(stored))
             else:
-                yield grey_frame(self._ds, index, stored)
+                yield grey_frame(self._ds, index, stored, view)
 
 
 def load_pydicom() -> None:
