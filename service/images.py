@@ -79,7 +79,7 @@ async def correct_image(request: Request, service: TheService, id: str) -> Respo
     # From here to `accept` nobody else gets a turn.
     present = _checked(request, service.engine, corrections, id, required=True)
     wanted = WantedLabels(labels if body.concepts is not None else None, add, remove).of(present)
-    if wanted != present:
+    if wanted != present or body.reviewed:
         await corrections.accept(
             id, wanted, by=_caller(request), reason=body.reason, names={**names, **named}
         )

@@ -164,6 +164,9 @@ class CorrectionIn(_Query):
     add: list[str] = Field([], max_length=1000, description="To those that it has.")
     remove: list[str] = Field([], max_length=1000, description="From those that it has.")
     reason: str = Field("", max_length=1000, description="Why, for the history.")
+    reviewed: bool = Field(
+        False, description="Keep it in the history also where nothing changes: they are confirmed."
+    )
 
     @model_validator(mode="after")
     def _check_kind(self) -> CorrectionIn:

@@ -10,6 +10,7 @@ from annotator.errors import AnnotatorError
 from index.errors import IndexProblem
 from service.answers import Answer, names_of, picture_path
 from service.engine import Ballot, Engine
+from service.observability import STAGES
 from service.problems import Problem, no_such_image, unusable_image
 
 if TYPE_CHECKING:
@@ -66,7 +67,8 @@ def annotate_stored(engine: Engine, query: StoredQuery, ballot: Ballot) -> Answe
         raise no_such_image("GET /v1/search finds images.")
     if voted[0].error is not None:
         raise unusable_image(voted[0].error)
-    return Answer(engine, [query.id], [voted])
+    annotation, seconds = voted
+    return Answer(engine, [query.id], [(annotation, dict.fromkeys(STAGES, 0.0) | seconds)])
 
 
 def similar_to(engine: Engine, query: SimilarQuery) -> dict[str, Any]:

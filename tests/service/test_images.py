@@ -122,6 +122,16 @@ def test_what_changes_is_added_and_removed(client: TestClient) -> None:
     assert correct(client, "train02", concepts=[]).json()["concepts"] == []
 
 
+def test_labels_that_are_confirmed(start: Start, index: Path) -> None:
+    client, stop = start()
+    client.headers["X-API-Key"] = CORRECTOR
+    assert correct(client, "train02", concepts=["C2", "C9"]).status_code == 200
+    assert correct(client, "train03", add=["C0"], reviewed=True).json()["concepts"] == ["C0", "C9"]
+    stop()
+    (kept,) = FolderLocation(index).history()
+    assert (kept.image_id, kept.before, kept.after) == ("train03", ("C0", "C9"), ("C0", "C9"))
+
+
 def test_of_two_people_the_second_sees_what_the_first_did(client: TestClient) -> None:
     tag = etag(client, "train03")
     assert correct(client, "train03", tag, concepts=["C5"]).status_code == 200

@@ -103,6 +103,20 @@ def test_what_was_considered_and_the_image_itself(client: TestClient) -> None:
     assert "train03" not in [n.id for n in without.neighbors]
 
 
+def test_what_the_others_say_of_an_image_of_the_index(client: TestClient) -> None:
+    answer = client.get("/v1/annotate", params={"id": "train03", "neighbors": 4, "k": 4})
+    assert AnnotateOut.model_validate(answer.json()).model_dump() == answer.json()
+    (stored,) = answer.json()["results"]
+    sent = post(client, ("train03", drawing(3)), params="k=4&exclude_self=true&neighbors=4")
+    (result,) = sent.json()["results"]
+    for field in ("concepts", "considered", "expected_f1", "neighbors", "id"):
+        assert stored[field] == result[field]
+    assert stored["same_image"] is None
+    assert problem(client.get("/v1/annotate", params={"id": "none"})) == (404, "no_such_image")
+    by_group = client.get("/v1/annotate", params={"id": "train03", "without": "group"})
+    assert problem(by_group) == (409, "no_groups")
+
+
 @pytest.mark.parametrize(
     "query", ["k=0", "k=1001", "k=x", "decider=best", "min_score=2", "min_score=nan",
               "neighbors=-1", "kk=3", "min_familiarity=2", "min_familiarity=0.1"],
@@ -234,7 +248,8 @@ def test_info(client: TestClient, engine: Engine) -> None:
     answer = client.get("/v1/info").json()
     assert numbered(answer["index"].pop("version")) == "v000001"
     assert answer["index"] == {
-        "images": 12, "concepts": 4, "dim": 16, "thumbnails": False
+        "images": 12, "concepts": 4, "dim": 16, "thumbnails": False,
+        "pictures": False, "groups": False,
     }  # fmt: skip
     assert answer["model"]["name"] == "tiny" and answer["voting"]["k"] == 5
     assert answer["limits"]["images"] == 32 and answer["notice"] == "Not for clinical use."
