@@ -1,12 +1,13 @@
 // Finding cases of the index: by a concept or words, or like a case that is shown.
 
 import { concepts, search, similar } from "./api.js";
-import { caseCard, h } from "./view.js";
+import { $, button, h, plural, say } from "./dom.js";
+import { reviewIds } from "./review.js";
+import { caseCard } from "./view.js";
 
 const LISTED = 8; // cases in a list
 const PAUSE_MS = 150; // of typing, before names are suggested
 
-const $ = (id) => document.getElementById(id);
 const KINDS = {
   cases: ["Exemplars", "They have it, and so have their neighbours."],
   missing: ["Likely missing", "They lack it, though most of their neighbours' votes are for it."],
@@ -15,7 +16,7 @@ const KINDS = {
 let controller = null; // of the search under way
 let typing = null;
 
-/** Listen to the form and to "Similar cases". `actions` has `say(text)` and `askForKey()`. */
+/** Listen to the form and to "Similar cases". `actions` has `askForKey()`. */
 export function startFinding(actions) {
   $("find").addEventListener("submit", (event) => {
     event.preventDefault();
@@ -41,7 +42,7 @@ function findLike(id, actions) {
 }
 
 /** Fetch, show what came or what went wrong, and bring it into view. */
-async function run(fetchIt, shown, { say, askForKey, chooseFrom, ...rest }) {
+async function run(fetchIt, shown, { askForKey, chooseFrom }) {
   controller?.abort();
   const mine = (controller = new AbortController());
   $("found").hidden = false;
@@ -50,7 +51,8 @@ async function run(fetchIt, shown, { say, askForKey, chooseFrom, ...rest }) {
   try {
     const parts = shown(await fetchIt(mine.signal));
     show(parts);
-    say(`${parts[0].textContent}: ${plural($("found").querySelectorAll(".neighbor").length)}.`);
+    const n = $("found").querySelectorAll(".neighbor").length;
+    say(`${parts[0].textContent}: ${plural(n, "case")} listed.`);
   } catch (problem) {
     if (controller !== mine) return; // another search has begun
     if (problem.status === 401) {
@@ -58,7 +60,7 @@ async function run(fetchIt, shown, { say, askForKey, chooseFrom, ...rest }) {
       askForKey();
       return;
     }
-    show(await problemParts(problem, chooseFrom, { say, askForKey, ...rest }));
+    show(await problemParts(problem, chooseFrom, { askForKey }));
     say(problem.detail || problem.title);
   }
   $("found").querySelector("h2").focus({ preventScroll: true });
@@ -82,8 +84,6 @@ function close() {
   $("found").replaceChildren();
   $("found").removeAttribute("aria-busy");
 }
-
-const plural = (n) => `${n} case${n === 1 ? "" : "s"} listed`;
 
 function ofConcept({ concept, names, ...lists }) {
   const { cui, name, images } = concept;
@@ -112,7 +112,13 @@ function part(heading, meaning, cases, names, fact, meant = null) {
     ? h("ol", {}, ...cases.map((found) => caseCard(found, names, fact(found.score), meant)))
     : h("p", { className: "pending" }, none);
   const note = meaning ? h("p", { className: "note" }, meaning) : null;
-  return h("div", { className: "cases" }, h("h3", {}, heading), note, list);
+  const review = cases?.length
+    ? button("Review these", () => reviewIds(cases.map(({ id }) => id)), {
+        className: "quiet",
+        "aria-label": `Review these: ${heading}`,
+      })
+    : null;
+  return h("div", { className: "cases" }, h("h3", {}, heading), note, list, review);
 }
 
 /** What went wrong; where a name means several concepts, a button for each. */
@@ -120,9 +126,7 @@ async function problemParts(problem, text, actions) {
   if (problem.code === "ambiguous_concept" && text) {
     const { concepts: known } = await concepts(text, 2 * LISTED);
     const choices = known.map(({ cui, name, images }) => {
-      const button = h("button", { type: "button" }, name || cui, ` (${images})`);
-      button.addEventListener("click", () => findBy(cui, actions));
-      return button;
+      return button(`${name || cui} (${images})`, () => findBy(cui, actions));
     });
     return [h("h2", {}, `Which “${text}”?`), h("div", { className: "row" }, ...choices)];
   }

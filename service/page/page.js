@@ -1,12 +1,15 @@
 // The page: images come in, wait, are sent a few at a time, and are shown.
 
 import { Problem, annotate, hasKey, info, useKey } from "./api.js";
+import { $, plural, say } from "./dom.js";
 import { startFinding } from "./find.js";
-import { makeTab, paintTab, panelOf } from "./view.js";
+import { know, reviewItems, startReview } from "./review.js";
+import { download } from "./tables.js";
+import { answerOf, makeTab, paintTab, subjectOf } from "./view.js";
+import { addView, open, startViews } from "./views.js";
 
 const AT_ONCE = 4; // requests in flight
 
-const $ = (id) => document.getElementById(id);
 const items = []; // in the order in which they came
 let selected = null;
 let running = 0;
@@ -20,6 +23,7 @@ let largest = Infinity; // bytes of a request that the server takes
 
 function add(files) {
   if (files.length === 0) return;
+  if ($("annotate-view").hidden) open("annotate");
   applyOptions();
   for (const file of files) {
     const item = { file, number: ++added, state: "waiting", answer: null, problem: null, wait: 0 };
@@ -27,6 +31,7 @@ function add(files) {
     item.shown = true; // until the browser fails to
     item.tab = makeTab(item);
     item.tab.addEventListener("click", () => select(item));
+    item.tab.addEventListener("unshown", () => item === selected && showSubject());
     items.push(item);
     $("strip").append(item.tab);
     paintTab(item, false);
@@ -94,7 +99,7 @@ const called = (object, method) =>
 
 // The queue
 
-const count = (n) => `${n} image${n === 1 ? "" : "s"}`;
+const count = (n) => plural(n, "image");
 
 function set(item, state) {
   item.state = state;
@@ -185,11 +190,7 @@ function paint() {
   $("progress").value = finished;
   $("progress").hidden = finished === items.length;
   $("retry").hidden = failed === 0;
-  $("copy").disabled = $("download").disabled = done === 0;
-}
-
-function say(text) {
-  $("status").textContent = text;
+  $("review").disabled = $("copy").disabled = $("download").disabled = done === 0;
 }
 
 function announceEnd() {
@@ -205,6 +206,7 @@ function select(item) {
   if (item) {
     paintTab(item, true);
     item.tab.scrollIntoView({ block: "nearest", inline: "nearest" });
+    if (item !== before) showSubject();
     showPanel();
   }
   paint();
@@ -215,8 +217,17 @@ function showPanel() {
   const hadFocus = panel.contains(document.activeElement);
   panel.setAttribute("aria-labelledby", selected.tab.id);
   panel.setAttribute("aria-busy", ["waiting", "sending", "busy"].includes(selected.state));
-  panel.replaceChildren(...panelOf(selected, { remove, retry }));
-  if (hadFocus) panel.focus(); // what had it is gone
+  while (panel.children.length > 1) panel.lastElementChild.remove();
+  panel.append(...answerOf(selected, () => retry(selected)));
+  if (hadFocus && !panel.contains(document.activeElement)) panel.focus(); // what had it is gone
+}
+
+/** The image, which stays while its answer comes and changes. */
+function showSubject() {
+  const item = selected;
+  const subject = subjectOf(item, () => remove(item));
+  if ($("panel").children.length) $("panel").children[0].replaceWith(subject);
+  else $("panel").append(subject);
 }
 
 function retry(...failed) {
@@ -227,7 +238,9 @@ function retry(...failed) {
 
 async function showInfo() {
   try {
-    const { index, model, voting, limits } = await info();
+    const known = await info();
+    const { index, model, voting, limits } = known;
+    know(known);
     version = index.version;
     largest = limits.upload_bytes;
     showDefaults(voting);
@@ -271,7 +284,7 @@ function submitKey() {
   $("key").value = "";
   $("key-error").textContent = "";
   $("key-form").hidden = true;
-  $("choose").focus();
+  if (!$("annotate-view").hidden) $("choose").focus();
   locked = false;
   showInfo();
   pump();
@@ -331,11 +344,7 @@ function flash(button, text) {
 }
 
 function downloadRun() {
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([runCsv()], { type: "text/csv" }));
-  link.download = "run.csv";
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+  download("run.csv", runCsv());
   say("run.csv downloaded.");
 }
 
@@ -347,7 +356,7 @@ $("files").addEventListener("change", ({ target }) => {
   target.value = ""; // so that the same file can be chosen again
 });
 window.addEventListener("paste", ({ target, clipboardData }) => {
-  if (!target.matches("input")) add(pastedFiles(clipboardData));
+  if (!target.matches("input, textarea")) add(pastedFiles(clipboardData));
 });
 window.addEventListener("dragover", (event) => {
   event.preventDefault();
@@ -382,10 +391,18 @@ for (const [id, handle] of [["options", applyOptions], ["key-form", submitKey]])
   });
 }
 $("options").addEventListener("reset", () => setTimeout(applyOptions)); // once it is reset
+$("review").addEventListener("click", () => {
+  const done = withState("done");
+  const first = done.indexOf(selected);
+  reviewItems([...done.slice(Math.max(first, 0)), ...done.slice(0, Math.max(first, 0))]);
+});
 $("copy").addEventListener("click", copyRun);
 $("download").addEventListener("click", downloadRun);
 $("clear").addEventListener("click", clear);
 $("retry").addEventListener("click", () => retry(...withState("failed")));
 
-startFinding({ say, askForKey });
+addView("annotate");
+startFinding({ askForKey });
+startReview({ askForKey });
+startViews();
 showInfo();

@@ -1,20 +1,9 @@
-// What is seen of one image: its tab in the strip and its panel. Data enters as text only.
+// What is seen of one image: its tab in the strip and its panel.
 
-import { picture } from "./api.js";
-
-/** An element with properties, attributes (`aria-*`, `role`, `for`) and children. */
-export function h(tag, properties = {}, ...children) {
-  const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(properties)) {
-    if (name in element) element[name] = value;
-    else element.setAttribute(name, value);
-  }
-  element.append(...children.filter((child) => child !== null));
-  return element;
-}
-
-const percent = (share) => `${Math.round(share * 100)} %`;
-const plural = (n, noun) => `${n} ${noun}${n === 1 ? "" : "s"}`;
+import { picture, render } from "./api.js";
+import { h, button as plainButton, percent, plural, problemNotice } from "./dom.js";
+import { rendering } from "./rendering.js";
+import { Lens, viewer } from "./viewer.js";
 
 const doubtful = ({ concepts }) => concepts.filter(({ rival }) => rival !== null).length;
 
@@ -34,21 +23,38 @@ export function stateOf(item) {
   }[item.state]();
 }
 
-/** The image itself or, where the browser cannot show it (DICOM, TIFF), a tile with its format. */
-function preview(item, alt) {
+const PANEL = { side: 1600 };
+const TAB = { side: 192, format: "jpeg" };
+
+/** A small picture; where the browser cannot show the file (DICOM, TIFF), the server's, or a tile. */
+function preview(item) {
   const extension = /\.([a-z0-9]{1,5})$/i.exec(item.file.name)?.[1] ?? "image";
   const tile = h("span", { className: "tile" }, extension.toUpperCase());
-  if (alt) {
-    tile.setAttribute("role", "img");
-    tile.setAttribute("aria-label", `${alt}: this browser has no preview of it`);
-  }
-  if (!item.shown) return tile;
-  const image = h("img", { src: item.url, alt, decoding: "async" });
-  image.addEventListener("error", () => {
-    item.shown = false; // no second try when the panel is drawn again
+  const image = h("img", { src: item.url, alt: "", decoding: "async" });
+  image.addEventListener("error", async () => {
     image.replaceWith(tile);
+    if (!item.shown) return; // nor can it show the server's
+    item.shown = false;
+    item.tab.dispatchEvent(new Event("unshown"));
+    try {
+      image.src = (await render(item.file, TAB)).url;
+      tile.replaceWith(image);
+    } catch {
+      // The tile stays; the panel says why.
+    }
   });
   return image;
+}
+
+/** The picture of the panel: it can be zoomed and, where the server renders it, windowed. */
+function largePicture(item) {
+  const lens = new Lens();
+  const view = viewer(item.file.name, lens);
+  const controls = item.shown
+    ? null
+    : rendering((query) => render(item.file, { ...query, ...PANEL }), view);
+  if (item.shown) view.show(item.url);
+  return [view.frame, controls, lens.buttons()];
 }
 
 /** A tab of the strip; `paintTab` keeps it up to date. */
@@ -56,7 +62,7 @@ export function makeTab(item) {
   return h(
     "button",
     { type: "button", role: "tab", id: `tab-${item.number}`, tabIndex: -1, className: "tab" },
-    h("span", { className: "thumb" }, preview(item, "")),
+    h("span", { className: "thumb" }, preview(item)),
     h("span", { className: "tab-name", title: item.file.name }, item.file.name),
     h("span", { className: "tab-state" }),
   );
@@ -72,39 +78,32 @@ export function paintTab(item, selected) {
   item.tab.querySelector(".tab-state").textContent = stateOf(item);
 }
 
-/** The children of the panel for one image. `actions` has `retry(item)` and `remove(item)`. */
-export function panelOf(item, actions) {
-  const remove = h("button", { type: "button", className: "quiet" }, "Remove");
-  remove.addEventListener("click", () => actions.remove(item));
-  const subject = h(
-    "div",
-    { className: "subject" },
-    h("div", { className: "picture" }, preview(item, item.file.name)),
-    h("div", { className: "subject-line" }, h("h2", {}, item.file.name), remove),
-  );
-  if (item.problem) return [subject, problemNotice(item, actions)];
-  if (!item.answer) {
-    return [subject, h("p", { className: "pending" }, stateOf(item))];
-  }
-  return linked(item.answer, subject);
-}
-
-function problemNotice(item, actions) {
-  const { title, detail, hint } = item.problem;
-  const retry = h("button", { type: "button" }, "Try again");
-  retry.addEventListener("click", () => actions.retry(item));
+/** What the panel shows of the image itself, whatever has come of it. `remove` discards it. */
+export function subjectOf(item, remove) {
+  const [frame, controls, zoom] = largePicture(item);
   return h(
     "div",
-    { className: "notice error" },
-    h("h3", {}, title),
-    detail ? h("p", {}, detail) : null,
-    hint ? h("p", {}, hint) : null,
-    retry,
+    { className: "subject" },
+    h("div", { className: "picture" }, frame),
+    h(
+      "div",
+      { className: "subject-line" },
+      h("h2", {}, item.file.name),
+      h("div", { className: "row" }, zoom, plainButton("Remove", remove, { className: "quiet" })),
+    ),
+    controls,
   );
+}
+
+/** What the panel shows beside the image: the answer, the problem, or that it is to come. */
+export function answerOf(item, retry) {
+  if (item.problem) return [problemNotice(item.problem, retry)];
+  if (!item.answer) return [h("p", { className: "pending" }, stateOf(item))];
+  return linked(item.answer);
 }
 
 /** Concepts and neighbours that light each other up on hover, on focus and when pressed. */
-function linked({ result, names }, subject) {
+function linked({ result, names }) {
   const held = new Map(result.concepts.map(({ cui }) => [cui, 0]));
   for (const { cuis } of result.neighbors) {
     for (const cui of cuis) if (held.has(cui)) held.set(cui, held.get(cui) + 1);
@@ -136,7 +135,7 @@ function linked({ result, names }, subject) {
       light(pressed);
     });
   }
-  return [subject, answerPart(result, concepts), neighborsPart(result, cases)];
+  return [answerPart(result, concepts), neighborsPart(result, cases)];
 }
 
 function answerPart(result, concepts) {
