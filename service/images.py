@@ -20,7 +20,14 @@ from service.corrections import Corrections, etag_of
 from service.engine import Engine
 from service.problems import Problem, no_such_image
 from service.routes import IMAGE_BODY, TheService, inlined, problems
-from service.schemas import CorrectionIn, ImageOut, NewImageQuery, RemovalQuery
+from service.schemas import (
+    CorrectionIn,
+    ImageOut,
+    ImagesOut,
+    ImagesQuery,
+    NewImageQuery,
+    RemovalQuery,
+)
 from service.service import Service
 from service.uploads import announced_size, body_chunks
 from service.vectors import in_words
@@ -28,6 +35,19 @@ from service.vectors import in_words
 images = APIRouter()
 
 _MOST_JSON = 1 << 18  # bytes of a correction
+
+
+@images.get(
+    "/v1/images",
+    operation_id="list_images",
+    response_model=ImagesOut,
+    responses=problems(401, 403, 409, 422, 429, 500, 503),
+)
+async def list_images(
+    request: Request, service: TheService, query: Annotated[ImagesQuery, Query()]
+) -> dict[str, Any]:
+    """Images of the index by concept, group and id, with their labels."""
+    return await service.catalogue.list(request, query)
 
 
 @images.get(

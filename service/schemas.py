@@ -131,6 +131,22 @@ class SimilarQuery(_Query):
     )
 
 
+class ImagesQuery(_Query):
+    """Options of `GET /v1/images`."""
+
+    concept: list[str] = Field(
+        [], max_length=20, description="CUIs that the images have, all of them (repeatable)."
+    )
+    group: str = Field("", max_length=500, description="Their patient or study.")
+    q: str = Field("", max_length=200, description="Part of their ids, in any case.")
+    sort: Literal["stored", "doubt", "familiarity"] = Field(
+        "stored", description="As stored, the most doubtful first, or the least familiar first."
+    )
+    offset: int = Field(0, ge=0, description="Images to pass over.")
+    limit: int = Field(50, ge=0, le=500, description="Most images in the answer.")
+    facets: bool = Field(False, description="Count concepts and groups, too.")
+
+
 class QueueQuery(_Query):
     """Options of `GET /v1/queue`."""
 
@@ -190,6 +206,53 @@ class QueueOut(BaseModel):
 
     items: list[QueueItemOut] = Field(description="The first one first.")
     total: int = Field(description="Images of the index whose labels are worth a look.")
+
+
+class ListedImage(BaseModel):
+    """An image in a list."""
+
+    id: str
+    concepts: list[str] = Field(description="CUIs, and ids of labels in words, ascending.")
+    group: str
+    thumbnail: Thumbnail
+    doubt: float | None = Field(
+        description="F1 that a review is expected to gain; null where it was not judged, or the "
+        "list is in the stored order."
+    )
+    familiarity: float | None = Field(
+        description="Share of the index's images that are further out; null likewise."
+    )
+
+
+class ConceptFacet(BaseModel):
+    """How many images of a list have a concept."""
+
+    cui: str
+    images: int
+
+
+class GroupFacet(BaseModel):
+    """How many images of a list are of a group."""
+
+    group: str
+    images: int
+
+
+class FacetsOut(BaseModel):
+    """What the images of a list have in common, the most frequent first, at most 100 of each."""
+
+    concepts: list[ConceptFacet]
+    groups: list[GroupFacet]
+
+
+class ImagesOut(BaseModel):
+    """Answer of `GET /v1/images`."""
+
+    index_version: str
+    total: int = Field(description="Images that fit.")
+    images: list[ListedImage]
+    facets: FacetsOut = Field(description="Of all images that fit; empty unless asked for.")
+    names: Names
 
 
 class ImageOut(BaseModel):

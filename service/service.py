@@ -19,6 +19,7 @@ from index.errors import IndexProblem, IndexUnreachable
 from service.admission import Admission
 from service.answers import Answer, Embedding, Outcome, image_ids
 from service.batcher import Batcher
+from service.browse import Catalogue
 from service.corrections import Corrections, Store
 from service.engine import Ballot, Engine, open_engine
 from service.memory import Claim
@@ -61,6 +62,7 @@ class Service:
         engine: The engine of new requests; `reload` and corrections replace it.
         corrections: Takes corrections; None where the service is read-only.
         queue: The images to review next.
+        catalogue: The images as a list.
         originals: The files of the index's images, by id, where they were given.
         draining: Whether the service is shutting down.
 
@@ -104,6 +106,7 @@ class Service:
             self.corrections = Corrections(store, engine, self._serve, settings.device)
         self.queue = ReviewQueue(self)
         self._siblings = siblings
+        self.catalogue = Catalogue(self)
         self._reloading: asyncio.Task[bool] | None = None
         self._next_reload: asyncio.Task[bool] | None = None
 

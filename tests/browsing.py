@@ -13,11 +13,15 @@ from contextlib import contextmanager
 import pytest
 
 try:
+    from axe_playwright_python.sync_playwright import Axe
     from playwright.sync_api import Browser, Locator, Page, Route, expect, sync_playwright
 except ModuleNotFoundError:
-    Browser = Locator = Page = Route = expect = sync_playwright = None
+    Axe = Browser = Locator = Page = Route = expect = sync_playwright = None
 
-__all__ = ["Browser", "Locator", "Page", "Route", "chromium", "expect", "in_a_browser"]
+__all__ = [
+    "Browser", "Locator", "Page", "Route", "accessibility_faults", "chromium", "expect",
+    "in_a_browser",
+]  # fmt: skip
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 _PROGRAM = next(filter(None, map(shutil.which, _NAMES)), None)
@@ -29,7 +33,7 @@ _FLAGS = [
 in_a_browser = pytest.mark.skipif(
     os.environ.get("ANNOTATOR_REQUIRE_BROWSER") != "1"
     and (sync_playwright is None or _PROGRAM is None),
-    reason=f"playwright or a browser ({', '.join(_NAMES)}) is not installed",
+    reason=f"playwright, axe-playwright-python or a browser ({', '.join(_NAMES)}) is not installed",
 )
 
 
@@ -42,3 +46,10 @@ def chromium() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=_PROGRAM, args=_FLAGS)
         yield browser
         browser.close()
+
+
+def accessibility_faults(page: Page, *rules: str) -> list[str]:
+    """What axe-core finds wrong with a page as it is now: rules, and where they are broken."""
+    options = {"runOnly": list(rules)} if rules else None
+    found = Axe().run(page, options=options).response["violations"]
+    return [f"{one['id']}: {node['target']}" for one in found for node in one["nodes"]]

@@ -10,14 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from annotator.knn.cross_validation import NeighborLists
+from annotator.knn.cross_validation import NeighborLists, stored_lists
 from annotator.knn.posterior import LEAST_DISTANCE, distances
 from index import FlatIndex, Neighbors
 from index.rows import sample_rows
+
+if TYPE_CHECKING:
+    from annotator.indexing.metadata import IndexMetadata
+    from index import StoredIndex
 
 NEIGHBORS = 20  # that an image is compared with
 UNFAMILIAR = 0.05  # below it, an image is said to be unlike those of the index
@@ -81,6 +86,23 @@ class OutlierFactor:
     def _index(self) -> FlatIndex:
         """Of the cases that have lists."""
         return FlatIndex(self._vectors(self._lists.queries))
+
+
+def familiarity_of_cases(stored: StoredIndex, metadata: IndexMetadata) -> NDArray[np.float64]:
+    """Share of an index's images that are further out than each of them, float64[n].
+
+    nan for images without neighbour lists, and where the index was not tuned.
+
+    Args:
+        stored: Open index.
+        metadata: Of it.
+    """
+    shares = np.full(len(stored), np.nan)
+    lists = stored_lists(stored)
+    if lists is not None and len(lists.queries) and metadata.outlier_factors is not None:
+        factors = OutlierFactor(lists, stored.vectors)(lists.found)
+        shares[lists.queries] = 1 - share_below(factors, np.array(metadata.outlier_factors))
+    return shares
 
 
 def share_below(values: NDArray[np.float64], quantiles: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -211,7 +211,7 @@ def rank_indexed(
         )
         for i, gain in zip(order.tolist(), gains.tolist(), strict=True)
     ]
-    return Queue(tuple(items), len(issues), judged)
+    return Queue(tuple(items), len(issues), len(judged))
 
 
 def _why(expected_f1: float, unfamiliar: bool, like: int) -> str:
@@ -223,8 +223,33 @@ def _why(expected_f1: float, unfamiliar: bool, like: int) -> str:
     return "; ".join(parts)
 
 
-def _issues(stored: StoredIndex, voting: Voting, most: int | None) -> tuple[list[LabelIssue], int]:
-    """What is doubtful about the labels of an index, by row; and how many images were judged.
+def doubts_of(
+    stored: StoredIndex, voting: Voting, *, most: int | None = None
+) -> NDArray[np.float64]:
+    """F1 that is expected to be gained of each image of an index, float64[n].
+
+    0 below `LEAST_DOUBT`, nan for images that were not judged.
+
+    Args:
+        stored: Open index.
+        voting: Voting parameters.
+        most: As for `rank_indexed`.
+
+    Raises:
+        IndexProblem: A file was written over.
+    """
+    issues, judged = _issues(stored, voting, most)
+    doubts = np.full(len(stored), np.nan)
+    doubts[judged] = 0.0
+    for issue in issues:
+        doubts[issue.row] = issue.score
+    return doubts
+
+
+def _issues(
+    stored: StoredIndex, voting: Voting, most: int | None
+) -> tuple[list[LabelIssue], NDArray[np.int64]]:
+    """What is doubtful about the labels of an index, by row; and the rows that were judged.
 
     Images with neighbour lists are judged by these, which have not seen their labels; others by a
     search.
@@ -243,7 +268,8 @@ def _issues(stored: StoredIndex, voting: Voting, most: int | None) -> tuple[list
     if len(others):
         found = _searched(stored, others, voting.k)
         issues += find_label_issues(found, stored.labels, concepts, voting, min_score=LEAST_DOUBT)
-    return sorted(issues, key=lambda issue: issue.row), int(listed.sum()) + len(others)
+    listed[others] = True
+    return sorted(issues, key=lambda issue: issue.row), np.flatnonzero(listed)
 
 
 def _searched(stored: StoredIndex, rows: NDArray[np.int64], k: int) -> NeighborLists:

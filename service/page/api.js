@@ -80,6 +80,11 @@ export const info = () => fetched("v1/info", (response) => response.json());
 export const concepts = (q, limit) => asked("v1/concepts", { q, limit });
 export const search = (q, k, signal) => asked("v1/search", { q, k }, signal);
 export const similar = (id, k, signal) => asked("v1/similar", { id, k }, signal);
+
+/** Images of the index: `query` as in the address, and which part of them. */
+export const listImages = (query, part) =>
+  patiently(() => asked("v1/images", [...new URLSearchParams(query), ...Object.entries(part)]));
+
 export const queue = (limit) => asked("v1/queue", { limit });
 
 /** What the other images say of one of the index: an answer with its only result as `result`. */
@@ -187,10 +192,14 @@ function pause(seconds, signal) {
 
 const pictures = new Map(); // path -> promise of an object URL
 
-/** A neighbour's picture as an object URL: fetched, because an <img> cannot send the key. */
+/** A small picture as an object URL: fetched, because an <img> cannot send the key. */
+export const fetchPicture = (path) =>
+  fetched(path.replace(/^\//, ""), async (response) => URL.createObjectURL(await response.blob()));
+
+/** The same, kept as long as the page. */
 export function picture(path) {
   if (!pictures.has(path)) {
-    const url = fetched(path.replace(/^\//, ""), async (r) => URL.createObjectURL(await r.blob()));
+    const url = fetchPicture(path);
     url.catch(() => pictures.delete(path));
     pictures.set(path, url);
   }

@@ -1,6 +1,7 @@
 // The page: images come in, wait, are sent a few at a time, and are shown.
 
 import { Problem, annotate, hasKey, info, useKey } from "./api.js";
+import { browseAgain, startBrowsing } from "./browse.js";
 import { $, plural, say } from "./dom.js";
 import { startFinding } from "./find.js";
 import { know, reviewItems, startReview } from "./review.js";
@@ -241,6 +242,7 @@ async function showInfo() {
     const known = await info();
     const { index, model, voting, limits } = known;
     know(known);
+    browseAgain();
     version = index.version;
     largest = limits.upload_bytes;
     showDefaults(voting);
@@ -404,5 +406,6 @@ $("retry").addEventListener("click", () => retry(...withState("failed")));
 addView("annotate");
 startFinding({ askForKey });
 startReview({ askForKey });
+startBrowsing({ askForKey });
 startViews();
 showInfo();

@@ -5,7 +5,7 @@ import { combobox } from "./combobox.js";
 import { Decisions } from "./decisions.js";
 import { $, button, h, percent, plural, problemNotice, say } from "./dom.js";
 import { rendering } from "./rendering.js";
-import { csv, download, idsIn } from "./tables.js";
+import { csv, download, idsIn, listed } from "./tables.js";
 import { Lens, viewer } from "./viewer.js";
 import { addView, open, rename } from "./views.js";
 
@@ -635,8 +635,8 @@ function downloadCorrections() {
   const changed = kept.filter(({ file, decisions }) => !file && decisions.changed);
   const rows = changed.map(({ id, decisions }) => [
     id,
-    decisions.gained.join(";"),
-    decisions.lost.join(";"),
+    listed(decisions.gained),
+    listed(decisions.lost),
     reason(),
   ]);
   download("corrections.csv", csv([["ID", "add", "remove", "reason"], ...rows]));
@@ -647,7 +647,7 @@ function downloadCorrections() {
 
 function downloadLabels() {
   const done = kept.filter(({ file }) => file);
-  const rows = done.map(({ id, decisions }) => [id, decisions.after.join(";")]);
+  const rows = done.map(({ id, decisions }) => [id, listed(decisions.after)]);
   download("labels.csv", csv([["ID", "CUIs"], ...rows]));
   for (const review of done) review.taken = true;
   paintProgress();

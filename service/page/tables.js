@@ -5,6 +5,10 @@ const cell = (value) => (/[",\r\n]/.test(value) ? `"${value.replaceAll('"', '""'
 /** Rows of texts as CSV. */
 export const csv = (rows) => rows.map((row) => `${row.map(cell).join(",")}\n`).join("");
 
+/** Labels in a cell; a list in JSON where one of them holds what separates labels. */
+export const listed = (labels) =>
+  labels.some((label) => /[;；|\t、,，]/.test(label)) ? JSON.stringify(labels) : labels.join(";");
+
 /** Let the browser save a text as a file. */
 export function download(name, text) {
   const link = document.createElement("a");

@@ -16,6 +16,7 @@ from starlette.testclient import TestClient
 sys.path.insert(0, str(Path(__file__).parent))  # for `asking` and the modules bad_*
 
 from asking import MakeClient, build, cpu_settings
+from pages import Served, write_place
 
 from service.app import create_app
 from service.engine import Engine, open_engine
@@ -39,6 +40,11 @@ def clip_engine(tmp_path_factory: pytest.TempPathFactory, clip_embedder: Embedde
     directory = tmp_path_factory.mktemp("service-clip") / "index"
     build(directory, clip_embedder)
     return open_engine(cpu_settings(directory), clip_embedder)
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Served:
+    return write_place(tmp_path_factory.mktemp("page"))
 
 
 @pytest.fixture(scope="session")

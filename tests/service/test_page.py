@@ -7,63 +7,22 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
 import httpx
-import numpy as np
 import pytest
 from asking import serving
-from browsing import Browser, Locator, Page, Route, expect, in_a_browser
-from click.testing import CliRunner
+from browsing import Browser, Route, expect, in_a_browser
+from pages import KEY, Opener, Served, Tab, opening
 from PIL import Image
 
-from annotator.cli import cli
 from annotator.ids import image_id
 from annotator.knn.familiarity import UNFAMILIAR
-from annotator.phantoms import write_sample
 from annotator.tables.run import validate_run
 
 pytestmark = [pytest.mark.slow, in_a_browser]
-
-KEY = "a-key-for-the-tests-of-the-page"
-
-
-@dataclass(frozen=True)
-class Served:
-    """An index of phantoms, and images that are not in it."""
-
-    index: Path
-    images: list[Path]  # PNG or JPEG
-    dicom: Path
-    broken: Path
-    noise: Path
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Served:
-    folder = tmp_path_factory.mktemp("page")
-    sample = write_sample(folder / "sample", n=60, seed=2)
-    built = CliRunner().invoke(cli, [
-        "build-index", str(sample.images), str(sample.concepts),
-        "--names", str(sample.concept_names), "--captions", str(sample.captions),
-        "--split", str(sample.split), "--only", "train", "--groups", str(sample.patients),
-        "--index", str(folder / "index"), "--k", "12", "--thumbnails",
-    ])  # fmt: skip
-    assert built.exit_code == 0, built.output
-    with sample.split.open(encoding="utf-8", newline="") as file:
-        held_out = {row[0] for row in csv.reader(file) if row[1] == "test"}
-    files = sorted(sample.images.iterdir())
-    images = [p for p in files if p.stem in held_out and p.suffix in {".png", ".jpg"}]
-    broken = folder / "broken.jpg"
-    broken.write_bytes(images[0].read_bytes()[:200])
-    noise = folder / "noise.png"
-    pixels = np.random.default_rng(0).integers(0, 256, (96, 96, 3), dtype=np.uint8)
-    Image.fromarray(pixels).save(noise)
-    dicom = next(p for p in files if p.suffix == ".dcm")
-    return Served(folder / "index", images, dicom, broken, noise)
 
 
 @pytest.fixture(scope="module")
@@ -83,84 +42,10 @@ def small_server(place: Served, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield running.url
 
 
-@dataclass
-class Tab:
-    """A page in a browser of its own, and what it did behind the scenes."""
-
-    page: Page
-    address: str
-    errors: list[str] = field(default_factory=list)
-    requests: list[str] = field(default_factory=list)
-
-    def upload(self, *files: Path) -> None:
-        self.page.set_input_files("#files", files)
-
-    def annotate(self, *files: Path, failed: int = 0) -> None:
-        """Upload the first files of a page, and wait until all are done."""
-        self.upload(*files)
-        self.finished(len(files) - failed, failed)
-
-    def sign_in(self) -> None:
-        self.page.get_by_label("Key", exact=True).fill(KEY)
-        self.button("Use this key").click()
-
-    def finished(self, done: int, failed: int = 0) -> None:
-        noun = "image" if done + failed == 1 else "images"
-        text = f"{done} of {done + failed} {noun} annotated" + f", {failed} failed" * bool(failed)
-        expect(self.page.locator("#summary")).to_have_text(text, timeout=60_000)
-
-    def neighbors_have_pictures(self) -> None:
-        """If the index has any; each can be decoded, so it came through."""
-        headers = {"Authorization": f"Bearer {KEY}"}
-        info = httpx.get(f"{self.address}/v1/info", headers=headers).json()
-        pictures = self.page.locator(".neighbor img")
-        expect(pictures).to_have_count(10 if info["index"]["thumbnails"] else 0)
-        for picture in pictures.all():
-            picture.evaluate("picture => picture.decode()")
-
-    def find(self, text: str) -> Locator:
-        """What is found for a text, by its heading."""
-        self.page.get_by_label("Find cases of the index").fill(text)
-        self.page.keyboard.press("Enter")
-        heading = self.page.get_by_role("region", name="Cases found").get_by_role("heading")
-        expect(heading.first).to_be_focused()
-        return self.page.locator("#found")
-
-    def button(self, name: str) -> Locator:
-        return self.page.get_by_role("button", name=name, exact=True)
-
-    def tabs(self) -> Locator:
-        return self.page.get_by_role("tab")
-
-
-Opener = Callable[..., Tab]
-
-
 @pytest.fixture
 def open_page(browser: Browser, server: str) -> Iterator[Opener]:
-    """Opens the page; afterwards nothing forbidden may have happened on any."""
-    opened: list[Tab] = []
-
-    def opener(address: str = server, **options: Any) -> Tab:
-        context = browser.new_context(**{"viewport": {"width": 1200, "height": 900}} | options)
-        tab = Tab(context.new_page(), address)
-        tab.page.set_default_timeout(10_000)
-        tab.page.on("console", lambda m: tab.errors.append(m.text) if m.type == "error" else None)
-        tab.page.on("pageerror", lambda error: tab.errors.append(str(error)))
-        tab.page.on("request", lambda request: tab.requests.append(request.url))
-        opened.append(tab)
-        tab.page.goto(address)
-        return tab
-
-    yield opener
-    for tab in opened:
-        tab.page.context.close()
-        # Chromium itself reports every answer that is not a success, and refused connections.
-        assert [e for e in tab.errors if not e.startswith("Failed to load resource")] == []
-        foreign = [
-            u for u in tab.requests if not u.startswith((f"{tab.address}/", "blob:", "data:"))
-        ]
-        assert foreign == []
+    with opening(browser, server) as opener:
+        yield opener
 
 
 def shows_concepts(tab: Tab, wanted: dict[str, Any]) -> bool:
@@ -249,7 +134,7 @@ def test_several_images_one_broken_one_dicom(open_page: Opener, place: Served) -
     expect(error).to_contain_text("JPEG")
     expect(error.get_by_role("button", name="Try again")).to_be_visible()
     tab.tabs().nth(7).click()
-    expect(tab.page.locator("#panel .tile")).to_have_text("DCM")
+    tab.page.locator("#panel .viewer img").evaluate("picture => picture.decode()")
     expect(tab.page.locator(".concept").first).to_be_visible()
     tab.button("Try failed again").click()
     tab.finished(7, failed=1)
@@ -334,7 +219,8 @@ def test_all_of_it_by_keyboard(open_page: Opener, place: Served) -> None:
     press = tab.page.keyboard.press
     tab.page.on("filechooser", lambda chooser: chooser.set_files(place.images[:3]))
     expect(tab.page.locator("#info")).to_contain_text("Index v000001")
-    press("Tab")
+    for _ in range(4):
+        press("Tab")  # past the views
     assert focused(tab) == "button#choose"
     press("Enter")
     tab.finished(3)
@@ -346,8 +232,8 @@ def test_all_of_it_by_keyboard(open_page: Opener, place: Served) -> None:
     n = tab.page.locator(".concept, .case, .like").count()
     assert n > 10
     assert order == [
-        "button#choose", "summary", "input#q", "button", "button#copy", "button#download",
-        "button#clear", "button#tab-1", *["button"] * (1 + n), "a#docs",
+        "button#choose", "summary", "input#q", "button", "button#review", "button#copy",
+        "button#download", "button#clear", "button#tab-1", *["button"] * (4 + n), "a#docs",
     ]  # fmt: skip
     for key, now in (
         ("ArrowRight", 2), ("ArrowRight", 3), ("ArrowRight", 3), ("Home", 1), ("ArrowLeft", 1),
