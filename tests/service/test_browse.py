@@ -89,9 +89,6 @@ def cells(tab: Tab) -> list[str]:
 def test_the_grid(open_page: Opener, reading: Server, place: Served) -> None:
     stored = open_index(place.index)
     by_doubt = listed(reading.client, sort="doubt", limit=100)
-    by_familiarity = listed(reading.client, sort="familiarity", limit=100)
-    shares = [image["familiarity"] for image in by_familiarity["images"]]
-    assert None not in shares and shares == sorted(shares)
     groups = Counter(stored.columns["groups"])
     facets = listed(reading.client, facets=True)["facets"]["groups"]
     assert {one["group"]: one["images"] for one in facets} == dict(groups)

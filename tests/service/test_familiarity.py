@@ -98,6 +98,16 @@ def test_histograms_of_familiarity_and_expected_f1(
     assert count(client, 'annotator_images_total{outcome="unfamiliar_image"}') == 1
 
 
+def test_the_least_familiar_images_of_the_index(
+    make_client: MakeClient, index: Path, tiny_embedder: TorchEmbedder
+) -> None:
+    client = make_client(engine=opened(index, tiny_embedder))
+    answer = client.get("/v1/images", params={"sort": "familiarity", "limit": 90}).json()
+    shares = [image["familiarity"] for image in answer["images"]]
+    assert len(shares) == 90 and shares == sorted(shares)
+    assert shares[0] < 0.05 and 0.4 < shares[45] < 0.6 and shares[-1] > 0.95
+
+
 def test_an_engine_without_familiarity_observes_none(
     make_client: MakeClient, engine: Engine
 ) -> None:
