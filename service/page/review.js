@@ -328,9 +328,11 @@ function showThumbnail({ thumbnail }, view) {
 
 function caseOf({ id, similarity, cuis, thumbnail }) {
   const view = viewer(id, lens);
-  showThumbnail({ thumbnail }, view);
+  let large = null;
+  showThumbnail({ thumbnail }, { ...view, show: (src) => large ?? view.show(src) });
   if (access.pictures) {
-    renderStored(id, { side: 1024, format: "jpeg" }).then(({ url }) => view.show(url), () => {});
+    const ask = renderStored(id, { side: 1024, format: "jpeg" });
+    ask.then(({ url }) => view.show((large = url)), () => {}); // or the small one stays
   }
   const chips = h("ul", { className: "chips" });
   const row = h(

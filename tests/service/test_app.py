@@ -15,7 +15,7 @@ from service.middleware.headers import PAGE_POLICY
 
 @pytest.mark.parametrize(
     ("method", "path", "status", "code"),
-    [("GET", "/absent", 404, "not_found"), ("GET", "/v1/annotate", 405, "method_not_allowed")],
+    [("GET", "/absent", 404, "not_found"), ("GET", "/v1/embed", 405, "method_not_allowed")],
 )
 def test_wrong_paths_and_methods(
     client: TestClient, method: str, path: str, status: int, code: str

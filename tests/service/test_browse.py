@@ -93,7 +93,7 @@ def test_the_grid(open_page: Opener, reading: Server, place: Served) -> None:
     facets = listed(reading.client, facets=True)["facets"]["groups"]
     assert {one["group"]: one["images"] for one in facets} == dict(groups)
 
-    tab = open_page()
+    tab = open_page(viewport={"width": 1200, "height": 500})
     tab.page.get_by_role("link", name="Browse").click()
     expect(tab.page.locator("#browse-total")).to_have_text(f"{len(stored)} images")
     picture = tab.page.locator(".grid-cell img").first
