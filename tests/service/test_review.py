@@ -305,7 +305,7 @@ def test_an_uploaded_image_is_added_with_its_labels(
 
 
 def test_pictures_move_together(open_page: Opener, writable: Server, place: Served) -> None:
-    tab = signed_in(open_page())
+    tab = signed_in(open_page(viewport={"width": 1500, "height": 950}))
     review(tab, stored_ids(place)[5])
     pictures = tab.page.locator("#review-case .viewer img")
     expect(pictures).to_have_count(5)
