@@ -77,6 +77,7 @@ async function list() {
   $("browse-sort").value = wanted.get("sort") ?? "";
   $("browse-error").textContent = "";
   $("browse-view").setAttribute("aria-busy", true);
+  $("browse-total").textContent = wanted.has("sort") ? "The server judges its images…" : "…";
   try {
     const answer = await listImages(query, { offset: 0, limit: PAGE, facets: true });
     if (mine !== generation) return;
@@ -92,6 +93,7 @@ async function list() {
     say(`${plural(total, "image")} listed.`);
   } catch (problem) {
     if (mine !== generation) return;
+    $("browse-total").textContent = "";
     known = problem.status !== 401;
     if (problem.status === 401) askForKey();
     else $("browse-error").textContent = `${problem.detail || problem.title} ${problem.hint}`.trim();

@@ -217,8 +217,9 @@ function finish() {
   paintProgress();
   const finished = reviews.filter((review) => review.done);
   const changed = finished.filter(({ decisions }) => decisions.changed).length;
-  const all = finished.length === reviews.length ? "All " : `${finished.length} of `;
-  const title = h("h2", { tabIndex: -1 }, `${all}${plural(reviews.length, "image")} reviewed`);
+  const n = reviews.length;
+  const all = finished.length < n ? `${finished.length} of ` : n > 1 ? "All " : "";
+  const title = h("h2", { tabIndex: -1 }, `${all}${plural(n, "image")} reviewed`);
   $("review-case").replaceChildren(
     title,
     h("p", {}, `${plural(changed, "image")} changed, ${finished.length - changed} confirmed as they were.`),

@@ -207,7 +207,7 @@ def test_a_conflict(open_page: Opener, writable: Server, place: Served) -> None:
         if choice == "Take theirs":
             assert [cui for cui, state in decisions(tab) if state != "open"] == ["C0000001"]
             tab.page.keyboard.press("Enter")
-        expect(tab.page.get_by_role("heading", name="All 1 image reviewed")).to_be_focused()
+        expect(tab.page.get_by_role("heading", name="1 image reviewed")).to_be_focused()
         assert labels(writable, id_) == expected
         tab.button("Review more").click()
 
@@ -303,7 +303,7 @@ def test_an_uploaded_image_is_added_with_its_labels(
     shows(tab, image.stem)
     accepted = sorted(cui for cui, state in decisions(tab) if state == "new")
     tab.button("Add to the index").click()
-    expect(tab.page.get_by_role("heading", name="All 1 image reviewed")).to_be_focused()
+    expect(tab.page.get_by_role("heading", name="1 image reviewed")).to_be_focused()
     assert labels(writable, image.stem) == accepted
 
 
