@@ -5,6 +5,7 @@ BIN ?= $(VENV)/bin
 DEMO ?= demo
 JOBS ?= auto
 MILVUS := .venv-milvus
+LABEL_STUDIO := .venv-label-studio
 ORTHANC := /usr/share/orthanc/plugins/libOrthancDicomWeb.so
 AS_ROOT := $(shell [ "$$(id -u)" -eq 0 ] || echo sudo)
 PIP_INSTALL := install --quiet --disable-pip-version-check --constraint $(CURDIR)/constraints.txt
@@ -62,12 +63,19 @@ scale: $(VENV)/.scale $(MILVUS)/.ready ## install Ray and a Milvus server, for t
 test-scale: scale ## the tests with a real Milvus server and with Ray
 	ANNOTATOR_REQUIRE_MILVUS=1 ANNOTATOR_REQUIRE_RAY=1 $(BIN)/python -m pytest -k 'milvus or ray'
 
-integrations: $(VENV)/.dev ## install Orthanc (by apt-get, as root), for its tests
+# As Milvus: an environment of its own. Its lock names all that it needs.
+$(LABEL_STUDIO)/.ready: tests/integrations/label-studio.txt
+	$(PYTHON) -m venv $(LABEL_STUDIO)
+	$(LABEL_STUDIO)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		--requirement tests/integrations/label-studio.txt
+	touch $@
+
+integrations: $(VENV)/.dev $(LABEL_STUDIO)/.ready ## install Label Studio, and Orthanc by apt-get, for their tests
 	{ [ -e $(ORTHANC) ] && command -v dciodvfy > /dev/null; } || $(AS_ROOT) apt-get install \
 		--yes --quiet --no-install-recommends orthanc orthanc-dicomweb dicom3tools
 
-test-integrations: integrations ## the tests with a real DICOM archive
-	ANNOTATOR_REQUIRE_ORTHANC=1 $(BIN)/python -m pytest tests/integrations
+test-integrations: integrations ## the tests with a real Label Studio and a real DICOM archive
+	ANNOTATOR_REQUIRE_LABEL_STUDIO=1 ANNOTATOR_REQUIRE_ORTHANC=1 $(BIN)/python -m pytest tests/integrations
 
 lint: $(VENV)/.dev ## ruff, mypy, import rules
 	$(BIN)/ruff check .
@@ -95,4 +103,4 @@ check-dist: dist ## install the wheel outside the checkout, and run the demo fro
 	$(MAKE) --no-print-directory -f $(CURDIR)/Makefile demo-steps BIN=venv/bin
 
 clean: ## remove what the other targets made
-	rm -rf $(VENV) $(MILVUS) $(DEMO) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(MILVUS) $(LABEL_STUDIO) $(DEMO) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

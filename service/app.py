@@ -19,6 +19,8 @@ from annotator import __version__
 from service.corrections import Store
 from service.engine import Engine
 from service.images import images
+from service.label_studio import label_studio
+from service.label_studio_host import LabelStudioHost
 from service.middleware.auth import KEY_SCHEMES, Keys, OwnPages, RequireKey, TrustedHost
 from service.middleware.connections import ConnectionLimit
 from service.middleware.headers import PAGE_POLICY, CloseInDoubt, DrainBody, SafeHeaders
@@ -81,6 +83,12 @@ def create_app(
     app.include_router(health)
     for routes in (router, images):
         app.include_router(routes, dependencies=KEY_SCHEMES if keys else [])
+    if settings.label_studio is not None:
+        token = settings.label_studio_token
+        app.state.label_studio = LabelStudioHost(
+            settings.label_studio, token.get_secret_value() if token else "", settings.upload_bytes
+        )
+        app.include_router(label_studio)
     for path, route in page.items():
         app.add_api_route(path, route, methods=["GET", "HEAD"], include_in_schema=False)
     return app
@@ -95,7 +103,10 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     batcher, corrections = service.batcher, service.corrections
     # The encoders share the cores; see docs/service.md, "Tuning".
     encoders = batcher.encoders * service.settings.processes
-    with threads_per_operation(max(1, usable_cores() // encoders)):
+    with (
+        threads_per_operation(max(1, usable_cores() // encoders)),
+        getattr(app.state, "label_studio", None) or contextlib.nullcontext(),
+    ):
         async with corrections or contextlib.nullcontext(), batcher, service.answering_siblings():
             yield
 

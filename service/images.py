@@ -91,7 +91,7 @@ async def correct_image(request: Request, service: TheService, id: str) -> Respo
     """
     from annotator.tables.corrections import WantedLabels
 
-    corrections = _writable(service)
+    corrections = writable(service)
     body = await _correction(request, service)
     labels, named = _labels(body.concepts or [])
     add, names = _labels(body.add)
@@ -101,7 +101,7 @@ async def correct_image(request: Request, service: TheService, id: str) -> Respo
     wanted = WantedLabels(labels if body.concepts is not None else None, add, remove).of(present)
     if wanted != present or body.reviewed:
         await corrections.accept(
-            id, wanted, by=_caller(request), reason=body.reason, names={**names, **named}
+            id, wanted, by=caller(request), reason=body.reason, names={**names, **named}
         )
     return JSONResponse(_described(service.engine, id), headers={"ETag": etag_of(id, wanted)})
 
@@ -119,9 +119,9 @@ async def remove_image(
 
     Its data leave the disk with the next `annotator compact`.
     """
-    corrections = _writable(service)
+    corrections = writable(service)
     _checked(request, service.engine, corrections, id, required=False)
-    await corrections.accept(id, None, by=_caller(request), reason=query.reason)
+    await corrections.accept(id, None, by=caller(request), reason=query.reason)
     return Response(status_code=204)
 
 
@@ -136,7 +136,7 @@ async def add_image(
     request: Request, service: TheService, query: Annotated[NewImageQuery, Query()]
 ) -> Response:
     """Add an image with its labels: a form with one file, or an image as the body."""
-    corrections = _writable(service)
+    corrections = writable(service)
     labels, names = _labels(query.concepts)
     new = await service.new_image(request)
     image_id = query.id or new.id
@@ -144,7 +144,9 @@ async def add_image(
         raise Problem(
             422, "invalid_id", "The id is empty or holds control characters.", "Give another `id`."
         )
-    row = await asyncio.to_thread(_row, service.engine, new.data, new.vector, query)
+    row = await asyncio.to_thread(
+        new_row, service.engine, new.data, new.vector, query.caption, query.group
+    )
     if corrections.labels_of(image_id) is not None:
         present = corrections.labels_of(image_id) or ()
         raise Problem(
@@ -156,7 +158,7 @@ async def add_image(
         )
     after = tuple(sorted(labels))
     await corrections.accept(
-        image_id, after, by=_caller(request), reason=query.reason, names=names, row=row
+        image_id, after, by=caller(request), reason=query.reason, names=names, row=row
     )
     headers = {
         "ETag": etag_of(image_id, after),
@@ -165,7 +167,12 @@ async def add_image(
     return JSONResponse(_described(service.engine, image_id), 201, headers)
 
 
-def _writable(service: Service) -> Corrections:
+def writable(service: Service) -> Corrections:
+    """What takes corrections.
+
+    Raises:
+        Problem: 403, nothing does.
+    """
     if service.corrections is None:
         raise Problem(
             403,
@@ -176,7 +183,7 @@ def _writable(service: Service) -> Corrections:
     return service.corrections
 
 
-def _caller(request: Request) -> str:
+def caller(request: Request) -> str:
     """The name of the key that the request came with."""
     name: str = request.state.caller.name
     return name
@@ -248,7 +255,7 @@ def _described(engine: Engine, image_id: str) -> dict[str, Any]:
     }
 
 
-def _row(engine: Engine, data: bytes, vector: Any, query: NewImageQuery) -> NewRow:
+def new_row(engine: Engine, data: bytes, vector: Any, caption: str = "", group: str = "") -> NewRow:
     """What the index keeps of a new image beside its labels."""
     from annotator.images.ref import ImageRef
     from annotator.images.thumbnails import make_thumbnail
@@ -256,7 +263,7 @@ def _row(engine: Engine, data: bytes, vector: Any, query: NewImageQuery) -> NewR
     picture = b""
     if engine.stored.has_thumbnails:
         picture = make_thumbnail(ImageRef("", "", lambda: data))
-    columns = {"captions": query.caption, "groups": query.group}
+    columns = {"captions": caption, "groups": group}
     return NewRow(vector, hashlib.sha256(data).digest(), picture, columns)
 
 
@@ -275,11 +282,16 @@ def _labels(given: Sequence[str]) -> tuple[tuple[str, ...], Mapping[str, str]]:
     return labels.concepts[""], labels.names
 
 
-async def _correction(request: Request, service: Service) -> CorrectionIn:
-    """Read the body of a correction.
+async def json_body(request: Request, service: Service, most: int) -> bytes:
+    """Read a body that holds JSON.
+
+    Args:
+        request: The request.
+        service: Its limits.
+        most: Bytes.
 
     Raises:
-        Problem: As `body_chunks`; 413, 415, 422.
+        Problem: As `body_chunks`; 413, 415.
     """
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type != "application/json":
@@ -287,15 +299,25 @@ async def _correction(request: Request, service: Service) -> CorrectionIn:
             415, "unsupported_media_type", "The body is no JSON.", "Send application/json."
         )
     announced = announced_size(request.headers, service.settings)
-    data = b""
+    data = bytearray()
     with service.admission.enter(announced) as ticket:
         async with body_chunks(request, service.settings, ticket) as chunks:
             async for chunk in chunks:
                 data += chunk
-                if len(data) > _MOST_JSON:
+                if len(data) > most:
                     raise Problem(
-                        413, "body_too_large", "The correction is too large.", "Send fewer labels."
+                        413, "body_too_large", f"The body is over {most} bytes.", "Send less."
                     )
+    return bytes(data)
+
+
+async def _correction(request: Request, service: Service) -> CorrectionIn:
+    """Read the body of a correction.
+
+    Raises:
+        Problem: As `json_body`; 422.
+    """
+    data = await json_body(request, service, _MOST_JSON)
     try:
         return CorrectionIn.model_validate_json(data)
     except ValidationError as error:

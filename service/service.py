@@ -55,6 +55,18 @@ class NewImage(NamedTuple):
     vector: NDArray[np.float32]
 
 
+class Fetched(NamedTuple):
+    """An image that the service fetches.
+
+    Attributes:
+        id: Of the image.
+        fetch: Returns the file, or raises ImageError.
+    """
+
+    id: str
+    fetch: Callable[[], Awaitable[bytes]]
+
+
 class Service:
     """Shared state of the routes.
 
@@ -128,7 +140,7 @@ class Service:
                 up (503), or the index cannot be reached (503).
         """
         engine = self._encoding_engine()
-        ballot = _ballot(engine, options)
+        ballot = ballot_of(engine, options)
         ids, outcomes = await self._each_image(
             request, lambda data: self.batcher.annotate(engine, data, ballot), check_ids
         )
@@ -156,6 +168,72 @@ class Service:
         if isinstance(outcome, Problem):
             raise outcome
         return NewImage(ids[0], data[0], engine.annotator.project(outcome[0][None])[0])
+
+    async def annotate_fetched(
+        self, request: Request, images: Sequence[Fetched], options: dict[str, Any]
+    ) -> Answer:
+        """Annotate images that are fetched instead of sent.
+
+        Args:
+            request: Who asked; its body has been read.
+            images: Not more than `Settings.images_per_request`.
+            options: As for `annotate`.
+
+        Raises:
+            Problem: There is no room (429), the client left (499), the time is up (503), or the
+                index cannot be reached (503).
+        """
+        engine = self._encoding_engine()
+        ballot = ballot_of(engine, options)
+        outcomes = await self._each_fetched(
+            request, images, lambda data: self.batcher.annotate(engine, data, ballot)
+        )
+        for outcome in outcomes:
+            if isinstance(outcome, Problem) and outcome.code == "index_unreachable":
+                raise outcome
+        return Answer(engine, [image.id for image in images], self._judged(outcomes))
+
+    async def new_fetched(self, request: Request, image: Fetched) -> NewImage:
+        """Fetch and encode an image that is to be added.
+
+        Raises:
+            Problem: As `annotate_fetched`; 422, it cannot be used.
+        """
+        engine = self._encoding_engine()
+        files: list[bytes] = []
+
+        def embed(data: bytes) -> Awaitable[tuple[NDArray[np.float32], tuple[Note, ...]]]:
+            files.append(data)
+            return self.batcher.embed(engine, data)
+
+        (outcome,) = outcomes = await self._each_fetched(request, [image], embed)
+        self._count(outcomes)
+        if isinstance(outcome, Problem):
+            raise outcome
+        return NewImage(image.id, files[0], engine.annotator.project(outcome[0][None])[0])
+
+    async def _each_fetched(
+        self,
+        request: Request,
+        images: Sequence[Fetched],
+        work: Callable[[bytes], Awaitable[T]],
+    ) -> list[T | Problem]:
+        """Fetch each image and do `work` on it: results or problems."""
+        request.state.images = len(images)  # for the log
+        with self.admission.enter() as ticket:
+            ticket.hold(images=len(images))
+            size = 0
+
+            async def process(image: Fetched) -> T:
+                nonlocal size
+                data = await image.fetch()
+                size += len(data)
+                ticket.hold(size=size)
+                return await work(data)
+
+            async with self._until_the_deadline(request):
+                results = await asyncio.gather(*map(process, images), return_exceptions=True)
+        return [self._problem(r) if isinstance(r, BaseException) else r for r in results]
 
     async def embed(self, request: Request) -> Embedding:
         """Encode the images in the body of a request.
@@ -191,7 +269,7 @@ class Service:
         size = announced_size(request.headers, self.settings)
         with self.admission.enter(size) as ticket:
             engine = self.engine
-            ballot = _ballot(engine, options)
+            ballot = ballot_of(engine, options)
             sent = await read_sent(request, self.settings, ticket, engine, named)
             request.state.images = len(sent.ids)  # for the log
             if check_ids is not None:
@@ -212,7 +290,7 @@ class Service:
             Problem: As in `search`, or as `annotate_stored`.
         """
         return await self.search(
-            request, lambda engine: annotate_stored(engine, query, _ballot(engine, options))
+            request, lambda engine: annotate_stored(engine, query, ballot_of(engine, options))
         )
 
     @property
@@ -357,6 +435,8 @@ class Service:
 
     def _problem(self, error: BaseException) -> Problem:
         """The problem of an image or a search; raises `error` if it is unexpected."""
+        if isinstance(error, Problem):
+            return error
         if isinstance(error, ImageError | MemoryError):
             return unusable_image(error)
         if isinstance(error, IndexProblem):
@@ -480,7 +560,7 @@ def _check_one(ids: Sequence[str]) -> None:
         raise Problem(422, "several_images", "There are several images.", "Send one at a time.")
 
 
-def _ballot(engine: Engine, options: Mapping[str, Any]) -> Ballot:
+def ballot_of(engine: Engine, options: Mapping[str, Any]) -> Ballot:
     """The ballot of a request with these options.
 
     Raises:

@@ -11,6 +11,7 @@ from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?")
+_LABEL_STUDIO = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._/-]*)?")
 _MEBIBYTE = 1 << 20
 
 
@@ -109,6 +110,13 @@ class Settings(BaseSettings):
         False,
         description="Take corrections and images by `/v1/images` (needs a key that may correct).",
     )
+    label_studio: str | None = Field(
+        None,
+        description="Address of a Label Studio, to be its machine learning back end.",
+    )
+    label_studio_token: SecretStr | None = Field(
+        None, description="Access token with which images are fetched from Label Studio."
+    )
     cors_origin: str | None = Field(
         None, description="Origin whose pages may call the service, such as https://example.org."
     )
@@ -129,6 +137,10 @@ class Settings(BaseSettings):
             )
         if self.writable and self.processes > 1:
             raise ValueError("--writable needs --processes 1: one process alone changes an index")
+        if self.label_studio is not None and not _LABEL_STUDIO.fullmatch(self.label_studio):
+            raise ValueError(
+                "--label-studio must look like https://labels.example.org, or with a path"
+            )
         if self.cors_origin is not None and not _ORIGIN.fullmatch(self.cors_origin):
             raise ValueError("--cors-origin must look like https://example.org, without a path")
         return self

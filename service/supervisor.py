@@ -25,6 +25,7 @@ from service.settings import Settings
 
 _FIRST_PAUSE_S = 1.0
 _LONGEST_PAUSE_S = 30.0
+_SECRETS = {"api_keys", "label_studio_token"}  # which processes have from the environment
 
 
 def supervise(
@@ -118,7 +119,7 @@ class _Supervisor:
         announced, announces = os.pipe()
         sockets = [self._listeners[number], *([self._metrics] if self._metrics else [])]
         job: dict[str, Any] = {
-            "settings": self._settings.model_dump(mode="json", exclude={"api_keys"}),
+            "settings": self._settings.model_dump(mode="json", exclude=_SECRETS),
             "sockets": [one.fileno() for one in sockets],
             "announces": announces,
             "folder": self._folder,

@@ -10,7 +10,7 @@ import click
 
 from annotator.cli.console import say, write_result
 from annotator.cli.options import file_path, index_option, label_column_option, output_option
-from annotator.cli.sections import Command, Group
+from annotator.cli.sections import Command, Group, option
 
 if TYPE_CHECKING:
     from annotator.concepts.mapping import Suggestion
@@ -86,8 +86,14 @@ def match_command(
 
 @concepts_command.command("label-studio", cls=Command)
 @index_option
+@option(
+    "Output",
+    "--uploads",
+    is_flag=True,
+    help="For images that are uploaded to Label Studio: it takes none where scores are shown, too.",
+)
 @output_option
-def label_studio_command(place: IndexLocation, output: Path | None) -> None:
+def label_studio_command(place: IndexLocation, uploads: bool, output: Path | None) -> None:
     """Print a labelling configuration for Label Studio with the concepts of an index.
 
     People choose names; exports have CUIs. It goes with the tasks of `annotate --format
@@ -95,6 +101,7 @@ def label_studio_command(place: IndexLocation, output: Path | None) -> None:
 
     \b
     annotator concepts label-studio --index concept-index > config.xml
+    annotator concepts label-studio --uploads > config.xml
     """
     from annotator.tables.label_studio import configuration
 
@@ -103,7 +110,7 @@ def label_studio_command(place: IndexLocation, output: Path | None) -> None:
         ((cui, stored.names.get(cui, "")) for cui in stored.concepts),
         key=lambda concept: ((concept[1] or concept[0]).casefold(), concept[0]),
     )
-    write_result(configuration(concepts), output)
+    write_result(configuration(concepts, with_scores=not uploads), output)
 
 
 def _say_summary(suggestions: Sequence[Suggestion]) -> None:

@@ -58,6 +58,12 @@ if TYPE_CHECKING:
     help="Take corrections by /v1/images (needs a key that may correct).",
 )
 @option(
+    "Network",
+    "--label-studio",
+    metavar="URL",
+    help="Be the machine learning back end of this Label Studio, at /label-studio.",
+)
+@option(
     "Running",
     "--device",
     type=click.Choice(["auto", "cpu", "cuda"]),
@@ -110,6 +116,7 @@ def serve_command(
     workers: int | None,
     allow_reload: bool | None,
     writable: bool | None,
+    label_studio: str | None,
     cors_origin: str | None,
     show_settings: bool,
 ) -> int:
@@ -149,6 +156,7 @@ def serve_command(
         workers=workers,
         allow_reload=allow_reload,
         writable=writable,
+        label_studio=label_studio,
         cors_origin=cors_origin,
     )
     if show_settings:

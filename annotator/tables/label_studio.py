@@ -13,8 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, quote, unquote, urlsplit
+from xml.etree import ElementTree
 from xml.sax.saxutils import quoteattr
 
+from annotator.concept_ids import concept_id
 from annotator.errors import FormatError
 from annotator.ids import image_extension
 from annotator.tables.sheet import Sheet
@@ -319,20 +321,130 @@ def task(
         usable: Whether the image could be used; else the task has no prediction.
     """
     listed = "; ".join(f"{one.name or one.concept} {one.score:.2f}" for one in concepts)
-    result = [
-        {
-            "id": CONTROL,
-            "from_name": CONTROL,
-            "to_name": IMAGE,
-            "type": "choices",
-            "value": {"choices": [one.concept for one in concepts]},
-        }
-    ]
-    prediction = {"model_version": model, "score": score, "result": result if concepts else []}
+    made = prediction([one.concept for one in concepts], score=score, model=model)
     return {
         "data": {IMAGE: address, IMAGE_ID: image_id, "scores": listed or "-"},
-        "predictions": [prediction] if usable else [],
+        "predictions": [made] if usable else [],
     }
+
+
+def prediction(
+    choices: Sequence[str],
+    *,
+    score: float,
+    model: str,
+    control: str = CONTROL,
+    image: str = IMAGE,
+) -> dict[str, Any]:
+    """A prediction of a task.
+
+    Args:
+        choices: Chosen ones, by their alias, or else their value.
+        score: As for `task`.
+        model: Likewise.
+        control: Name of the choices in the configuration.
+        image: Name of the image in it.
+    """
+    result = {
+        "id": control,
+        "from_name": control,
+        "to_name": image,
+        "type": "choices",
+        "value": {"choices": list(choices)},
+    }
+    return {"model_version": model, "score": score, "result": [result] if choices else []}
+
+
+class Offer(NamedTuple):
+    """What a labelling configuration offers.
+
+    Attributes:
+        control: Name of its choices.
+        image: Name of the image that they are of.
+        field: Name of the image's address in the data of a task.
+        choices: Alias (or "") and value of each choice.
+        several: Whether several can be chosen.
+    """
+
+    control: str
+    image: str
+    field: str
+    choices: tuple[tuple[str, str], ...]
+    several: bool
+
+    @property
+    def words(self) -> dict[str, str]:
+        """The values of choices without an alias, by their local ids."""
+        return {concept_id(value): value for alias, value in self.choices if not alias}
+
+    def by_concept(self, named: Mapping[str, Sequence[str]]) -> dict[str, str]:
+        """What stands for each concept in an answer: the alias of its choice, or else the value.
+
+        Args:
+            named: The concept of `words`, where they are a name of just one.
+        """
+        found: dict[str, str] = {}
+        for alias, value in self.choices:
+            id_ = concept_id(alias or value)
+            found.setdefault(id_ if alias else named.get(id_, (id_,))[0], alias or value)
+        return found
+
+
+def read_configuration(text: str) -> Offer:
+    """Read what a labelling configuration offers: our own, or any with choices of an image.
+
+    Of several such choices those called as ours count, or else the first.
+
+    Raises:
+        FormatError: It is no such configuration.
+    """
+    hint = "annotator concepts label-studio prints one."
+    if "<!DOCTYPE" in text or "<!ENTITY" in text:  # which may inflate to anything
+        raise FormatError("the labelling configuration defines entities", hint)
+    try:
+        tags = list(ElementTree.fromstring(text).iter())
+    except ElementTree.ParseError as error:
+        raise FormatError(f"the labelling configuration is no XML: {error}", hint) from None
+    images = {
+        tag.attrib.get("name", ""): tag.attrib.get("value", "")
+        for tag in tags
+        if tag.tag == "Image"
+    }
+    controls = [
+        tag for tag in tags if tag.tag == "Choices" and tag.attrib.get("toName", "") in images
+    ]
+    if not controls:
+        raise FormatError("the labelling configuration has no choices of an image", hint)
+    ours = (tag for tag in controls if tag.attrib.get("name") == CONTROL)
+    control = next(ours, controls[0])
+    image = control.attrib["toName"]
+    choices = [
+        (tag.attrib.get("alias", "").strip(), tag.attrib.get("value", "").strip())
+        for tag in control.iter("Choice")
+    ]
+    if not all(any(map(str.isprintable, alias or value)) for alias, value in choices):
+        raise FormatError("the labelling configuration has a choice without a value", hint)
+    return Offer(
+        control.attrib.get("name", ""),
+        image,
+        images[image].removeprefix("$"),
+        tuple(choices),
+        control.attrib.get("choice") == "multiple",
+    )
+
+
+def answer_of(task: Mapping[str, Any], annotation: Mapping[str, Any]) -> Answer | None:
+    """What an annotation of a task says; None for a skipped task.
+
+    Raises:
+        FormatError: The data of the task name no image, or it is none.
+    """
+    data, result = task.get("data"), annotation.get("result") or []
+    if not (isinstance(data, dict) and isinstance(result, list)):
+        raise FormatError("this is no annotation of a task", "Send what Label Studio exports.")
+    whole = {"data": data, "annotations": [annotation]}
+    answers, _ = _of_tasks(Path("Label Studio"), [whole], ())
+    return answers[0] if answers else None
 
 
 def address_of(prefix: str, path: str) -> str:
@@ -340,11 +452,17 @@ def address_of(prefix: str, path: str) -> str:
     return prefix + quote(path, safe="/")
 
 
-def configuration(concepts: Sequence[tuple[str, str]]) -> str:
+def configuration(concepts: Sequence[tuple[str, str]], *, with_scores: bool = True) -> str:
     """The labelling configuration with these concepts: pairs of id and name, or "".
 
     People choose names, and exports have ids (the alias of each choice).
+
+    Args:
+        concepts: The concepts.
+        with_scores: Whether the scores of a `task` are shown. Label Studio takes no upload of an
+            image where the configuration wants more of a task than the image.
     """
+    scores = '  <Text name="scores" value="$scores"/>\n' if with_scores else ""
     times: dict[str, int] = {}
     for concept, name in concepts:
         times[name or concept] = times.get(name or concept, 0) + 1
@@ -358,7 +476,7 @@ def configuration(concepts: Sequence[tuple[str, str]]) -> str:
     return (
         "<View>\n"
         f'  <Image name="{IMAGE}" value="${IMAGE}" zoom="true" zoomControl="true"/>\n'
-        '  <Text name="scores" value="$scores"/>\n'
+        f"{scores}"
         f'  <Choices name="{CONTROL}" toName="{IMAGE}" choice="multiple"{layout}>\n'
         f"{''.join(choices)}"
         "  </Choices>\n"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hashlib
 import hmac
 import re
@@ -29,6 +31,10 @@ _HEADER = APIKeyHeader(scheme_name="header", name="X-API-Key", auto_error=False)
 #: Dependencies that describe the keys in the OpenAPI document; `RequireKey` checks them.
 KEY_SCHEMES = [Security(_BEARER), Security(_HEADER)]
 
+
+#: Where Label Studio finds its back end: it knows no other way to send a key than HTTP Basic.
+LABEL_STUDIO = "/label-studio"
+WEBHOOK = f"{LABEL_STUDIO}/webhook"
 
 #: What a key may do; each may do what those before it may, too.
 ROLES = ("read", "annotate", "correct")
@@ -92,7 +98,8 @@ def role_for(method: str, path: str) -> str:
     """The role that a request needs."""
     if method in _READS:
         return "read"
-    return "correct" if path == "/v1/images" or path.startswith("/v1/images/") else "annotate"
+    corrects = path in ("/v1/images", WEBHOOK) or path.startswith("/v1/images/")
+    return "correct" if corrects else "annotate"
 
 
 def _digest(key: bytes) -> bytes:
@@ -211,9 +218,21 @@ class RequireKey:
 
 
 async def _given_key(request: Request) -> bytes:
+    if request.url.path.startswith(f"{LABEL_STUDIO}/"):
+        scheme, _, value = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "basic":
+            return _password(value)
     bearer = await _BEARER(request)
     key = bearer.credentials if bearer else await _HEADER(request) or ""
     return key.encode("latin-1")
+
+
+def _password(credentials: str) -> bytes:
+    """The password in credentials of HTTP Basic (RFC 7617), b"" in others."""
+    try:
+        return base64.b64decode(credentials, validate=True).partition(b":")[2]
+    except (binascii.Error, ValueError):
+        return b""
 
 
 class TrustedHost:

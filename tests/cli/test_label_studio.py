@@ -85,6 +85,8 @@ def test_the_whole_way(files: Path) -> None:
     config = invoke("concepts", "label-studio", "--index", index).stdout
     choices = {c.attrib["alias"]: c.attrib["value"] for c in ET.fromstring(config).iter("Choice")}
     assert choices == {"C0000001": "One", "C0000002": "Two"}
+    uploads = invoke("concepts", "label-studio", "--uploads", "--index", index).stdout
+    assert config.replace('  <Text name="scores" value="$scores"/>\n', "") == uploads != config
     result = invoke(
         "annotate", "--vectors", files / "x.npy", "--ids", files / "ids.txt", "--index", index,
         "--k", "3", "--format", "label-studio", "--url-prefix", "https://x.org/",
@@ -108,14 +110,14 @@ def test_the_whole_way(files: Path) -> None:
 
 
 def test_addresses_are_paths_below_the_folder() -> None:
-    from annotator.cli.annotate import _addresses
+    from annotator.cli.annotate import addresses
     from annotator.images.ref import ImageRef
 
     refs = [ImageRef("a", "archive/x/a b.png", lambda: b""), ImageRef("b", "else/b.png", bytes)]
-    address = _addresses(refs, "archive", "/data/local-files/?d=archive/")
+    address = addresses(refs, "archive", "/data/local-files/?d=archive/")
     assert address("a") == "/data/local-files/?d=archive/x/a%20b.png"
     assert address("b") == "/data/local-files/?d=archive/b.png"
-    assert _addresses(refs[:1], "archive/x/a b.png", "")("a") == "a%20b.png"
+    assert addresses(refs[:1], "archive/x/a b.png", "")("a") == "a%20b.png"
 
 
 def test_options_that_go_together(files: Path) -> None:

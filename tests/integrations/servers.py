@@ -37,7 +37,7 @@ def require(server: str, is_there: bool) -> None:
 
 def wait_until(process: subprocess.Popen[bytes], log: Path, ready: Callable[[], bool]) -> None:
     """Wait for a server to answer."""
-    end = time.monotonic() + 300
+    end = time.monotonic() + 900
     while not ready():
         text = log.read_text(errors="replace")
         assert process.poll() is None and time.monotonic() < end, text[-3000:]

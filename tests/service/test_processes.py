@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 from asking import ROOT, build, drawing, finish, serving, started_request, wait_for
+from file_host import Host
 from versions import numbered
 
 from service.observability import Metrics, merged
@@ -71,6 +72,26 @@ def index(tmp_path_factory: pytest.TempPathFactory, encoder: Embedder) -> Path:
     directory = tmp_path_factory.mktemp("processes") / "index"
     build(directory, encoder)
     return directory
+
+
+def test_processes_have_the_token_of_label_studio(index: Path) -> None:
+    from annotator.tables.label_studio import configuration
+
+    host = Host()
+    host.files = {"/data/x.png": (200, drawing(1))}
+    body = {
+        "tasks": [{"id": 1, "data": {"image": "/data/x.png"}}],
+        "label_config": configuration([("C9", "")]),
+    }
+    arguments = ("--processes", 2, "--label-studio", host.url)
+    try:
+        with serving(index, *arguments, label_studio_token="a token") as server:
+            answer = server.client.post("/label-studio/predict", json=body)
+    finally:
+        host.close()
+    ((one,),) = answer.json()["results"]
+    assert one["result"][0]["value"]["choices"] == ["C9"]
+    assert host.asked == [("/data/x.png", "Token a token")]
 
 
 @pytest.fixture(scope="module")

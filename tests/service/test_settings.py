@@ -35,6 +35,7 @@ def test_flags_win_over_the_environment_and_that_over_defaults(
         ({"host": "0.0.0.0"}, "0.0.0.0 can be reached from other machines.*--api-key-file"),
         ({"allow_reload": True}, "--allow-reload needs --api-key-file"),
         ({"writable": True}, "--writable needs --api-key-file"),
+        ({"label_studio": "labels.example.org"}, "--label-studio must look like"),
         ({"cors_origin": "https://example.org/path"}, "--cors-origin must look like"),
     ],
 )

@@ -13,7 +13,15 @@ import pytest
 
 from annotator.errors import FormatError
 from annotator.tables.corrections import WantedLabels, read_corrections
-from annotator.tables.label_studio import Shown, address_of, configuration, task
+from annotator.tables.label_studio import (
+    Offer,
+    Shown,
+    address_of,
+    answer_of,
+    configuration,
+    read_configuration,
+    task,
+)
 from annotator.tables.labels import Labels, read_labels
 
 UPLOADED = "/data/upload/4/1b2c3d4e-scan7.png"
@@ -223,3 +231,49 @@ def test_a_task_names_choices_of_the_configuration() -> None:
     assert result["to_name"] == control.attrib["toName"] == next(root.iter("Image")).attrib["name"]
     assert task("a", "a", [], score=0, model="", usable=False)["predictions"] == []
     assert task("a", "a", [], score=0.5, model="")["predictions"][0]["result"] == []
+
+
+def test_what_a_configuration_offers() -> None:
+    concepts = [("C0000001", 'A "<name>" & more'), ("C0000002", ""), ("SHADOW", "Shadow")]
+    for with_scores in (True, False):
+        offer = read_configuration(configuration(concepts, with_scores=with_scores))
+        assert (offer.control, offer.image, offer.field) == ("concepts", "image", "image")
+        assert offer.several
+        assert offer.by_concept({}) == {"C0000001": "C0000001", "C0000002": "C0000002",
+                                        "SHADOW": "SHADOW"}  # fmt: skip
+    assert "$scores" not in configuration(concepts, with_scores=False)
+
+
+def test_choices_by_name() -> None:
+    text = """<View><Text name="t" value="$t"/><Choices name="other" toName="t"/>
+      <Image name="img" value="$url"/>
+      <Choices name="dx" toName="img"><Choice value="Pneumonia"/><Choice value="C0000002"/>
+        <Choice value="No such"><Choice value="inner" alias="c0000003"/></Choice></Choices>
+      </View>"""
+    offer = read_configuration(text)
+    assert offer == Offer(
+        "dx",
+        "img",
+        "url",
+        (("", "Pneumonia"), ("", "C0000002"), ("", "No such"), ("c0000003", "inner")),
+        False,
+    )
+    assert set(offer.words) == {"PNEUMONIA", "C0000002", "NO_SUCH"}
+    assert offer.by_concept({"PNEUMONIA": ("C0032285",)}) == {
+        "C0032285": "Pneumonia",
+        "C0000002": "C0000002",
+        "NO_SUCH": "No such",
+        "C0000003": "c0000003",
+    }
+
+
+def test_the_answer_of_one_annotation() -> None:
+    one = exported(UPLOADED)
+    answer = answer_of(one, annotation(("concepts", {"choices": ["a", "b"]})))
+    assert answer is not None and (answer.image, answer.labels) == ("scan7.png", ("a", "b"))
+    assert answer_of(one, annotation(was_cancelled=True)) is None
+    nothing = answer_of(one, annotation())
+    assert nothing is not None and nothing.labels == ()
+    for broken in ({"data": 3}, {"data": {}}, {}):
+        with pytest.raises(FormatError):
+            answer_of(broken, annotation())
