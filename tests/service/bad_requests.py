@@ -142,7 +142,7 @@ def queries() -> Iterator[BadRequest]:
         yield BadRequest(f"?{query[:20].decode()}", partial(_whole, data), frozenset({422}))
     head = b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     others = {
-        b"GET /v1/annotate": 405, b"PUT /v1/annotate": 405, b"DELETE /v1/annotate": 405,
+        b"GET /v1/embed": 405, b"PUT /v1/annotate": 405, b"DELETE /v1/annotate": 405,
         b"TRACE /": 405, b"BREW /": 405, b"GET /v1/nothing": 404, b"GET /../../etc/passwd": 404,
         b"GET /%2e%2e/%2e%2e/etc/passwd": 404, b"GET /page/../settings.py": 404, b"GET /%00": 404,
         b"GET /v1/neighbors/..%2f..%2fetc%2fpasswd/image": 404, b"GET /v1/neighbors//image": 404,
