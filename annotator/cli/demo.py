@@ -38,7 +38,9 @@ def demo_command(ctx: click.Context, directory: Path, n: int, port: int, no_brow
     from index.locations import locate
 
     index = directory / "index"
-    settings = service_settings(index=str(index), host="127.0.0.1", port=port)  # fails early
+    settings = service_settings(  # fails early
+        index=str(index), images=str(directory / "sample" / "images"), host="127.0.0.1", port=port
+    )
     sample = write_sample(directory / "sample", n=n)
     place = locate(index)
     if _is_whole(place):
