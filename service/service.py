@@ -194,7 +194,7 @@ class Service:
         return Answer(engine, [image.id for image in images], self._judged(outcomes))
 
     async def new_fetched(self, request: Request, image: Fetched) -> NewImage:
-        """Fetch and encode an image that is to be added.
+        """Fetch and encode an image that is to be added, also if who told of it has left.
 
         Raises:
             Problem: As `annotate_fetched`; 422, it cannot be used.
@@ -206,7 +206,7 @@ class Service:
             files.append(data)
             return self.batcher.embed(engine, data)
 
-        (outcome,) = outcomes = await self._each_fetched(request, [image], embed)
+        (outcome,) = outcomes = await self._each_fetched(request, [image], embed, stays=True)
         self._count(outcomes)
         if isinstance(outcome, Problem):
             raise outcome
@@ -217,8 +217,13 @@ class Service:
         request: Request,
         images: Sequence[Fetched],
         work: Callable[[bytes], Awaitable[T]],
+        *,
+        stays: bool = False,
     ) -> list[T | Problem]:
-        """Fetch each image and do `work` on it: results or problems."""
+        """Fetch each image and do `work` on it: results or problems.
+
+        Where what comes of it stays, it is done to the end although the client leaves.
+        """
         request.state.images = len(images)  # for the log
         with self.admission.enter() as ticket:
             ticket.hold(images=len(images))
@@ -231,7 +236,7 @@ class Service:
                 ticket.hold(size=size)
                 return await work(data)
 
-            async with self._until_the_deadline(request):
+            async with self._until_the_deadline(None if stays else request):
                 results = await asyncio.gather(*map(process, images), return_exceptions=True)
         return [self._problem(r) if isinstance(r, BaseException) else r for r in results]
 
@@ -399,8 +404,8 @@ class Service:
                     raise self._problem(error) from error
 
     @asynccontextmanager
-    async def _until_the_deadline(self, request: Request) -> AsyncIterator[None]:
-        """Cancel the block when the time is up, or at once when the client leaves.
+    async def _until_the_deadline(self, request: Request | None) -> AsyncIterator[None]:
+        """Cancel the block when the time is up, or at once when the client, if any, leaves.
 
         Raises:
             Problem: 503 or 499.
@@ -409,6 +414,8 @@ class Service:
 
         async def watch() -> None:
             nonlocal left
+            if request is None:
+                return
             while (await request.receive())["type"] != "http.disconnect":
                 pass
             left = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import shutil
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 from asking import MakeClient, cpu_settings, drawing, problem
 from file_host import Host
+from starlette.requests import Request
 from starlette.testclient import TestClient
 
 from annotator.encoders.torch_embedder import TorchEmbedder
@@ -25,6 +27,8 @@ from service.corrections import opened_for_writing
 from service.engine import open_engine
 from service.label_studio_host import LabelStudioHost
 from service.middleware.auth import Keys
+from service.problems import Problem
+from service.service import Fetched, Service
 
 READER, ANNOTATOR, CORRECTOR = (f"{letter * 20}" for letter in "rac")
 KEYS = [f"read:{READER}", ANNOTATOR, f"correct:{CORRECTOR} Ada"]
@@ -191,6 +195,26 @@ def test_an_image_that_is_not_in_the_index_is_added(client: TestClient, host: Ho
     assert tell(client, f"{UPLOADED}new.png", "C1").json()["changed"] == 1
     gone = tell(client, f"{UPLOADED}gone.png", "C1")
     assert problem(gone)[0] == 422 and client.get("/v1/images/gone").status_code == 404
+
+
+def test_who_told_of_an_image_need_not_wait(client: TestClient) -> None:
+    """Label Studio waits a second; who asks for predictions has to."""
+    service: Service = client.app.state.service  # type: ignore[attr-defined]
+
+    async def gone() -> dict[str, str]:
+        return {"type": "http.disconnect"}
+
+    async def fetch() -> bytes:
+        await asyncio.sleep(0.1)
+        return drawing(1)
+
+    request = Request({"type": "http", "headers": [], "state": {}}, gone)  # type: ignore[arg-type]
+    portal = client.portal
+    assert portal is not None
+    new = portal.call(service.new_fetched, request, Fetched("x", fetch))
+    assert (new.id, new.data) == ("x", drawing(1))
+    with pytest.raises(Problem, match="client_closed_request"):
+        portal.call(service.annotate_fetched, request, [Fetched("x", fetch)], {})
 
 
 def test_what_is_passed_over(client: TestClient) -> None:
