@@ -10,7 +10,7 @@ ORTHANC := /usr/share/orthanc/plugins/libOrthancDicomWeb.so
 AS_ROOT := $(shell [ "$$(id -u)" -eq 0 ] || echo sudo)
 PIP_INSTALL := install --quiet --disable-pip-version-check --constraint $(CURDIR)/constraints.txt
 
-.PHONY: demo demo-steps test test-fast scale test-scale integrations test-integrations lint format docs dist check-dist clean
+.PHONY: demo demo-steps test test-fast scale test-scale integrations test-integrations lint format docs dist check-dist image check-image clean
 .DEFAULT_GOAL := help
 
 help: ## what the targets do
@@ -101,6 +101,12 @@ check-dist: dist ## install the wheel outside the checkout, and run the demo fro
 	"$$folder/venv/bin/python" -m pip $(PIP_INSTALL) "$$(ls $(CURDIR)/dist/*.whl)[cpu]" && \
 	cd "$$folder" && venv/bin/annotator --version && \
 	$(MAKE) --no-print-directory -f $(CURDIR)/Makefile demo-steps BIN=venv/bin
+
+image: ## the service's container image, by docker
+	docker build -f service/deploy/Dockerfile -t annotator .
+
+check-image: $(VENV)/.dev ## the steps of the image and the service in it, without docker; as root
+	ANNOTATOR_REQUIRE_IMAGE=1 $(BIN)/python -m pytest tests/deploy/test_image.py
 
 clean: ## remove what the other targets made
 	rm -rf $(VENV) $(MILVUS) $(LABEL_STUDIO) $(DEMO) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
