@@ -22,6 +22,7 @@ from benchmarks.features import (
     finding,
     new_concepts,
     resizing,
+    review,
 )
 from benchmarks.quality.methods.finetuned import FineTuned
 from benchmarks.records import load
@@ -42,7 +43,8 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
         assert done.exit_code == 0, done.stderr
         return done.stdout
 
-    monkeypatch.setattr(audit, "annotator", annotator)
+    for module in (audit, review):
+        monkeypatch.setattr(module, "annotator", annotator)
 
 
 def test_throughput(sample, results, monkeypatch) -> None:
@@ -74,6 +76,33 @@ def test_service_load(results) -> None:
     assert lone["requests"] == 3 and lone["p50_ms"] > 0 and lone["bare_p50_ms_by_threads"]["1"] > 0
     assert reloads["outcomes"] == {"sound: 200": 2, "damaged: 409": 2}
     assert reloads["wrong_outcomes"] == reloads["failed_requests"] == reloads["mixed_answers"] == 0
+
+
+def test_review(sample, tmp_path, results) -> None:
+    vectors = tmp_path / "all.npz"
+    review.annotator("embed", sample.images, "--out", vectors)
+    given = f"{vectors} {sample.concepts} --groups {sample.patients} --seeds 1 --step 3"
+    review.main([*given.split(), "--rounds", "4"])
+    http = f"--rounds 1 --strategies queue --images {sample.images}"
+    review.main([*given.split(), *http.split()])
+    *here, served = load("review", results)
+    assert [record["strategy"] for record in here] == list(review.STRATEGIES)
+    assert len({record["f1"][0] for record in here}) == 1
+    assert all(len(record["f1"]) == 5 and 0 < record["area"] < 1 for record in here)
+    assert served["f1"] == pytest.approx(here[0]["f1"][:2], abs=1e-6)
+    (row, _) = review.report(load("review", results))
+    assert row["area"].keys() == set(review.STRATEGIES) and list(row["queue_needs"]) == [12]
+    review.main(["--plot"])
+    assert (results / "review.png").stat().st_size > 10_000
+    review.main(["--cost", "300"])
+    assert load("review_cost", results)[0]["images"] == 300
+
+
+def test_corrections_that_are_needed() -> None:
+    f1 = np.array([0.5, 0.6, 0.55, 0.8])
+    assert review.needed(f1, 0.5, 10) == 0 and review.needed(f1, 0.9, 10) is None
+    assert review.needed(f1, 0.55, 10) == pytest.approx(5)
+    assert review.needed(f1, 0.7, 10) == pytest.approx(25)
 
 
 def test_finding(sample, results, monkeypatch) -> None:
