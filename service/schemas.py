@@ -196,7 +196,8 @@ class QueueItemOut(BaseModel):
 
     id: str
     gain: float = Field(
-        description="F1 that its review is expected to gain, summed over the images it stands for."
+        description="What its review is expected to gain: its doubt times that of the images it "
+        "stands for."
     )
     reason: str = Field(description="What its neighbours say against its labels.")
 
