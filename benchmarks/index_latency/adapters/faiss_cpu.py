@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -66,7 +67,8 @@ def open_rabitq(vectors_path: Path, folder: Path, threads: int, point: Point) ->
     """Read into memory; the effort is nprobe."""
     import faiss
 
-    index, space = _read(folder, threads), faiss.ParameterSpace()
+    index = _read(folder, threads)
+    space: Any = faiss.ParameterSpace()
 
     def search(queries: Any, k: int, point: Point) -> Rows:
         space.set_index_parameters(index, f"nprobe={point['effort']},k_factor_rf={point['times']}")
@@ -106,7 +108,7 @@ def open_cuda(vectors_path: Path, folder: Path, threads: int, point: Point) -> S
 def _lists(vectors_path: Path) -> int:
     """About 4 sqrt(n), of 40 rows at least."""
     n = len(np.load(vectors_path, mmap_mode="r"))
-    return max(1, min(2 ** round(np.log2(4 * n**0.5)), n // 40))
+    return max(1, min(1 << round(math.log2(4 * n**0.5)), n // 40))
 
 
 def _write(vectors_path: Path, folder: Path, factory: str, threads: int, train: int = 0) -> None:
