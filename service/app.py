@@ -16,6 +16,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
 from annotator import __version__
+from service.browse import Catalogue
 from service.corrections import Store
 from service.engine import Engine
 from service.images import images
@@ -27,6 +28,7 @@ from service.middleware.headers import PAGE_POLICY, CloseInDoubt, DrainBody, Saf
 from service.middleware.metrics_port import MetricsPort
 from service.middleware.request_logging import RequestLogging, UnexpectedErrors
 from service.problems import Problem
+from service.queue import ReviewQueue
 from service.routes import HEALTH_PATHS, NOTICE, health, router
 from service.service import Service
 from service.settings import Settings
@@ -51,7 +53,10 @@ def create_app(
     metrics_port: int | None = None,
     siblings: Siblings | None = None,
 ) -> FastAPI:
-    """Create the application; its `Service` is at `app.state.service`.
+    """Create the application.
+
+    Its `Service` is at `app.state.service`, with what its routes keep beside it: `catalogue`,
+    `queue`, and `label_studio` where there is one.
 
     Args:
         settings: The settings.
@@ -80,6 +85,7 @@ def create_app(
         },
     )
     app.state.service = service
+    app.state.catalogue, app.state.queue = Catalogue(service), ReviewQueue(service)
     app.include_router(health)
     for routes in (router, images):
         app.include_router(routes, dependencies=KEY_SCHEMES if keys else [])

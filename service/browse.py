@@ -13,11 +13,11 @@ from starlette.requests import Request
 from service.answers import names_of, picture_path
 from service.engine import Engine
 from service.problems import Problem
+from service.service import Service
 
 if TYPE_CHECKING:
     from index.folder.store import StoredIndex
     from service.schemas import ImagesQuery
-    from service.service import Service
 
 _STALE = 20  # corrections after which the images are judged anew
 _MOST_JUDGED = 5000  # images without neighbour lists; more are sampled

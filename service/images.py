@@ -16,6 +16,7 @@ from annotator.errors import FormatError
 from annotator.ids import has_controls
 from index.corrections import NewRow
 from service.answers import names_of, picture_path
+from service.browse import Catalogue
 from service.corrections import Corrections, etag_of
 from service.engine import Engine
 from service.problems import Problem, no_such_image
@@ -43,11 +44,10 @@ _MOST_JSON = 1 << 18  # bytes of a correction
     response_model=ImagesOut,
     responses=problems(401, 403, 409, 422, 429, 500, 503),
 )
-async def list_images(
-    request: Request, service: TheService, query: Annotated[ImagesQuery, Query()]
-) -> dict[str, Any]:
+async def list_images(request: Request, query: Annotated[ImagesQuery, Query()]) -> dict[str, Any]:
     """Images of the index by concept, group and id, with their labels."""
-    return await service.catalogue.list(request, query)
+    catalogue: Catalogue = request.app.state.catalogue
+    return await catalogue.list(request, query)
 
 
 @images.get(

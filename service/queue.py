@@ -17,10 +17,10 @@ from service.engine import Engine
 from service.observability import log
 from service.problems import Problem
 from service.schemas import MOST_QUEUED
+from service.service import Service
 
 if TYPE_CHECKING:
     from annotator.queue.rank import Queue
-    from service.service import Service
 
 _STALE = 20  # corrections after which the images are ranked anew
 _MOST_JUDGED = 5000  # images without neighbour lists; more are sampled

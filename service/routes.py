@@ -20,6 +20,7 @@ from service.answers import Answer, check_run_ids, describe_model, prefers
 from service.middleware.auth import Caller
 from service.observability import METRICS_TYPE, log
 from service.problems import MEDIA_TYPE, Problem, unreachable
+from service.queue import ReviewQueue
 from service.schemas import (
     AnnotateOut,
     AnnotateQuery,
@@ -274,15 +275,14 @@ async def similar_images(
     response_model=QueueOut,
     responses=problems(401, 403, 409, 422, 429, 500, 503),
 )
-async def queue(
-    request: Request, service: TheService, query: Annotated[QueueQuery, Query()]
-) -> dict[str, Any]:
+async def queue(request: Request, query: Annotated[QueueQuery, Query()]) -> dict[str, Any]:
     """Images of the index to review next: those of which corrected labels gain most.
 
     Images that somebody has corrected or added are not asked about again. After 20 corrections the
     rest is ranked anew; meanwhile the order stays.
     """
-    return await service.queue.take(request, query.limit)
+    review_queue: ReviewQueue = request.app.state.queue
+    return await review_queue.take(request, query.limit)
 
 
 @router.get("/v1/info", operation_id="get_info", response_model=InfoOut, responses=problems(401))

@@ -19,14 +19,12 @@ from index.errors import IndexProblem, IndexUnreachable
 from service.admission import Admission
 from service.answers import Answer, Embedding, Outcome, image_ids
 from service.batcher import Batcher
-from service.browse import Catalogue
 from service.corrections import Corrections, Store
 from service.engine import Ballot, Engine, open_engine
 from service.memory import Claim
 from service.observability import Metrics, log, merged
 from service.pictures import Rendered, rendered
 from service.problems import Problem, client_closed, no_encoder, unreachable, unusable_image
-from service.queue import ReviewQueue
 from service.search import annotate_stored
 from service.settings import Settings
 from service.siblings import Siblings
@@ -73,8 +71,6 @@ class Service:
     Attributes:
         engine: The engine of new requests; `reload` and corrections replace it.
         corrections: Takes corrections; None where the service is read-only.
-        queue: The images to review next.
-        catalogue: The images as a list.
         originals: The files of the index's images, by id, where they were given.
         draining: Whether the service is shutting down.
 
@@ -116,9 +112,7 @@ class Service:
         self.corrections: Corrections | None = None
         if store is not None:
             self.corrections = Corrections(store, engine, self._serve, settings.device)
-        self.queue = ReviewQueue(self)
         self._siblings = siblings
-        self.catalogue = Catalogue(self)
         self._reloading: asyncio.Task[bool] | None = None
         self._next_reload: asyncio.Task[bool] | None = None
 

@@ -78,13 +78,13 @@ def test_what_somebody_corrected_is_not_asked_again(client: TestClient) -> None:
     assert after.total == before.total - 1
     added = client.post("/v1/images?id=new&concepts=C7", files={"image": drawing(1)})
     assert added.status_code == 201
-    client.app.state.service.queue._ranked = None  # type: ignore[attr-defined]
+    client.app.state.queue._ranked = None  # type: ignore[attr-defined]
     assert "new" not in {item.id for item in queue(client).items}
 
 
 def test_after_some_corrections_the_rest_is_ranked_anew(client: TestClient) -> None:
     before = queue(client)
-    first = client.app.state.service.queue  # type: ignore[attr-defined]
+    first = client.app.state.queue  # type: ignore[attr-defined]
     ranked = first._ranked
     kind = dict.fromkeys((f"train{number:02d}" for number in range(0, 27, 3)), ("C5", "C9"))
     for id_, concepts in kind.items():
