@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.errors import IndexProblem
-from index.rows import sample_rows
+from index.sampling import sample_rows
 
 SAMPLE = 64  # rows of `LabelTable.sample`
 _ROWS_AT_ONCE = 1 << 16  # bounds the memory of `LabelTable.closed`

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from index.labels import LabelTable
+from index.labels import LabelTable
 
 
 class Rows(Protocol):
@@ -73,11 +72,6 @@ class RowSubset:
     def thumbnail(self, row: int) -> bytes | None:
         """The thumbnail of a row, a JPEG; None where there is none."""
         return self._rows.thumbnail(int(self._chosen[row]))
-
-
-def sample_rows(n: int, most: int) -> NDArray[np.int64]:
-    """An evenly spread sample of n rows: int64[min(n, most)], ascending."""
-    return np.linspace(0, n - 1, min(n, most)).astype(np.int64)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from annotator.knn.cross_validation import LEAST_IMAGES
 from annotator.knn.neighbors import nearest_of_other_groups
 from index import FlatIndex
 from index.progress import track_rows
-from index.rows import sample_rows
+from index.sampling import sample_rows
 
 _FENCE = 3.0  # interquartile ranges; Tukey's outer fence
 _RANK = 5  # which nearest image counts

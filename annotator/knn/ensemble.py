@@ -24,7 +24,7 @@ from annotator.knn.posterior import Posterior, Votes, count_votes
 from annotator.knn.voting import Voting
 from index import LabelTable
 from index.progress import track
-from index.rows import sample_rows
+from index.sampling import sample_rows
 
 Rule = Literal["weights", "vote", "union", "intersection"]
 RULES: tuple[Rule, ...] = get_args(Rule)

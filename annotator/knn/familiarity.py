@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from annotator.knn.cross_validation import NeighborLists, stored_lists
 from annotator.knn.posterior import LEAST_DISTANCE, distances
 from index import FlatIndex, Neighbors
-from index.rows import sample_rows
+from index.sampling import sample_rows
 
 if TYPE_CHECKING:
     from annotator.indexing.metadata import IndexMetadata

@@ -21,7 +21,7 @@ from annotator.knn.posterior import Ballots, weigh
 from annotator.knn.voting import Objective, Voting
 from index import LabelTable
 from index.progress import track
-from index.rows import sample_rows
+from index.sampling import sample_rows
 
 KS = (5, 10, 20, 50, 100)
 BETAS = (8.0, 12.0, 16.0, 24.0, 32.0, 48.0, 64.0, 96.0, 128.0)

@@ -26,7 +26,7 @@ from annotator.knn.voting import Voting
 from annotator.queue.spread import Likeness, choose_spread
 from index import Neighbors, StoredIndex
 from index.protocols import Index
-from index.rows import sample_rows
+from index.sampling import sample_rows
 
 if TYPE_CHECKING:
     from annotator.encoders.local_runner import Embedded

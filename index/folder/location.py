@@ -35,7 +35,7 @@ from index.manifest import (
     read_manifest,
 )
 from index.protocols import PATIENCE_S, Changed, Device
-from index.rows import sample_rows
+from index.sampling import sample_rows
 from index.search.base import check_unit
 from index.search.build import EXACT, KINDS, IndexType, build_search
 from index.segments import (

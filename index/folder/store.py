@@ -41,7 +41,8 @@ from index.manifest import (
     load_array,
 )
 from index.protocols import Device
-from index.rows import Rows, RowSubset, SearchResult, sample_rows
+from index.rows import Rows, RowSubset, SearchResult
+from index.sampling import sample_rows
 from index.search.base import VectorIndex, import_faiss
 from index.search.build import open_search
 from index.search.flat import FlatIndex

@@ -20,7 +20,8 @@ from index.milvus.documents import Documents, Version, read_concepts
 from index.milvus.kinds import EXACT, search_params
 from index.milvus.rows import SEPARATOR, SUMMARY, THUMBNAIL, vectors_of
 from index.milvus.server import Absent
-from index.rows import Neighbors, Rows, SearchResult, sample_rows
+from index.rows import Neighbors, Rows, SearchResult
+from index.sampling import sample_rows
 from index.search.base import check_search
 from index.segments import CONTENT
 

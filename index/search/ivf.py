@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from index.errors import IndexProblem
 from index.progress import track_rows
-from index.rows import Neighbors, sample_rows
+from index.rows import Neighbors
+from index.sampling import sample_rows
 from index.search.base import (
     ROUNDING,
     ArrayIndex,

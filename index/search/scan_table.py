@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.errors import IndexProblem
-from index.rows import sample_rows
+from index.sampling import sample_rows
 from index.search.base import not_finite
 
 Floats = NDArray[np.float32]

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from index import LabelTable, StoredIndex, open_index
 from index.folder.location import FolderLocation
-from index.rows import sample_rows
 from tests.index.indexes import publish
 
 N = 9
@@ -53,11 +52,3 @@ def test_holders(sets: list[list[str]]) -> None:
     labels = LabelTable.from_sets(sets)
     for cui in "ABCDE":
         assert labels.holders(cui).tolist() == [i for i, row in enumerate(sets) if cui in row]
-
-
-@settings(deadline=None)
-@given(st.integers(0, 50), st.integers(1, 50))
-def test_spread(n: int, most: int) -> None:
-    rows = sample_rows(n, most)
-    assert len(rows) == min(n, most) and (np.diff(rows) > 0).all()
-    assert not len(rows) or (rows[0] == 0 and (rows[-1] == n - 1 or most == 1))
