@@ -82,9 +82,10 @@ export class Grid {
     const inside = this.#list.clientWidth;
     if (!inside) return; // out of sight
     const across = Math.max(1, Math.floor(inside / width));
-    if (across !== this.#across || height !== this.#size.height) this.#clear();
+    const size = { width: inside / across, height };
+    if (size.width !== this.#size.width || height !== this.#size.height) this.#clear();
     this.#across = across;
-    this.#size = { width: inside / across, height };
+    this.#size = size;
     this.#list.style.height = `${Math.ceil(this.#total / across) * height}px`;
     const first = Math.max(0, Math.floor(this.#scroller.scrollTop / height) - AHEAD);
     const rows = Math.ceil(this.#scroller.clientHeight / height) + 2 * AHEAD;

@@ -146,3 +146,12 @@ def test_the_grid_on_a_phone(open_page: Opener) -> None:
     expect(tab.page.locator(".grid-cell img").first).to_be_visible()
     html = "document.documentElement"
     assert tab.page.evaluate(f"() => {html}.scrollWidth - {html}.clientWidth") == 0
+    tab.page.set_viewport_size({"width": 340, "height": 740})  # as many cells in a row, narrower
+    tab.page.wait_for_function(
+        """() => {
+          const right = (element) => element.getBoundingClientRect().right;
+          const grid = document.getElementById("browse-grid");
+          const cells = [...grid.querySelectorAll(".grid-cell")];
+          return cells.every((cell) => right(cell) <= right(grid));
+        }"""
+    )
