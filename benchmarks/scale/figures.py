@@ -86,12 +86,12 @@ def _numbered(letter: str, entries: Iterable[_Entry]) -> dict[str, Figure]:
 
 def _encoding(results: Path) -> Iterator[_Entry]:
     speed = _last(results, "throughput", lambda r: r["embedder"] == "efficientnet-lite0")
-    rates = {name: median(values) for name, values in speed["images_per_second"].items() if values}
-    cores, dim = speed["machine"]["cores"], speed["fingerprint"]["dim"]
+    rates = {name: median(values) for name, values in speed["images_per_cpu_second"].items()}
+    dim = speed["fingerprint"]["dim"]
     where = f"{_where('throughput', speed)}, {speed['fingerprint']['precision']}"
-    whole, bare = cores / rates["annotate_warm"], cores / rates["bare"]
-    yield _Entry("core", "images/s a core: read, decode, encode, vote", 1 / whole, where)
-    yield _Entry("feed", "images/s a core: all of that but encoding", 1 / (whole - bare), where)
+    whole, bare = 1 / rates["annotate_warm"], 1 / rates["bare"]
+    yield _Entry("core", "images a CPU second: read, decode, encode, vote", 1 / whole, where)
+    yield _Entry("feed", "images a CPU second: all of that but encoding", 1 / (whole - bare), where)
     yield _Entry("encoder", "numbers in the encoder's vector", dim, where)
     tuning = _last(results, "tuning", lambda r: r["dim"] == dim)
     lists = len(PENALTIES)  # a build makes them for each penalty that it compares

@@ -25,6 +25,7 @@ export function combobox(text, find, choose, leave) {
     "aria-controls": id,
   });
   let options = [];
+  let asked = ""; // what the options answer
   let at = -1;
   let typing = null;
 
@@ -58,6 +59,7 @@ export function combobox(text, find, choose, leave) {
     }
     if (input.value.trim() !== typed || document.activeElement !== input) return;
     const same = (name) => name.toLowerCase() === typed.toLowerCase();
+    asked = typed;
     options = found.some(({ cui, name }) => same(cui) || same(name))
       ? found
       : [...found, { cui: typed, name: typed, isNew: true }];
@@ -93,9 +95,10 @@ export function combobox(text, find, choose, leave) {
   input.addEventListener("blur", close);
   input.addEventListener("keydown", (event) => {
     const n = options.length;
+    const isOld = input.value.trim() !== asked; // nobody has seen yet what would be taken
     if (event.key === "ArrowDown" && n) mark((at + 1) % n);
     else if (event.key === "ArrowUp" && n) mark((at + n - 1) % n);
-    else if (event.key === "Enter" && n) take(Math.max(at, 0));
+    else if (event.key === "Enter" && n && !isOld) take(Math.max(at, 0));
     else if (event.key === "Enter" && input.value.trim()) suggest();
     else if (event.key === "Escape" && n) close();
     else if (event.key === "Escape" || event.key === "Enter") leave();
