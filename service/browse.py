@@ -13,14 +13,13 @@ from starlette.requests import Request
 from service.answers import names_of, picture_path
 from service.engine import Engine
 from service.problems import Problem
+from service.queue import MOST_JUDGED, STALE
 from service.service import Service
 
 if TYPE_CHECKING:
     from index.folder.store import StoredIndex
     from service.schemas import ImagesQuery
 
-_STALE = 20  # corrections after which the images are judged anew
-_MOST_JUDGED = 5000  # images without neighbour lists; more are sampled
 _MOST_FACETS = 100  # concepts, and groups
 
 
@@ -60,12 +59,12 @@ class Catalogue:
         stored = _stored(engine)
         known, corrections = self._judged, stored.manifest.corrections
         same = known is not None and known.version == stored.version
-        if known is not None and same and corrections - known.corrections < _STALE:
+        if known is not None and same and corrections - known.corrections < STALE:
             return known
         self._judged = judged = _Judged(
             stored.version,
             corrections,
-            _by_id(stored, doubts_of(stored, engine.annotator.voting, most=_MOST_JUDGED)),
+            _by_id(stored, doubts_of(stored, engine.annotator.voting, most=MOST_JUDGED)),
             _by_id(stored, familiarity_of_cases(stored, engine.annotator.metadata)),
         )
         return judged

@@ -22,8 +22,8 @@ from service.service import Service
 if TYPE_CHECKING:
     from annotator.queue.rank import Queue
 
-_STALE = 20  # corrections after which the images are ranked anew
-_MOST_JUDGED = 5000  # images without neighbour lists; more are sampled
+STALE = 20  # corrections after which the images are judged anew
+MOST_JUDGED = 5000  # images without neighbour lists; more are sampled
 
 
 class _Ranked(NamedTuple):
@@ -56,7 +56,7 @@ class ReviewQueue:
                 ranked = self._ranked
                 if ranked is None or self._is_other(ranked):
                     ranked = await self._service.search(request, self._rank)
-        elif self._corrections - ranked.stored.manifest.corrections >= _STALE:
+        elif self._corrections - ranked.stored.manifest.corrections >= STALE:
             self._rank_again()
         reviewed = await asyncio.to_thread(self._reviewed)
         items = [item for item in ranked.queue.items if item.image_id not in reviewed]
@@ -86,7 +86,7 @@ class ReviewQueue:
                 engine.annotator.voting,
                 MOST_QUEUED,
                 reviewed=self._reviewed(),
-                most=_MOST_JUDGED,
+                most=MOST_JUDGED,
             )
         except IndexProblem:
             raise

@@ -24,6 +24,7 @@ from annotator.cli.options import (
     is_given,
     output_option,
     selection_options,
+    url_prefix_option,
     voting_options,
     zip_option,
 )
@@ -54,14 +55,7 @@ if TYPE_CHECKING:
     help="Table to read, submission format by year, JSON lines, the scores of all concepts "
     "(.npz), or tasks for Label Studio (default: 2026; on a terminal a table).",
 )
-@option(
-    "Output",
-    "--url-prefix",
-    default="/data/local-files/?d=",
-    metavar="PREFIX",
-    help="With --format label-studio: address of the folder IMAGES for the browser, before the "
-    "path of each image in it.",
-)
+@url_prefix_option
 @zip_option
 @option(
     "Output",

@@ -131,6 +131,15 @@ output_option = option(
     "Output", "--output", type=file_path(dir_okay=False), help="Output file instead of stdout."
 )
 
+url_prefix_option = option(
+    "Output",
+    "--url-prefix",
+    default="/data/local-files/?d=",
+    metavar="PREFIX",
+    help="With --format label-studio: address of the folder IMAGES for the browser, before the "
+    "path of each image in it.",
+)
+
 zip_option = option(
     "Output", "--zip", "zipped", is_flag=True, help="Write a zip with submission.csv."
 )

@@ -23,6 +23,7 @@ from annotator.cli.options import (
     is_given,
     output_option,
     selection_options,
+    url_prefix_option,
 )
 from annotator.cli.sections import Command, option
 from annotator.cli.vectors import VectorOptions, images_or, vector_options
@@ -63,14 +64,7 @@ if TYPE_CHECKING:
     default="csv",
     help="Table, JSON with the curve, or tasks for Label Studio.",
 )
-@option(
-    "Output",
-    "--url-prefix",
-    default="/data/local-files/?d=",
-    metavar="PREFIX",
-    help="With --format label-studio: address of the folder IMAGES for the browser, before the "
-    "path of each image in it.",
-)
+@url_prefix_option
 @output_option
 @selection_options
 @inference_options
