@@ -138,10 +138,7 @@ class Service:
         ids, outcomes = await self._each_image(
             request, lambda data: self.batcher.annotate(engine, data, ballot), check_ids
         )
-        for outcome in outcomes:
-            if isinstance(outcome, Problem) and outcome.code == "index_unreachable":
-                raise outcome  # none of the others was searched either
-        return Answer(engine, ids, self._judged(outcomes))
+        return self._answer(engine, ids, outcomes)
 
     async def new_image(self, request: Request) -> NewImage:
         """Read the one image in the body of a request, and encode it.
@@ -182,10 +179,7 @@ class Service:
         outcomes = await self._each_fetched(
             request, images, lambda data: self.batcher.annotate(engine, data, ballot)
         )
-        for outcome in outcomes:
-            if isinstance(outcome, Problem) and outcome.code == "index_unreachable":
-                raise outcome
-        return Answer(engine, [image.id for image in images], self._judged(outcomes))
+        return self._answer(engine, [image.id for image in images], outcomes)
 
     async def new_fetched(self, request: Request, image: Fetched) -> NewImage:
         """Fetch and encode an image that is to be added, also if who told of it has left.
@@ -360,6 +354,17 @@ class Service:
         if not self.engine.takes_images:
             raise no_encoder(self.engine.annotator.embedder.name)
         return self.engine
+
+    def _answer(self, engine: Engine, ids: Sequence[str], outcomes: Sequence[Outcome]) -> Answer:
+        """What became of images that were searched.
+
+        Raises:
+            Problem: 503, the index cannot be reached.
+        """
+        for outcome in outcomes:
+            if isinstance(outcome, Problem) and outcome.code == "index_unreachable":
+                raise outcome  # none of the others was searched either
+        return Answer(engine, ids, self._judged(outcomes))
 
     def _judged(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
         """The same outcomes, of which too unfamiliar images are problems; observes them all."""
