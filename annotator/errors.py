@@ -26,6 +26,7 @@ ImageFault = Literal[
     "too_large",  # more pixels or bytes than allowed
     "blank",  # (nearly) the same value everywhere
     "too_many_frames",  # more frames, pages or scans than allowed
+    "too_slow",  # takes more time to decode than allowed
     "unfamiliar",  # unlike the images of the index, if that is asked for
     "no_vector",  # a vector of zeros or with values that are not finite, or none
 ]

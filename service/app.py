@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +74,7 @@ def create_app(
         title="annotator",
         version=__version__,
         description=f"UMLS concepts for medical images, by retrieval. {NOTICE}",
+        openapi_url=None,  # `_document_route` has it
         docs_url=None,  # Swagger UI would be loaded from another host
         redoc_url=None,
         lifespan=_lifespan,
@@ -95,7 +98,7 @@ def create_app(
             settings.label_studio, token.get_secret_value() if token else "", settings.upload_bytes
         )
         app.include_router(label_studio)
-    for path, route in page.items():
+    for path, route in {**page, "/openapi.json": _document_route(app)}.items():
         app.add_api_route(path, route, methods=["GET", "HEAD"], include_in_schema=False)
     return app
 
@@ -187,6 +190,19 @@ async def _answer_validation_error(request: Request, error: Any) -> Response:
     faults = [f"{fault['loc'][-1]}: {fault['msg']}" for fault in error.errors()[:5]]
     problem = Problem(422, "invalid_parameter", "; ".join(faults)[:1000] + ".", _SEE)
     return await _answer(request, problem)
+
+
+def _document_route(app: FastAPI) -> Callable[[Request], Awaitable[Response]]:
+    """The OpenAPI document, written once: FastAPI writes it for each request, in milliseconds."""
+
+    @cache
+    def document() -> bytes:
+        return json.dumps(app.openapi(), ensure_ascii=False).encode()
+
+    async def openapi_document(request: Request) -> Response:
+        return Response(document(), media_type="application/json")
+
+    return openapi_document
 
 
 def _page_routes() -> Mapping[str, Callable[[Request], Awaitable[Response]]]:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from index.errors import IndexProblem
+from service.decoding.processes import DecodingProcesses, DecodingTask, ProcessNeeded
 from service.engine import Ballot, Engine, Processed
 from service.memory import Claim, DecodingMemory, NoRoom
 from service.observability import Metrics
@@ -40,6 +41,8 @@ class _Job:
 class Batcher:
     """Decodes in one pool of threads and encodes in another, with a queue between them.
 
+    Images that need a process to be decoded have threads of their own that wait for it.
+
     A free encoder takes the waiting images: its share of them if other encoders are free too, at
     most `max_batch`. An incomplete batch waits for more only while other images are being decoded,
     and no longer than `batch_wait`. A batch never mixes engines. Images of cancelled requests are
@@ -54,6 +57,7 @@ class Batcher:
         workers: Number of decoding threads.
         encoders: Number of batches encoded concurrently.
         decode_bytes: Memory for images that are being decoded; others wait.
+        decode_seconds: CPU time for an image that is decoded in a process.
     """
 
     def __init__(
@@ -65,9 +69,11 @@ class Batcher:
         workers: int,
         encoders: int,
         decode_bytes: int,
+        decode_seconds: float,
     ) -> None:
         self.encoders = encoders
         self.memory = DecodingMemory(decode_bytes)
+        self._processes = DecodingProcesses(decode_seconds)
         self._metrics = metrics
         self._max_batch = max_batch
         self._batch_wait = batch_wait
@@ -80,6 +86,8 @@ class Batcher:
 
     async def __aenter__(self) -> Batcher:
         self._decode_pool = ThreadPoolExecutor(self._workers, "decode")
+        # Threads that wait for processes: slow images must not keep the others from theirs.
+        self._apart_pool = ThreadPoolExecutor(self._workers, "decode apart")
         self._encode_pool = ThreadPoolExecutor(self.encoders, "encode")
         self._search_pool = ThreadPoolExecutor(1, "search")
         self._loop = asyncio.create_task(self._serve(), name="batcher")
@@ -90,8 +98,10 @@ class Batcher:
         with contextlib.suppress(asyncio.CancelledError):
             await self._loop
         await asyncio.gather(*self._running)
-        for pool in (self._decode_pool, self._encode_pool, self._search_pool):
+        pools = (self._decode_pool, self._apart_pool, self._encode_pool, self._search_pool)
+        for pool in pools:
             await asyncio.to_thread(pool.shutdown, wait=True, cancel_futures=True)
+        self._processes.close()
 
     @property
     def queued(self) -> int:
@@ -139,11 +149,11 @@ class Batcher:
         seconds: dict[str, float] = {}
         loop = asyncio.get_running_loop()
 
-        def decode(claim: Claim) -> tuple[NDArray[np.uint8], tuple[Note, ...]]:
+        def decode(claim: Claim, task: DecodingTask) -> tuple[NDArray[np.uint8], tuple[Note, ...]]:
             started = time.perf_counter()
             seconds["queue"] = started - asked
             try:
-                return engine.decode(data, claim.grow)
+                return engine.decode(data, claim.grow, task)
             finally:
                 seconds["decode"] = time.perf_counter() - started
 
@@ -160,15 +170,19 @@ class Batcher:
             self._metrics.stage_seconds.labels(stage).observe(seconds[stage])
         return done, notes, seconds
 
-    async def decode(self, decode: Callable[[Claim], T]) -> T:
-        """Decode in a thread, once there is room for the memory that it takes."""
+    async def decode(self, decode: Callable[[Claim, DecodingTask], T]) -> T:
+        """Decode in a thread, once there is room for the memory that it takes.
+
+        A request that is cancelled leaves its thread at work, but not the process of its task.
+        """
         loop = asyncio.get_running_loop()
-        claim = Claim(self.memory)
+        claim, task = Claim(self.memory), self._processes.task()
+        pool = self._decode_pool
         while True:
 
             def work(claim: Claim = claim) -> T:
                 try:
-                    return decode(claim)
+                    return decode(claim, task)
                 finally:
                     self.memory.trim(claim)
 
@@ -176,13 +190,18 @@ class Batcher:
                 with contextlib.suppress(RuntimeError):  # the loop has ended
                     loop.call_soon_threadsafe(self.memory.release, claim)
 
-            # A request that is cancelled leaves its thread at work: the claim ends with that.
-            running = self._decode_pool.submit(work)
+            # Of a request that is cancelled the claim ends with the thread's work.
+            running = pool.submit(work)
             running.add_done_callback(release)
             try:
                 return await asyncio.wrap_future(running)
             except NoRoom as error:
                 claim = await self.memory.wait_for(error.wanted)
+            except ProcessNeeded:
+                task.may_wait, pool, claim = True, self._apart_pool, Claim(self.memory)
+            except asyncio.CancelledError:
+                task.cancel()
+                raise
 
     async def search(self, work: Callable[[], T]) -> T:
         """Run a search without images beside the batches, one at a time."""

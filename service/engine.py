@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from annotator.knn.voting import Voting
     from annotator.pipeline import Annotator
     from index.protocols import Index
+    from service.decoding.processes import DecodingTask
 
 # How long to retry an index server: clients would rather ask again than wait.
 _PATIENCE_SECONDS = 3.0
@@ -130,13 +131,17 @@ class Engine:
         return TextSearch(self.stored)
 
     def decode(
-        self, data: bytes, claim: Callable[[int], object] | None = None
+        self,
+        data: bytes,
+        claim: Callable[[int], object] | None = None,
+        task: DecodingTask | None = None,
     ) -> tuple[NDArray[np.uint8], tuple[Note, ...]]:
         """Decode an image file to the encoder's input, uint8[frames, ...], and notes on it.
 
         Args:
             data: The whole file.
             claim: See `annotator.images.decode.decode`.
+            task: Decodes it in a process, if that is needed.
 
         Raises:
             ImageError: The image cannot be used.
@@ -144,15 +149,15 @@ class Engine:
         from annotator.images.decode import decode
 
         embedder = self.annotator.embedder
-        decoded = decode(
-            data,
-            frames=embedder.frames,
-            at_least=embedder.image_size,
-            allow_blank=self.allow_blank,
-            max_pixels=self.max_pixels,
-            max_frames=self.max_frames,
-            claim=claim,
-        )
+        options: dict[str, Any] = {
+            "frames": embedder.frames,
+            "at_least": embedder.image_size,
+            "allow_blank": self.allow_blank,
+            "max_pixels": self.max_pixels,
+            "max_frames": self.max_frames,
+        }
+        apart = partial(task.decode, data, **options) if task is not None else None
+        decoded = decode(data, **options, claim=claim, apart=apart)
         return embedder.prepare(decoded.frames), decoded.notes
 
     def is_intact(self) -> bool:

@@ -94,9 +94,7 @@ class DecodingMemory:
             if claim.bytes < _TRIM_ONE and self._since_trim < _TRIM_ALL:
                 return
             self._since_trim = 0
-        gc.collect()
-        if _malloc_trim is not None:
-            _malloc_trim(0)
+        give_back()
 
     def _give(self, given: int) -> None:
         with self._lock:
@@ -136,3 +134,10 @@ try:
     _malloc_trim = ctypes.CDLL(None).malloc_trim  # of the GNU C library
 except (AttributeError, OSError):
     _malloc_trim = None
+
+
+def give_back() -> None:
+    """Give free memory back to the system."""
+    gc.collect()
+    if _malloc_trim is not None:
+        _malloc_trim(0)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from service.decoding.processes import DecodingTask
 from service.memory import Claim
 from service.problems import Problem
 
@@ -28,7 +30,9 @@ class Rendered(NamedTuple):
     media_type: str
 
 
-def rendered(data: bytes, query: PictureQuery, max_pixels: int, claim: Claim) -> Rendered:
+def rendered(
+    data: bytes, query: PictureQuery, max_pixels: int, claim: Claim, task: DecodingTask
+) -> Rendered:
     """Decode and render an image; blocks.
 
     Args:
@@ -36,6 +40,7 @@ def rendered(data: bytes, query: PictureQuery, max_pixels: int, claim: Claim) ->
         query: What is to be seen of it.
         max_pixels: Limit on a frame.
         claim: Of the memory that it takes.
+        task: Decodes it in a process, if that is needed.
 
     Raises:
         ImageError: It cannot be used.
@@ -47,15 +52,14 @@ def rendered(data: bytes, query: PictureQuery, max_pixels: int, claim: Claim) ->
     window = None
     if query.center is not None and query.width is not None:
         window = Window(query.center, query.width)
+    options: dict[str, Any] = {
+        "frame": query.frame,
+        "window": window,
+        "side": query.side,
+        "max_pixels": max_pixels,
+    }
     try:
-        shown = show(
-            data,
-            frame=query.frame,
-            window=window,
-            side=query.side,
-            max_pixels=max_pixels,
-            claim=claim.grow,
-        )
+        shown = show(data, **options, claim=claim.grow, apart=partial(task.show, data, **options))
     except IndexError as error:
         raise Problem(
             422, "invalid_parameter", f"frame: {error}.", "Frames are counted from 0."

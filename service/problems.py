@@ -23,6 +23,7 @@ _IMAGE_FAULTS: Mapping[ImageFault, tuple[int, str]] = {
     "blank": (422, "blank_image"),
     "too_large": (413, "image_too_large"),
     "too_many_frames": (413, "image_too_large"),
+    "too_slow": (413, "image_too_slow"),
     "unfamiliar": (422, "unfamiliar_image"),
     "no_vector": (422, "unusable_vector"),
 }

@@ -29,6 +29,8 @@ from service.supervisor import supervise
 
 KEEP_ALIVE_SECONDS = 15
 
+_UNSENT_BYTES = 128 << 10
+
 _OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _ACCEPT_FAILED_EVERY_S = 60.0
 
@@ -182,6 +184,8 @@ def _bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
         listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            # Of what a client does not take, the system would else store megabytes.
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
             if shared:
                 listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
             listener.bind(address)

@@ -20,6 +20,7 @@ from service.admission import Admission
 from service.answers import Answer, Embedding, Outcome, image_ids
 from service.batcher import Batcher
 from service.corrections import Corrections, Store
+from service.decoding.processes import DecodingTask
 from service.engine import Ballot, Engine, open_engine
 from service.memory import Claim
 from service.observability import Metrics, log, merged
@@ -101,6 +102,7 @@ class Service:
             workers=settings.workers or cores,
             encoders=settings.encoders or (1 if on_gpu(settings.device) else cores),
             decode_bytes=settings.decode_bytes,
+            decode_seconds=settings.max_decode_s,
         )
         self.metrics.watch(
             lambda: self.admission.images,
@@ -315,8 +317,8 @@ class Service:
             Problem: As `render`.
         """
 
-        def work(claim: Claim) -> Rendered:
-            return rendered(original.read(), query, self.settings.pixels, claim)
+        def work(claim: Claim, task: DecodingTask) -> Rendered:
+            return rendered(original.read(), query, self.settings.pixels, claim, task)
 
         with self.admission.enter():
             async with self._until_the_deadline(request):

@@ -76,6 +76,12 @@ class Settings(BaseSettings):
     max_decode_mb: int = Field(
         2048, ge=64, le=1 << 20, description="Memory for images being decoded, in MiB; others wait."
     )
+    max_decode_s: float = Field(
+        20.0,
+        gt=0,
+        le=3600,
+        description="CPU time to decode JPEG 2000 or compressed DICOM, in seconds an image.",
+    )
     max_frames: int = Field(
         64, ge=1, le=10_000, description="Most frames used of an image, if the index uses all."
     )

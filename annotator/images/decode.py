@@ -56,6 +56,7 @@ def decode(
     max_pixels: int = MAX_PIXELS,
     max_frames: int = MAX_FRAMES,
     claim: Callable[[int], object] | None = None,
+    apart: Callable[[int], Decoded] | None = None,
 ) -> Decoded:
     """Decode an image file, from its content alone, to 8-bit pictures.
 
@@ -79,6 +80,9 @@ def decode(
         max_frames: Most frames that "all" gives.
         claim: Called with the most bytes of memory that the file is going to take in all, before
             it takes them; may refuse that by raising.
+        apart: Decodes the file in another process, given the most bytes of memory that it is going
+            to take. Called for files that a thread had better not decode (JPEG 2000, compressed
+            DICOM; see `FrameReader.needs_process`); without it, they are decoded here.
 
     Returns:
         One picture per used frame, so one for ordinary images, and what was done to them that the
@@ -95,9 +99,12 @@ def decode(
     if min(max_pixels, max_frames, 1 if at_least is None else at_least) < 1:
         raise ValueError("at_least, max_pixels and max_frames must be 1 or more")
     kind, data, reader = _opened(data, at_least, max_pixels, claim)
+    n = len(frame_indices(reader.n_frames, reader.pixels, frames, max_frames))
+    memory = reader.pixels * (BYTES_PER_PIXEL + 3 * (n - 1)) + _opening_bytes(data, kind)
     if claim is not None:
-        n = len(frame_indices(reader.n_frames, reader.pixels, frames, max_frames))
-        claim(reader.pixels * (BYTES_PER_PIXEL + 3 * (n - 1)) + _opening_bytes(data, kind))
+        claim(memory)
+    if apart is not None and reader.needs_process:
+        return apart(memory)
     with _understood(kind):
         return choose_frames(reader, frames, max_frames=max_frames, allow_blank=allow_blank)
 
@@ -130,6 +137,7 @@ def show(
     side: int | None = None,
     max_pixels: int = MAX_PIXELS,
     claim: Callable[[int], object] | None = None,
+    apart: Callable[[int], Shown] | None = None,
 ) -> Shown:
     """Decode one frame of an image file for a person to look at.
 
@@ -142,6 +150,7 @@ def show(
         side: The picture is scaled down to this longer side, in pixels.
         max_pixels: As for `decode`.
         claim: As for `decode`.
+        apart: As for `decode`.
 
     Raises:
         ImageError: As `decode`, but for blank frames.
@@ -153,8 +162,11 @@ def show(
     kind, data, reader = _opened(data, side, max_pixels, claim)
     if frame is not None and not 0 <= frame < reader.n_frames:
         raise IndexError(f"there are {reader.n_frames} frames")
+    memory = reader.pixels * BYTES_PER_PIXEL + _opening_bytes(data, kind)
     if claim is not None:
-        claim(reader.pixels * BYTES_PER_PIXEL + _opening_bytes(data, kind))
+        claim(memory)
+    if apart is not None and reader.needs_process:
+        return apart(memory)
     with _understood(kind):
         index, decoded = shown_frame(reader, frame, View(window))
     picture, levels = decoded.picture, decoded.levels

@@ -60,10 +60,13 @@ class FrameReader(Protocol):
     Attributes:
         n_frames: Number of frames; thumbnails, masks and pyramid levels are none.
         pixels: Width x height of a frame.
+        needs_process: Whether a thread that decodes it may stop all others for as long, or be
+            stopped by nothing: it is better decoded in a process of its own.
     """
 
     n_frames: int
     pixels: int
+    needs_process: bool
 
     def read(self, indices: Sequence[int], view: View | None = None) -> Iterator[Frame]:
         """Decode the frames with these indices, lazily and in their order.

@@ -68,6 +68,7 @@ class NiftiReader:
         shape = ([int(n) for n in header.get_data_shape()] + [1, 1, 1])[:3]
         axes = _axes(header)
         x, y, self.n_frames = (shape[axis] for axis, _ in axes)
+        self.needs_process = False
         check_size(x, y, max_pixels)
         if self.n_frames < 1:
             raise ImageError("NIfTI volume without slices", _HINT, "broken")

@@ -113,6 +113,7 @@ class RasterReader:
             image.draft(None, (at_least, at_least))
         self.n_frames = _count_frames(image, kind, data)
         self.pixels = image.width * image.height
+        self.needs_process = kind == "JPEG 2000"  # Pillow holds Python's lock meanwhile
         self._work = 0
 
     def read(self, indices: Sequence[int], view: View | None = None) -> Iterator[Frame]:

@@ -112,6 +112,7 @@ class TiffReader:
         self._data, self._max_pixels = data, max_pixels
         self._pages = _real_pages(list(_directories(data)))
         self.n_frames = len(self._pages)
+        self.needs_process = False
         width, height = self._pages[0].size
         check_size(width, height, max_pixels)
         self.pixels = width * height

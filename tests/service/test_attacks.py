@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 from asking import build, drawing, finish, metric, serving, started_request, wait_for
 from PIL import Image
+from slow_images import jpeg_2000
 
 from service.middleware.connections import RESERVE
 
@@ -252,6 +253,54 @@ def test_one_hostile_form_costs_others_little(server: Any) -> None:
         return statistics.median(taken)
 
     assert seconds(b"\r\n--Bx") < most(seconds(b"harmless"))
+
+
+def test_jpeg_2000_costs_others_little(server: Any) -> None:
+    """Its decoder holds Python's lock: in a thread, nothing else was answered meanwhile."""
+    before = decoders(server)
+    long = jpeg_2000(15)  # ten times as long as what is asked meanwhile
+    connection = started_request(server, long)
+    connection.sendall(long[-1:])
+    wait_for(lambda: decoders(server) - before)
+    wait_for(lambda: metric(server, "annotator_decoding_bytes") > 20 * (15 * 512) ** 2 - 1)
+    for i in range(5):
+        assert ask(server, "/livez")[0] == 200
+        assert finish(started_request(server, drawing(i)), drawing(i)[-1:])[0] == 200
+    assert metric(server, "annotator_decoding_bytes") > 0  # it is not done
+    connection.close()  # and now nobody wants it any more
+    wait_for(lambda: metric(server, "annotator_decoding_bytes") == 0)
+    assert decoders(server) <= before
+
+
+def test_decoding_has_a_deadline(index: Path) -> None:
+    long, short = jpeg_2000(10), jpeg_2000(1)
+    with serving(index, max_decode_s=0.5) as server:
+        body: dict[str, Any] = {"headers": {"Content-Type": "image/jp2"}, "content": long}
+        refused = server.client.post("/v1/annotate", **body)
+        assert (refused.status_code, refused.json()["code"]) == (413, "image_too_slow")
+        assert not decoders(server)
+        forms = [("f", ("a.jp2", long)), ("f", ("b.png", drawing(0)))]
+        both = server.client.post("/v1/annotate", files=forms).json()["results"]
+        assert both[0]["error"]["code"] == "image_too_slow" and both[1]["error"] is None
+        body["content"] = short
+        assert server.client.post("/v1/annotate", **body).status_code == 200
+        picture = server.client.post("/v1/pictures", params={"side": 64}, **body)
+        assert picture.status_code == 200
+        (process,) = decoders(server)
+    wait_for(lambda: not is_decoder(process))
+
+
+def decoders(server: Any) -> set[int]:
+    """The processes in which the server decodes."""
+    files = Path(f"/proc/{server.process.pid}/task").glob("*/children")
+    return {pid for file in files for pid in map(int, file.read_text().split()) if is_decoder(pid)}
+
+
+def is_decoder(pid: int) -> bool:
+    try:
+        return b"service.decoding.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
 
 
 def test_metrics_on_a_port_of_their_own_and_keys_that_change(index: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ LIMITS: dict[str, Any] = {
     "workers": 2,
     "encoders": 1,
     "decode_bytes": 1 << 30,
+    "decode_seconds": 20,
 }
 
 

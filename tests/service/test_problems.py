@@ -18,6 +18,7 @@ def test_the_status_tells_what_was_wrong_with_an_image(fault: ImageFault) -> Non
         "unknown_format": (415, "unknown_format"),
         "too_large": (413, "image_too_large"),
         "too_many_frames": (413, "image_too_large"),
+        "too_slow": (413, "image_too_slow"),
         "no_vector": (422, "unusable_vector"),
         "unfamiliar": (422, "unfamiliar_image"),
     }

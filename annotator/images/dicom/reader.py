@@ -52,6 +52,7 @@ class DicomReader:
     def __init__(self, data: bytes, max_pixels: int) -> None:
         load_pydicom()
         from pydicom.pixels.decoders.base import get_decoder
+        from pydicom.uid import RLELossless
 
         self._ds = ds = _read(data)
         keyword = next((keyword for keyword in _PIXEL_KEYWORDS if keyword in ds), None)
@@ -82,6 +83,8 @@ class DicomReader:
                 in_words=element.VR == "OW",
             )
         self.n_frames = self._frames.n_frames
+        # What a frame is compressed with is told by its content; only RLE is decoded by ourselves.
+        self.needs_process = length is None and syntax != RLELossless
 
     def read(self, indices: Sequence[int], view: View | None = None) -> Iterator[Frame]:
         for index, stored in zip(indices, self._frames.read(indices), strict=True):
