@@ -6,6 +6,8 @@ c  the tail of the latency at 8 clients
 d  memory over many requests
 e  ten times the requests that it can answer, and how soon it recovers
 f  reloads under load, half of them of a damaged index
+h  the latency of others while the service is attacked
+i  memory, descriptors and answers over a long run of mixed requests
 
   python -m benchmarks.service_load                         on generated phantoms
   python -m benchmarks.service_load IMAGES --index INDEX    on your images and index
@@ -27,12 +29,14 @@ from typing import Any
 from benchmarks.images import copies
 from benchmarks.records import save
 from benchmarks.service_load import speed
+from benchmarks.service_load.attacks import attacks
 from benchmarks.service_load.bare import Bare
 from benchmarks.service_load.client import image_request
+from benchmarks.service_load.mixture import KEY, mixture
 from benchmarks.service_load.reloads import reloads
 from benchmarks.service_load.server import Server
 
-PARTS = "abcdef"
+PARTS = "abcdefhi"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -51,6 +55,7 @@ def run(options: argparse.Namespace, folder: Path) -> Iterator[tuple[str, dict[s
     """Prepare images and an index in `folder`, and measure each part that was asked for."""
     source, index, parts = options.source, options.index, set(options.only.split(","))
     arguments = ["--device", options.device]
+    several = ["--processes", str(options.processes)]
     if source is None or index is None:
         from annotator.phantoms import write_sample
 
@@ -65,10 +70,14 @@ def run(options: argparse.Namespace, folder: Path) -> Iterator[tuple[str, dict[s
     images = [path.read_bytes() for path in copies(source, files, options.images)]
     requests = [image_request(image) for image in images]
     if parts & set("ab"):
-        with Server(index, *arguments) as server, Bare(index, files, options.device) as bare:
+        with (
+            Server(index, *arguments, *several) as server,
+            Bare(index, files, options.device) as bare,
+        ):
             if "a" in parts:
                 command = speed.annotate_command(index, files, options.device)
-                yield "a", speed.throughput(server, bare, requests, command, options.rounds)
+                result = speed.throughput(server, bare, requests, command, options.rounds)
+                yield "a", {"processes": options.processes, **result}
             if "b" in parts:
                 yield "b", speed.lone(server, bare, requests, options.lone, options.rounds)
     if parts & set("ce"):
@@ -80,6 +89,19 @@ def run(options: argparse.Namespace, folder: Path) -> Iterator[tuple[str, dict[s
     if "d" in parts:  # by a server of its own: its memory is not that of what came before
         with Server(index, *arguments) as server:
             yield "d", speed.memory(server, requests, options.requests)
+    if "h" in parts:
+        with Server(index, *arguments) as server:
+            for result in attacks(server, requests, options.attack_s, options.rounds):
+                yield "h", result
+    if "i" in parts:
+        ours = folder / "corrected"
+        shutil.copytree(index, ours, ignore=shutil.ignore_patterns("*.sqlite*", "lock"))
+        keys = folder / "keys"
+        keys.write_text(f"correct:{KEY} Somebody\n")
+        keys.chmod(0o600)
+        more = ["--writable", "--api-key-file", str(keys)]
+        with Server(ours, *arguments, *more) as server:
+            yield "i", mixture(server, ours, images, options.mixed, options.mixed_s)
     if "f" in parts:
         ours = folder / "reloaded"
         shutil.copytree(index, ours, ignore=shutil.ignore_patterns("*.sqlite*", "lock"))
@@ -96,11 +118,15 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--only", default=",".join(PARTS), help="parts, such as a,b")
     add("--images", type=int, default=2000, help="different images to send")
     add("--phantoms", type=int, default=600, help="phantoms to draw, if any")
-    add("--rounds", type=int, default=3, help="of parts a and b")
+    add("--processes", type=int, default=1, help="of the server of parts a and b")
+    add("--rounds", type=int, default=3, help="of parts a, b and h")
     add("--lone", type=int, default=200, help="images of a round of part b")
     add("--tail", type=int, default=4000, help="requests of part c")
     add("--requests", type=int, default=20000, help="requests of part d")
     add("--overload-s", type=float, default=10, help="seconds of part e")
+    add("--attack-s", type=float, default=10, help="seconds of a round of part h")
+    add("--mixed", type=int, default=50_000, help="requests of part i")
+    add("--mixed-s", type=float, default=7200, help="seconds after which part i ends")
     add("--reloads", type=int, default=200, help="reloads of part f")
     add("--device", default="auto")
     options = parser.parse_args(arguments)

@@ -16,6 +16,8 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.service_load.server import cpu_seconds
+
 if TYPE_CHECKING:
     from annotator.images.ref import ImageRef
     from annotator.pipeline import Annotator
@@ -47,6 +49,10 @@ class Bare:
         self._process.stdin.write(line + "\n")
         self._process.stdin.flush()
         return self._read()
+
+    def cpu_seconds(self) -> float:
+        """CPU time so far."""
+        return cpu_seconds(self._process.pid)
 
     def _read(self) -> Any:
         assert self._process.stdout is not None

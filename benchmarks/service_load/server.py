@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -47,3 +48,23 @@ class Server:
             if line.startswith(f"{key}:"):
                 return round(int(line.split()[1]) / 1024, 1)
         raise KeyError(key)
+
+    def descriptors(self) -> int:
+        """Its open files."""
+        return len(list(Path(f"/proc/{self.process.pid}/fd").iterdir()))
+
+    def cpu_seconds(self) -> float:
+        """CPU time so far, of it and of the processes that it started."""
+        return cpu_seconds(self.process.pid)
+
+
+def cpu_seconds(root: int) -> float:
+    """CPU time of a process so far, and of those that it started and that live."""
+    ticks, seconds, pids = os.sysconf("SC_CLK_TCK"), 0.0, [root]
+    while pids:
+        pid = pids.pop()
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        seconds += (int(fields[11]) + int(fields[12])) / ticks
+        for children in Path(f"/proc/{pid}/task").glob("*/children"):
+            pids += map(int, children.read_text().split())
+    return seconds

@@ -38,18 +38,24 @@ def throughput(
     n = len(requests)
     ask(server, requests, 32, min(n, 256))  # warm up
     rates: dict[str, list[float]] = {"service": [], "annotate": [], "annotate_with_start": []}
+    cpu: dict[str, list[float]] = {"service": [], "annotate": []}
     failed = 0
     for _ in range(rounds):
+        before = server.cpu_seconds()
         started = time.perf_counter()
         replies = ask(server, requests, 32, n)
         rates["service"].append(n / (time.perf_counter() - started))
+        cpu["service"].append(round(1000 * (server.cpu_seconds() - before) / n, 3))
         failed += n - len(answered(replies))
+        before = bare.cpu_seconds()
         rates["annotate"].append(n / bare.ask("annotate"))
+        cpu["annotate"].append(round(1000 * (bare.cpu_seconds() - before) / n, 3))
         started = time.perf_counter()
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         rates["annotate_with_start"].append(n / (time.perf_counter() - started))
     return {
         "clients": 32, "images": n, "failed": failed, "images_per_second": rates,
+        "cpu_ms_per_image": cpu,
     }  # fmt: skip
 
 
