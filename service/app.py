@@ -159,7 +159,12 @@ def _middleware(
         layers.append(Middleware(MetricsPort, port=metrics_port, render=service.render_metrics))
     layers.append(Middleware(ConnectionLimit, answered=HEALTH_PATHS))
     if keys is not None:
-        layers.append(Middleware(RequireKey, keys=keys, public=public))
+        tokens = None
+        if settings.oidc_issuer is not None:
+            from service.middleware.oidc import Tokens
+
+            tokens = Tokens(settings)
+        layers.append(Middleware(RequireKey, keys=keys, public=public, tokens=tokens))
         return layers
     if not settings.insecure:
         own = f"[{settings.host}]" if ":" in settings.host else settings.host

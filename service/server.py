@@ -60,7 +60,7 @@ def serve(
     """
     early_reloads = remember_reloads()
     keys = read_keys(settings)
-    if settings.writable and not (keys and keys.have("correct")):
+    if settings.writable and not (settings.oidc_issuer or (keys and keys.have("correct"))):
         raise AnnotatorError(
             "No key may correct anything.", "Write `correct:` before one: correct:KEY NAME"
         )

@@ -12,6 +12,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _ORIGIN = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?")
 _LABEL_STUDIO = re.compile(r"https?://[A-Za-z0-9.-]+(:[0-9]{1,5})?(/[A-Za-z0-9._/-]*)?")
+# Keys that come over plain HTTP are as good as none, but for tests on one machine.
+_ISSUER = re.compile(
+    r"(https://[A-Za-z0-9.-]+|http://(localhost|127\.0\.0\.1))(:[0-9]{1,5})?(/[A-Za-z0-9._~/-]*)?"
+)
 _MEBIBYTE = 1 << 20
 
 
@@ -39,6 +43,15 @@ class Settings(BaseSettings):
     )
     api_keys: SecretStr | None = Field(
         None, description="API keys themselves, separated by commas."
+    )
+    oidc_issuer: str | None = Field(
+        None, description="Identity provider whose tokens are accepted, as `iss` has it."
+    )
+    oidc_audience: str | None = Field(
+        None, description="What `aud` of these tokens has to hold: the name of this service there."
+    )
+    oidc_roles_claim: str = Field(
+        "roles", description="Their claim with roles; with dots for claims within others."
     )
     insecure: bool = Field(
         False, description="Without keys, serve other machines and other host names, too."
@@ -147,14 +160,20 @@ class Settings(BaseSettings):
             raise ValueError(
                 "--label-studio must look like https://labels.example.org, or with a path"
             )
+        if self.oidc_issuer is not None:
+            if not _ISSUER.fullmatch(self.oidc_issuer):
+                raise ValueError("ANNOTATOR_OIDC_ISSUER must look like https://login.example.org")
+            if not self.oidc_audience:
+                raise ValueError("ANNOTATOR_OIDC_ISSUER needs ANNOTATOR_OIDC_AUDIENCE")
         if self.cors_origin is not None and not _ORIGIN.fullmatch(self.cors_origin):
             raise ValueError("--cors-origin must look like https://example.org, without a path")
         return self
 
     @property
     def has_keys(self) -> bool:
-        """Whether requests need an API key."""
-        return self.api_key_file is not None or self.api_keys is not None
+        """Whether requests need an API key, or a token in its place."""
+        given = (self.api_key_file, self.api_keys, self.oidc_issuer)
+        return any(one is not None for one in given)
 
     @property
     def is_loopback(self) -> bool:

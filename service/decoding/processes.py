@@ -19,13 +19,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
-from typing import Any
-
-from PIL import Image
+from typing import TYPE_CHECKING, Any
 
 from annotator.errors import ImageError
-from annotator.images.decode import Decoded, Shown
-from annotator.images.pixels import Levels, Window
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from annotator.images.decode import Decoded, Shown
 
 # A reader of a pipe has to get hold of Python's lock after each piece: few and large ones.
 _PIPE_BYTES = 1 << 20
@@ -144,6 +145,8 @@ class DecodingTask:
             MemoryError: It takes more memory than it may.
             ProcessNeeded: The thread may not wait.
         """
+        from annotator.images.decode import Decoded
+
         work = {"work": "decode", "memory": memory, "options": options}
         answer, pictures = self._processes.run(self, work, data)
         return Decoded(pictures, tuple(answer["notes"]))
@@ -159,6 +162,9 @@ class DecodingTask:
         Raises:
             ImageError, MemoryError, ProcessNeeded: As `decode`.
         """
+        from annotator.images.decode import Shown
+        from annotator.images.pixels import Levels, Window
+
         work = {"work": "show", "memory": memory, "options": options}
         answer, (picture,) = self._processes.run(self, work, data)
         low, high, *window = answer["levels"]
@@ -189,6 +195,8 @@ class _Process:
         Raises:
             EOFError, OSError, ValueError: The process has ended.
         """
+        from PIL import Image
+
         self._sink.write(json.dumps({**work, "bytes": len(data)}).encode() + b"\n")
         self._sink.write(data)
         self._sink.flush()

@@ -10,7 +10,7 @@ import re
 import stat
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from fastapi import Security
 from fastapi.security import APIKeyHeader, HTTPBearer
@@ -22,6 +22,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from annotator.errors import AnnotatorError
 from service.problems import Problem, send_problem
 from service.settings import Settings
+
+if TYPE_CHECKING:
+    from service.middleware.oidc import Tokens
 
 MIN_KEY_LENGTH = 16
 
@@ -43,21 +46,21 @@ _READS = ("GET", "HEAD", "OPTIONS")
 
 
 class Caller(NamedTuple):
-    """Who calls: the name of a key, and its role."""
+    """Who calls: the name of a key or in a token, and its role; "" for none."""
 
     name: str
     role: str
 
     def may(self, role: str) -> bool:
         """Whether the caller's role is this one, or one that may do more."""
-        return ROLES.index(self.role) >= ROLES.index(role)
+        return self.role in ROLES and ROLES.index(self.role) >= ROLES.index(role)
 
 
 class Keys:
     """The accepted API keys, as hashes.
 
     Args:
-        keys: At least one: "KEY", "ROLE:KEY" or "ROLE:KEY NAME".
+        keys: "KEY", "ROLE:KEY" or "ROLE:KEY NAME" each.
     """
 
     def __init__(self, keys: Sequence[str]) -> None:
@@ -181,18 +184,29 @@ class RequireKey:
         app: The application behind it.
         keys: The accepted keys.
         public: Paths without a key.
+        tokens: The tokens of an identity provider that are accepted in place of a key.
     """
 
-    def __init__(self, app: ASGIApp, keys: Keys, public: Collection[str]) -> None:
+    def __init__(
+        self, app: ASGIApp, keys: Keys, public: Collection[str], tokens: Tokens | None = None
+    ) -> None:
         self._app = app
         self._keys = keys
+        self._tokens = tokens
         self._public = frozenset(public)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"] in self._public:
             await self._app(scope, receive, send)
             return
-        caller = self._keys.caller(await _given_key(Request(scope)))
+        given = await _given_key(Request(scope))
+        caller = self._keys.caller(given)
+        if caller is None and self._tokens is not None:
+            try:
+                caller = await self._tokens.caller(given.decode("latin-1"))
+            except Problem as no_keys:
+                await send_problem(no_keys, scope, receive, send)
+                return
         role = role_for(scope["method"], scope["path"])
         if caller is not None and caller.may(role):
             scope.setdefault("state", {})["caller"] = caller
@@ -202,8 +216,9 @@ class RequireKey:
             Problem(
                 403,
                 "forbidden",
-                f"This key may not do that: its role is {caller.role}, and {role} is needed.",
-                f"Use a key with that role (`{role}:KEY` in the service's key file).",
+                f"This key may not do that: its role is {caller.role or 'none'}, and {role} is "
+                "needed.",
+                f"Use a key with that role (`{role}:KEY` in the service's key file), or a token.",
             )
             if caller is not None
             else Problem(
