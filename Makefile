@@ -22,7 +22,7 @@ $(VENV)/.base: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.base
-	$(BIN)/python -m pip $(PIP_INSTALL) --editable '.[cpu,service,oidc,clip,encoders,dicom,dicomweb,nifti,excel,umls,transformers,onnx,xrv,sklearn,milvus,captions,ranking,docs,dev]'
+	$(BIN)/python -m pip $(PIP_INSTALL) --editable '.[cpu,service,oidc,otel,clip,encoders,dicom,dicomweb,nifti,excel,umls,transformers,onnx,xrv,sklearn,milvus,captions,ranking,docs,dev]'
 	touch $@
 
 $(VENV)/.scale: $(VENV)/.dev

@@ -35,6 +35,7 @@ from service.routes import HEALTH_PATHS, NOTICE, health, router
 from service.service import Service
 from service.settings import Settings
 from service.siblings import Siblings
+from service.tracing import Tracing
 
 PAGE = Path(__file__).parent / "page"
 
@@ -54,6 +55,7 @@ def create_app(
     store: Store | None = None,
     metrics_port: int | None = None,
     siblings: Siblings | None = None,
+    tracing: Tracing | None = None,
 ) -> FastAPI:
     """Create the application.
 
@@ -67,8 +69,9 @@ def create_app(
         store: Takes corrections; None for none. Over the version of the engine.
         metrics_port: Port on which /metrics is answered, and nothing else.
         siblings: The other processes of the service.
+        tracing: Makes spans; None for none.
     """
-    service = Service(settings, engine, store, siblings)
+    service = Service(settings, engine, store, siblings, tracing)
     page = _page_routes()
     app = FastAPI(
         title="annotator",
@@ -132,7 +135,12 @@ def _middleware(
         Middleware(DrainBody),
         Middleware(CloseInDoubt, draining=lambda: service.draining),
         Middleware(SafeHeaders),
-        Middleware(RequestLogging, metrics=service.metrics),
+        Middleware(
+            RequestLogging,
+            metrics=service.metrics,
+            tracing=service.tracing,
+            untraced=(*HEALTH_PATHS, "/metrics"),
+        ),
     ]
     if settings.cors_origin is not None:
         layers.append(

@@ -18,6 +18,7 @@ from service.decoding.processes import DecodingProcesses, DecodingTask, ProcessN
 from service.engine import Ballot, Engine, Processed
 from service.memory import Claim, DecodingMemory, NoRoom
 from service.observability import Metrics
+from service.tracing import Tracing
 
 if TYPE_CHECKING:
     from annotator.annotation import Annotation
@@ -28,7 +29,7 @@ T = TypeVar("T")
 
 @dataclass(eq=False)
 class _Job:
-    """A decoded image in the queue, with its seconds in each stage."""
+    """A decoded image in the queue, with its seconds in each stage; `began` is its encoding."""
 
     engine: Engine
     pixels: NDArray[np.uint8]
@@ -36,6 +37,7 @@ class _Job:
     done: asyncio.Future[Processed]
     seconds: dict[str, float]
     since: float = field(default_factory=time.perf_counter)
+    began: float = 0.0
 
 
 class Batcher:
@@ -58,6 +60,7 @@ class Batcher:
         encoders: Number of batches encoded concurrently.
         decode_bytes: Memory for images that are being decoded; others wait.
         decode_seconds: CPU time for an image that is decoded in a process.
+        tracing: Makes spans of the stages.
     """
 
     def __init__(
@@ -70,11 +73,13 @@ class Batcher:
         encoders: int,
         decode_bytes: int,
         decode_seconds: float,
+        tracing: Tracing | None = None,
     ) -> None:
         self.encoders = encoders
         self.memory = DecodingMemory(decode_bytes)
         self._processes = DecodingProcesses(decode_seconds)
         self._metrics = metrics
+        self._tracing = tracing or Tracing()
         self._max_batch = max_batch
         self._batch_wait = batch_wait
         self._workers = workers
@@ -145,11 +150,12 @@ class Batcher:
         self, engine: Engine, data: bytes, ballot: Ballot | None
     ) -> tuple[Processed, tuple[Note, ...], dict[str, float]]:
         """Decode an image file, and what follows in a batch; with notes and seconds."""
-        asked = time.perf_counter()
+        asked = started = time.perf_counter()
         seconds: dict[str, float] = {}
         loop = asyncio.get_running_loop()
 
         def decode(claim: Claim, task: DecodingTask) -> tuple[NDArray[np.uint8], tuple[Note, ...]]:
+            nonlocal started
             started = time.perf_counter()
             seconds["queue"] = started - asked
             try:
@@ -168,6 +174,14 @@ class Batcher:
         done = await job.done
         for stage in ("queue", "decode"):
             self._metrics.stage_seconds.labels(stage).observe(seconds[stage])
+        self._tracing.stage("queue", asked, started - asked)
+        self._tracing.stage("decode", started, seconds["decode"])
+        self._tracing.stage("queue", job.since, job.began - job.since)
+        began = job.began
+        for stage in ("encode", "search", "vote"):
+            if stage in seconds:
+                self._tracing.stage(stage, began, seconds[stage])
+                began += seconds[stage]
         return done, notes, seconds
 
     async def decode(self, decode: Callable[[Claim, DecodingTask], T]) -> T:
@@ -275,6 +289,7 @@ class Batcher:
             self._metrics.stage_seconds.labels(stage).observe(value)
         for job, result in zip(batch, results, strict=True):
             job.seconds |= seconds
+            job.began = started
             job.seconds["queue"] += started - job.since
             if not job.done.done():
                 job.done.set_result(result)

@@ -26,6 +26,7 @@ from service.service import Service
 from service.settings import Settings
 from service.siblings import Siblings
 from service.supervisor import supervise
+from service.tracing import tracing_of
 
 KEEP_ALIVE_SECONDS = 15
 
@@ -122,10 +123,11 @@ def run(
     Raises:
         AnnotatorError, IndexProblem: The index cannot be served.
     """
+    tracing = tracing_of()
     engine = open_engine(settings)
     configure_logging(log_level)
     metrics_port = int(sockets[1].getsockname()[1]) if len(sockets) > 1 else None
-    app = create_app(settings, engine, keys, store, metrics_port, siblings)
+    app = create_app(settings, engine, keys, store, metrics_port, siblings, tracing)
     service: Service = app.state.service
     connections = _connections(settings, service)
     config = uvicorn.Config(
@@ -149,7 +151,10 @@ def run(
     )
     gc.collect()
     gc.freeze()  # what is there now stays: the collector need not go through it each time
-    server.run(sockets=list(sockets))
+    try:
+        server.run(sockets=list(sockets))
+    finally:
+        tracing.close()
 
 
 def _connections(settings: Settings, service: Service) -> Connections:

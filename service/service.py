@@ -29,6 +29,7 @@ from service.problems import Problem, client_closed, no_encoder, unreachable, un
 from service.search import annotate_stored
 from service.settings import Settings
 from service.siblings import Siblings
+from service.tracing import Tracing
 from service.uploads import announced_size, read_uploads
 from service.vectors import Model, read_sent
 
@@ -74,6 +75,7 @@ class Service:
         corrections: Takes corrections; None where the service is read-only.
         originals: The files of the index's images, by id, where they were given.
         draining: Whether the service is shutting down.
+        tracing: Makes spans.
 
     Raises:
         AnnotatorError: There are no such files.
@@ -85,6 +87,7 @@ class Service:
         engine: Engine,
         store: Store | None = None,
         siblings: Siblings | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         from annotator.encoders.local_runner import default_workers
         from annotator.encoders.torch_setup import on_gpu
@@ -93,6 +96,7 @@ class Service:
         self.engine = engine
         self.draining = False
         self.metrics = Metrics()
+        self.tracing = tracing or Tracing()
         self.admission = Admission(settings.max_queue, settings.buffered_bytes)
         cores = max(1, default_workers() // settings.processes)
         self.batcher = Batcher(
@@ -103,6 +107,7 @@ class Service:
             encoders=settings.encoders or (1 if on_gpu(settings.device) else cores),
             decode_bytes=settings.decode_bytes,
             decode_seconds=settings.max_decode_s,
+            tracing=self.tracing,
         )
         self.metrics.watch(
             lambda: self.admission.images,
@@ -265,13 +270,15 @@ class Service:
         with self.admission.enter(size) as ticket:
             engine = self.engine
             ballot = ballot_of(engine, options)
-            sent = await read_sent(request, self.settings, ticket, engine, named)
+            with self.tracing.timed("receive"):
+                sent = await read_sent(request, self.settings, ticket, engine, named)
             request.state.images = len(sent.ids)  # for the log
             if check_ids is not None:
                 check_ids(sent.ids)
             async with self._until_the_deadline(request):
                 try:
-                    outcomes = await self.batcher.search(partial(sent.annotate, engine, ballot))
+                    with self.tracing.timed("search"):
+                        outcomes = await self.batcher.search(partial(sent.annotate, engine, ballot))
                 except IndexProblem as error:
                     raise self._problem(error) from error
         return Answer(engine, sent.ids, self._judged(outcomes))
@@ -336,7 +343,8 @@ class Service:
         """Do `work` on each image in the body of a request: its ids, and results or problems."""
         size = announced_size(request.headers, self.settings)
         with self.admission.enter(size) as ticket:
-            uploads = await read_uploads(request, self.settings, ticket)
+            with self.tracing.timed("receive"):
+                uploads = await read_uploads(request, self.settings, ticket)
             request.state.images = len(uploads)  # for the log
             ids = image_ids(uploads)
             if check_ids is not None:
@@ -400,7 +408,8 @@ class Service:
         with self.admission.enter():
             async with self._until_the_deadline(request):
                 try:
-                    return await self.batcher.search(partial(work, self.engine))
+                    with self.tracing.timed("search"):
+                        return await self.batcher.search(partial(work, self.engine))
                 except IndexProblem as error:
                     raise self._problem(error) from error
 

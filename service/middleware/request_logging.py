@@ -6,6 +6,7 @@ import logging
 import re
 import secrets
 import time
+from collections.abc import Collection
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -13,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.observability import Metrics, log
 from service.problems import Problem, send_problem
+from service.tracing import Tracing, describe
 
 # Ids of the usual kinds (UUIDs, ULIDs, hexadecimal ones); nothing that could be a name.
 _PLAIN_ID = re.compile(r"(?=.*[0-9])[A-Za-z0-9-]{16,64}")
@@ -32,21 +34,37 @@ class RequestLogging:
     Args:
         app: The application behind it.
         metrics: The counters.
+        tracing: Makes spans of requests, but of those for `untraced` paths.
+        untraced: Paths that machines ask for all the time.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        metrics: Metrics,
+        tracing: Tracing | None = None,
+        untraced: Collection[str] = (),
+    ) -> None:
         self._app = app
         self._metrics = metrics
+        self._tracing = tracing or Tracing()
+        self._nothing = Tracing()
+        self._untraced = frozenset(untraced)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        tracing = self._nothing if scope["path"] in self._untraced else self._tracing
+        with tracing.request(scope["method"], Headers(scope=scope).get("traceparent", "")) as span:
+            await self._request(scope, receive, send, span)
+
+    async def _request(self, scope: Scope, receive: Receive, send: Send, span: Any) -> None:
         headers = Headers(scope=scope)
         request_id = headers.get("x-request-id", "")
         if not _PLAIN_ID.fullmatch(request_id):
             request_id = secrets.token_hex(8)
-        trace, traceparent = _trace(headers.get("traceparent", ""))
+        trace, traceparent = _trace(headers.get("traceparent", ""), span)
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
         started = time.perf_counter()
@@ -79,6 +97,8 @@ class RequestLogging:
             code = state.get("code", "ok" if 0 < status < 400 else f"http_{status}")
             self._metrics.requests.labels(method, route, status, code).inc()
             self._metrics.request_seconds.labels(route).observe(seconds)
+            if span is not None:
+                describe(span, method, route, status, code, state.get("images", 0))
             if status == 429:
                 self._metrics.rejected.labels(code).inc()
             log(
@@ -96,14 +116,25 @@ class RequestLogging:
             )
 
 
-def _trace(traceparent: str) -> tuple[dict[str, Any], str]:
-    """What is logged of a traceparent, and the one of the answer; nothing of a malformed one."""
+def _trace(traceparent: str, span: Any) -> tuple[dict[str, Any], str]:
+    """What is logged of a traceparent and a span, and the traceparent of the answer.
+
+    There is nothing of a malformed one.
+    """
     found = _TRACEPARENT.fullmatch(traceparent)
-    if found is None or not int(found["trace"], 16) or not int(found["parent"], 16):
+    logged = {}
+    if found is not None and int(found["trace"], 16) and int(found["parent"], 16):
+        logged = {"trace_id": found["trace"], "parent_id": found["parent"]}
+        flags = found["flags"]
+    if span is not None:
+        context = span.get_span_context()
+        trace_id, span_id = f"{context.trace_id:032x}", f"{context.span_id:016x}"
+        logged |= {"trace_id": trace_id, "span_id": span_id}
+        return logged, f"00-{trace_id}-{span_id}-{context.trace_flags:02x}"
+    if not logged:
         return {}, ""
-    span = secrets.token_hex(8)
-    logged = {"trace_id": found["trace"], "parent_id": found["parent"], "span_id": span}
-    return logged, f"00-{found['trace']}-{span}-{found['flags']}"
+    logged["span_id"] = secrets.token_hex(8)
+    return logged, f"00-{logged['trace_id']}-{logged['span_id']}-{flags}"
 
 
 class UnexpectedErrors:
