@@ -19,11 +19,12 @@ from annotator.concepts.hierarchy import Hierarchy, read_hierarchy
 from annotator.encoders.cache import EmbeddingCache
 from annotator.encoders.embedder import Embedder
 from annotator.encoders.fitted import Fitted
-from annotator.encoders.local_runner import embed_images
+from annotator.encoders.local_runner import Embedded, embed_images
 from annotator.encoders.runners import Runner, make_runner
 from annotator.encoders.torch_setup import Device, Engine
 from annotator.errors import AnnotatorError, ImageError
 from annotator.images.given import Images, given_images
+from annotator.images.ordered_map import ordered_map
 from annotator.images.ref import ImageRef
 from annotator.indexing.metadata import IndexMetadata
 from annotator.knn.calibration import Calibration
@@ -42,14 +43,18 @@ from annotator.knn.voting import Voting
 from annotator.render.thumbnails import index_thumbnails
 from annotator.vectors.table import VectorTable
 from index import LabelTable, StoredIndex
+from index.cores import usable_cores
 from index.locations import locate
 from index.progress import track
 from index.protocols import Index, IndexLocation
 from index.rows import Neighbors, Rows, SearchResult
 from index.search.base import check_unit
+from index.search.blas import one_blas_thread, one_faiss_thread
 
 Relabel = Callable[[LabelTable], LabelTable]
 
+# Images are searched by one thread a block, as they are encoded by one a batch: threads of the
+# libraries for each search would wait for cores that encode.
 _SEARCHED_AT_ONCE = 256
 
 
@@ -252,15 +257,31 @@ class Annotator:
             with_votes: Include the scores of all concepts with a vote.
         """
         results = runner(refs, self.embedder, cache=cache, batch_size=batch_size, workers=workers)
-        with contextlib.closing(results):
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(contextlib.closing(results))
             embedded = iter(track(results, total=len(refs), label="Annotating"))
-            while block := list(islice(embedded, _SEARCHED_AT_ONCE)):
+            blocks = iter(lambda: list(islice(embedded, _SEARCHED_AT_ONCE)), [])
+            found: Iterator[tuple[list[Embedded], SearchResult | None]]
+            if len(refs) > _SEARCHED_AT_ONCE and isinstance(self.stored, StoredIndex):
+                stack.enter_context(one_blas_thread)
+                threads = usable_cores()
+                several = ordered_map(
+                    self._search_block,
+                    blocks,
+                    workers=threads,
+                    waiting=threads,
+                    initializer=one_faiss_thread,
+                )
+                found = stack.enter_context(contextlib.closing(several))
+            else:
+                found = map(self._search_block, blocks)
+            for block, neighbors in found:
                 ids = [result.ref.id for result in block if result.vector is not None]
-                vectors = [result.vector for result in block if result.vector is not None]
-                found = self.search(np.stack(vectors)) if vectors else None
                 annotations = iter(
-                    self.decide(ids, found, with_neighbors=with_neighbors, with_votes=with_votes)
-                    if found
+                    self.decide(
+                        ids, neighbors, with_neighbors=with_neighbors, with_votes=with_votes
+                    )
+                    if neighbors
                     else ()
                 )
                 for result in block:
@@ -271,6 +292,11 @@ class Annotator:
                         )
                     else:
                         yield Annotation(result.ref.id, (), (), 0.0, (), error=result.error)
+
+    def _search_block(self, block: list[Embedded]) -> tuple[list[Embedded], SearchResult | None]:
+        """What was embedded, with the neighbours of those that have a vector; None for none."""
+        vectors = [result.vector for result in block if result.vector is not None]
+        return block, self.search(np.stack(vectors)) if vectors else None
 
     def annotate_vectors(
         self,

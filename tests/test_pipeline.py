@@ -102,6 +102,24 @@ def test_an_annotation_is_what_one_computes_by_hand(place: Path, annotator: Anno
         assert annotation.error is None and annotation.familiarity is None
 
 
+def test_blocks_that_are_searched_at_once_give_the_same(
+    place: Path, annotator: Annotator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = ["test0", "nowhere", "test1", "gone", "lost", "test2", "test3", "test4"]
+    refs = in_order_of(ids, find_images(place / "test").images)
+
+    def answers() -> list[tuple[Annotation, str]]:
+        found = annotator.stream(refs)
+        return [(dataclasses.replace(a, error=None), str(a.error)) for a in found]
+
+    whole = answers()
+    monkeypatch.setattr("annotator.pipeline._SEARCHED_AT_ONCE", 2)
+    assert answers() == whole and [a.image_id for a, _ in whole] == ids
+    stopped = annotator.stream(refs)
+    assert next(stopped) == whole[0][0]
+    stopped.close()  # type: ignore[attr-defined]
+
+
 def test_unusable_images_stay_in_their_place(place: Path, annotator: Annotator) -> None:
     ids = ["test0", "nowhere", "test1", "test2"]
     refs = in_order_of(ids, find_images(place / "test").images)

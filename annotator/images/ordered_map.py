@@ -12,7 +12,12 @@ T = TypeVar("T")
 
 
 def ordered_map(
-    work: Callable[[S], T], items: Iterable[S], *, workers: int, waiting: int = 64
+    work: Callable[[S], T],
+    items: Iterable[S],
+    *,
+    workers: int,
+    waiting: int = 64,
+    initializer: Callable[[], object] | None = None,
 ) -> Generator[T, None, None]:
     """Apply `work` to each item in threads, yielding results in the order of the items.
 
@@ -23,9 +28,10 @@ def ordered_map(
         items: Its arguments.
         workers: Number of threads.
         waiting: Most items that are under way or done and not yet taken.
+        initializer: Called in each thread before it works.
     """
     begun: deque[Future[T]] = deque()
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="ordered_map")
+    pool = ThreadPoolExecutor(workers, "ordered_map", initializer)
     try:
         for item in items:
             begun.append(pool.submit(work, item))

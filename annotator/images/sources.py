@@ -33,7 +33,7 @@ from annotator.ids import (
     printable,
 )
 from annotator.images import dicomweb, remote
-from annotator.images.ref import MAX_BYTES, ImageRef, check_file_size, unusable
+from annotator.images.ref import ImageRef, check_file_size, unusable
 
 if TYPE_CHECKING:
     from annotator.images.dicom.tags import Tags
@@ -396,8 +396,11 @@ def _read_file(path: str) -> bytes:
         if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
             raise ImageError("not a regular file", "Leave it out.")
         check_file_size(status.st_size)
-        with open(path, "rb") as file:
-            return file.read(MAX_BYTES)
+        # Read as it is: a buffer of the size of the limit is made for a bounded read.
+        with open(path, "rb", buffering=0) as file:
+            data = file.readall()
+        check_file_size(len(data))
+        return data
     except FileNotFoundError:
         message = "no such file (a broken link)" if os.path.islink(path) else "no such file"
         raise ImageError(message, "Check the path.") from None

@@ -43,14 +43,18 @@ class _OneBlasThread:
 one_blas_thread = _OneBlasThread()
 
 
+def one_faiss_thread() -> None:
+    """Let FAISS search with one thread where this one asks it to; for threads of a pool."""
+    import_faiss().omp_set_num_threads(1)
+
+
 @contextlib.contextmanager
 def workers(most: int) -> Iterator[ThreadPoolExecutor]:
     """Threads for pieces of work, each of which is done by one thread: at most one a core.
 
     Threads of the libraries for each of them would wait for each other, and take CPU time for it.
     """
-    faiss = import_faiss()
-    number = min(most, faiss.omp_get_max_threads())
-    pool = ThreadPoolExecutor(number, initializer=faiss.omp_set_num_threads, initargs=(1,))
+    number = min(most, import_faiss().omp_get_max_threads())
+    pool = ThreadPoolExecutor(number, initializer=one_faiss_thread)
     with one_blas_thread, pool:
         yield pool
