@@ -19,6 +19,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from tiny_models import SAVERS
 from torch import Tensor, nn
 
@@ -138,6 +139,27 @@ def test_each_library_s_encoder(
     # Known by its fingerprint, it needs neither its library nor its weights.
     again = on("auto", f"{name}-moved", recorded=ours.fingerprint)
     assert np.array_equal(again.embed(again.prepare(images)), b)
+
+
+def test_weights_that_change_on_disk_change_no_index(own_cache: Path, tmp_path: Path) -> None:
+    """What an index records is answered as it was, by what is kept; the file now is another one."""
+    name = SAVERS["timm"](tmp_path / "timm")
+    before = on("openvino", name)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, *[before.image_size] * 2, 3), np.uint8)
+    vectors = before.embed(pixels)
+    (file,) = (tmp_path / "timm").rglob("*.safetensors")
+    tensors = load_file(file)
+    noisy = {n: t + 0.05 * torch.randn_like(t) if t.dtype.is_floating_point and t.ndim > 1 else t
+             for n, t in tensors.items()}  # fmt: skip
+    save_file(noisy, file)
+    recorded = on("openvino", name, recorded=before.fingerprint)
+    assert recorded.fingerprint == before.fingerprint
+    assert np.array_equal(recorded.embed(pixels), vectors)
+    now = on("openvino", name)
+    assert now.fingerprint.weights != before.fingerprint.weights
+    assert not np.allclose(now.embed(pixels), vectors, atol=1e-3)
+    with pytest.raises(AnnotatorError, match="is another one now: weights"):
+        recorded.position_contributions(Image.new("L", (8, 8)))
 
 
 def test_frames_matter_to_the_fingerprint_alone(own_cache: Path) -> None:
