@@ -127,9 +127,7 @@ def neighbors_within(
     folds = group_folds(numbers)
     fitter = Fitter(vectors, LabelTable.from_sets(concepts), blocks, folds)
     every = np.arange(len(vectors))
-    lists = cross_fitted(
-        partial(fitter.projection, _PENALTY), vectors, numbers, folds, queries=every
-    )
+    lists = cross_fitted(partial(fitter.own_rows, _PENALTY), vectors, numbers, folds, queries=every)
     return lists if len(lists.queries) >= LEAST_IMAGES else None
 
 

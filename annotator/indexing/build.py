@@ -203,6 +203,7 @@ def build_index(
             fixed=fixed,
             branches=None if fitted is None else Branches.of(fitted, embedded.contents, groups),
             incomplete=label_folds if assume_incomplete else None,
+            folder=place.folder,
         )
         if model.voting.decider == "macro-f1" and model.voting.macro_thresholds is None:
             raise AnnotatorError(

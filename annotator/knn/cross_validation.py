@@ -5,15 +5,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from annotator.errors import AnnotatorError
 from annotator.evaluation.measures import group_numbers
-from annotator.knn.joint_projection import JointProjection
 from annotator.knn.neighbors import nearest_of_other_groups
-from annotator.knn.projection import Projection
 from index import FlatIndex, Neighbors, StoredIndex
 from index.progress import track
 from index.protocols import Index
@@ -25,6 +24,14 @@ LEAST_IMAGES = 50  # for tuning; with fewer, noise dominates
 ARRAYS = "tuning."  # prefix of the array names in an index
 _MOST_IMAGES = 5000  # annotated for the estimate; a standard error of about 0.003
 _SEARCHED_AT_ONCE = 256
+
+
+class Projects(Protocol):
+    """Interface of projections of an index's rows; `Projection.apply` says what it does."""
+
+    def apply(
+        self, vectors: NDArray[np.float32], rows: NDArray[np.int64] | None = None
+    ) -> NDArray[np.float32]: ...
 
 
 @dataclass(frozen=True)
@@ -177,7 +184,7 @@ def leave_one_group_out(vectors: NDArray[np.float32], groups: NDArray[np.int64])
 
 
 def cross_fitted(
-    project: Callable[[int], Projection | JointProjection | None],
+    project: Callable[[int], Projects | None],
     vectors: NDArray[np.float32],
     groups: NDArray[np.int64],
     folds: NDArray[np.int64],
@@ -234,7 +241,7 @@ def cross_fitted(
 
 def projected_rows(
     vectors: NDArray[np.float32],
-    projection: Projection | JointProjection | None,
+    projection: Projects | None,
     rows: NDArray[np.int64],
 ) -> NDArray[np.float32]:
     """Some rows as they are in the index, float32[m, out]; None for the identity."""

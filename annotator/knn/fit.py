@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial, reduce
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from annotator.knn.projection import Projection, standardised
+from annotator.knn.projection import ROWS_AT_ONCE, Projection, standardised, unit
 from index import LabelTable
-from index.search.blas import workers
+from index.search.blas import one_blas_thread, workers
 
 UNSUPERVISED = 256  # components
 SUPERVISED = 256
@@ -20,6 +23,7 @@ WHITENING = 0.25  # principal components are divided by the variance to this pow
 _MOST_AXES = 1024  # inputs of the regression
 _MOST_CONCEPTS = 1000  # outputs of the regression: the most frequent concepts
 _ROWS_AT_ONCE = 2048
+_FIRST_KEYS = 4
 _PARTS = 2  # summed at once, each in memory of its own
 
 
@@ -51,6 +55,41 @@ class Sums:
         )
 
 
+@dataclass(frozen=True)
+class OwnRows:
+    """A projection of the collection's own rows, from their principal coordinates.
+
+    What `Projection.apply` gives of them but for rounding, for a fraction of its work: a projection
+    is affine in the coordinates, which are fewer than the numbers of a vector.
+
+    Attributes:
+        coordinates: float32[n, r].
+        whitening: float32[u], factors of the unsupervised components, the first coordinates.
+        regression: float32[r, s], from coordinates to supervised components; None for none.
+    """
+
+    coordinates: NDArray[np.float32]
+    whitening: NDArray[np.float32]
+    regression: NDArray[np.float32] | None
+
+    def apply(
+        self, vectors: NDArray[np.float32], rows: NDArray[np.int64] | None = None
+    ) -> NDArray[np.float32]:
+        """As `Projection.apply`; `vectors` are those of the collection, and are not read."""
+        rows = np.arange(len(self.coordinates)) if rows is None else rows
+        width = 0 if self.regression is None else self.regression.shape[1]
+        result = np.empty((len(rows), len(self.whitening) + width), np.float32)
+        exact = None if self.regression is None else self.regression.astype(np.float64)
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            some = slice(start, start + ROWS_AT_ONCE)
+            t = self.coordinates[rows[some]].astype(np.float64)
+            parts = [unit(t[:, : len(self.whitening)] * self.whitening)]
+            if exact is not None:
+                parts.append(unit(t @ exact))
+            result[some] = unit(np.hstack(parts))
+        return result
+
+
 class Fitter:
     """Fits projections of one collection, sharing sums over its rows.
 
@@ -60,6 +99,11 @@ class Fitter:
         blocks: Lengths of the parts of a vector that get equal weight: pooled layers of an encoder,
             or several encoders side by side.
         folds: int64[n], the fold of each row, for `without`; None for no folds.
+        folder: For a temporary file, with folds: 4 bytes for each of up to 1,024 coordinates of a
+            row. None to hold them in memory.
+
+    Raises:
+        OSError: The disk is full.
     """
 
     def __init__(
@@ -68,6 +112,7 @@ class Fitter:
         labels: LabelTable,
         blocks: Sequence[int],
         folds: NDArray[np.int64] | None = None,
+        folder: Path | None = None,
     ) -> None:
         self._mean, self._scale = _standardisation(vectors, blocks)
         columns = _predicted(labels)
@@ -76,6 +121,8 @@ class Fitter:
         with workers(_PARTS) as pool:
             found = self._principal_components(vectors, pool)
             self._centre, self._axes, self._variances = found
+            shape = len(vectors), self._axes.shape[1]
+            self._coordinates = None if folds is None else _room(shape, folder)
             self._folds = list(pool.map(partial(self._sum, vectors, labels, columns), rows))
         self._all = reduce(Sums.__add__, self._folds)
 
@@ -93,16 +140,37 @@ class Fitter:
                 the scale and the principal axes, which are independent of concepts.)
             components: Number of unsupervised components, at most.
         """
+        unsupervised = self._axes[:, :components] * self._variances[:components] ** -WHITENING
+        parts = [unsupervised]
+        with one_blas_thread:  # several mostly wait for each other
+            regression = self._regression(penalty, without)
+            if regression is not None:
+                parts.append(self._axes @ regression)
+            matrix = np.hstack(parts).astype(np.float32)
+            shift = (self._centre @ matrix).astype(np.float32)
+        return Projection(self._mean, self._scale, matrix, shift, unsupervised.shape[1])
+
+    def own_rows(
+        self, penalty: float | None, without: int, components: int = UNSUPERVISED
+    ) -> OwnRows:
+        """The projection that `projection` fits, for the rows that it is fitted to.
+
+        Raises:
+            ValueError: There are no folds.
+        """
+        if self._coordinates is None:
+            raise ValueError("coordinates of the rows are kept for cross-fitting: give folds")
+        whitening = self._variances[:components] ** -WHITENING
+        return OwnRows(self._coordinates, whitening, self._regression(penalty, without))
+
+    def _regression(self, penalty: float | None, without: int | None) -> NDArray[np.float32] | None:
+        """From coordinates to supervised components, float32[r, s]; None for none."""
         # Summed afresh: subtracting from a float32 sum would leave rounding errors.
         others = [sums for fold, sums in enumerate(self._folds) if fold != without]
         sums = self._all if without is None else reduce(Sums.__add__, others)
-        unsupervised = self._axes[:, :components] * self._variances[:components] ** -WHITENING
-        parts = [unsupervised]
-        if penalty is not None and sums.ty.shape[1] > 0:
-            parts.append(self._axes @ _regression(sums, penalty))
-        matrix = np.hstack(parts).astype(np.float32)
-        shift = (self._centre @ matrix).astype(np.float32)
-        return Projection(self._mean, self._scale, matrix, shift, unsupervised.shape[1])
+        if penalty is None or sums.ty.shape[1] == 0:
+            return None
+        return _regression(sums, penalty)
 
     def _principal_components(
         self, vectors: NDArray[np.float32], pool: ThreadPoolExecutor
@@ -159,6 +227,8 @@ class Fitter:
         done = 0
         for z in self._standardised(vectors, rows):
             t = (z - self._centre).astype(np.float32) @ self._axes
+            if self._coordinates is not None:
+                self._coordinates[rows[done : done + len(z)]] = t
             holder, column = _held(labels, columns, rows[done : done + len(z)])
             done += len(z)
             t_sum += t.sum(axis=0, dtype=np.float64)
@@ -183,6 +253,19 @@ def fit_unsupervised(
     """
     unlabelled = LabelTable.from_sets([()] * len(vectors))
     return Fitter(vectors, unlabelled, blocks).projection(None, components=components)
+
+
+def _room(shape: tuple[int, int], folder: Path | None) -> NDArray[np.float32]:
+    """Room for numbers: float32, in memory, or in a file of a folder that has no name there.
+
+    Raises:
+        OSError: The disk is full.
+    """
+    if folder is None or 0 in shape:
+        return np.empty(shape, np.float32)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        os.posix_fallocate(file.fileno(), 0, 4 * shape[0] * shape[1])  # or writing may kill us
+        return np.memmap(file, np.float32, "w+", shape=shape)
 
 
 def _standardisation(
@@ -235,6 +318,15 @@ def _held(
     return row[order], column[order]
 
 
+def _by_sums(sums: Sums) -> NDArray[np.int64]:
+    """Order of the concepts by their frequency and sums, int64[c]; a few sums tell most apart."""
+    keys = np.vstack([-sums.y[None], sums.ty[:_FIRST_KEYS]])
+    order = np.lexsort(keys[::-1])
+    if (np.diff(keys[:, order]) == 0).all(axis=0).any():
+        order = np.lexsort((*sums.ty[::-1], -sums.y))
+    return order
+
+
 def _regression(sums: Sums, penalty: float) -> NDArray[np.float32]:
     """Ridge regression of the concepts on the principal coordinates, float32[r, at most 256].
 
@@ -246,7 +338,7 @@ def _regression(sums: Sums, penalty: float) -> NDArray[np.float32]:
     mean = sums.t / sums.n
     gram = sums.tt - sums.n * np.outer(mean, mean)
     gram[np.diag_indices_from(gram)] += penalty
-    order = np.lexsort((*sums.ty[::-1], -sums.y))
+    order = _by_sums(sums)
     ty, y = sums.ty[:, order], sums.y[order]
     weights = np.linalg.solve(gram, ty - np.outer(mean, y))
     if weights.shape[1] > SUPERVISED:

@@ -90,6 +90,7 @@ def choose_voting(
     *,
     start: Voting | None = None,
     fixed: Sequence[str] = (),
+    head_weight: float | None = None,
 ) -> Tuned:
     """Choose kernel, k and beta, then the weights of the heads and of the prior, then the decider.
 
@@ -111,6 +112,8 @@ def choose_voting(
         start: The defaults, and values of the fields that are not tuned (`min_score`, and those in
             `fixed`).
         fixed: Fields of `Voting` that are not tuned.
+        head_weight: That of `quick_scores` on a sample of the lists, if they were compared by it;
+            None to find it.
 
     Raises:
         AnnotatorError: As `check_k`.
@@ -131,7 +134,9 @@ def choose_voting(
     if lists.found.evidence is not None:
         steps.insert(1, (_head_weights(), 1))
         if "head_weight" not in fixed:
-            chosen = replace(chosen, head_weight=_best_of_few(some, labels)[0].head_weight)
+            if head_weight is None:
+                head_weight = quick_scores(some, labels)[0].head_weight
+            chosen = replace(chosen, head_weight=head_weight)
     free = [(_free(candidates, chosen, fixed), errors) for candidates, errors in steps]
     blocks = _blocks(some)
     work = [(i, block) for i, (changes, _) in enumerate(free) if changes for block in blocks]
@@ -207,13 +212,8 @@ def simplest(
     return next(i for i, loss in enumerate(losses) if loss.mean() <= bounds[i])
 
 
-def quick_scores(lists: NeighborLists, labels: LabelTable) -> NDArray[np.float64]:
-    """F1 of each image under the best of a few votings, for comparing neighbour lists."""
-    return _best_of_few(lists, labels)[1]
-
-
-def _best_of_few(lists: NeighborLists, labels: LabelTable) -> tuple[Voting, NDArray[np.float64]]:
-    """The best of a few votings, and F1 of each image under it.
+def quick_scores(lists: NeighborLists, labels: LabelTable) -> tuple[Voting, NDArray[np.float64]]:
+    """The best of a few votings, and F1 of each image under it, for comparing neighbour lists.
 
     Heads are listened to or not: where labels are many and noisy, their evidence is worse than none
     (docs/accuracy.md).

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -20,7 +21,7 @@ from annotator.knn.cross_validation import (
     leave_one_group_out,
     projected_rows,
 )
-from annotator.knn.fit import Fitter, fit_unsupervised
+from annotator.knn.fit import Fitter, OwnRows, fit_unsupervised
 from annotator.knn.grid_search import (
     Tuned,
     choose_voting,
@@ -120,6 +121,7 @@ def fit_model(
     fixed: Sequence[str] = (),
     branches: Branches | None = None,
     incomplete: NDArray[np.int64] | None = None,
+    folder: Path | None = None,
 ) -> FittedModel:
     """Fit a projection to a collection and tune the voting parameters.
 
@@ -142,6 +144,10 @@ def fit_model(
             them; without a projection it is not tuned, since all branches are in every similarity.
         incomplete: Assume that labels are incomplete, and fill them in: int64[n], the fold of each
             row, from `folds_of`. None to take them as they are. Not together with `branches`.
+        folder: As for `Fitter`.
+
+    Raises:
+        OSError: The disk is full.
     """
     labels = LabelTable.from_sets(concepts)
     numbers = group_numbers(groups)
@@ -156,6 +162,7 @@ def fit_model(
     f1_by_penalty: dict[str, float] = {}
     f1_by_share: dict[str, float] = {}
     lists: NeighborLists | None = None
+    head_weight: float | None = None
     if adaptation == "none":
         if tuning and branches is None:
             lists = leave_one_group_out(vectors, numbers)
@@ -163,7 +170,7 @@ def fit_model(
         folds = None
         if tuning:
             folds = group_folds(numbers) if branches is None else branches.folds
-        space = _Space(vectors, labels, blocks, folds, branches)
+        space = _Space(vectors, labels, blocks, folds, branches, folder)
         penalty = _DEFAULT_PENALTY if adaptation == "auto" else None
         share = None if branches is None else _DEFAULT_SHARE
         if folds is not None:
@@ -173,18 +180,20 @@ def fit_model(
                 f1_by_penalty = {_name(one[0]): found.f1 for one, found in compared.items()}
                 first = _simplest(compared, errors=0)
                 penalty, lists = first[0], compared[first].lists
+                head_weight = compared[first].voting.head_weight
             if compared and branches is not None:
                 more = space.compare(numbers, folds, [(penalty, one) for one in SHARES[1:]])
                 compared = {first: compared[first], **more}
                 f1_by_share = {f"{one[1]:g}": found.f1 for one, found in compared.items()}
                 chosen = _simplest(compared, errors=1)
                 share, lists = chosen[1], compared[chosen].lists
+                head_weight = compared[chosen].voting.head_weight
         projection = space.projection(penalty, share or 0.0)
     model = FittedModel(projection, penalty, f1_by_penalty, voting, None, None, share, f1_by_share)
     if lists is None or len(lists.queries) < LEAST_IMAGES:
         return model
     if incomplete is None:
-        tuned = choose_voting(lists, labels, start=voting, fixed=fixed)
+        tuned = choose_voting(lists, labels, start=voting, fixed=fixed, head_weight=head_weight)
         return replace(model, voting=tuned.voting, lists=lists, tuned=tuned)
     in_index = partial(projected_rows, vectors, projection)
     inferred = infer_labels(in_index, labels, numbers, incomplete, filling(projected=projected))
@@ -219,9 +228,17 @@ _Setting = tuple[float | None, float]  # penalty; share of the branches, if ther
 
 @dataclass(frozen=True)
 class _Compared:
-    """Neighbour lists under one setting; F1 of a sample of them, float64[n], and its groups."""
+    """Neighbour lists under one setting, with the voting that is best for a sample of them.
+
+    Attributes:
+        lists: All of them.
+        voting: Of `quick_scores`.
+        scores: F1 of the sample under it, float64[n].
+        groups: Of the sample.
+    """
 
     lists: NeighborLists
+    voting: Voting
     scores: NDArray[np.float64]
     groups: NDArray[np.int64] | None
 
@@ -240,17 +257,18 @@ class _Space:
         blocks: Sequence[int],
         folds: NDArray[np.int64] | None,
         branches: Branches | None,
+        folder: Path | None,
     ) -> None:
         self._vectors, self._labels, self._branches = vectors, labels, branches
         if branches is None:
-            self._fitter = Fitter(vectors, labels, blocks, folds)
+            self._fitter = Fitter(vectors, labels, blocks, folds, folder)
             return
         # Rows that every branch has seen are in a fold of their own, which is never held out.
         last = len(branches.fitted.columns)
         held = None if folds is None else np.where(folds < 0, last, folds)
         own, general_blocks = branches.fitted.general(blocks)
         self._columns = [own]
-        self._fitter = Fitter(vectors[:, _as_slice(own)], labels, general_blocks, held)
+        self._fitter = Fitter(vectors[:, _as_slice(own)], labels, general_blocks, held, folder)
         self._features = []
         for start, end in branches.fitted.columns:
             self._columns.append(np.arange(start, end))
@@ -289,7 +307,7 @@ class _Space:
         compared: dict[_Setting, _Compared] = {}
         for setting in settings:
             found = cross_fitted(
-                partial(self.projection, *setting),
+                partial(self._cross_fitted, *setting),
                 self._vectors,
                 groups,
                 folds,
@@ -299,8 +317,16 @@ class _Space:
             if len(found.queries) < LEAST_IMAGES:
                 break
             some = sample_lists(found)
-            compared[setting] = _Compared(found, quick_scores(some, self._labels), some.groups)
+            compared[setting] = _Compared(found, *quick_scores(some, self._labels), some.groups)
         return compared
+
+    def _cross_fitted(
+        self, penalty: float | None, share: float, without: int
+    ) -> OwnRows | JointProjection | Projection:
+        """As `projection`, for the rows of the collection."""
+        if self._branches is None:
+            return self._fitter.own_rows(penalty, without)
+        return self.projection(penalty, share, without)
 
     def _evidence(self, found: Neighbors, rows: NDArray[np.int64], fold: int) -> Neighbors:
         assert self._branches is not None

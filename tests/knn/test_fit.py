@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 
-from annotator.knn.fit import SUPERVISED, UNSUPERVISED, WHITENING, Fitter
+from annotator.knn.fit import SUPERVISED, UNSUPERVISED, WHITENING, Fitter, Sums, _by_sums
 from annotator.knn.projection import Projection, standardised
 from index import LabelTable
 
@@ -270,3 +271,39 @@ def test_without_a_fold_its_concepts_leave_no_trace(fold: int) -> None:
     assert one.matrix.tobytes() == other.matrix.tobytes()
     assert one.shift.tobytes() == other.shift.tobytes()
     assert fitter.projection(0.3).matrix.tobytes() != changed.projection(0.3).matrix.tobytes()
+
+
+@pytest.mark.parametrize("penalty", [None, 1.0])
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_own_rows_are_projected_from_their_coordinates(
+    tmp_path: Path, penalty: float | None, on_disk: bool
+) -> None:
+    n, dim = 700, 300
+    vectors = unit_vectors(n, dim)
+    folds = np.random.default_rng(5).integers(0, FOLDS, n)
+    labels = LabelTable.from_sets(draw_concepts(n, 400, 4))
+    fitter = Fitter(vectors, labels, [100, 200], folds, tmp_path if on_disk else None)
+    rows = np.random.default_rng(6).permutation(n)
+    own = fitter.own_rows(penalty, without=2)
+    expected = fitter.projection(penalty, without=2).apply(vectors, rows)
+    assert np.abs(own.apply(vectors, rows) - expected).max() < 1e-5
+    assert np.array_equal(own.apply(vectors)[rows], own.apply(vectors, rows))
+    assert own.apply(vectors, rows[:0]).shape == (0, expected.shape[1])
+    assert not list(tmp_path.iterdir())  # the file has no name, and goes with the fitter
+
+
+def test_own_rows_need_folds() -> None:
+    fitter = Fitter(unit_vectors(60, 8), LabelTable.from_sets(draw_concepts(60, 5, 2)), [8])
+    with pytest.raises(ValueError, match="give folds"):
+        fitter.own_rows(1.0, without=0)
+
+
+@pytest.mark.parametrize("levels", [2, 1000])
+def test_concepts_are_in_the_order_of_all_their_sums(levels: int) -> None:
+    """Whether or not the first few sums tell them apart."""
+    rng = np.random.default_rng(levels)
+    ty = rng.integers(0, levels, (12, 300)).astype(np.float32)
+    y = rng.integers(1, 4, 300).astype(np.float64)
+    found = _by_sums(Sums(9, np.zeros(12), np.zeros((12, 12), np.float32), y, ty))
+    expected = sorted(range(300), key=lambda j: (-y[j], *ty[:, j].tolist()))
+    assert np.array_equal(found, expected)
