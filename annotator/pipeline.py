@@ -38,7 +38,7 @@ from annotator.knn.joint_projection import stored_projection
 from annotator.knn.members import Classifiers
 from annotator.knn.neighbors import MORE, Case, case_of, copies
 from annotator.knn.posterior import Posterior, weigh
-from annotator.knn.rivals import Exclusions, considered, rivals
+from annotator.knn.rivals import Exclusions, considered, parts_of_cases, rivals
 from annotator.knn.voting import Voting
 from annotator.render.thumbnails import index_thumbnails
 from annotator.vectors.table import VectorTable
@@ -200,7 +200,7 @@ class Annotator:
         same_rows = isinstance(stored, StoredIndex) and (
             isinstance(self.stored, StoredIndex) and stored.index is self.stored.index
         )
-        for name in ("_exclusions", *(() if same_rows else ("_outlier_factor",))):
+        for name in ("_exclusions", *(() if same_rows else ("_outlier_factor", "_parts"))):
             other.__dict__.pop(name, None)
         other.stored, other._changed = stored, None
         other._look = other._looks()
@@ -456,7 +456,13 @@ class Annotator:
         """
         if not isinstance(self.stored, StoredIndex):
             return None
-        return Exclusions(self._labels(self.stored)[0], self.stored.columns.get("groups"))
+        return Exclusions(self._labels(self.stored)[0], self._parts)
+
+    @cached_property
+    def _parts(self) -> NDArray[np.float64] | None:
+        """What part of a case each image of the index is; None for a whole one."""
+        groups = self.stored.columns.get("groups") if isinstance(self.stored, StoredIndex) else None
+        return None if groups is None else parts_of_cases(groups)
 
     def _implied(self, concepts: Sequence[str], closing: Closing | None) -> Collection[str]:
         """The concepts above some, where a hierarchy is given."""

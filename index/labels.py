@@ -121,13 +121,11 @@ class LabelTable:
         sizes = table.sizes.copy()
         sizes[list(new)] = list(map(len, new.values()))
         indptr = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        kept = np.ones(len(table.indices), bool)
-        kept[table.entries(np.array(list(new), np.int64))] = False
-        moved = np.arange(len(kept)) + np.repeat(indptr[:-1] - table.indptr[:-1], table.sizes)
-        indices = np.empty(int(indptr[-1]), np.int32)
-        indices[moved[kept]] = table.indices[kept]
-        for row, concepts in new.items():
-            indices[indptr[row] : indptr[row + 1]] = concepts
+        pieces, start = list[NDArray[np.int32]](), 0
+        for row in sorted(new):
+            pieces += table.indices[start : table.indptr[row]], np.array(new[row], np.int32)
+            start = int(table.indptr[row + 1])
+        indices = np.concatenate([*pieces, table.indices[start:]])
         changed = LabelTable(indptr, indices, table.cuis)
         return changed if changed.frequencies.all() else changed.take(np.arange(len(self)))
 

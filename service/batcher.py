@@ -8,7 +8,9 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, TypeVar
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_VOTED_AT_ONCE = 256  # vectors; what one pass over an index takes
+
 
 @dataclass(eq=False)
 class _Job:
@@ -38,6 +42,30 @@ class _Job:
     seconds: dict[str, float]
     since: float = field(default_factory=time.perf_counter)
     began: float = 0.0
+
+
+@dataclass(eq=False)
+class _Votes:
+    """Vectors that wait for a vote, float32[n, dim] of unit norm."""
+
+    engine: Engine
+    vectors: NDArray[np.float32]
+    ballot: Ballot
+    done: asyncio.Future[Voted]
+
+
+class Voted(NamedTuple):
+    """What came of some vectors.
+
+    Attributes:
+        engine: That voted.
+        annotations: Of each; their image ids are empty.
+        seconds: Of search and vote.
+    """
+
+    engine: Engine
+    annotations: list[Annotation]
+    seconds: dict[str, float]
 
 
 class Batcher:
@@ -84,6 +112,8 @@ class Batcher:
         self._batch_wait = batch_wait
         self._workers = workers
         self._waiting: list[_Job] = []
+        self._votes: list[_Votes] = []
+        self._voting: asyncio.Task[None] | None = None
         self._decoding = 0
         self._idle = encoders
         self._changed = asyncio.Event()
@@ -95,6 +125,7 @@ class Batcher:
         self._apart_pool = ThreadPoolExecutor(self._workers, "decode apart")
         self._encode_pool = ThreadPoolExecutor(self.encoders, "encode")
         self._search_pool = ThreadPoolExecutor(1, "search")
+        self._judge_pool = ThreadPoolExecutor(1, "judge")
         self._loop = asyncio.create_task(self._serve(), name="batcher")
         return self
 
@@ -102,8 +133,11 @@ class Batcher:
         self._loop.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._loop
-        await asyncio.gather(*self._running)
-        pools = (self._decode_pool, self._apart_pool, self._encode_pool, self._search_pool)
+        await asyncio.gather(*self._running, *filter(None, [self._voting]))
+        pools = (
+            *(self._decode_pool, self._apart_pool, self._encode_pool),
+            *(self._search_pool, self._judge_pool),
+        )
         for pool in pools:
             await asyncio.to_thread(pool.shutdown, wait=True, cancel_futures=True)
         self._processes.close()
@@ -220,6 +254,64 @@ class Batcher:
     async def search(self, work: Callable[[], T]) -> T:
         """Run a search without images beside the batches, one at a time."""
         return await asyncio.get_running_loop().run_in_executor(self._search_pool, work)
+
+    async def judge(self, work: Callable[[], T]) -> T:
+        """Run what may take many seconds, one at a time; searches do not wait for it."""
+        return await asyncio.get_running_loop().run_in_executor(self._judge_pool, work)
+
+    async def vote(self, engine: Engine, vectors: NDArray[np.float32], ballot: Ballot) -> Voted:
+        """Annotate vectors, in one search with those of other requests that wait for one.
+
+        Where corrections came since the request did, its vote is among the labels of now.
+
+        Args:
+            engine: Of the request.
+            vectors: float32[n, dim] of unit norm, from the encoder; n at least 1.
+            ballot: How the vote is held.
+
+        Raises:
+            IndexProblem: The index cannot be searched.
+        """
+        done: asyncio.Future[Voted] = asyncio.get_running_loop().create_future()
+        self._votes.append(_Votes(engine, vectors, ballot, done))
+        if self._voting is None:
+            self._voting = asyncio.create_task(self._vote())
+        return await done
+
+    async def _vote(self) -> None:
+        while self._votes:
+            first = self._votes[0].engine
+            jobs, left = list[_Votes](), list[_Votes]()
+            for job in self._votes:
+                fits = sum(len(one.vectors) for one in [*jobs, job]) <= _VOTED_AT_ONCE
+                taken = not jobs or (fits and job.engine.is_same_index(first))
+                (jobs if taken else left).append(job)
+            self._votes = left
+            await self._vote_together([job for job in jobs if not job.done.done()])
+        self._voting = None
+
+    async def _vote_together(self, jobs: Sequence[_Votes]) -> None:
+        if not jobs:
+            return
+        engine = jobs[-1].engine
+        vectors = np.concatenate([job.vectors for job in jobs])
+        ballots = [job.ballot for job in jobs for _ in job.vectors]
+        try:
+            annotations, seconds = await self.search(partial(engine.vote, vectors, ballots))
+        except Exception as error:
+            if len(jobs) > 1 and not isinstance(error, IndexProblem):
+                for job in jobs:  # as in _encode_together
+                    await self._vote_together([job])
+                return
+            for job in jobs:
+                if not job.done.done():
+                    job.done.set_exception(error)
+            return
+        rest = iter(annotations)
+        for job in jobs:
+            own = list(islice(rest, len(job.vectors)))
+            if not job.done.done():
+                job.done.set_result(Voted(engine, own, seconds))
 
     async def _serve(self) -> None:
         while True:

@@ -90,6 +90,10 @@ class Engine:
             engine.__dict__["_text_search"] = self._text_search.over(stored)
         return engine
 
+    def is_same_index(self, other: Engine) -> bool:
+        """Whether both are over one index, of which one may have more corrections."""
+        return self.annotator.metadata is other.annotator.metadata
+
     @property
     def stored(self) -> Index:
         return self.annotator.stored

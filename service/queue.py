@@ -55,7 +55,7 @@ class ReviewQueue:
             async with self._first:
                 ranked = self._ranked
                 if ranked is None or self._is_other(ranked):
-                    ranked = await self._service.search(request, self._rank)
+                    ranked = await self._service.search(request, self._rank, long=True)
         elif self._corrections - ranked.stored.manifest.corrections >= STALE:
             self._rank_again()
         reviewed = await asyncio.to_thread(self._reviewed)
@@ -101,7 +101,7 @@ class ReviewQueue:
 
     async def _try_to_rank(self) -> None:
         try:
-            await self._service.batcher.search(partial(self._rank, self._service.engine))
+            await self._service.batcher.judge(partial(self._rank, self._service.engine))
         except Exception as error:  # the ranking before serves on
             log(logging.ERROR, "the images could not be ranked", error)
 

@@ -18,7 +18,7 @@ from annotator.errors import AnnotatorError, ImageError
 from index.errors import IndexProblem, IndexUnreachable
 from service.admission import Admission
 from service.answers import Answer, Embedding, Outcome, image_ids
-from service.batcher import Batcher
+from service.batcher import Batcher, Voted
 from service.corrections import Corrections, Store
 from service.decoding.processes import DecodingTask
 from service.engine import Ballot, Engine, open_engine
@@ -275,13 +275,16 @@ class Service:
             request.state.images = len(sent.ids)  # for the log
             if check_ids is not None:
                 check_ids(sent.ids)
+            voted = Voted(engine, [], {})
             async with self._until_the_deadline(request):
-                try:
-                    with self.tracing.timed("search"):
-                        outcomes = await self.batcher.search(partial(sent.annotate, engine, ballot))
-                except IndexProblem as error:
-                    raise self._problem(error) from error
-        return Answer(engine, sent.ids, self._judged(outcomes))
+                if usable := sent.usable:
+                    try:
+                        with self.tracing.timed("search"):
+                            voted = await self.batcher.vote(engine, np.stack(usable), ballot)
+                    except IndexProblem as error:
+                        raise self._problem(error) from error
+        outcomes = sent.outcomes(voted.annotations, voted.seconds)
+        return Answer(voted.engine, sent.ids, self._judged(outcomes))
 
     async def vote_on_stored(
         self, request: Request, query: StoredQuery, options: dict[str, Any]
@@ -399,17 +402,25 @@ class Service:
             code = outcome.code if isinstance(outcome, Problem) else "ok"
             self.metrics.images.labels(code).inc()
 
-    async def search(self, request: Request, work: Callable[[Engine], T]) -> T:
+    async def search(
+        self, request: Request, work: Callable[[Engine], T], *, long: bool = False
+    ) -> T:
         """Run a blocking search without images.
+
+        Args:
+            request: Who asked.
+            work: The search.
+            long: Whether it may take many seconds, for which other searches do not wait.
 
         Raises:
             Problem: As in `annotate`, or what `work` raises.
         """
+        run = self.batcher.judge if long else self.batcher.search
         with self.admission.enter():
             async with self._until_the_deadline(request):
                 try:
                     with self.tracing.timed("search"):
-                        return await self.batcher.search(partial(work, self.engine))
+                        return await run(partial(work, self.engine))
                 except IndexProblem as error:
                     raise self._problem(error) from error
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,7 +19,7 @@ from starlette.requests import Request
 
 from annotator.errors import FormatError, ImageError
 from service.admission import Ticket
-from service.engine import Ballot, Engine
+from service.engine import Engine
 from service.observability import STAGES
 from service.problems import Problem, unusable_image
 from service.schemas import VectorsIn
@@ -47,34 +47,49 @@ class Model(NamedTuple):
 
 @dataclass(frozen=True)
 class Sent:
-    """The vectors of a request: float [n, dim] of any norm, with an id of each."""
+    """The vectors of a request, with an id of each.
+
+    Attributes:
+        ids: Of the n vectors.
+        units: Of each, float32[dim] of unit norm, or None if it is zero or not finite; and whether
+            it was scaled.
+    """
 
     ids: Sequence[str]
-    rows: NDArray[np.floating[Any]]
+    units: Sequence[tuple[NDArray[np.float32] | None, bool]]
 
-    def annotate(self, engine: Engine, ballot: Ballot) -> list[Outcome]:
-        """Search and vote; a vector that is zero or not finite becomes a problem.
+    @classmethod
+    def of(cls, ids: Sequence[str], rows: NDArray[np.floating[Any]]) -> Sent:
+        """Rows [n, dim] of any norm."""
+        from annotator.vectors.table import to_units
 
-        Raises:
-            IndexProblem: The index cannot be searched.
+        return cls(ids, to_units(rows))
+
+    @property
+    def usable(self) -> list[NDArray[np.float32]]:
+        """Those that can be annotated."""
+        return [unit for unit, _ in self.units if unit is not None]
+
+    def outcomes(
+        self, annotations: Sequence[Annotation], seconds: Mapping[str, float]
+    ) -> list[Outcome]:
+        """What came of each; a vector that is zero or not finite becomes a problem.
+
+        Args:
+            annotations: Of the usable ones.
+            seconds: That these took, by stage.
         """
-        from annotator.vectors.table import NO_DIRECTION, to_units
+        from annotator.vectors.table import NO_DIRECTION
 
-        units = to_units(self.rows)
-        good = [unit for unit, _ in units if unit is not None]
-        annotations: list[Annotation] = []
-        seconds = dict.fromkeys(STAGES, 0.0)
-        if good:
-            annotations, taken = engine.vote(np.stack(good), [ballot] * len(good))
-            seconds |= taken
+        taken = dict.fromkeys(STAGES, 0.0) | dict(seconds)
         outcomes: list[Outcome] = []
         rest = iter(annotations)
-        for unit, scaled in units:
+        for unit, scaled in self.units:
             if unit is None:
                 outcomes.append(unusable_image(ImageError(*NO_DIRECTION, "no_vector")))
             else:
                 notes: tuple[Note, ...] = ("vector_scaled",) if scaled else ()
-                outcomes.append((replace(next(rest), notes=notes), seconds))
+                outcomes.append((replace(next(rest), notes=notes), taken))
         return outcomes
 
 
@@ -146,7 +161,7 @@ def _from_npy(data: bytes, most: int, engine: Engine, named: Model) -> Sent:
     _check_number(len(rows), most)
     _check_model(named, engine)
     _check_length(rows.shape[1], engine, 1)
-    return Sent(_numbered(len(rows)), rows)
+    return Sent.of(_numbered(len(rows)), rows)
 
 
 def _from_json(data: bytes, most: int, engine: Engine, named: Model) -> Sent:
@@ -174,7 +189,7 @@ def _from_json(data: bytes, most: int, engine: Engine, named: Model) -> Sent:
             values_of_row = _floats(vector, row) if isinstance(vector, str) else vector
             _check_length(len(values_of_row), engine, row + 1)
             rows[row] = values_of_row
-    return Sent(body.ids or _numbered(len(rows)), rows)
+    return Sent.of(body.ids or _numbered(len(rows)), rows)
 
 
 def _floats(text: str, row: int) -> NDArray[np.float32]:

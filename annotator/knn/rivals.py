@@ -41,22 +41,19 @@ class Exclusions:
 
     Args:
         labels: Labels of n images.
-        groups: Group of each image, "" for none; None for no groups.
+        parts: float64[n], what part of a case each image is (`parts_of_cases`); None for a whole.
     """
 
-    def __init__(self, labels: LabelTable, groups: Sequence[str] | None = None) -> None:
-        n = len(labels)
-        numbers = np.arange(n) if groups is None else group_numbers(groups)
-        self._parts = 1.0 / np.bincount(numbers)[numbers] if n else np.zeros(0)
-        order = np.argsort(labels.indices, kind="stable")
-        self._holders = np.repeat(np.arange(n), labels.sizes)[order]
-        self._bounds = np.concatenate([[0], np.cumsum(labels.frequencies)])
+    def __init__(self, labels: LabelTable, parts: NDArray[np.float64] | None = None) -> None:
+        self._labels = labels
+        self._parts = np.ones(len(labels)) if parts is None else parts
         self._position = {cui: j for j, cui in enumerate(labels.cuis)}
         self._cases = float(self._parts.sum())
-        self._weights = np.array(
-            [self._parts[self._rows(j)].sum() for j in range(len(labels.cuis))]
-        )
+        self._rows = np.repeat(np.arange(len(labels), dtype=np.int32), labels.sizes)
+        held = np.bincount(labels.indices, self._parts[self._rows], len(labels.cuis))
+        self._weights = held.astype(np.float64)
         self._tested = _pairs(self._weights, _LEAST_EXPECTED * self._cases)
+        self._rows_of: dict[int, NDArray[np.int32]] = {}
         self._known: dict[tuple[int, int], bool] = {}
 
     def exclude(self, one: str, other: str) -> bool:
@@ -73,15 +70,30 @@ class Exclusions:
         expected = float(self._weights[a] * self._weights[b]) / max(self._cases, 1.0)
         if expected < _LEAST_EXPECTED:
             return False
-        common = np.intersect1d(self._rows(a), self._rows(b), assume_unique=True)
-        joint = float(self._parts[common].sum())
+        holders = self._holders(b)
+        joint = float(self._parts[holders[self._holds(a)[holders]]].sum())
         if joint > _MOST_LIFT * expected:
             return False
         log_p = joint - expected - (joint * math.log(joint / expected) if joint else 0.0)
         return log_p <= math.log(_LEVEL / self._tested)
 
-    def _rows(self, j: int) -> NDArray[np.int64]:
-        return self._holders[self._bounds[j] : self._bounds[j + 1]]
+    def _holders(self, j: int) -> NDArray[np.int32]:
+        """Rows with concept j, ascending."""
+        if j not in self._rows_of:
+            self._rows_of[j] = self._rows[np.flatnonzero(self._labels.indices == j)]
+        return self._rows_of[j]
+
+    def _holds(self, j: int) -> NDArray[np.bool_]:
+        """bool[n], which rows have concept j."""
+        holds = np.zeros(len(self._labels), bool)
+        holds[self._holders(j)] = True
+        return holds
+
+
+def parts_of_cases(groups: Sequence[str]) -> NDArray[np.float64]:
+    """What part of a case each image is, float64[n]: its group is one; "" for none."""
+    numbers = group_numbers(groups)
+    return 1.0 / np.bincount(numbers)[numbers] if len(numbers) else np.zeros(0)
 
 
 def considered(decision: Decision, implied: Collection[str] = ()) -> dict[str, float]:

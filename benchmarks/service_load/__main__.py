@@ -6,6 +6,7 @@ c  the tail of the latency at 8 clients
 d  memory over many requests
 e  ten times the requests that it can answer, and how soon it recovers
 f  reloads under load, half of them of a damaged index
+g  from a correction to the answer that has it, in a generated index, by one client and by eight
 h  the latency of others while the service is attacked
 i  memory, descriptors and answers over a long run of mixed requests
 
@@ -32,11 +33,12 @@ from benchmarks.service_load import speed
 from benchmarks.service_load.attacks import attacks
 from benchmarks.service_load.bare import Bare
 from benchmarks.service_load.client import image_request
+from benchmarks.service_load.corrections import corrections, write_index
 from benchmarks.service_load.mixture import KEY, mixture
 from benchmarks.service_load.reloads import reloads
 from benchmarks.service_load.server import Server
 
-PARTS = "abcdefhi"
+PARTS = "abcdefghi"
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -56,6 +58,14 @@ def run(options: argparse.Namespace, folder: Path) -> Iterator[tuple[str, dict[s
     source, index, parts = options.source, options.index, set(options.only.split(","))
     arguments = ["--device", options.device]
     several = ["--processes", str(options.processes)]
+    if "g" in parts:
+        generated, vectors = write_index(folder, options.indexed, options.dim)
+        for clients in (1, 8):
+            copy = folder / f"corrected-by-{clients}"
+            shutil.copytree(generated, copy)
+            yield "g", corrections(copy, vectors, clients, options.corrections // clients)
+    if parts == {"g"}:
+        return
     if source is None or index is None:
         from annotator.phantoms import write_sample
 
@@ -128,6 +138,9 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--mixed", type=int, default=50_000, help="requests of part i")
     add("--mixed-s", type=float, default=7200, help="seconds after which part i ends")
     add("--reloads", type=int, default=200, help="reloads of part f")
+    add("--indexed", type=int, default=100_000, help="images of the index of part g")
+    add("--dim", type=int, default=256, help="of their vectors")
+    add("--corrections", type=int, default=400, help="of each half of part g")
     add("--device", default="auto")
     options = parser.parse_args(arguments)
     if not set(options.only.split(",")) <= set(PARTS):

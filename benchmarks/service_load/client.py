@@ -35,10 +35,16 @@ class Reply:
     status: int
 
 
-def post(path: str, headers: Sequence[str] = (), body: bytes = b"") -> bytes:
+def request(method: str, path: str, headers: Sequence[str] = (), body: bytes = b"") -> bytes:
     """A request as it goes over the wire."""
-    lines = [f"POST {path} HTTP/1.1", "Host: localhost", f"Content-Length: {len(body)}", *headers]
+    first = f"{method} {path} HTTP/1.1"
+    lines = [first, "Host: localhost", f"Content-Length: {len(body)}", *headers]
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+def post(path: str, headers: Sequence[str] = (), body: bytes = b"") -> bytes:
+    """A POST as it goes over the wire."""
+    return request("POST", path, headers, body)
 
 
 def image_request(image: bytes, headers: Sequence[str] = ()) -> bytes:

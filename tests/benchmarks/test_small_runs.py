@@ -78,6 +78,14 @@ def test_service_load(results) -> None:
     assert reloads["wrong_outcomes"] == reloads["failed_requests"] == reloads["mixed_answers"] == 0
 
 
+def test_corrections_under_load(results) -> None:
+    service_load.main(["--only", "g", "--indexed", "300", "--dim", "16", "--corrections", "16"])
+    alone, many = load("service_load", results)
+    assert (alone["clients"], alone["corrections"]) == (1, 16)
+    assert (many["clients"], many["corrections"]) == (8, 16)
+    assert 0 < many["patch_p50_ms"] <= many["answer_p95_ms"] <= many["answer_max_ms"]
+
+
 def test_review(sample, tmp_path, results) -> None:
     vectors = tmp_path / "all.npz"
     review.annotator("embed", sample.images, "--out", vectors)

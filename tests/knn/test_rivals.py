@@ -8,13 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from annotator.knn.decision import Decision
-from annotator.knn.rivals import Exclusions, considered, rivals
+from annotator.knn.rivals import Exclusions, considered, parts_of_cases, rivals
 from index import LabelTable
 
 
 def exclusions(*rows: tuple[int, str], groups: list[str] | None = None) -> Exclusions:
     """Of rows (how often, concepts as letters)."""
-    return Exclusions(LabelTable.from_sets([text for n, text in rows for _ in range(n)]), groups)
+    labels = LabelTable.from_sets([text for n, text in rows for _ in range(n)])
+    return Exclusions(labels, None if groups is None else parts_of_cases(groups))
 
 
 def decision(shares: dict[str, float], chosen: str) -> Decision:

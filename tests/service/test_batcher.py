@@ -6,9 +6,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from asking import drawing
 
 from annotator.errors import AnnotatorError, ImageError
+from index.corrections import Correction
+from index.folder.store import StoredIndex, corrected
 from service.batcher import Batcher
 from service.engine import Ballot, Engine
 from service.observability import Metrics
@@ -149,3 +152,59 @@ def test_images_cancelled_in_the_queue_are_dropped(engine: Engine) -> None:
 
     _, metrics = with_batcher(use, batch_wait=0)
     assert batches(metrics) == (2, 2)
+
+
+def votes(engines: Sequence[Engine], ballots: Sequence[Ballot]) -> list[Any]:
+    """What comes of votes that are asked for while a search is under way."""
+
+    async def use(batcher: Batcher) -> list[Any]:
+        over = threading.Event()
+        under_way = asyncio.create_task(batcher.search(over.wait))
+        vectors = [
+            np.eye(1, engine.annotator.embedder.dim, i, np.float32)
+            for i, engine in enumerate(engines)
+        ]
+        asked = zip(engines, vectors, ballots, strict=True)
+        work = [asyncio.create_task(batcher.vote(*one)) for one in asked]
+        await asyncio.sleep(0)
+        over.set()
+        await under_way
+        return await asyncio.gather(*work, return_exceptions=True)
+
+    return with_batcher(use)[0]
+
+
+def test_votes_that_wait_for_a_search_are_held_together_on_the_labels_of_now(
+    engine: Engine, clip_engine: Engine
+) -> None:
+    stored = engine.stored
+    assert isinstance(stored, StoredIndex)
+    first = Correction(1, stored.ids[0], stored.labels.row(0), ("C9999999",), "me", "now")
+    later = engine.over(corrected(stored, [first]))
+    ballot = Ballot(engine.annotator.voting)
+    found = votes([engine, later, clip_engine, later], [ballot] * 4)
+    assert [one.engine for one in found] == [later, later, clip_engine, later]
+    assert found[0].seconds is found[1].seconds is found[3].seconds
+    for i in (0, 1, 3):
+        vector = np.eye(1, engine.annotator.embedder.dim, i, np.float32)
+        (alone,), _ = later.vote(vector, [ballot])
+        assert found[i].annotations[0].cuis == alone.cuis
+        assert found[i].annotations[0].neighbors[0].cuis == alone.neighbors[0].cuis
+
+
+def test_a_vote_that_fails_costs_the_others_nothing(engine: Engine) -> None:
+    voting = engine.annotator.voting
+    bad = Ballot(replace(voting, decider="macro-f1", macro_thresholds=None))
+    found = votes([engine] * 4, [Ballot(voting), Ballot(voting), bad, Ballot(voting)])
+    assert [isinstance(one, Exception) for one in found] == [False, False, True, False]
+
+
+def test_a_search_does_not_wait_for_what_takes_long() -> None:
+    async def use(batcher: Batcher) -> None:
+        over = threading.Event()
+        judged = asyncio.create_task(batcher.judge(over.wait))
+        assert await batcher.search(lambda: "found") == "found" and not judged.done()
+        over.set()
+        await judged
+
+    with_batcher(use)
