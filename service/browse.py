@@ -10,17 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 from starlette.requests import Request
 
+from index.sampling import sample_rows
 from service.answers import names_of, picture_path
 from service.engine import Engine
-from service.problems import Problem
+from service.problems import Problem, no_such_image
 from service.queue import MOST_JUDGED, STALE
 from service.service import Service
 
 if TYPE_CHECKING:
     from index.folder.store import StoredIndex
-    from service.schemas import ImagesQuery
+    from service.schemas import ImagesQuery, MapQuery
 
 _MOST_FACETS = 100  # concepts, and groups
+_MOST_MAPPED = 100_000  # points of an answer
 
 
 class _Judged(NamedTuple):
@@ -32,11 +34,21 @@ class _Judged(NamedTuple):
     familiarities: Mapping[str, float]
 
 
+class _Mapped(NamedTuple):
+    """Where rows lie: int64[n, 2] from 0 to below `MAP_SIZE`, and what the axes are."""
+
+    of: object
+    points: NDArray[np.int64]
+    axes: tuple[str, str]
+
+
 class Catalogue:
-    """Lists the images of the served index, and keeps what they were judged by."""
+    """Lists the images of the served index; keeps what they were judged by and where they lie."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
+        self._mapped: _Mapped | None = None
+        self._mapping = asyncio.Lock()
         self._judged: _Judged | None = None
         self._judging = asyncio.Lock()
 
@@ -46,11 +58,41 @@ class Catalogue:
         Raises:
             Problem: As `Service.search`; 409, the index is on a server.
         """
-        judged = None
-        if query.sort != "stored":
+        judged = mapped = None
+        if query.sort != "stored" and not query.like:
             async with self._judging:  # once for all who wait
-                judged = await self._service.search(request, self._judge)
-        return await self._service.search(request, lambda engine: _listed(engine, query, judged))
+                judged = await self._service.search(request, self._judge, long=True)
+        if query.region:
+            mapped = await self._map_of_all(request)
+        return await self._service.search(
+            request, lambda engine: _listed(engine, query, judged, mapped)
+        )
+
+    async def map(self, request: Request, query: MapQuery) -> dict[str, Any]:
+        """Where images lie, as `schemas.MapOut`.
+
+        Raises:
+            Problem: As `list`.
+        """
+        mapped = await self._map_of_all(request)
+        return await self._service.search(request, lambda engine: _drawn(engine, query, mapped))
+
+    async def _map_of_all(self, request: Request) -> _Mapped:
+        async with self._mapping:
+            return await self._service.search(request, self._lay_out, long=True)
+
+    def _lay_out(self, engine: Engine) -> _Mapped:
+        from annotator.map.layout import pca
+        from service.schemas import MAP_SIZE
+
+        stored = _stored(engine)
+        if self._mapped is None or self._mapped.of is not stored.index:
+            layout = pca(stored.blocks)
+            lowest = layout.positions.min(axis=0)
+            extent = np.maximum(layout.positions.max(axis=0) - lowest, 1e-12)
+            points = np.rint((layout.positions - lowest) / extent * (MAP_SIZE - 1)).astype(np.int64)
+            self._mapped = _Mapped(stored.index, points, layout.axes)
+        return self._mapped
 
     def _judge(self, engine: Engine) -> _Judged:
         from annotator.knn.familiarity import familiarity_of_cases
@@ -88,9 +130,33 @@ def _by_id(stored: StoredIndex, values: NDArray[np.float64]) -> dict[str, float]
     return dict(zip(stored.ids, values.tolist(), strict=True))
 
 
-def _listed(engine: Engine, query: ImagesQuery, judged: _Judged | None) -> dict[str, Any]:
+def _drawn(engine: Engine, query: MapQuery, mapped: _Mapped) -> dict[str, Any]:
     stored = _stored(engine)
-    rows = _in_order(stored, _filtered(stored, query), query.sort, judged)
+    rows = _filtered(stored, query)
+    rows = rows[rows < len(mapped.points)]  # later ones are on the next map
+    points = mapped.points[rows[sample_rows(len(rows), _MOST_MAPPED)]]
+    return {
+        "index_version": stored.version,
+        "total": len(rows),
+        "axes": list(mapped.axes),
+        "x": points[:, 0].tolist(),
+        "y": points[:, 1].tolist(),
+    }
+
+
+def _listed(
+    engine: Engine, query: ImagesQuery, judged: _Judged | None, mapped: _Mapped | None
+) -> dict[str, Any]:
+    stored = _stored(engine)
+    rows = _filtered(stored, query)
+    if mapped is not None:
+        rows = rows[rows < len(mapped.points)]
+        corners = np.array(query.region.split(","), np.int64).reshape(-1, 2)
+        rows = rows[_inside(mapped.points[rows], corners)]
+    rows = _in_order(stored, rows, query.sort, judged)
+    alike: Mapping[int, float] = {}
+    if query.like:
+        rows, alike = _by_similarity(stored, rows, query.like)
     some = rows[query.offset : query.offset + query.limit].tolist()
     concepts = [stored.labels.row(row) for row in some]
     groups = stored.columns.get("groups")
@@ -102,6 +168,7 @@ def _listed(engine: Engine, query: ImagesQuery, judged: _Judged | None) -> dict[
             "thumbnail": picture_path(engine, stored.ids[row]),
             "doubt": _known(judged.doubts if judged else {}, stored.ids[row]),
             "familiarity": _known(judged.familiarities if judged else {}, stored.ids[row]),
+            "similarity": round(alike[row], 4) if row in alike else None,
         }
         for row, labels in zip(some, concepts, strict=True)
     ]
@@ -122,7 +189,7 @@ def _known(values: Mapping[str, float], id_: str) -> float | None:
     return None if np.isnan(value) else round(float(value), 4)
 
 
-def _filtered(stored: StoredIndex, query: ImagesQuery) -> NDArray[np.int64]:
+def _filtered(stored: StoredIndex, query: ImagesQuery | MapQuery) -> NDArray[np.int64]:
     """The rows that have all of the concepts, the group, and the text in their ids."""
     kept = np.ones(len(stored), bool)
     for cui in query.concept:
@@ -139,6 +206,40 @@ def _filtered(stored: StoredIndex, query: ImagesQuery) -> NDArray[np.int64]:
         wanted = query.q.casefold()
         rows = np.array([row for row in rows.tolist() if wanted in stored.ids[row].casefold()], int)
     return rows.astype(np.int64)
+
+
+def _inside(points: NDArray[np.int64], corners: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which points, int64[m, 2], lie within a polygon, int64[c, 2], or on its lower left edges.
+
+    A ray to the right crosses the edges of the polygon an odd number of times (even-odd rule;
+    Haines 1994, "Point in polygon strategies").
+    """
+    inside = np.zeros(len(points), bool)
+    x, y = points.T
+    for (x0, y0), (x1, y1) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+        crossed = (y0 <= y) != (y1 <= y)
+        # In whole numbers: (x - x0) (y1 - y0) against (y - y0) (x1 - x0), by the edge's direction.
+        side = (x - x0) * (y1 - y0) - (y - y0) * (x1 - x0)
+        inside ^= crossed & ((side < 0) if y1 > y0 else (side > 0))
+    return inside
+
+
+def _by_similarity(
+    stored: StoredIndex, rows: NDArray[np.int64], image_id: str
+) -> tuple[NDArray[np.int64], Mapping[int, float]]:
+    """Rows by falling similarity to an image, which is the first of them; and the similarities.
+
+    Raises:
+        Problem: 404, there is no such image.
+    """
+    row = stored.row_of.get(image_id)
+    if row is None:
+        raise no_such_image("GET /v1/search finds images.")
+    (vector,) = stored.vectors(np.array([row], np.int64))
+    similarities = np.concatenate([block @ vector for block in stored.blocks()]).astype(np.float64)
+    similarities[row] = 1.0
+    rows = rows[np.argsort(-similarities[rows] - (rows == row), kind="stable")]
+    return rows, dict(zip(rows.tolist(), similarities[rows].tolist(), strict=True))
 
 
 def _in_order(

@@ -26,6 +26,8 @@ from service.schemas import (
     ImageOut,
     ImagesOut,
     ImagesQuery,
+    MapOut,
+    MapQuery,
     NewImageQuery,
     RemovalQuery,
 )
@@ -42,12 +44,24 @@ _MOST_JSON = 1 << 18  # bytes of a correction
     "/v1/images",
     operation_id="list_images",
     response_model=ImagesOut,
-    responses=problems(401, 403, 409, 422, 429, 500, 503),
+    responses=problems(401, 403, 404, 409, 422, 429, 500, 503),
 )
 async def list_images(request: Request, query: Annotated[ImagesQuery, Query()]) -> dict[str, Any]:
     """Images of the index by concept, group and id, with their labels."""
     catalogue: Catalogue = request.app.state.catalogue
     return await catalogue.list(request, query)
+
+
+@images.get(
+    "/v1/map",
+    operation_id="get_map",
+    response_model=MapOut,
+    responses=problems(401, 403, 409, 422, 429, 500, 503),
+)
+async def map_of_images(request: Request, query: Annotated[MapQuery, Query()]) -> dict[str, Any]:
+    """Where images of the index lie by their vectors: their first two principal components."""
+    catalogue: Catalogue = request.app.state.catalogue
+    return await catalogue.map(request, query)
 
 
 @images.get(

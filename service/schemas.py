@@ -11,6 +11,7 @@ from annotator.knn.familiarity import UNFAMILIAR
 
 MOST_NEIGHBORS = 1000
 MOST_CASES = 100
+MAP_SIZE = 9999  # of coordinates
 MOST_QUEUED = 500
 
 Names = Annotated[dict[str, str], Field(description="Of every CUI in the answer that has one.")]
@@ -131,16 +132,41 @@ class SimilarQuery(_Query):
     )
 
 
-class ImagesQuery(_Query):
-    """Options of `GET /v1/images`."""
+_NUMBER = "[0-9]{1,5}"
+
+
+class _Filters(_Query):
+    """Which images of the index."""
 
     concept: list[str] = Field(
         [], max_length=20, description="CUIs that the images have, all of them (repeatable)."
     )
     group: str = Field("", max_length=500, description="Their patient or study.")
     q: str = Field("", max_length=200, description="Part of their ids, in any case.")
+
+
+class MapQuery(_Filters):
+    """Options of `GET /v1/map`."""
+
+
+class ImagesQuery(_Filters):
+    """Options of `GET /v1/images`."""
+
+    region: str = Field(
+        "",
+        max_length=2000,
+        pattern=rf"^({_NUMBER},{_NUMBER}(,{_NUMBER},{_NUMBER}){{2,}})?$",
+        description="An area of the map (`GET /v1/map`) that they lie in: x,y of its corners in "
+        "order, at least three, all joined by commas.",
+    )
     sort: Literal["stored", "doubt", "familiarity"] = Field(
         "stored", description="As stored, the most doubtful first, or the least familiar first."
+    )
+    like: str = Field(
+        "",
+        max_length=500,
+        description="Id of an image that the others are ordered by, the most similar first, "
+        "instead of `sort`.",
     )
     offset: int = Field(0, ge=0, description="Images to pass over.")
     limit: int = Field(50, ge=0, le=500, description="Most images in the answer.")
@@ -223,6 +249,9 @@ class ListedImage(BaseModel):
     familiarity: float | None = Field(
         description="Share of the index's images that are further out; null likewise."
     )
+    similarity: float | None = Field(
+        description="Cosine to the image that the list is ordered by, if it is."
+    )
 
 
 class ConceptFacet(BaseModel):
@@ -254,6 +283,16 @@ class ImagesOut(BaseModel):
     images: list[ListedImage]
     facets: FacetsOut = Field(description="Of all images that fit; empty unless asked for.")
     names: Names
+
+
+class MapOut(BaseModel):
+    """Answer of `GET /v1/map`: points of images, in the order of the list."""
+
+    index_version: str
+    total: int = Field(description="Images that fit; of more than 100,000, an even sample follows.")
+    axes: list[str] = Field(description="What lies along x and y.")
+    x: list[int] = Field(description=f"From 0 to below {MAP_SIZE}, which is the right edge.")
+    y: list[int] = Field(description=f"From 0 to below {MAP_SIZE}, which is the upper edge.")
 
 
 class ImageOut(BaseModel):

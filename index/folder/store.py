@@ -19,7 +19,7 @@ which is replaced atomically. A reader keeps the version that it opened. Nothing
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -56,6 +56,8 @@ from index.segments import (
     joined_names,
     read_segment,
 )
+
+_ROWS_AT_ONCE = 8192  # of `StoredIndex.blocks`
 
 
 @dataclass(frozen=True)
@@ -189,6 +191,15 @@ class StoredIndex:
             segment, within = self._place(row)
             result[i] = segment.vectors[within]
         return result
+
+    def blocks(self) -> Iterator[NDArray[np.float32]]:
+        """The vectors of all rows in their order, float32[m, dim] at a time."""
+        stored = np.arange(len(self)) if self.stored_rows is None else self.stored_rows
+        for segment, start in zip(self.segments, self.starts.tolist(), strict=False):
+            first, last = np.searchsorted(stored, [start, start + len(segment)]).tolist()
+            for block in range(first, last, _ROWS_AT_ONCE):
+                rows = stored[block : min(block + _ROWS_AT_ONCE, last)] - start
+                yield np.asarray(segment.vectors[rows])
 
     def stored(self, rows: Sequence[int]) -> NDArray[np.int64]:
         """The stored rows, int64[m], of some rows."""

@@ -85,6 +85,12 @@ export const similar = (id, k, signal) => asked("v1/similar", { id, k }, signal)
 export const listImages = (query, part) =>
   patiently(() => asked("v1/images", [...new URLSearchParams(query), ...Object.entries(part)]));
 
+/** Where the images lie that fit the filters of `query`. */
+export function mapOf(query) {
+  const filters = [...new URLSearchParams(query)].filter(([name]) => ["concept", "group", "q"].includes(name));
+  return patiently(() => asked("v1/map", filters));
+}
+
 export const queue = (limit) => asked("v1/queue", { limit });
 
 /** What the other images say of one of the index: an answer with its only result as `result`. */

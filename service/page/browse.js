@@ -1,8 +1,9 @@
 // Browse: the images of the index in a grid, by concept, group and id, in an order.
 
-import { fetchPicture, listImages } from "./api.js";
+import { fetchPicture, listImages, mapOf } from "./api.js";
 import { $, button, h, plural, say } from "./dom.js";
 import { Grid } from "./grid.js";
+import { RegionMap } from "./map.js";
 import { reviewIds } from "./review.js";
 import { addView, address, open } from "./views.js";
 
@@ -22,6 +23,8 @@ let askForKey = () => {};
 let known = true; // whether a key was needed and missing
 let grid = null;
 let typing = null;
+let map = null;
+let mapped = null; // the filters of which the map shows the images
 const pictures = new Map(); // path -> object URL, the oldest first
 
 export function startBrowsing(actions) {
@@ -33,13 +36,21 @@ export function startBrowsing(actions) {
     act: (i) => review([imageAt(i)]),
     mark: paintSelection,
   });
+  map = new RegionMap($("map"), (corners) => go((wanted) => put(wanted, "region", corners.flat().join(","))));
   addView("browse", opened);
   $("browse-form").addEventListener("submit", (event) => event.preventDefault());
   $("browse-q").addEventListener("input", () => {
     clearTimeout(typing);
     typing = setTimeout(() => go((wanted) => put(wanted, "q", $("browse-q").value.trim())), PAUSE_MS);
   });
-  $("browse-sort").addEventListener("change", ({ target }) => go((wanted) => put(wanted, "sort", target.value)));
+  $("browse-sort").addEventListener("change", ({ target }) =>
+    go((wanted) => {
+      put(wanted, "sort", target.value);
+      wanted.delete("like");
+    }),
+  );
+  $("browse-map").addEventListener("toggle", showMap);
+  $("browse-like").addEventListener("click", () => go((wanted) => wanted.set("like", chosen()[0].id)));
   $("browse-review").addEventListener("click", () => review(chosen()));
   $("browse-none").addEventListener("click", () => grid.select([]));
   $("browse-grid").addEventListener("scroll", () => (position = grid.position), { passive: true });
@@ -74,7 +85,9 @@ async function list() {
   const mine = ++generation;
   const wanted = new URLSearchParams(query);
   $("browse-q").value = document.activeElement === $("browse-q") ? $("browse-q").value : (wanted.get("q") ?? "");
-  $("browse-sort").value = wanted.get("sort") ?? "";
+  $("browse-sort").value = wanted.has("like") ? "like" : (wanted.get("sort") ?? "");
+  if (wanted.has("region")) $("browse-map").open = true;
+  showMap();
   $("browse-error").textContent = "";
   $("browse-view").setAttribute("aria-busy", true);
   $("browse-total").textContent = wanted.has("sort") ? "The server judges its images…" : "…";
@@ -99,6 +112,29 @@ async function list() {
     else $("browse-error").textContent = `${problem.detail || problem.title} ${problem.hint}`.trim();
   } finally {
     if (mine === generation) $("browse-view").removeAttribute("aria-busy");
+  }
+}
+
+/** Draw the images that fit the filters, if the map is open. */
+async function showMap() {
+  if (!$("browse-map").open) return;
+  const wanted = new URLSearchParams(query);
+  const region = (wanted.get("region") ?? "").split(",").map(Number);
+  const corners = Array.from({ length: region.length >> 1 }, (_, i) => region.slice(2 * i, 2 * i + 2));
+  for (const name of ["region", "sort", "like"]) wanted.delete(name);
+  const filters = wanted.toString();
+  if (mapped === filters) {
+    map.region = corners;
+    return;
+  }
+  mapped = filters;
+  try {
+    const points = await mapOf(filters);
+    if (mapped !== filters) return;
+    map.show(points, corners);
+    $("map-axes").textContent = `${plural(points.total, "image")}; to the right ${points.axes[0]}, upwards ${points.axes[1]}.`;
+  } catch {
+    mapped = null; // the list says what is wrong
   }
 }
 
@@ -136,7 +172,9 @@ function cell(i) {
   if (url) frame.append(h("img", { src: url, alt: "" }));
   else if (!image.thumbnail) frame.classList.add("missing");
   const fact =
-    image.doubt !== null && query.includes("sort=doubt")
+    image.similarity !== null
+      ? `similarity ${image.similarity.toFixed(3)}`
+      : image.doubt !== null && query.includes("sort=doubt")
       ? `to gain ${image.doubt.toFixed(2)}`
       : image.familiarity !== null && query.includes("sort=familiarity")
         ? `familiarity ${image.familiarity.toFixed(2)}`
@@ -180,6 +218,8 @@ function paintFilters(wanted) {
   const all = [
     ...wanted.getAll("concept").map((cui) => ["concept", cui, names[cui] || cui]),
     ...wanted.getAll("group").map((group) => ["group", group, `Group ${group}`]),
+    ...wanted.getAll("region").map((region) => ["region", region, "An area of the map"]),
+    ...wanted.getAll("like").map((id) => ["like", id, `Like ${id}`]),
   ];
   $("browse-filters").replaceChildren(
     ...all.map(([name, value, text]) =>
@@ -212,6 +252,7 @@ function paintSelection() {
   const n = grid.selected.size;
   $("browse-selected").textContent = n ? `${plural(n, "image")} selected` : "";
   $("browse-none").hidden = n === 0;
+  $("browse-like").hidden = n !== 1;
   $("browse-review").disabled = total === 0;
   $("browse-review").textContent = n
     ? "Review the selected"

@@ -250,6 +250,7 @@ OPERATIONS = [
     ("POST", "/v1/images"), ("GET", "/v1/images/{id}"), ("PATCH", "/v1/images/{id}"),
     ("DELETE", "/v1/images/{id}"), ("GET", "/v1/images"), ("GET", "/v1/queue"),
     ("GET", "/v1/annotate"), ("POST", "/v1/pictures"), ("GET", "/v1/pictures/{id}"),
+    ("GET", "/v1/map"),
 ]  # fmt: skip
 # The others take nothing that could be wrong.
 FALLIBLE = [
@@ -259,7 +260,7 @@ FALLIBLE = [
     ("GET", "/v1/images"), ("GET", "/v1/queue"), ("GET", "/v1/annotate"), ("POST", "/v1/pictures"),
 ]  # fmt: skip
 # Their parameters depend on each other, or on what the index has.
-DEPENDENT = [("GET", "/v1/annotate"), ("GET", "/v1/pictures/{id}")]
+DEPENDENT = [("GET", "/v1/annotate"), ("GET", "/v1/pictures/{id}"), ("GET", "/v1/images")]
 
 
 def test_all_operations_are_described(described: Any) -> None:
