@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypedDict
+from typing import Literal, NamedTuple, TypedDict
 
 
 class ProblemOut(TypedDict):
@@ -209,6 +209,92 @@ class ImageOut(TypedDict):
     group: str
     thumbnail: str | None
     index_version: str
+
+
+class QueueItemOut(TypedDict):
+    """An image to review."""
+
+    id: str
+    gain: float
+    reason: str
+
+
+class QueueOut(TypedDict):
+    """Images to review next, the first one first, and how many are worth a look."""
+
+    items: list[QueueItemOut]
+    total: int
+
+
+class ListedImage(TypedDict):
+    """An image in a list."""
+
+    id: str
+    concepts: list[str]
+    group: str
+    thumbnail: str | None
+    doubt: float | None
+    familiarity: float | None
+    similarity: float | None
+
+
+class ConceptFacet(TypedDict):
+    """How many images of a list have a concept."""
+
+    cui: str
+    images: int
+
+
+class GroupFacet(TypedDict):
+    """How many images of a list are of a group."""
+
+    group: str
+    images: int
+
+
+class FacetsOut(TypedDict):
+    """What the images of a list have in common."""
+
+    concepts: list[ConceptFacet]
+    groups: list[GroupFacet]
+
+
+class ImagesOut(TypedDict):
+    """A part of a list of images."""
+
+    index_version: str
+    total: int
+    images: list[ListedImage]
+    facets: FacetsOut
+    names: dict[str, str]
+
+
+class MapOut(TypedDict):
+    """Points of images."""
+
+    index_version: str
+    total: int
+    axes: list[str]
+    x: list[int]
+    y: list[int]
+
+
+class Picture(NamedTuple):
+    """A picture of an image.
+
+    Attributes:
+        content: A PNG or JPEG file.
+        frame: The one that is shown, from 0.
+        frames: How many the image has.
+        levels: Least and greatest value of the frame.
+        window: Center and width of the window in these values.
+    """
+
+    content: bytes
+    frame: int
+    frames: int
+    levels: tuple[float, float]
+    window: tuple[float, float]
 
 
 class Image(ImageOut):

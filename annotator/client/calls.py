@@ -19,8 +19,12 @@ from annotator.client.answers import (
     ConceptsOut,
     EmbedOut,
     Image,
+    ImagesOut,
     InfoOut,
+    MapOut,
+    Picture,
     ProblemOut,
+    QueueOut,
     ReloadOut,
     Result,
     SearchOut,
@@ -57,6 +61,58 @@ class AnnotateOptions(TypedDict, total=False):
     exclude_self: bool
     min_familiarity: float
     neighbors: int
+
+
+class Filters(TypedDict, total=False):
+    """Which images of the index.
+
+    Attributes:
+        concept: CUIs that they have, all of them.
+        group: Their patient or study.
+        q: Part of their ids, in any case.
+    """
+
+    concept: Sequence[str]
+    group: str
+    q: str
+
+
+class ListOptions(Filters, total=False):
+    """Which images are listed, and how.
+
+    Attributes:
+        region: Area of the map that they lie in: x,y of its corners, joined by commas.
+        sort: Their order.
+        like: Id of an image that they are ordered by, the most similar first, instead.
+        offset: Images to pass over.
+        limit: Most images, up to 500.
+        facets: Count concepts and groups of all that fit, too.
+    """
+
+    region: str
+    sort: Literal["stored", "doubt", "familiarity"]
+    like: str
+    offset: int
+    limit: int
+    facets: bool
+
+
+class PictureOptions(TypedDict, total=False):
+    """What a picture shows.
+
+    Attributes:
+        frame: Of several, from 0; else the one that is annotated.
+        center: Middle of the window, in the file's values.
+        width: Width of the window; both or neither.
+        side: Most pixels of the longer side.
+        format: Of the picture.
+    """
+
+    frame: int
+    center: float
+    width: float
+    side: int
+    format: Literal["png", "jpeg"]
 
 
 @dataclass(frozen=True)
@@ -137,6 +193,37 @@ def similar(image_id: str, k: int, without: str) -> Call[SimilarOut]:
 def similar_to_files(files: Sequence[tuple[str, bytes]], k: int) -> Call[SimilarOut]:
     """POST /v1/similar."""
     return Call("POST", _path("/v1/similar", {"k": k}), _json, files=files)
+
+
+def votes(image_id: str, without: str, options: AnnotateOptions) -> Call[AnnotateOut]:
+    """GET /v1/annotate."""
+    query = {"id": image_id, "without": without, **options}
+    return Call("GET", _path("/v1/annotate", query), _json)
+
+
+def queue(limit: int) -> Call[QueueOut]:
+    """GET /v1/queue."""
+    return Call("GET", _path("/v1/queue", {"limit": limit}), _json)
+
+
+def images(options: ListOptions) -> Call[ImagesOut]:
+    """GET /v1/images."""
+    return Call("GET", _path("/v1/images", options), _json)
+
+
+def map_of(filters: Filters) -> Call[MapOut]:
+    """GET /v1/map."""
+    return Call("GET", _path("/v1/map", filters), _json)
+
+
+def picture(file: tuple[str, bytes], options: PictureOptions) -> Call[Picture]:
+    """POST /v1/pictures."""
+    return Call("POST", _path("/v1/pictures", options), _picture, files=[file])
+
+
+def stored_picture(image_id: str, options: PictureOptions) -> Call[Picture]:
+    """GET /v1/pictures/{id}."""
+    return Call("GET", _path(f"/v1/pictures/{_quoted(image_id)}", options), _picture)
 
 
 def thumbnail(image_id: str) -> Call[bytes]:
@@ -298,6 +385,15 @@ def _json(answer: httpx.Response) -> Any:
             f"What answers at {answer.url.host} is no annotator: it sends no JSON.",
             "Check the address, and what stands between.",
         ) from error
+
+
+def _picture(answer: httpx.Response) -> Picture:
+    def numbers(name: str) -> list[float]:
+        return [float(text) for text in answer.headers[f"X-Annotator-{name}"].split(",")]
+
+    (frame,), (frames,) = numbers("Frame"), numbers("Frames")
+    (low, high), (center, width) = numbers("Levels"), numbers("Window")
+    return Picture(answer.content, int(frame), int(frames), (low, high), (center, width))
 
 
 def _image(answer: httpx.Response) -> Image:

@@ -17,13 +17,24 @@ from annotator.client.answers import (
     ConceptsOut,
     EmbedOut,
     Image,
+    ImagesOut,
     InfoOut,
+    MapOut,
+    Picture,
+    QueueOut,
     ReloadOut,
     Result,
     SearchOut,
     SimilarOut,
 )
-from annotator.client.calls import AnnotateOptions, Call, File
+from annotator.client.calls import (
+    AnnotateOptions,
+    Call,
+    File,
+    Filters,
+    ListOptions,
+    PictureOptions,
+)
 from annotator.client.errors import ServiceProblem
 from annotator.client.retries import Retries
 
@@ -172,6 +183,33 @@ class Client:
     def neighbors_of(self, files: File | Iterable[File], *, k: int = 10) -> SimilarOut:
         """The cases of the index most similar to images of yours."""
         return self._do(calls.similar_to_files(calls.read_files(files), k))
+
+    def votes(
+        self, image_id: str, *, without: Without = "itself", **options: Unpack[AnnotateOptions]
+    ) -> AnnotateOut:
+        """What the other images of the index say of one of them, if asked without its group."""
+        return self._do(calls.votes(image_id, without, options))
+
+    def queue(self, *, limit: int = 50) -> QueueOut:
+        """Images of the index to review next."""
+        return self._do(calls.queue(limit))
+
+    def images(self, **options: Unpack[ListOptions]) -> ImagesOut:
+        """A part of the list of the index's images."""
+        return self._do(calls.images(options))
+
+    def map(self, **filters: Unpack[Filters]) -> MapOut:
+        """Where images of the index lie, in the order of `images`."""
+        return self._do(calls.map_of(filters))
+
+    def picture(self, file: File, **options: Unpack[PictureOptions]) -> Picture:
+        """A picture of an image of yours, in a window of its values."""
+        (read,) = calls.read_files(file)
+        return self._do(calls.picture(read, options))
+
+    def stored_picture(self, image_id: str, **options: Unpack[PictureOptions]) -> Picture:
+        """A large picture of an image of the index, where the service has its file."""
+        return self._do(calls.stored_picture(image_id, options))
 
     def thumbnail(self, image_id: str) -> bytes:
         """A small JPEG of an image of the index, if it was built with pictures."""
@@ -353,6 +391,33 @@ class AsyncClient:
     async def neighbors_of(self, files: File | Iterable[File], *, k: int = 10) -> SimilarOut:
         """As `Client.neighbors_of`."""
         return await self._do(calls.similar_to_files(await _read(files), k))
+
+    async def votes(
+        self, image_id: str, *, without: Without = "itself", **options: Unpack[AnnotateOptions]
+    ) -> AnnotateOut:
+        """As `Client.votes`."""
+        return await self._do(calls.votes(image_id, without, options))
+
+    async def queue(self, *, limit: int = 50) -> QueueOut:
+        """As `Client.queue`."""
+        return await self._do(calls.queue(limit))
+
+    async def images(self, **options: Unpack[ListOptions]) -> ImagesOut:
+        """As `Client.images`."""
+        return await self._do(calls.images(options))
+
+    async def map(self, **filters: Unpack[Filters]) -> MapOut:
+        """As `Client.map`."""
+        return await self._do(calls.map_of(filters))
+
+    async def picture(self, file: File, **options: Unpack[PictureOptions]) -> Picture:
+        """As `Client.picture`."""
+        (read,) = await _read(file)
+        return await self._do(calls.picture(read, options))
+
+    async def stored_picture(self, image_id: str, **options: Unpack[PictureOptions]) -> Picture:
+        """As `Client.stored_picture`."""
+        return await self._do(calls.stored_picture(image_id, options))
 
     async def thumbnail(self, image_id: str) -> bytes:
         """As `Client.thumbnail`."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 import pytest
 
 from annotator.client import answers
-from annotator.client.calls import AnnotateOptions
+from annotator.client.calls import AnnotateOptions, Filters, ListOptions, PictureOptions
 
 schemas = pytest.importorskip("service.schemas", reason="the extra `service` is not installed")
 
@@ -46,5 +46,12 @@ def test_an_image_has_its_state_beside_the_answer() -> None:
     assert get_type_hints(answers.Image) == {**get_type_hints(answers.ImageOut), "etag": str}
 
 
-def test_options_are_those_of_the_service() -> None:
-    assert get_type_hints(AnnotateOptions).keys() == schemas.AnnotateQuery.model_fields.keys()
+@pytest.mark.parametrize(
+    ("options", "query"),
+    [
+        (AnnotateOptions, "AnnotateQuery"), (Filters, "MapQuery"), (ListOptions, "ImagesQuery"),
+        (PictureOptions, "PictureQuery"),
+    ],
+)  # fmt: skip
+def test_options_are_those_of_the_service(options: Any, query: str) -> None:
+    assert get_type_hints(options).keys() == getattr(schemas, query).model_fields.keys()

@@ -128,6 +128,25 @@ def test_cases_and_concepts_are_found(client: Any) -> None:
         assert caught.value.hint and caught.value.request_id
 
 
+def test_images_are_listed_reviewed_and_seen(client: Any) -> None:
+    listed = client.images(concept=["C1", "C9"], limit=2, facets=True)
+    assert [image["id"] for image in listed["images"]] == ["train01", "train04"]
+    assert listed["facets"]["concepts"][0] == {"cui": "C1", "images": listed["total"]}
+    assert client.images(like="train05", limit=1)["images"][0]["id"] == "train05"
+    places = client.map(concept=["C1"])
+    assert len(places["x"]) == len(places["y"]) == places["total"] == listed["total"]
+    queue = client.queue(limit=1)
+    assert len(queue["items"]) == min(queue["total"], 1)
+    votes = client.votes("train01", neighbors=2)
+    assert votes["results"][0]["id"] == "train01"
+    picture = client.picture(("a.png", drawing(60)), side=16, center=100, width=50)
+    assert picture.content.startswith(b"\x89PNG") and picture.window == (100, 50)
+    assert (picture.frame, picture.frames) == (0, 1) and picture.levels[0] < picture.levels[1]
+    with pytest.raises(ServiceProblem) as caught:
+        client.stored_picture("train01", format="jpeg")
+    assert caught.value.code == "no_picture"
+
+
 def test_labels_are_corrected_unless_somebody_was_first(client: Any) -> None:
     seen = client.image("train02")
     assert seen["concepts"] == ["C2", "C9"]
