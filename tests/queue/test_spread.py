@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from annotator.queue import spread
 from annotator.queue.spread import REACH, Likeness, choose_spread
 
 
@@ -80,3 +82,27 @@ def test_nothing_to_choose() -> None:
     assert (
         len(choose_spread(np.zeros(0), Likeness.of(np.zeros((0, 4), np.float32), 1.0), 3)[0]) == 0
     )
+
+
+def test_of_many_images_most_of_the_nearest_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(60, 16))[rng.integers(0, 60, 2500)]
+    vectors, values = unit(centres + 0.4 * rng.normal(size=(2500, 16))), rng.random(2500)
+    exact = Likeness.of(vectors, 12.0)
+    monkeypatch.setattr(spread, "MOST_COMPARED", 1000)
+    found, again = Likeness.of(vectors, 12.0), Likeness.of(vectors, 12.0)
+    for name in ("starts", "images", "values"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(again, name))
+
+    def worth(chosen: np.ndarray) -> float:
+        """What they stand for, by the exact likeness."""
+        covered = np.zeros(len(values))
+        for i in chosen.tolist():
+            entries = slice(exact.starts[i], exact.starts[i + 1])
+            images = exact.images[entries]
+            covered[images] = np.maximum(covered[images], exact.values[entries])
+        return float(values @ covered)
+
+    by_exact, by_found = (choose_spread(values, like, 100)[0] for like in (exact, found))
+    assert worth(by_found) >= 0.98 * worth(by_exact)
+    assert len({*by_found.tolist()} & {*by_exact.tolist()}) >= 70
