@@ -127,7 +127,7 @@ class _Supervisor:
             "log_level": self._log_level,
         }
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "service.worker",
+            sys.executable, "-P", "-m", "service.worker",  # -P: not from where one is
             stdin=asyncio.subprocess.PIPE,  # stays open: its end tells that we are gone
             pass_fds=[*job["sockets"], announces],
             process_group=0,  # Ctrl-C is for us

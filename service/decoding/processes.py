@@ -176,7 +176,7 @@ class _Process:
     def __init__(self) -> None:
         pipe, null = subprocess.PIPE, subprocess.DEVNULL
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "service.decoding.worker"],
+            [sys.executable, "-P", "-m", "service.decoding.worker"],  # -P: not from where one is
             stdin=pipe, stdout=pipe, stderr=null,
             process_group=0,  # with the processes that it starts; and Ctrl-C is not for it
             env=os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
