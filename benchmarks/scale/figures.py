@@ -95,9 +95,9 @@ def _encoding(results: Path) -> Iterator[_Entry]:
     yield _Entry("encoder", "numbers in the encoder's vector", dim, where)
     tuning = _last(results, "tuning", lambda r: r["dim"] == dim)
     lists = len(PENALTIES)  # a build makes them for each penalty that it compares
-    each = (tuning["fit_s"] + lists * tuning["neighbour_lists_s"]) / tuning["n"]
+    each = (tuning["fit_cpu_s"] + tuning["compare_lists_cpu_s"]) / tuning["n"]
     where = f"{_where('tuning', tuning)}, {tuning['n']:,} rows"
-    yield _Entry("fit", f"s an image on 2 cores: fit, {lists} × neighbour lists", each, where)
+    yield _Entry("fit", f"CPU s an image: fit, {lists} × neighbour lists", each, where)
 
 
 def _searching(results: Path) -> Iterator[_Entry]:

@@ -41,7 +41,7 @@ _BUILD = (
     Row("gpus", "GPUs, to encode in a day", f"ceil(gpu_s / {DAY})", "count"),
     Row("scratch", "disk while building: spool, cache, coordinates",
         "n * 4 * (2 * encoder + 1024)", "bytes"),
-    Row("fit_all", "fit and neighbour lists on 2 cores", "n * fit", "seconds"),
+    Row("fit_all", "fit and neighbour lists on 2 cores", "n * fit / 2", "seconds"),
     Row("held", "memory to build: texts, vectors of 4 folds of 5",
         "n * (collection + 0.8 * 4 * 512)", "bytes"),
 )  # fmt: skip
