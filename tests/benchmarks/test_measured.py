@@ -95,8 +95,8 @@ def claims() -> list[str]:
         f"{tuning['n']:,} images and {tuning['concepts']:,} concepts: "
         f"{tuning['fit_cpu_s']:.0f} CPU s to fit, {tuning['compare_lists_cpu_s']:.0f} for the "
         f"neighbour lists of all {len(PENALTIES)} penalties, {tuning['choose_voting_cpu_s']:.0f} "
-        f"to choose ({tuning['build_cpu_s']:.0f} in all), {tuning['vote_with_prior_ms']:.2f} ms for a "
-        f"vote with a prior, {tuning['vote_ms']:.2f} without",
+        f"to choose ({tuning['build_cpu_s']:.0f} in all), {tuning['vote_with_prior_ms']:.2f} ms "
+        f"for a vote with a prior, {tuning['vote_ms']:.2f} without",
         f"{turns['n']:,} images of {turns['concepts']:,} concepts: "
         + ", ".join(
             f"{turns[key]:.{digits}f} instead of {turns['before'][key]:.{digits}f} {what}"
