@@ -20,6 +20,7 @@ PRIVATE = [
     ("GET", "/v1/neighbors/train00/image"), ("GET", "/v1/search"), ("GET", "/v1/similar"),
     ("GET", "/v1/images/train00"), ("PATCH", "/v1/images/train00"), ("POST", "/v1/images"),
     ("DELETE", "/v1/images/train00"), ("GET", "/v1/images"), ("GET", "/v1/queue"),
+    ("GET", "/v1/map"),
     ("POST", "/v1/pictures"), ("GET", "/v1/pictures/train00"),
     ("POST", "/v1/similar"), ("POST", "/v1/reload"), ("GET", "/metrics"),
     ("GET", "/openapi.json"), ("GET", "/docs"), ("GET", "/no/such/path"), ("PUT", "/v1/info"),
