@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -52,6 +52,9 @@ class _Votes:
     vectors: NDArray[np.float32]
     ballot: Ballot
     done: asyncio.Future[Voted]
+
+
+_J = TypeVar("_J", _Job, _Votes)
 
 
 class Voted(NamedTuple):
@@ -299,13 +302,7 @@ class Batcher:
         try:
             annotations, seconds = await self.search(partial(engine.vote, vectors, ballots))
         except Exception as error:
-            if len(jobs) > 1 and not isinstance(error, IndexProblem):
-                for job in jobs:  # as in _encode_together
-                    await self._vote_together([job])
-                return
-            for job in jobs:
-                if not job.done.done():
-                    job.done.set_exception(error)
+            await _apart_or_fail(jobs, error, self._vote_together)
             return
         rest = iter(annotations)
         for job in jobs:
@@ -366,15 +363,7 @@ class Batcher:
         try:
             results, seconds, started = await loop.run_in_executor(self._encode_pool, work)
         except Exception as error:
-            # Each alone, so that one bad image costs the others nothing. But an index that cannot
-            # be reached fails for all of them, and each one's own try would wait for it.
-            if len(batch) > 1 and not isinstance(error, IndexProblem):
-                for job in batch:
-                    await self._encode_together([job])
-                return
-            for job in batch:
-                if not job.done.done():
-                    job.done.set_exception(error)
+            await _apart_or_fail(batch, error, self._encode_together)
             return
         self._metrics.batch_images.observe(len(batch))
         for stage, value in seconds.items():
@@ -385,3 +374,20 @@ class Batcher:
             job.seconds["queue"] += started - job.since
             if not job.done.done():
                 job.done.set_result(result)
+
+
+async def _apart_or_fail(
+    jobs: Sequence[_J], error: Exception, work: Callable[[Sequence[_J]], Awaitable[None]]
+) -> None:
+    """Do each job alone that failed together, so that one bad image costs the others nothing.
+
+    But an index that cannot be reached fails for all of them, and each one's own try would wait for
+    it: they fail together, as does one that is alone.
+    """
+    if len(jobs) > 1 and not isinstance(error, IndexProblem):
+        for job in jobs:
+            await work([job])
+        return
+    for job in jobs:
+        if not job.done.done():
+            job.done.set_exception(error)

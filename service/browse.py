@@ -61,7 +61,8 @@ class Catalogue:
         judged = mapped = None
         if query.sort != "stored" and not query.like:
             async with self._judging:  # once for all who wait
-                judged = await self._service.search(request, self._judge, long=True)
+                judged = self._known_judgement(self._service.engine)
+                judged = judged or await self._service.search(request, self._judge, long=True)
         if query.region:
             mapped = await self._map_of_all(request)
         return await self._service.search(
@@ -79,33 +80,44 @@ class Catalogue:
 
     async def _map_of_all(self, request: Request) -> _Mapped:
         async with self._mapping:
+            if known := self._known_map(self._service.engine):
+                return known  # without waiting for what takes long
             return await self._service.search(request, self._lay_out, long=True)
+
+    def _known_map(self, engine: Engine) -> _Mapped | None:
+        known = self._mapped
+        return known if known is not None and known.of is _stored(engine).index else None
 
     def _lay_out(self, engine: Engine) -> _Mapped:
         from annotator.map.layout import pca
         from service.schemas import MAP_SIZE
 
+        if known := self._known_map(engine):  # made for a request that did not wait for it
+            return known
         stored = _stored(engine)
-        if self._mapped is None or self._mapped.of is not stored.index:
-            layout = pca(stored.blocks)
-            lowest = layout.positions.min(axis=0)
-            extent = np.maximum(layout.positions.max(axis=0) - lowest, 1e-12)
-            points = np.rint((layout.positions - lowest) / extent * (MAP_SIZE - 1)).astype(np.int64)
-            self._mapped = _Mapped(stored.index, points, layout.axes)
-        return self._mapped
+        layout = pca(stored.blocks)
+        lowest = layout.positions.min(axis=0)
+        extent = np.maximum(layout.positions.max(axis=0) - lowest, 1e-12)
+        points = np.rint((layout.positions - lowest) / extent * (MAP_SIZE - 1)).astype(np.int64)
+        self._mapped = mapped = _Mapped(stored.index, points, layout.axes)
+        return mapped
+
+    def _known_judgement(self, engine: Engine) -> _Judged | None:
+        known, stored = self._judged, _stored(engine)
+        if known is None or known.version != stored.version:
+            return None
+        return known if stored.manifest.corrections - known.corrections < STALE else None
 
     def _judge(self, engine: Engine) -> _Judged:
         from annotator.knn.familiarity import familiarity_of_cases
         from annotator.queue.rank import doubts_of
 
-        stored = _stored(engine)
-        known, corrections = self._judged, stored.manifest.corrections
-        same = known is not None and known.version == stored.version
-        if known is not None and same and corrections - known.corrections < STALE:
+        if known := self._known_judgement(engine):
             return known
+        stored = _stored(engine)
         self._judged = judged = _Judged(
             stored.version,
-            corrections,
+            stored.manifest.corrections,
             _by_id(stored, doubts_of(stored, engine.annotator.voting, most=MOST_JUDGED)),
             _by_id(stored, familiarity_of_cases(stored, engine.annotator.metadata)),
         )
@@ -154,9 +166,9 @@ def _listed(
         corners = np.array(query.region.split(","), np.int64).reshape(-1, 2)
         rows = rows[_inside(mapped.points[rows], corners)]
     rows = _in_order(stored, rows, query.sort, judged)
-    alike: Mapping[int, float] = {}
+    similarities: NDArray[np.float64] | None = None
     if query.like:
-        rows, alike = _by_similarity(stored, rows, query.like)
+        rows, similarities = _by_similarity(stored, rows, query.like)
     some = rows[query.offset : query.offset + query.limit].tolist()
     concepts = [stored.labels.row(row) for row in some]
     groups = stored.columns.get("groups")
@@ -168,7 +180,7 @@ def _listed(
             "thumbnail": picture_path(engine, stored.ids[row]),
             "doubt": _known(judged.doubts if judged else {}, stored.ids[row]),
             "familiarity": _known(judged.familiarities if judged else {}, stored.ids[row]),
-            "similarity": round(alike[row], 4) if row in alike else None,
+            "similarity": None if similarities is None else round(float(similarities[row]), 4),
         }
         for row, labels in zip(some, concepts, strict=True)
     ]
@@ -226,8 +238,8 @@ def _inside(points: NDArray[np.int64], corners: NDArray[np.int64]) -> NDArray[np
 
 def _by_similarity(
     stored: StoredIndex, rows: NDArray[np.int64], image_id: str
-) -> tuple[NDArray[np.int64], Mapping[int, float]]:
-    """Rows by falling similarity to an image, which is the first of them; and the similarities.
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Rows by falling similarity to an image, the first of them; similarities of all, float64[n].
 
     Raises:
         Problem: 404, there is no such image.
@@ -239,7 +251,7 @@ def _by_similarity(
     similarities = np.concatenate([block @ vector for block in stored.blocks()]).astype(np.float64)
     similarities[row] = 1.0
     rows = rows[np.argsort(-similarities[rows] - (rows == row), kind="stable")]
-    return rows, dict(zip(rows.tolist(), similarities[rows].tolist(), strict=True))
+    return rows, similarities
 
 
 def _in_order(

@@ -34,9 +34,9 @@ from benchmarks.service_load.attacks import attacks
 from benchmarks.service_load.bare import Bare
 from benchmarks.service_load.client import image_request
 from benchmarks.service_load.corrections import corrections, write_index
-from benchmarks.service_load.mixture import KEY, mixture
+from benchmarks.service_load.mixture import mixture
 from benchmarks.service_load.reloads import reloads
-from benchmarks.service_load.server import Server
+from benchmarks.service_load.server import Server, writable
 
 PARTS = "abcdefghi"
 
@@ -106,11 +106,7 @@ def run(options: argparse.Namespace, folder: Path) -> Iterator[tuple[str, dict[s
     if "i" in parts:
         ours = folder / "corrected"
         shutil.copytree(index, ours, ignore=shutil.ignore_patterns("*.sqlite*", "lock"))
-        keys = folder / "keys"
-        keys.write_text(f"correct:{KEY} Somebody\n")
-        keys.chmod(0o600)
-        more = ["--writable", "--api-key-file", str(keys)]
-        with Server(ours, *arguments, *more) as server:
+        with Server(ours, *arguments, *writable(folder / "keys")) as server:
             yield "i", mixture(server, ours, images, options.mixed, options.mixed_s)
     if "f" in parts:
         ours = folder / "reloaded"

@@ -29,13 +29,15 @@ from benchmarks.service_load.client import (
     answered,
     closed_loop,
     image_request,
+    post,
     quantile,
+    request,
     statuses,
 )
 from benchmarks.service_load.server import Server
 
-_HEALTH = b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-_DOCUMENT = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\n\r\n"
+_HEALTH = request("GET", "/livez", ["Connection: close"])
+_DOCUMENT = request("GET", "/openapi.json")
 _SIDE = 3500
 _PAUSE = 0.2  # before an attacker whose connection was closed comes again
 _WARM_UP_S = 2.0  # of an attack, before others are looked at
@@ -53,12 +55,10 @@ async def _form(address: Address) -> None:
     """A form whose bytes look like its boundary at every sixth place."""
     start = b'--B\r\nContent-Disposition: form-data; name="i"; filename="a.png"\r\n\r\n'
     body = start + b"\r\n--Bx" * ((8 << 20) // 6)
-    head = (
-        "POST /v1/annotate HTTP/1.1\r\nHost: localhost\r\n"
-        f"Content-Type: multipart/form-data; boundary=B\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
     connection = Connection(address)
-    await connection.ask(head.encode() + body)
+    await connection.ask(
+        post("/v1/annotate", ["Content-Type: multipart/form-data; boundary=B"], body)
+    )
     connection.close()
 
 

@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 
 from benchmarks.index_latency.data import Synthetic
 from benchmarks.service_load.client import Connection, quantile, request
-from benchmarks.service_load.server import Server
+from benchmarks.service_load.server import KEY, Server, writable
 
-KEY = "corrector-of-the-benchmark"
 ENCODER = "generated"
 _CONCEPTS = 1000  # their frequency falls with their rank (Zipf)
 _MOST = 9  # concepts of an image
@@ -41,10 +40,7 @@ def corrections(
     """
     images, dim = vectors.shape
     keys = index.with_name(f"{index.name}-keys.txt")
-    keys.write_text(f"correct:{KEY} Reviewer\n")
-    keys.chmod(0o600)
-    arguments = ("--writable", "--api-key-file", str(keys), "--device", "cpu")
-    with Server(index, *arguments) as server:
+    with Server(index, *writable(keys), "--device", "cpu") as server:
         rng = np.random.default_rng(1)
         rows = rng.permutation(images)[: clients * each].reshape(clients, each)
         started = time.perf_counter()

@@ -17,11 +17,10 @@ from urllib.parse import quote
 import numpy as np
 from PIL import Image
 
-from benchmarks.service_load.client import Address, Connection, post
-from benchmarks.service_load.server import Server
+from benchmarks.service_load.client import Address, Connection, post, request
+from benchmarks.service_load.server import KEY, Server
 from index import open_index
 
-KEY = "a-key-for-the-benchmark-0123456789"
 _HEADER = f"X-API-Key: {KEY}"
 _CLIENTS = 8
 _STALLING = 6
@@ -136,7 +135,7 @@ async def _stall(address: Address, number: int) -> None:
 
 
 def _get(path: str) -> bytes:
-    return f"GET {path} HTTP/1.1\r\nHost: localhost\r\n{_HEADER}\r\n\r\n".encode()
+    return request("GET", path, [_HEADER])
 
 
 def _form(*files: bytes) -> bytes:
@@ -160,8 +159,7 @@ def _jpeg_2000(image: bytes) -> bytes:
 
 def _correction(image_id: str, **changes: Any) -> bytes:
     headers = [_HEADER, "If-Match: *", "Content-Type: application/json"]
-    request = post(f"/v1/images/{quote(image_id)}", headers, json.dumps(changes).encode())
-    return request.replace(b"POST", b"PATCH", 1)
+    return request("PATCH", f"/v1/images/{quote(image_id)}", headers, json.dumps(changes).encode())
 
 
 def _kinds(ids: Sequence[str], images: Sequence[bytes]) -> dict[str, tuple[float, Sequence[bytes]]]:

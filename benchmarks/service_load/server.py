@@ -9,6 +9,8 @@ from pathlib import Path
 
 from benchmarks.service_load.client import Address
 
+KEY = "a-key-for-the-benchmark-0123456789"
+
 
 class Server:
     """A running server; use as a context manager.
@@ -56,6 +58,13 @@ class Server:
     def cpu_seconds(self) -> float:
         """CPU time so far, of it and of the processes that it started."""
         return cpu_seconds(self.process.pid)
+
+
+def writable(keys: Path) -> tuple[str, ...]:
+    """Arguments of a server that takes corrections with `KEY`, which is written to a file."""
+    keys.write_text(f"correct:{KEY} Somebody\n")
+    keys.chmod(0o600)
+    return ("--writable", "--api-key-file", str(keys))
 
 
 def cpu_seconds(root: int) -> float:

@@ -85,11 +85,8 @@ export const similar = (id, k, signal) => asked("v1/similar", { id, k }, signal)
 export const listImages = (query, part) =>
   patiently(() => asked("v1/images", [...new URLSearchParams(query), ...Object.entries(part)]));
 
-/** Where the images lie that fit the filters of `query`. */
-export function mapOf(query) {
-  const filters = [...new URLSearchParams(query)].filter(([name]) => ["concept", "group", "q"].includes(name));
-  return patiently(() => asked("v1/map", filters));
-}
+/** Where the images lie that fit `filters`. */
+export const mapOf = (filters) => patiently(() => asked("v1/map", [...new URLSearchParams(filters)]));
 
 export const queue = (limit) => asked("v1/queue", { limit });
 

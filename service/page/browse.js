@@ -12,6 +12,7 @@ const SHOWN = 30; // of a facet's values
 const KEPT = 800; // pictures
 const REVIEWED = 200; // images at once, at most
 const PAUSE_MS = 250; // of typing
+const FILTERS = ["concept", "group", "q"]; // of a list, which the map takes, too
 
 let query = null; // what is listed, as in the address
 let total = 0;
@@ -121,8 +122,7 @@ async function showMap() {
   const wanted = new URLSearchParams(query);
   const region = (wanted.get("region") ?? "").split(",").map(Number);
   const corners = Array.from({ length: region.length >> 1 }, (_, i) => region.slice(2 * i, 2 * i + 2));
-  for (const name of ["region", "sort", "like"]) wanted.delete(name);
-  const filters = wanted.toString();
+  const filters = new URLSearchParams([...wanted].filter(([name]) => FILTERS.includes(name))).toString();
   if (mapped === filters) {
     map.region = corners;
     return;

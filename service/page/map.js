@@ -65,11 +65,8 @@ export class RegionMap {
 
   #toMap({ offsetX, offsetY }) {
     const [across, up] = this.#scale();
-    const within = (value) => Math.min(Math.max(Math.round(value), 0), SIZE);
-    return [
-      within((offsetX - MARGIN) / across),
-      within((this.#box.clientHeight - MARGIN - offsetY) / up),
-    ];
+    const place = [(offsetX - MARGIN) / across, (this.#box.clientHeight - MARGIN - offsetY) / up];
+    return place.map((value) => within(Math.round(value), 0));
   }
 
   #draw() {
