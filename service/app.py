@@ -22,9 +22,10 @@ from service.browse import Catalogue
 from service.corrections import Store
 from service.engine import Engine
 from service.images import images
+from service.keys import Keys
 from service.label_studio import label_studio
 from service.label_studio_host import LabelStudioHost
-from service.middleware.auth import KEY_SCHEMES, Keys, OwnPages, RequireKey, TrustedHost
+from service.middleware.auth import KEY_SCHEMES, OwnPages, RequireKey, TrustedHost
 from service.middleware.connections import ConnectionLimit
 from service.middleware.headers import PAGE_POLICY, CloseInDoubt, DrainBody, SafeHeaders
 from service.middleware.metrics_port import MetricsPort

@@ -24,8 +24,8 @@ from annotator.errors import FormatError, ImageError
 from annotator.ids import has_controls, image_id
 from service.engine import Engine
 from service.images import caller, json_body, new_row, writable
+from service.keys import LABEL_STUDIO
 from service.label_studio_host import LabelStudioHost
-from service.middleware.auth import LABEL_STUDIO
 from service.observability import log
 from service.problems import Problem
 from service.routes import TheService

@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 from annotator import __version__
 from index.errors import IndexProblem
 from service.answers import Answer, check_run_ids, describe_model, prefers
-from service.middleware.auth import Caller
+from service.keys import Caller
 from service.observability import METRICS_TYPE, log
 from service.problems import MEDIA_TYPE, Problem, unreachable
 from service.queue import ReviewQueue

@@ -19,7 +19,7 @@ from annotator.errors import AnnotatorError
 from service.app import create_app
 from service.corrections import Store, opened_for_writing
 from service.engine import open_engine
-from service.middleware.auth import Keys, read_keys
+from service.keys import Keys, read_keys
 from service.middleware.connections import BACKLOG, Connections, allowed_connections
 from service.observability import configure_logging, log
 from service.service import Service

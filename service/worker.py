@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from annotator.errors import AnnotatorError
-from service.middleware.auth import read_keys
+from service.keys import read_keys
 from service.server import remember_reloads, run
 from service.settings import Settings, read_settings
 from service.siblings import Siblings

@@ -19,7 +19,7 @@ from typing import Any
 
 from annotator.errors import AnnotatorError
 from index.distribution import pip_install
-from service.middleware.auth import ROLES, Caller
+from service.keys import ROLES, Caller
 from service.observability import log
 from service.problems import Problem
 from service.settings import Settings

@@ -20,7 +20,7 @@ from pages import Served, write_place
 
 from service.app import create_app
 from service.engine import Engine, open_engine
-from service.middleware.auth import Keys
+from service.keys import Keys
 
 if TYPE_CHECKING:
     from annotator.encoders.embedder import Embedder

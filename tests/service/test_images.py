@@ -25,7 +25,7 @@ from index.folder.location import FolderLocation
 from service.app import create_app
 from service.corrections import opened_for_writing
 from service.engine import open_engine
-from service.middleware.auth import Keys
+from service.keys import Keys
 
 READER, ANNOTATOR, CORRECTOR, OTHER = (f"{letter * 20}" for letter in "rabc")
 KEYS = [f"read:{READER}", ANNOTATOR, f"correct:{CORRECTOR} Ada", f"correct:{OTHER}"]

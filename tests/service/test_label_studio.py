@@ -25,8 +25,8 @@ from service import label_studio_host
 from service.app import create_app
 from service.corrections import opened_for_writing
 from service.engine import open_engine
+from service.keys import Keys
 from service.label_studio_host import LabelStudioHost
-from service.middleware.auth import Keys
 from service.problems import Problem
 from service.service import Fetched, Service
 

@@ -19,7 +19,7 @@ from index import open_index
 from service.app import create_app
 from service.corrections import opened_for_writing
 from service.engine import open_engine
-from service.middleware.auth import Keys
+from service.keys import Keys
 from service.schemas import QueueOut
 
 READER, CORRECTOR = "r" * 20, "c" * 20

@@ -17,8 +17,8 @@ from asking import MakeClient, problem
 from joserfc import jwk, jwt
 from pydantic import ValidationError
 
+from service.keys import read_keys
 from service.middleware import oidc
-from service.middleware.auth import read_keys
 from service.middleware.oidc import Tokens
 from service.settings import Settings
 
