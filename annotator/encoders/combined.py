@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -43,16 +42,7 @@ class CombinedEmbedder:
         self.engine: str | None = " + ".join(dict.fromkeys(str(part.engine) for part in parts))
         grey = [Image.new("L", (8, 8))]
         self._shapes = [part.prepare(grey).shape[1:] for part in parts]
-        prints = [part.fingerprint for part in parts]
-        weights = " ".join(fingerprint.weights for fingerprint in prints)
-        self.fingerprint = Fingerprint(
-            architecture=" + ".join(fingerprint.architecture for fingerprint in prints),
-            weights=f"sha256:{hashlib.sha256(weights.encode()).hexdigest()}",
-            preprocess={str(i): dict(p.preprocess) for i, p in enumerate(prints)},
-            precision=" + ".join(dict.fromkeys(p.precision for p in prints)),
-            frames=self.frames,
-            dim=self.dim,
-        )
+        self.fingerprint = Fingerprint.joined([part.fingerprint for part in parts])
 
     def prepare(self, frames: Sequence[Image.Image]) -> NDArray[np.uint8]:
         """Decoded frames of one image to uint8[frames, bytes]: the pixels of each part in turn."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -113,9 +113,35 @@ def kept(fingerprint: Fingerprint) -> Converted | None:
         return None
 
 
-def _path(fingerprint: Fingerprint) -> Path:
+def keep_parts(parts: Sequence[Fingerprint]) -> bool:
+    """Keep which encoders have a joint fingerprint; returns whether it could be written.
+
+    The joint one holds a digest of the weights alone, from which those of the parts do not follow.
+    """
+    try:
+        path = _path(Fingerprint.joined(parts), "json")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as temporary:
+            fields = [replace(part, frames="middle").to_dict() for part in parts]
+            temporary.write_text(json.dumps(fields, sort_keys=True), encoding="utf-8")
+    except OSError:
+        return False
+    return True
+
+
+def kept_parts(fingerprint: Fingerprint) -> list[Fingerprint]:
+    """The fingerprints of the parts of a joint one; none if they are not kept, or damaged."""
+    try:
+        fields = json.loads(_path(fingerprint, "json").read_text(encoding="utf-8"))
+        parts = [replace(Fingerprint.from_dict(f), frames=fingerprint.frames) for f in fields]
+        return parts if parts and Fingerprint.joined(parts) == fingerprint else []
+    except (OSError, AnnotatorError, ValueError, TypeError, AttributeError):
+        return []
+
+
+def _path(fingerprint: Fingerprint, kind: str = "safetensors") -> Path:
     """Which frames are used is no matter of the network."""
-    return folder() / f"{replace(fingerprint, frames='middle').digest}.safetensors"
+    return folder() / f"{replace(fingerprint, frames='middle').digest}.{kind}"
 
 
 def _checksum(tensors: Mapping[str, NDArray[Any]], about: Mapping[str, str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from annotator.errors import AnnotatorError
@@ -75,6 +75,19 @@ class Fingerprint:
     def of_own(cls, name: str, dim: int) -> Fingerprint:
         """The fingerprint of an encoder of the user's, whose vectors are known by its name."""
         return cls(name, _OWN, {}, "fp32", "middle", dim)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Fingerprint]) -> Fingerprint:
+        """That of encoders whose vectors stand side by side, with the frames of the first."""
+        weights = " ".join(part.weights for part in parts)
+        return cls(
+            architecture=" + ".join(part.architecture for part in parts),
+            weights=f"sha256:{hashlib.sha256(weights.encode()).hexdigest()}",
+            preprocess={str(i): dict(part.preprocess) for i, part in enumerate(parts)},
+            precision=" + ".join(dict.fromkeys(part.precision for part in parts)),
+            frames=parts[0].frames,
+            dim=sum(part.dim for part in parts),
+        )
 
     @property
     def is_fitted(self) -> bool:

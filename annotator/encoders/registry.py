@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast, get_args
 
 from annotator.encoders.combined import CombinedEmbedder
+from annotator.encoders.converted import keep_parts, kept_parts
 from annotator.encoders.embedder import Embedder, Encoder
 from annotator.encoders.openvino_embedder import has_openvino, kept_embedder, runs_in
 from annotator.encoders.packaged import PACKAGED
@@ -118,11 +119,19 @@ def make_embedder(
     """
     names = split_names(name)
     if len(names) > 1:
+        known = kept_parts(recorded) if recorded is not None else []
+        own = dict(enumerate(known)) if len(known) == len(names) else {}
         parts = [
-            make_embedder(part, device=device, precision=precision, frames=frames, engine=engine)
-            for part in names
-        ]
-        return CombinedEmbedder(parts)
+            make_embedder(
+                part, device=device, precision=precision, frames=frames, engine=engine,
+                recorded=own.get(i),
+            )
+            for i, part in enumerate(names)
+        ]  # fmt: skip
+        joined = CombinedEmbedder(parts)
+        if not own and joined.engine == "openvino":
+            keep_parts([part.fingerprint for part in parts])
+        return joined
     name = full_name(name)
     use_openvino = _uses_openvino(engine, device)
     in_torch = partial(

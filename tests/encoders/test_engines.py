@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from annotator.encoders import converted
 from annotator.encoders.convert import TOLERANCE, openvino_or_torch
 from annotator.encoders.embedder import Embedder, Encoder
+from annotator.encoders.fingerprint import Fingerprint
 from annotator.encoders.openvino_embedder import OpenVinoEmbedder, runs_in
 from annotator.encoders.preprocess import DECODER_VERSION, Preprocess
 from annotator.encoders.registry import DEFAULT, make_embedder
@@ -270,6 +271,21 @@ def test_what_a_fitted_encoder_knows_is_kept(one_kept: tuple[Embedder, Path]) ->
         assert np.array_equal(getattr(again.fitted, field), getattr(known, field))
 
 
+def test_which_parts_a_joint_fingerprint_has_is_kept(one_kept: tuple[Embedder, Path]) -> None:
+    parts = [one_kept[0].fingerprint, replace(one_kept[0].fingerprint, weights="sha256:1", dim=8)]
+    joint = Fingerprint.joined(parts)
+    assert converted.kept_parts(joint) == []
+    assert converted.keep_parts(parts)
+    assert converted.kept_parts(joint) == parts
+    of_all_frames = [replace(part, frames="all") for part in parts]
+    assert converted.kept_parts(Fingerprint.joined(of_all_frames)) == of_all_frames
+    (file,) = one_kept[1].parent.glob("*.json")
+    sound = file.read_text()
+    for text in ("", sound[:50], "[]", "{}", "[1]", sound.replace("sha256:1", "sha256:2")):
+        file.write_text(text)
+        assert converted.kept_parts(joint) == []
+
+
 # --- Which engine ---------------------------------------------------------------------------------
 
 
@@ -352,27 +368,38 @@ print(json.dumps(sorted(loaded & {"torch", "torchvision", "timm", "pandas", "ope
 """
 
 
-@pytest.fixture(scope="module")
-def index(sample: SamplePaths, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def loaded(*arguments: object) -> list[str]:
+    """Libraries that a command has loaded, of those that take long."""
+    said = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, json.dumps(list(map(str, arguments)))],
+        capture_output=True, text=True, check=True,
+        env={k: v for k, v in os.environ.items() if k != "CI"},
+    )  # fmt: skip
+    return json.loads(said.stdout.splitlines()[-1])  # type: ignore[no-any-return]
+
+
+def built(sample: SamplePaths, folder: Path, embedder: str) -> Path:
     from invoking import done, invoke
 
-    folder = tmp_path_factory.mktemp("engines") / "index"
     done(
-        invoke("build-index", sample.images, sample.concepts, "--embedder", SMALL, "--device",
+        invoke("build-index", sample.images, sample.concepts, "--embedder", embedder, "--device",
                "cpu", "--precision", "fp32", "--index", folder, "--no-cache")
     )  # fmt: skip
     return folder
 
 
-def test_annotate_and_add_load_no_torch(sample: SamplePaths, index: Path, tmp_path: Path) -> None:
-    def loaded(*arguments: object) -> list[str]:
-        said = subprocess.run(
-            [sys.executable, "-c", WITHOUT_TORCH, json.dumps(list(map(str, arguments)))],
-            capture_output=True, text=True, check=True,
-            env={k: v for k, v in os.environ.items() if k != "CI"},
-        )  # fmt: skip
-        return json.loads(said.stdout.splitlines()[-1])  # type: ignore[no-any-return]
+@pytest.fixture(scope="module")
+def index(sample: SamplePaths, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return built(sample, tmp_path_factory.mktemp("engines") / "index", SMALL)
 
+
+@pytest.fixture(scope="module")
+def joined(sample: SamplePaths, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An index of two encoders' vectors."""
+    return built(sample, tmp_path_factory.mktemp("joined") / "index", f"{SMALL}+{DEFAULT}@96")
+
+
+def test_annotate_and_add_load_no_torch(sample: SamplePaths, index: Path) -> None:
     place = ["--index", index, "--device", "cpu", "--no-cache"]
     assert loaded("annotate", min(Path(sample.images).iterdir()), *place) == ["openvino"]
     concepts = ["--replace", *place]
@@ -397,7 +424,15 @@ def test_a_run_is_that_of_torch(sample: SamplePaths, index: Path) -> None:
     assert "engine: openvino" in invoke("info", "--index", index).stdout
 
 
-def test_the_service_loads_no_torch(index: Path) -> None:
+def test_joined_encoders_load_no_torch_either(sample: SamplePaths, joined: Path) -> None:
+    place = ["--index", joined, "--device", "cpu", "--no-cache"]
+    assert loaded("annotate", min(Path(sample.images).iterdir()), *place) == ["openvino"]
+    assert loaded("add", sample.images, sample.concepts, "--replace", *place) == ["openvino"]
+
+
+@pytest.mark.parametrize("of", ["index", "joined"])
+def test_the_service_loads_no_torch(of: str, request: pytest.FixtureRequest) -> None:
+    index: Path = request.getfixturevalue(of)
     pytest.importorskip("fastapi", reason="the extra `service` is not installed")
     program = (
         "import sys; from starlette.testclient import TestClient; from service.app import "
