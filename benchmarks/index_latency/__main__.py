@@ -34,18 +34,21 @@ WORK = Path.home() / ".cache" / "annotator-index-latency"
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Measure what is not finished, and write the report after all of it."""
+    """Measure what is not finished, and write the report after each cell."""
     options = _parse(arguments)
     grid = _grid(options)
     options.work.mkdir(parents=True, exist_ok=True)
+    name = "-".join(filter(None, ["index_latency", options.name]))
+    cells, text = [], ""
     try:
-        cells = list(measure(grid, options.work))
+        for cell in measure(grid, options.work):
+            cells.append(cell)
+            text = write_report(pooled(cells), options.results, name)
     except KeyboardInterrupt:
         sys.exit("Stopped. The same command goes on where it was.")
     if not cells:
         sys.exit("No cell could be measured.")
-    name = "-".join(filter(None, ["index_latency", options.name]))
-    print(write_report(pooled(cells), options.results, name))
+    print(text)
 
 
 def _grid(options: argparse.Namespace) -> Grid:
@@ -67,6 +70,7 @@ def _grid(options: argparse.Namespace) -> Grid:
         repeats=options.repeats,
         lone=options.lone,
         batch_s=options.batch_s or (0.15 if quick else 1.0),
+        build_s=options.build_s,
     )
 
 
@@ -86,6 +90,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--repeats", type=int, default=3, help="processes a cell (default: 3)")
     add("--lone", type=int, default=1000, help="lone queries in all of them (default: 1000)")
     add("--batch-s", type=float, help="seconds of calls with each batch, a process")
+    add("--build-s", type=float, help="give a build up after so many seconds (default: never)")
     add("--name", help="added to the names of the result files")
     add("--results", type=Path, default=RESULTS, help="folder of the result files")
     add("--work", type=Path, default=WORK, help=f"folder for what is kept (default: {WORK})")

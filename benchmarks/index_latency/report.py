@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,10 @@ Each figure is of processes of its own, {repeats} for each system, size and numb
 were started with that many threads. Files had been read once before, so the page cache held them as
 far as memory allows. Builds used all cores.
 
-Percentiles are of lone queries pooled over the processes. Queries/s are medians over the processes.
-Recall counts whatever is as near as the k-th nearest. Memory is what is resident after
-searching: of its own, and mapped from files, which the kernel takes back when it is short.
+Percentiles are of lone queries pooled over the processes. Queries/s are medians over the processes,
+and so are CPU milliseconds, of all threads for one query. Recall counts whatever is as near as the
+k-th nearest. Memory is what is resident after searching: of its own, and mapped from files, which
+the kernel takes back when it is short.
 
 Of systems with an effort to choose, tables show the product's default and of others the quickest
 with recall of 0.98 or more (or the highest there is). The picture has the efforts that no other of
@@ -116,28 +117,40 @@ def _ratios(records: Sequence[Record]) -> Iterator[str]:
     of = {r["system"]: r for r in shown(records)}
     for key, peer in _EXACT:
         if key in of and peer in of:
-            yield from _beside(of[key], of[peer], of[peer]["queries_per_second"])
+            yield from _beside(of[key], of[peer], rates(of[peer]))
     for key in ("ivf", "compressed", "cuda-ivf"):
         for peer in _PEERS if key in of else ():
             own = [r for r in records if r["system"] == peer]
             wanted = of[key]["recall"]
-            rates = {
-                batch: at_recall(
-                    [(r["recall"], r["queries_per_second"][batch]) for r in own], wanted
-                )
-                for batch in of[key]["queries_per_second"]
+            reached = {
+                what: at_recall([(r["recall"], rates(r)[what]) for r in own], wanted)
+                for what in rates(of[key])
+                if all(what in rates(r) for r in own)
             }
             if own:
-                yield from _beside(of[key], of[peer], rates)
+                yield from _beside(of[key], of[peer], reached)
 
 
-def _beside(ours: Record, theirs: Record, rates: dict[str, float | None]) -> Iterator[str]:
+def rates(record: Record) -> dict[str, float]:
+    """Queries a second and, where it was measured, a CPU second of all threads, by what they are.
+
+    The first does not hold where other work shares the cores; the second nearly does.
+    """
+    result = {}
+    for batch, rate in record["queries_per_second"].items():
+        result["lone queries/s" if batch == "1" else f"queries/s, {batch} at once"] = rate
+    for batch, cpu_ms in record.get("cpu_ms", {}).items():
+        what = "lone queries a CPU second"
+        result[what if batch == "1" else f"queries a CPU second, {batch} at once"] = 1000 / cpu_ms
+    return result
+
+
+def _beside(ours: Record, theirs: Record, reached: Mapping[str, float | None]) -> Iterator[str]:
     pair = f"{ours['system']} / {theirs['system']}"
     pair += "" if ours["recall"] == 1 else f" at recall {ours['recall']:.3f}"
-    for batch, rate in ours["queries_per_second"].items():
-        other = rates.get(batch)
+    for what, rate in rates(ours).items():
+        other = reached.get(what)
         ratio = f"{rate / other:.2f}" if other else "not reached by them"
-        what = "lone queries/s" if batch == "1" else f"queries/s, {batch} at once"
         yield f"| {pair}, {what} | {ratio} | {_digits(rate)} | {_digits(other)} |"
     for name, what, unit in (
         ("build_s", "build, s", 1), ("anonymous_bytes", "memory of its own, MiB", _MIB)
@@ -150,7 +163,9 @@ def _beside(ours: Record, theirs: Record, rates: dict[str, float | None]) -> Ite
 def _table(records: Sequence[Record]) -> str:
     batches = sorted({b for r in records for b in r["queries_per_second"]}, key=int)
     head = ["", "effort", "build s", "files MiB", "memory MiB", "load s", "cold ms", "p50 ms"]
-    head += ["p95", "p99", *(f"q/s at {b}" for b in batches), "recall"]
+    timed = sorted({b for r in records for b in r.get("cpu_ms", {})}, key=int)
+    head += ["p95", "p99", *(f"q/s at {b}" for b in batches)]
+    head += [*(f"CPU ms at {b}" for b in timed), "recall"]
     lines = [f"| {' | '.join(head)} |", "| --- | --- |" + " ---: |" * (len(head) - 2)]
     for r in sorted(shown(records), key=lambda r: r["p50_ms"]):
         memory = f"{r['anonymous_bytes'] / _MIB:.0f} + {r['mapped_bytes'] / _MIB:.0f}"
@@ -159,6 +174,7 @@ def _table(records: Sequence[Record]) -> str:
         cells += [memory, f"{r['load_s']:.2f}"]
         cells += [_digits(r[name]) for name in ("cold_ms", "p50_ms", "p95_ms", "p99_ms")]
         cells += [_digits(r["queries_per_second"].get(b)) for b in batches]
+        cells += [_digits(r.get("cpu_ms", {}).get(b)) for b in timed]
         lines.append(f"| {' | '.join(cells)} | {r['recall'] or 0:.4f} |")
     return "\n".join(lines)
 

@@ -45,6 +45,7 @@ class Grid:
         repeats: Processes a cell.
         lone: Lone queries in all of them.
         batch_s: Seconds of calls with each batch, in each process.
+        build_s: Seconds after which a build is given up; None for never.
     """
 
     systems: tuple[str, ...]
@@ -56,6 +57,7 @@ class Grid:
     repeats: int = 3
     lone: int = 1000
     batch_s: float = 1.0
+    build_s: float | None = None
 
 
 def measure(grid: Grid, work: Path) -> Iterator[Record]:
@@ -64,7 +66,8 @@ def measure(grid: Grid, work: Path) -> Iterator[Record]:
     Repeats of a cell are apart from each other, so that a bad minute spoils one of them.
     """
     here = machine()
-    how = {k: v for k, v in asdict(grid).items() if k not in ("systems", "n", "dims", "threads")}
+    apart = ("systems", "n", "dims", "threads", "build_s")
+    how = {k: v for k, v in asdict(grid).items() if k not in apart}
     sizes = sorted(itertools.product(grid.n, grid.dims), key=lambda size: size[0] * size[1])
     for n, dim in sizes:
         data = prepare(work, n, dim)
@@ -91,7 +94,7 @@ def _cell(
     grid: Grid, system: System, data: Dataset, threads: int, repeat: int, work: Path
 ) -> Record:
     folder = work / "built" / f"{system.key}-{data.name}{_code(system)}"
-    built = _built(system, data, folder)
+    built = _built(system, data, folder, grid.build_s)
     _read_through(data.vectors_path, folder)
     share = -(-grid.lone // grid.repeats)
     with tempfile.TemporaryDirectory(dir=work) as temporary:
@@ -107,21 +110,36 @@ def _cell(
             with np.load(rows) as found:
                 for measured in cell["measures"]:
                     of = found[f"{measured['point']}/{measured['k']}"]
+                    exact = data.exact[:, : measured["k"]]
                     near = similarities(data.vectors, data.queries, of)
-                    measured["recall"] = recall(of, near, data.exact[:, : measured["k"]])
+                    measured["recall"] = recall(of, near, exact)
+                    of = found[f"{measured['point']}/{measured['k']}/lone"]
+                    asked = np.arange(len(of)) % len(data.queries)
+                    near = similarities(data.vectors, data.queries[asked], of)
+                    measured["lone_recall"] = recall(of, near, exact[asked])
     return cell
 
 
-def _built(system: System, data: Dataset, folder: Path) -> Record:
-    """What a build said, from its folder or from building now, with all cores."""
-    done = folder / "build.json"
+def _built(system: System, data: Dataset, folder: Path, limit: float | None) -> Record:
+    """What a build said, from its folder or from building now, with all cores.
+
+    A build that was given up once is not tried again within the same limit.
+    """
+    done, given_up = folder / "build.json", folder.with_suffix(".given-up")
+    if limit and given_up.exists() and float(given_up.read_text()) >= limit:
+        raise WorkerFailed(f"its build was given up after {float(given_up.read_text()):g} s")
     if not done.exists():
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         _read_through(data.vectors_path, folder)
         cores = len(os.sched_getaffinity(0))
         task = {"system": system.key, "vectors": str(data.vectors_path), "folder": str(folder)}
-        result = run_worker({**task, "threads": cores}, cores) | {"threads": cores}
+        try:
+            result = run_worker({**task, "threads": cores}, cores, limit) | {"threads": cores}
+        except subprocess.TimeoutExpired:
+            shutil.rmtree(folder)
+            given_up.write_text(str(limit))
+            raise WorkerFailed(f"its build was given up after {limit:g} s") from None
         point = folder / result["points"][0].get("folder", "")
         result["bytes"] = sum(p.stat().st_size for p in point.rglob("*") if p.is_file())
         if system.keeps_vectors:
@@ -131,15 +149,17 @@ def _built(system: System, data: Dataset, folder: Path) -> Record:
     return built
 
 
-def run_worker(task: dict[str, Any], threads: int) -> Record:
+def run_worker(task: dict[str, Any], threads: int, limit: float | None = None) -> Record:
     """Let a process of its own do a task.
 
     Args:
         task: For `worker.main`, without "out".
         threads: That its libraries may use.
+        limit: Seconds after which it is killed.
 
     Raises:
         WorkerFailed: It ended without a result.
+        subprocess.TimeoutExpired: It was killed.
     """
     counts = ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "VECLIB_MAXIMUM")
     environment = os.environ | {f"{name}_NUM_THREADS": str(threads) for name in counts}
@@ -149,7 +169,8 @@ def run_worker(task: dict[str, Any], threads: int) -> Record:
         out, given = Path(folder) / "result.json", Path(folder) / "task.json"
         given.write_text(json.dumps({**task, "out": str(out)}))
         command = [sys.executable, "-P", "-m", "benchmarks.index_latency.worker", str(given)]
-        done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, text=True)
+        pipe = subprocess.PIPE
+        done = subprocess.run(command, env=environment, stderr=pipe, text=True, timeout=limit)
         if done.returncode == -9:
             raise WorkerFailed("it was killed, as the kernel does when memory is short")
         if done.returncode:
@@ -201,7 +222,12 @@ def _pool(parts: Sequence[tuple[Record, Record]]) -> Record:
             size: _median([int(size) * len(own) / sum(own) for own in repeats])
             for size, repeats in seconds.items()
         },
+        # CPU milliseconds of all threads for a query, likewise.
+        "cpu_ms": {size: _median([1000 * m["cpu_s"][size] for _, m in parts]) for size in seconds},
         "recall": next((round(m["recall"], 5) for _, m in parts if "recall" in m), None),
+        "lone_recall": next(
+            (round(m["lone_recall"], 5) for _, m in parts if "lone_recall" in m), None
+        ),
     }
     for percent in (50, 95, 99):
         record[f"p{percent}_ms"] = round(float(np.percentile(lone, percent)) * 1000, 4)

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.index_latency.adapters import SYSTEMS
-from benchmarks.index_latency.protocol import Floats, Point, Search
+from benchmarks.index_latency.protocol import Floats, Point, Rows, Search
 
 _FIELDS = re.compile(r"^(VmHWM|RssAnon|RssFile):\s+(\d+) kB", re.M)
 _WARM = 3  # queries before any is timed
@@ -72,7 +72,10 @@ def search(task: dict[str, Any]) -> dict[str, Any]:
         for point, k in product(points, task["ks"])
         if not point.get("graph") or 2 * point["effort"] > k
     ]
-    measures = [{"point": p["name"], "k": k, **_measure(ask, queries, k, p, task)} for p, k in ways]
+    measures, lone = [], {}
+    for point, k in ways:
+        measured, lone[f"{point['name']}/{k}/lone"] = _measure(ask, queries, k, point, task)
+        measures.append({"point": point["name"], "k": k, **measured})
     memory = memory_now() | {"device": _device_memory() if system.device == "cuda" else None}
     if task["rows"]:
         step = 256
@@ -82,7 +85,7 @@ def search(task: dict[str, Any]) -> dict[str, Any]:
             )
             for point, k in ways
         }
-        np.savez(task["rows"], **found)  # type: ignore[arg-type]
+        np.savez(task["rows"], **found, **lone)  # type: ignore[arg-type]
     return {
         "load_s": loaded - started,
         "cold_s": first - loaded,
@@ -93,49 +96,57 @@ def search(task: dict[str, Any]) -> dict[str, Any]:
 
 def _measure(
     ask: Search, queries: Floats, k: int, point: Point, task: dict[str, Any]
-) -> dict[str, Any]:
-    """Seconds of each lone query, and of each call with a batch."""
+) -> tuple[dict[str, Any], Rows]:
+    """Seconds of each lone query and of each call with a batch; the rows of the lone queries.
+
+    And the CPU seconds that all threads took for a query, by the size of the batch.
+    """
     for i in range(_WARM):
         ask(queries[i : i + 1], k, point)
     lone: list[float] = []
+    rows: list[Rows] = []
     until = time.perf_counter() + _MOST_S
+    before = time.process_time()
     for i in range(task["lone"]):
         at = (task["from"] + i) % len(queries)
         query = queries[at : at + 1]
         started = time.perf_counter()
-        ask(query, k, point)
+        rows.append(ask(query, k, point))
         ended = time.perf_counter()
         lone.append(ended - started)
         if ended > until:
             break
-    batches = {
-        str(size): _calls(ask, queries, k, point, size, task["batch_s"])
-        for size in task["batches"]
-        if size > 1
-    }
-    return {"lone_s": lone, "batch_s": batches}
+    cpu = {"1": (time.process_time() - before) / len(lone)}
+    batches = {}
+    for size in task["batches"]:
+        if size > 1:
+            calls = _calls(ask, queries, k, point, size, task["batch_s"])
+            batches[str(size)], cpu[str(size)] = calls
+    return {"lone_s": lone, "batch_s": batches, "cpu_s": cpu}, np.concatenate(rows)
 
 
 def _calls(
     ask: Search, queries: Floats, k: int, point: Point, size: int, least: float
-) -> list[float]:
+) -> tuple[list[float], float]:
     """Seconds of calls with `size` queries each, `least` in all; the first is to warm up.
 
-    A first call that takes longer than all are to take stands alone.
+    A first call that takes longer than all are to take stands alone. And the CPU seconds that all
+    threads took for a query, the first call included.
     """
     repeated = np.concatenate([queries] * (size // len(queries) + 2))
     seconds: list[float] = []
     at = 0
+    before = time.process_time()
     while True:
         batch = np.ascontiguousarray(repeated[at : at + size])
         at = (at + size) % len(queries)
         started = time.perf_counter()
         ask(batch, k, point)
         seconds.append(time.perf_counter() - started)
-        if len(seconds) == 1 and seconds[0] > least:
-            return seconds
-        if sum(seconds[1:]) >= least and len(seconds) > 1:
-            return seconds[1:]
+        alone = len(seconds) == 1 and seconds[0] > least
+        if alone or (len(seconds) > 1 and sum(seconds[1:]) >= least):
+            cpu = (time.process_time() - before) / (size * len(seconds))
+            return seconds if alone else seconds[1:], cpu
 
 
 def _device_memory() -> int:

@@ -13,7 +13,7 @@ from benchmarks.index_latency import __main__ as index_latency
 from benchmarks.index_latency.adapters import SYSTEMS, torch_scan
 from benchmarks.index_latency.data import Synthetic
 from benchmarks.index_latency.recall import exact_neighbours, recall, similarities
-from benchmarks.index_latency.report import at_recall, shown
+from benchmarks.index_latency.report import at_recall, rates, shown
 from benchmarks.index_latency.runner import WorkerFailed, pooled, run_worker
 from index import FlatIndex
 
@@ -100,6 +100,7 @@ def test_a_worker_that_fails_says_why(tmp_path: Path) -> None:
 def test_repeats_are_pooled_and_the_quickest_that_is_enough_is_shown() -> None:
     def cell(point: str, repeat: int, seconds: float, recall: float) -> dict[str, Any]:
         of = {"point": point, "k": 50, "lone_s": [seconds] * 50, "batch_s": {"32": [seconds] * 2}}
+        of |= {"cpu_s": {"1": seconds / 2, "32": seconds / 4}}
         points = [{"name": point, "effort": 1}]
         build = {"seconds": 2.0, "threads": 2, "bytes": 7, "points": points, "memory": {}}
         return {
@@ -114,6 +115,21 @@ def test_repeats_are_pooled_and_the_quickest_that_is_enough_is_shown() -> None:
     assert (record["point"], record["recall"], record["repeats"]) == ("ef 64", 0.985, 2)
     assert (record["lone_queries"], record["p50_ms"], record["p99_ms"]) == (100, 3.0, 4.0)
     assert record["queries_per_second"] == {"1": 375, "32": 12000}
+    assert record["cpu_ms"] == {"1": 1.5, "32": 0.75}
+    assert rates(record)["queries a CPU second, 32 at once"] == pytest.approx(1000 / 0.75)
+    assert "lone queries/s" in rates({k: v for k, v in record.items() if k != "cpu_ms"})
+
+
+def test_a_build_that_takes_too_long_is_given_up(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = "--only ivf --n 300 --dim 16 --k 10 --threads 1 --repeats 1 --build-s 0.001"
+    given += f" --work {tmp_path / 'w'} --results {tmp_path / 'r'}"
+    for _ in range(2):  # the second time it is not tried
+        with pytest.raises(SystemExit, match="No cell could be measured"):
+            index_latency.main(given.split())
+        assert "ivf, 300 x 16, 1 threads: failed, its build was given up" in capsys.readouterr().err
+    assert not (tmp_path / "r").exists()
 
 
 @pytest.mark.slow
@@ -127,6 +143,8 @@ def test_a_tiny_run(tmp_path: Path, results: Path) -> None:
     assert sum(r["default"] for r in records if r["system"] == "ivf") == 1
     for record in records:
         assert record["recall"] == 1 or record["system"] != "flat"
+        assert record["lone_recall"] == 1 or record["system"] != "flat"
+        assert 0 < record["lone_recall"] <= 1 and all(v > 0 for v in record["cpu_ms"].values())
         assert record["p99_ms"] >= record["p50_ms"] > 0
         assert record["peak_bytes"] > 2**24 and record["build_s"] > 0
     assert len(list(results.glob("*.png"))) == 1
