@@ -6,6 +6,7 @@ DEMO ?= demo
 JOBS ?= auto
 MILVUS := .venv-milvus
 LABEL_STUDIO := .venv-label-studio
+FIFTYONE := .venv-fiftyone
 ORTHANC := /usr/share/orthanc/plugins/libOrthancDicomWeb.so
 AS_ROOT := $(shell [ "$$(id -u)" -eq 0 ] || echo sudo)
 PIP_INSTALL := install --quiet --disable-pip-version-check --constraint $(CURDIR)/constraints.txt
@@ -63,19 +64,18 @@ scale: $(VENV)/.scale $(MILVUS)/.ready ## install Ray and a Milvus server, for t
 test-scale: scale ## the tests with a real Milvus server and with Ray
 	ANNOTATOR_REQUIRE_MILVUS=1 ANNOTATOR_REQUIRE_RAY=1 $(BIN)/python -m pytest -k 'milvus or ray'
 
-# As Milvus: an environment of its own. Its lock names all that it needs.
-$(LABEL_STUDIO)/.ready: tests/integrations/label-studio.txt
-	$(PYTHON) -m venv $(LABEL_STUDIO)
-	$(LABEL_STUDIO)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
-		--requirement tests/integrations/label-studio.txt
+# As Milvus: environments of their own. Their locks name all that they need.
+$(LABEL_STUDIO)/.ready $(FIFTYONE)/.ready: .venv-%/.ready: tests/integrations/%.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement $<
 	touch $@
 
-integrations: $(VENV)/.dev $(LABEL_STUDIO)/.ready ## install Label Studio, and Orthanc by apt-get, for their tests
+integrations: $(VENV)/.dev $(LABEL_STUDIO)/.ready $(FIFTYONE)/.ready ## install Label Studio, FiftyOne, and Orthanc by apt-get, for their tests
 	{ [ -e $(ORTHANC) ] && command -v dciodvfy > /dev/null; } || $(AS_ROOT) apt-get install \
 		--yes --quiet --no-install-recommends orthanc orthanc-dicomweb dicom3tools
 
-test-integrations: integrations ## the tests with a real Label Studio and a real DICOM archive
-	ANNOTATOR_REQUIRE_LABEL_STUDIO=1 ANNOTATOR_REQUIRE_ORTHANC=1 $(BIN)/python -m pytest tests/integrations
+test-integrations: integrations ## the tests with a real Label Studio, FiftyOne and DICOM archive
+	ANNOTATOR_REQUIRE_LABEL_STUDIO=1 ANNOTATOR_REQUIRE_FIFTYONE=1 ANNOTATOR_REQUIRE_ORTHANC=1 $(BIN)/python -m pytest tests/integrations
 
 lint: $(VENV)/.dev ## ruff, mypy, import rules
 	$(BIN)/ruff check .
@@ -109,4 +109,4 @@ check-image: $(VENV)/.dev ## the steps of the image and the service in it, witho
 	ANNOTATOR_REQUIRE_IMAGE=1 $(BIN)/python -m pytest tests/deploy/test_image.py
 
 clean: ## remove what the other targets made
-	rm -rf $(VENV) $(MILVUS) $(LABEL_STUDIO) $(DEMO) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(MILVUS) $(LABEL_STUDIO) $(FIFTYONE) $(DEMO) build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

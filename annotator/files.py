@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files and folders that are there whole or not at all."""
 
 from __future__ import annotations
 
@@ -29,3 +29,20 @@ def whole_file(path: Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill that takes the place of `path` at the end of the block, if it succeeds.
+
+    Raises:
+        OSError: It cannot be written; `path` is as before.
+    """
+    path = path.resolve()
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as working:
+        folder, before = Path(working) / "new", Path(working) / "before"
+        folder.mkdir()
+        yield folder
+        if path.exists():
+            path.rename(before)
+        folder.rename(path)

@@ -51,7 +51,13 @@ SECTIONS = {
     },
     "Evaluate": {"evaluate": "score", "validate": "score", "drift": "drift"},
     "Look inside": {"search": "search", "explain": "explain", "map": "map"},
-    "Data": {"audit": "audit", "queue": "queue", "stats": "check", "concepts": "concepts"},
+    "Data": {
+        "audit": "audit",
+        "queue": "queue",
+        "export": "export",
+        "stats": "check",
+        "concepts": "concepts",
+    },
 }
 
 

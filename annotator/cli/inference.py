@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from annotator.concepts.hierarchy import Hierarchy
     from annotator.encoders.cache import EmbeddingCache
     from annotator.encoders.embedder import Embedder
+    from annotator.encoders.local_runner import Embedded
     from annotator.encoders.runners import Runner
     from annotator.encoders.torch_setup import Device, Engine, Precision
     from annotator.images.frames import Frames
@@ -382,3 +383,22 @@ def annotate_images(
             report.add(ref.where, error, annotation.notes)
             if keep_all or not is_no_image:
                 yield annotation
+
+
+def reported(
+    embedded: Iterable[Embedded], inference: InferenceOptions, report: ImageReport
+) -> Iterator[Embedded]:
+    """The images, whose errors and notes go to a report.
+
+    Raises:
+        AnnotatorError: An image cannot be used, and --on-error is "fail".
+    """
+    for one in embedded:
+        error = one.error
+        if error is not None and not error.is_no_image and inference.on_error == "fail":
+            raise AnnotatorError(
+                f"{one.ref.where}: {error.message}.",
+                f"{error.hint} Or leave it out with --on-error skip.".lstrip(),
+            )
+        report.add(one.ref.where, error, one.notes)
+        yield one

@@ -6,7 +6,7 @@ import contextlib
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ import click
 from annotator.cli.annotate import addresses
 from annotator.cli.console import say, write_result
 from annotator.cli.image_report import ImageReport
-from annotator.cli.inference import InferenceOptions, inference_options
+from annotator.cli.inference import InferenceOptions, inference_options, reported
 from annotator.cli.options import (
     SelectionOptions,
     index_option,
@@ -29,7 +29,6 @@ from annotator.cli.sections import Command, option
 from annotator.cli.vectors import VectorOptions, images_or, vector_options
 
 if TYPE_CHECKING:
-    from annotator.encoders.local_runner import Embedded
     from annotator.images.ref import ImageRef
     from annotator.queue.curve import Left
     from annotator.queue.rank import NewImages, Order, Queue
@@ -158,7 +157,7 @@ def _new(
         )
         with contextlib.closing(results):
             embedded = track(results, total=len(refs), label="Annotating")
-            new = NewImages.of(annotator, _reported(embedded, inference, report))
+            new = NewImages.of(annotator, reported(embedded, inference, report))
     if new.in_index:
         n = len(new.in_index)
         say(f"{n:,} images are in the index already and left out, such as {new.in_index[0]}.")
@@ -169,27 +168,6 @@ def _new(
         stored, annotator.voting, None if calibration is None else calibration.expected_f1
     )
     return new, [] if lost is None or not new.ids else lost.curve(new.expected_f1)
-
-
-def _reported(
-    embedded: Iterable[Embedded], inference: InferenceOptions, report: ImageReport
-) -> Iterator[Embedded]:
-    """The images, whose errors and notes go to a report.
-
-    Raises:
-        AnnotatorError: An image cannot be used, and --on-error is "fail".
-    """
-    from annotator.errors import AnnotatorError
-
-    for one in embedded:
-        error = one.error
-        if error is not None and not error.is_no_image and inference.on_error == "fail":
-            raise AnnotatorError(
-                f"{one.ref.where}: {error.message}.",
-                f"{error.hint} Or leave it out with --on-error skip.".lstrip(),
-            )
-        report.add(one.ref.where, error, one.notes)
-        yield one
 
 
 def _csv(queue: Queue) -> str:

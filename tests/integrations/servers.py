@@ -1,7 +1,7 @@
 """Servers of others, which `make integrations` installs: skipped where they are not.
 
-With ANNOTATOR_REQUIRE_ORTHANC=1 or ANNOTATOR_REQUIRE_LABEL_STUDIO=1 (`make test-integrations`) they
-must be there.
+With ANNOTATOR_REQUIRE_ORTHANC=1, ANNOTATOR_REQUIRE_LABEL_STUDIO=1 and ANNOTATOR_REQUIRE_FIFTYONE=1
+(`make test-integrations`) they must be there.
 """
 
 from __future__ import annotations
