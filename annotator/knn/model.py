@@ -23,6 +23,7 @@ from annotator.knn.cross_validation import (
 )
 from annotator.knn.fit import Fitter, OwnRows, fit_unsupervised
 from annotator.knn.grid_search import (
+    GRID_IMAGES,
     Tuned,
     choose_voting,
     quick_scores,
@@ -178,16 +179,19 @@ def fit_model(
             compared = space.compare(numbers, folds, [(one, SHARES[0]) for one in penalties])
             if compared:
                 f1_by_penalty = {_name(one[0]): found.f1 for one, found in compared.items()}
-                first = _simplest(compared, errors=0)
-                penalty, lists = first[0], compared[first].lists
-                head_weight = compared[first].voting.head_weight
-            if compared and branches is not None:
-                more = space.compare(numbers, folds, [(penalty, one) for one in SHARES[1:]])
-                compared = {first: compared[first], **more}
-                f1_by_share = {f"{one[1]:g}": found.f1 for one, found in compared.items()}
-                chosen = _simplest(compared, errors=1)
-                share, lists = chosen[1], compared[chosen].lists
+                chosen = _simplest(compared, errors=0)
+                penalty = chosen[0]
+                if branches is not None:
+                    rows, more = compared[chosen].rows, [(penalty, one) for one in SHARES[1:]]
+                    of_share = space.compare(numbers, folds, more, rows)
+                    compared = {chosen: compared[chosen], **of_share}
+                    f1_by_share = {f"{one[1]:g}": found.f1 for one, found in compared.items()}
+                    chosen = _simplest(compared, errors=1)
+                    share = chosen[1]
                 head_weight = compared[chosen].voting.head_weight
+                lists = compared[chosen].lists
+                if lists is None:
+                    lists = space.lists(chosen, numbers, folds)
         projection = space.projection(penalty, share or 0.0)
     model = FittedModel(projection, penalty, f1_by_penalty, voting, None, None, share, f1_by_share)
     if lists is None or len(lists.queries) < LEAST_IMAGES:
@@ -228,16 +232,18 @@ _Setting = tuple[float | None, float]  # penalty; share of the branches, if ther
 
 @dataclass(frozen=True)
 class _Compared:
-    """Neighbour lists under one setting, with the voting that is best for a sample of them.
+    """A sample of the neighbour lists under one setting, with the voting that is best for it.
 
     Attributes:
-        lists: All of them.
+        lists: All lists; None if only the sample was searched.
+        rows: int64[n], the queries of the sample.
         voting: Of `quick_scores`.
         scores: F1 of the sample under it, float64[n].
         groups: Of the sample.
     """
 
-    lists: NeighborLists
+    lists: NeighborLists | None
+    rows: NDArray[np.int64]
     voting: Voting
     scores: NDArray[np.float64]
     groups: NDArray[np.int64] | None
@@ -302,23 +308,47 @@ class _Space:
         groups: NDArray[np.int64],
         folds: NDArray[np.int64],
         settings: Sequence[_Setting],
+        rows: NDArray[np.int64] | None = None,
     ) -> dict[_Setting, _Compared]:
-        """Neighbour lists of some settings; none with too few images for tuning."""
+        """Compare settings on the same images; none with too few images for tuning.
+
+        Args:
+            groups: As for `cross_fitted`.
+            folds: As for `cross_fitted`.
+            settings: To compare.
+            rows: The queries of an earlier comparison. None to make all lists of the first setting,
+                which is the default and often the best, and take a sample of them.
+        """
         compared: dict[_Setting, _Compared] = {}
         for setting in settings:
-            found = cross_fitted(
-                partial(self._cross_fitted, *setting),
-                self._vectors,
-                groups,
-                folds,
-                evidence=None if self._branches is None else self._evidence,
-                at_once=_FOLDS_AT_ONCE,
-            )
+            found = self.lists(setting, groups, folds, rows)
             if len(found.queries) < LEAST_IMAGES:
                 break
             some = sample_lists(found)
-            compared[setting] = _Compared(found, *quick_scores(some, self._labels), some.groups)
+            # Fewer than the most in a sample are all that there are.
+            is_all = rows is None or len(rows) < GRID_IMAGES
+            rows = some.queries
+            scored = quick_scores(some, self._labels)
+            compared[setting] = _Compared(found if is_all else None, rows, *scored, some.groups)
         return compared
+
+    def lists(
+        self,
+        setting: _Setting,
+        groups: NDArray[np.int64],
+        folds: NDArray[np.int64],
+        rows: NDArray[np.int64] | None = None,
+    ) -> NeighborLists:
+        """Neighbour lists of the queries `rows` by `cross_fitted`, of all by default."""
+        return cross_fitted(
+            partial(self._cross_fitted, *setting),
+            self._vectors,
+            groups,
+            folds,
+            queries=rows,
+            evidence=None if self._branches is None else self._evidence,
+            at_once=_FOLDS_AT_ONCE,
+        )
 
     def _cross_fitted(
         self, penalty: float | None, share: float, without: int

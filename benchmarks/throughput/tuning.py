@@ -7,10 +7,10 @@ Vectors lie around centres that share concepts, frequencies fall like those of a
 (Zipf). The figures are of time alone: how good the choice is, is measured on real images
 (benchmarks/quality).
 
-A build makes neighbour lists for every penalty that it compares, and compares them by a few
-votings: `compare_lists` is all of that, `build` everything. With --against, another version is
-measured in turns with this one, which is fair on a busy machine in CPU seconds, and has to choose
-the same.
+A build makes neighbour lists for every penalty that it compares, of a sample of the images, and
+compares them by a few votings: `compare_lists` is all of that and the lists of all images for the
+best, `build` everything. With --against, another version is measured in turns with this one, which
+is fair on a busy machine in CPU seconds, and has to choose the same.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -31,10 +30,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from annotator.knn.cross_validation import NeighborLists, cross_fitted, group_folds
+from annotator.knn import model
+from annotator.knn.cross_validation import NeighborLists, group_folds
 from annotator.knn.decision import choose_concepts
-from annotator.knn.fit import Fitter
-from annotator.knn.grid_search import choose_voting, quick_scores, sample_lists
+from annotator.knn.grid_search import choose_voting
 from annotator.knn.model import PENALTIES
 from annotator.knn.posterior import weigh
 from annotator.knn.voting import Voting
@@ -132,8 +131,8 @@ def measure(folder: Path) -> dict[str, Any]:
         found[f"{name}_cpu_s"] = time.process_time() - cpu
         return result
 
-    fitter = timed("fit", lambda: fitted(vectors, labels, folds))
-    lists = timed("compare_lists", lambda: compared(fitter, vectors, labels, groups, folds))
+    space = timed("fit", lambda: fitted(vectors, labels, folds))
+    lists = timed("compare_lists", lambda: compared(space, groups, folds))
     tuned = timed("choose_voting", lambda: choose_voting(lists, labels))
     for unit in ("s", "cpu_s"):
         parts = ("fit", "compare_lists", "choose_voting")
@@ -154,33 +153,19 @@ def measure(folder: Path) -> dict[str, Any]:
     }
 
 
-def compared(
-    fitter: Fitter,
-    vectors: NDArray[np.float32],
-    labels: LabelTable,
-    groups: NDArray[np.int64],
-    folds: NDArray[np.int64],
-) -> NeighborLists:
-    """Make the lists of each penalty as a build does, and choose the best."""
-    # Another version may know neither.
-    of_rows = getattr(fitter, "own_rows", fitter.projection)
-    at_once: dict[str, Any] = {"at_once": 2} if "at_once" in cross_fitted.__annotations__ else {}
-    best, highest = None, -1.0
-    for penalty in PENALTIES:
-        lists = cross_fitted(partial(of_rows, penalty), vectors, groups, folds, **at_once)
-        scores: Any = quick_scores(sample_lists(lists), labels)
-        f1 = float((scores[1] if isinstance(scores, tuple) else scores).mean())
-        if f1 > highest:
-            best, highest = lists, f1
-    assert best is not None
-    return best
+def compared(space: Any, groups: NDArray[np.int64], folds: NDArray[np.int64]) -> NeighborLists:
+    """Compare the penalties as a build does; the lists of the best."""
+    found = space.compare(groups, folds, [(penalty, model.SHARES[0]) for penalty in PENALTIES])
+    best = max(found, key=lambda setting: found[setting].scores.mean())
+    lists: NeighborLists | None = found[best].lists
+    return space.lists(best, groups, folds) if lists is None else lists
 
 
-def fitted(vectors: NDArray[np.float32], labels: LabelTable, folds: NDArray[np.int64]) -> Fitter:
-    """Fit a projection."""
-    fitter = Fitter(vectors, labels, (vectors.shape[1],), folds)
-    fitter.projection(1.0)
-    return fitter
+def fitted(vectors: NDArray[np.float32], labels: LabelTable, folds: NDArray[np.int64]) -> Any:
+    """Fit a projection; what it was fitted with."""
+    space = model._Space(vectors, labels, (vectors.shape[1],), folds, None, None)
+    space.projection(1.0, model.SHARES[0])
+    return space
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ import pytest
 from numpy.typing import NDArray
 
 from annotator.encoders.fitted import Fitted
+from annotator.knn import grid_search
+from annotator.knn import model as model_module
 from annotator.knn.cross_validation import (
     LEAST_IMAGES,
     NeighborLists,
@@ -82,6 +84,37 @@ def test_the_best_penalty_is_chosen_on_cross_fitted_lists(twins: Any, auto: Fitt
     # The projection of the index has seen all concepts.
     whole = fitter.projection(auto.penalty)
     assert auto.projection.matrix.tobytes() == whole.matrix.tobytes()
+
+
+@pytest.mark.parametrize("place", [0, 2])
+def test_penalties_are_compared_on_a_sample_and_the_best_has_all_lists(
+    twins: Any, monkeypatch: pytest.MonkeyPatch, place: int
+) -> None:
+    for module in (grid_search, model_module):
+        monkeypatch.setattr(module, "GRID_IMAGES", 60)
+    searched = []
+
+    def counted(*given: Any, **options: Any) -> NeighborLists:
+        found = cross_fitted(*given, **options)
+        searched.append(len(found.queries))
+        return found
+
+    monkeypatch.setattr(model_module, "cross_fitted", counted)
+    best = fit(twins).penalty
+    others = [penalty for penalty in PENALTIES if penalty != best][:2]
+    others.insert(place, best)
+    monkeypatch.setattr(model_module, "PENALTIES", tuple(others))
+    searched.clear()
+    model = fit(twins)
+    n = len(twins.vectors)
+    assert model.lists is not None and model.penalty == best
+    assert searched == ([n, 60, 60] if place == 0 else [n, 60, 60, n])
+    folds = group_folds(twins.numbers)
+    fitter = Fitter(twins.vectors, twins.labels, [16], folds)
+    whole = cross_fitted(partial(fitter.own_rows, best), twins.vectors, twins.numbers, folds)
+    assert np.array_equal(model.lists.queries, whole.queries)
+    assert np.array_equal(model.lists.found.rows, whole.found.rows)
+    assert np.array_equal(model.lists.found.similarities, whole.found.similarities)
 
 
 def test_a_regression_is_taken_where_it_helps(hidden: Any) -> None:
