@@ -49,6 +49,18 @@ def one_faiss_thread() -> None:
 
 
 @contextlib.contextmanager
+def faiss_threads(most: int) -> Iterator[None]:
+    """In the block, FAISS has at most so many threads for what the calling thread asks of it."""
+    faiss = import_faiss()
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(min(most, before))
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)
+
+
+@contextlib.contextmanager
 def workers(most: int) -> Iterator[ThreadPoolExecutor]:
     """Threads for pieces of work, each of which is done by one thread: at most one a core.
 

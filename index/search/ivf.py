@@ -24,6 +24,7 @@ from index.search.base import (
     ranked,
     similarities,
 )
+from index.search.blas import faiss_threads
 from index.search.flat import MARGIN, FlatIndex
 
 IvfKind = Literal["ivf", "compressed"]
@@ -89,6 +90,11 @@ class IvfIndex(ArrayIndex):
         return _BATCH
 
     def _search(self, queries: NDArray[np.float32], k: int) -> Neighbors:
+        # More threads than queries gain nothing, and wait for each other where cores are shared.
+        with faiss_threads(len(queries)):
+            return self._searched(queries, k)
+
+    def _searched(self, queries: NDArray[np.float32], k: int) -> Neighbors:
         wanted = min(candidates_for(k, self._k_factor), len(self))
         candidates = self._ann.search(queries, wanted)[1]
         there = candidates >= 0  # FAISS's "none" is -1, which Python would take for the last row
