@@ -140,8 +140,7 @@ def _built(system: System, data: Dataset, folder: Path, limit: float | None) -> 
             shutil.rmtree(folder)
             given_up.write_text(str(limit))
             raise WorkerFailed(f"its build was given up after {limit:g} s") from None
-        point = folder / result["points"][0].get("folder", "")
-        result["bytes"] = sum(p.stat().st_size for p in point.rglob("*") if p.is_file())
+        result["bytes"] = sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
         if system.keeps_vectors:
             result["bytes"] += data.vectors_path.stat().st_size
         _write_json(done, result)
