@@ -22,6 +22,7 @@ from service.browse import Catalogue
 from service.corrections import Store
 from service.engine import Engine
 from service.images import images
+from service.judgements import Judgements
 from service.keys import Keys
 from service.label_studio import label_studio
 from service.label_studio_host import LabelStudioHost
@@ -92,7 +93,9 @@ def create_app(
         },
     )
     app.state.service = service
-    app.state.catalogue, app.state.queue = Catalogue(service), ReviewQueue(service)
+    app.state.judgements = judgements = Judgements(service)
+    app.state.catalogue = Catalogue(service, judgements)
+    app.state.queue = ReviewQueue(service, judgements)
     app.include_router(health)
     for routes in (router, images):
         app.include_router(routes, dependencies=KEY_SCHEMES if keys else [])

@@ -13,8 +13,8 @@ from starlette.requests import Request
 from index.sampling import sample_rows
 from service.answers import names_of, picture_path
 from service.engine import Engine
+from service.judgements import Judged, Judgements
 from service.problems import Problem, no_such_image
-from service.queue import MOST_JUDGED, STALE
 from service.service import Service
 
 if TYPE_CHECKING:
@@ -23,15 +23,6 @@ if TYPE_CHECKING:
 
 _MOST_FACETS = 100  # concepts, and groups
 _MOST_MAPPED = 100_000  # points of an answer
-
-
-class _Judged(NamedTuple):
-    """What is known of the images of a version: F1 to be gained of each, and its familiarity."""
-
-    version: str
-    corrections: int
-    doubts: Mapping[str, float]
-    familiarities: Mapping[str, float]
 
 
 class _Mapped(NamedTuple):
@@ -43,14 +34,13 @@ class _Mapped(NamedTuple):
 
 
 class Catalogue:
-    """Lists the images of the served index; keeps what they were judged by and where they lie."""
+    """Lists the images of the served index; keeps where they lie."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, judgements: Judgements) -> None:
         self._service = service
+        self._judgements = judgements
         self._mapped: _Mapped | None = None
         self._mapping = asyncio.Lock()
-        self._judged: _Judged | None = None
-        self._judging = asyncio.Lock()
 
     async def list(self, request: Request, query: ImagesQuery) -> dict[str, Any]:
         """A part of the list, as `schemas.ImagesOut`.
@@ -60,9 +50,8 @@ class Catalogue:
         """
         judged = mapped = None
         if query.sort != "stored" and not query.like:
-            async with self._judging:  # once for all who wait
-                judged = self._known_judgement(self._service.engine)
-                judged = judged or await self._service.search(request, self._judge, long=True)
+            _stored(self._service.engine)  # else there is nothing to judge
+            judged = await self._judgements.take(request)
         if query.region:
             mapped = await self._map_of_all(request)
         return await self._service.search(
@@ -102,27 +91,6 @@ class Catalogue:
         self._mapped = mapped = _Mapped(stored.index, points, layout.axes)
         return mapped
 
-    def _known_judgement(self, engine: Engine) -> _Judged | None:
-        known, stored = self._judged, _stored(engine)
-        if known is None or known.version != stored.version:
-            return None
-        return known if stored.manifest.corrections - known.corrections < STALE else None
-
-    def _judge(self, engine: Engine) -> _Judged:
-        from annotator.knn.familiarity import familiarity_of_cases
-        from annotator.queue.rank import doubts_of
-
-        if known := self._known_judgement(engine):
-            return known
-        stored = _stored(engine)
-        self._judged = judged = _Judged(
-            stored.version,
-            stored.manifest.corrections,
-            _by_id(stored, doubts_of(stored, engine.annotator.voting, most=MOST_JUDGED)),
-            _by_id(stored, familiarity_of_cases(stored, engine.annotator.metadata)),
-        )
-        return judged
-
 
 def _stored(engine: Engine) -> StoredIndex:
     from index.folder.store import StoredIndex
@@ -135,11 +103,6 @@ def _stored(engine: Engine) -> StoredIndex:
             "Search for them: GET /v1/search.",
         )
     return engine.stored
-
-
-def _by_id(stored: StoredIndex, values: NDArray[np.float64]) -> dict[str, float]:
-    """Values of rows by image id; nan for unknown ones."""
-    return dict(zip(stored.ids, values.tolist(), strict=True))
 
 
 def _drawn(engine: Engine, query: MapQuery, mapped: _Mapped) -> dict[str, Any]:
@@ -157,7 +120,7 @@ def _drawn(engine: Engine, query: MapQuery, mapped: _Mapped) -> dict[str, Any]:
 
 
 def _listed(
-    engine: Engine, query: ImagesQuery, judged: _Judged | None, mapped: _Mapped | None
+    engine: Engine, query: ImagesQuery, judged: Judged | None, mapped: _Mapped | None
 ) -> dict[str, Any]:
     stored = _stored(engine)
     rows = _filtered(stored, query)
@@ -255,7 +218,7 @@ def _by_similarity(
 
 
 def _in_order(
-    stored: StoredIndex, rows: NDArray[np.int64], sort: str, judged: _Judged | None
+    stored: StoredIndex, rows: NDArray[np.int64], sort: str, judged: Judged | None
 ) -> NDArray[np.int64]:
     """The rows, the most doubtful or the least familiar first; unknown ones last."""
     if judged is None:

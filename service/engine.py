@@ -19,10 +19,12 @@ if TYPE_CHECKING:
     from annotator.encoders.embedder import Embedder
     from annotator.explore.text_search import TextSearch
     from annotator.images.notes import Note
+    from annotator.knn.cross_validation import NeighborLists
     from annotator.knn.neighbors import Case
     from annotator.knn.voting import Voting
     from annotator.pipeline import Annotator
     from index.protocols import Index
+    from index.rows import SearchResult
     from service.decoding.processes import DecodingTask
 
 # How long to retry an index server: clients would rather ask again than wait.
@@ -216,7 +218,9 @@ class Engine:
         Args:
             image_id: Of the image.
             ballot: How the vote is held.
-            without_group: Leave out its group (patient, study), too.
+            without_group: Leave out its group (patient, study), too. Then the neighbour list of
+                the image votes, if the index has one: it was found without the image's labels, and
+                is what the queue judges them by.
 
         Returns:
             Its annotation, and the seconds of search and vote; None if there is no such image.
@@ -230,14 +234,18 @@ class Engine:
         if not image.ids:
             return None
         clock = [time.perf_counter()]
-        groups = image.columns.get("groups") if without_group else None
-        (found,) = nearest_others(
-            self.stored.find,
-            image.vectors(np.arange(1)),
-            [image_id],
-            [groups[0] if groups else ""],
-            self.annotator.needed(ballot.voting, ballot.exclude_self),
-        )
+        groups = image.columns.get("groups")
+        group = groups[0] if groups else ""
+        needed = self.annotator.needed(ballot.voting, ballot.exclude_self)
+        found = self._listed(image_id, needed) if without_group or not group else None
+        if found is None:
+            (found,) = nearest_others(
+                self.stored.find,
+                image.vectors(np.arange(1)),
+                [image_id],
+                [group if without_group else ""],
+                needed,
+            )
         clock.append(time.perf_counter())
         (annotation,) = self.annotator.decide(
             [image_id],
@@ -249,6 +257,29 @@ class Engine:
         clock.append(time.perf_counter())
         search, vote = np.diff(clock).tolist()
         return annotation, {"search": search, "vote": vote}
+
+    def _listed(self, image_id: str, k: int) -> SearchResult | None:
+        """The k neighbours of an image by its list in the index; None if there is none of these.
+
+        Where labels are filled in, lists vote with others than a search does: none is taken.
+        """
+        from index.folder.store import StoredIndex
+        from index.rows import SearchResult
+
+        lists, stored = self._lists, self.stored
+        if lists is None or not isinstance(stored, StoredIndex):
+            return None
+        at = np.flatnonzero(lists.queries == stored.row_of[image_id])
+        if not len(at) or lists.found.rows.shape[1] < k or self.annotator.voting.assume_incomplete:
+            return None
+        found = lists.found.take(at)
+        return SearchResult(found.without(np.zeros(found.rows.shape, bool), k), stored)
+
+    @cached_property
+    def _lists(self) -> NeighborLists | None:
+        from annotator.knn.cross_validation import stored_lists
+
+        return stored_lists(self.stored)
 
     def vote(
         self, vectors: NDArray[np.float32], ballots: Sequence[Ballot]

@@ -15,7 +15,7 @@ from annotator.cli.console import detail, say
 from annotator.cli.guarantee import NO_GUARANTEE, GuaranteeOptions, say_promises
 from annotator.cli.options import device_option, engine_option, file_path, options_as, refuse
 from annotator.cli.sections import Decorator, option
-from annotator.errors import AnnotatorError
+from annotator.errors import AnnotatorError, ImageError
 
 if TYPE_CHECKING:
     from annotator.annotation import Annotation
@@ -68,6 +68,23 @@ class EmbeddingOptions:
             device=self.device,
             allow_blank=self.allow_blank,
         )
+
+    def refuse_if_asked(self, ref: ImageRef, error: ImageError, else_: str) -> None:
+        """With --on-error fail: refuse an image that cannot be used.
+
+        Args:
+            ref: The image.
+            error: Why; a file that is no image at all is let pass.
+            else_: What --on-error skip does, for the hint.
+
+        Raises:
+            AnnotatorError: It is refused.
+        """
+        if self.on_error == "fail" and not error.is_no_image:
+            raise AnnotatorError(
+                f"{ref.where}: {error.message}.",
+                f"{error.hint} Or {else_} with --on-error skip.".lstrip(),
+            )
 
 
 workers_option = option(
@@ -374,12 +391,8 @@ def annotate_images(
         for ref, annotation in zip(refs, annotations, strict=True):
             error = annotation.error
             is_no_image = error is not None and error.is_no_image
-            is_faulty = error is not None and not is_no_image and error.code != "unfamiliar"
-            if error is not None and is_faulty and inference.on_error == "fail":
-                raise AnnotatorError(
-                    f"{ref.where}: {error.message}.",
-                    f"{error.hint} Or write an empty row for it with --on-error skip.".lstrip(),
-                )
+            if error is not None and error.code != "unfamiliar":
+                inference.refuse_if_asked(ref, error, "write an empty row for it")
             report.add(ref.where, error, annotation.notes)
             if keep_all or not is_no_image:
                 yield annotation
@@ -395,10 +408,7 @@ def reported(
     """
     for one in embedded:
         error = one.error
-        if error is not None and not error.is_no_image and inference.on_error == "fail":
-            raise AnnotatorError(
-                f"{one.ref.where}: {error.message}.",
-                f"{error.hint} Or leave it out with --on-error skip.".lstrip(),
-            )
+        if error is not None:
+            inference.refuse_if_asked(one.ref, error, "leave it out")
         report.add(one.ref.where, error, one.notes)
         yield one

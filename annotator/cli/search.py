@@ -268,11 +268,8 @@ def _by_images(
             report.add(ref.where, error, ranking.notes)
             if error is not None and error.is_no_image:
                 continue
-            if error is not None and inference.on_error == "fail":
-                raise AnnotatorError(
-                    f"{ref.where}: {error.message}.",
-                    error.hint or "Fix the image, or use --on-error skip.",
-                )
+            if error is not None:
+                inference.refuse_if_asked(ref, error, "leave it out")
             rankings.append(ranking)
     return rankings
 

@@ -77,6 +77,63 @@ class Queue:
 
 
 @dataclass(frozen=True)
+class Judgement:
+    """What the neighbours of the images of an index say of their labels.
+
+    Attributes:
+        issues: What is doubtful, by row; from `LEAST_DOUBT` on.
+        rows: int64[m], the rows that were judged.
+    """
+
+    issues: tuple[LabelIssue, ...]
+    rows: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, stored: StoredIndex, voting: Voting, *, most: int | None = None) -> Judgement:
+        """Judge images with neighbour lists by these, which have not seen their labels.
+
+        Others are judged by a search.
+
+        Args:
+            stored: Open index.
+            voting: Voting parameters.
+            most: As for `rank_indexed`.
+
+        Raises:
+            IndexProblem: A file was written over.
+        """
+        concepts = [stored.labels.row(row) for row in range(len(stored))]
+        lists = stored_lists(stored)
+        listed = np.zeros(len(stored), bool)
+        issues: list[LabelIssue] = []
+        if lists is not None and len(lists.queries):
+            listed[lists.queries] = True
+            by_lists, known = voters(lists, stored.labels, stored, voting)
+            issues += find_label_issues(by_lists, known, concepts, voting, min_score=LEAST_DOUBT)
+        others = np.flatnonzero(~listed)
+        if most is not None:
+            others = others[sample_rows(len(others), most)]
+        if len(others):
+            found = _searched(stored, others, voting.k)
+            issues += find_label_issues(
+                found, stored.labels, concepts, voting, min_score=LEAST_DOUBT
+            )
+        listed[others] = True
+        return cls(tuple(sorted(issues, key=lambda issue: issue.row)), np.flatnonzero(listed))
+
+    def doubts(self, n: int) -> NDArray[np.float64]:
+        """F1 that is expected to be gained of each of the n images, float64[n].
+
+        0 below `LEAST_DOUBT`, nan for images that were not judged.
+        """
+        doubts = np.full(n, np.nan)
+        doubts[self.rows] = 0.0
+        for issue in self.issues:
+            doubts[issue.row] = issue.score
+        return doubts
+
+
+@dataclass(frozen=True)
 class NewImages:
     """New images as an index sees them.
 
@@ -193,9 +250,25 @@ def rank_indexed(
             "An index on a server does not list its images, so nobody knows which to review.",
             "Queue new images by it (annotator queue IMAGES), or give an index in a folder.",
         )
-    issues, judged = _issues(stored, voting, most)
+    return rank_judged(stored, Judgement.of(stored, voting, most=most), budget, reviewed=reviewed)
+
+
+def rank_judged(
+    stored: StoredIndex, judgement: Judgement, budget: int, *, reviewed: Collection[str] = ()
+) -> Queue:
+    """`rank_indexed` of an index whose labels were judged.
+
+    Args:
+        stored: The index that was judged.
+        judgement: Of its labels.
+        budget: Number of images to choose.
+        reviewed: Ids of images that are not asked about again.
+
+    Raises:
+        IndexProblem: A file was written over.
+    """
     left_out = {row for id_ in reviewed if (row := stored.row_of.get(id_)) is not None}
-    issues = [issue for issue in issues if issue.row not in left_out]
+    issues = [issue for issue in judgement.issues if issue.row not in left_out]
     doubts = np.array([issue.score for issue in issues], np.float64)
     likeness = Likeness.of(stored.vectors(np.array([i.row for i in issues], np.int64)), _SHARPNESS)
     # An image is stood for by its own doubt alone: nobody's labels are put right by another's.
@@ -211,7 +284,7 @@ def rank_indexed(
         )
         for i, gain in zip(order.tolist(), gains.tolist(), strict=True)
     ]
-    return Queue(tuple(items), len(issues), len(judged))
+    return Queue(tuple(items), len(issues), len(judgement.rows))
 
 
 def _why(expected_f1: float, unfamiliar: bool, like: int) -> str:
@@ -221,55 +294,6 @@ def _why(expected_f1: float, unfamiliar: bool, like: int) -> str:
     if like:
         parts.append(f"stands for {like} more")
     return "; ".join(parts)
-
-
-def doubts_of(
-    stored: StoredIndex, voting: Voting, *, most: int | None = None
-) -> NDArray[np.float64]:
-    """F1 that is expected to be gained of each image of an index, float64[n].
-
-    0 below `LEAST_DOUBT`, nan for images that were not judged.
-
-    Args:
-        stored: Open index.
-        voting: Voting parameters.
-        most: As for `rank_indexed`.
-
-    Raises:
-        IndexProblem: A file was written over.
-    """
-    issues, judged = _issues(stored, voting, most)
-    doubts = np.full(len(stored), np.nan)
-    doubts[judged] = 0.0
-    for issue in issues:
-        doubts[issue.row] = issue.score
-    return doubts
-
-
-def _issues(
-    stored: StoredIndex, voting: Voting, most: int | None
-) -> tuple[list[LabelIssue], NDArray[np.int64]]:
-    """What is doubtful about the labels of an index, by row; and the rows that were judged.
-
-    Images with neighbour lists are judged by these, which have not seen their labels; others by a
-    search.
-    """
-    concepts = [stored.labels.row(row) for row in range(len(stored))]
-    lists = stored_lists(stored)
-    listed = np.zeros(len(stored), bool)
-    issues: list[LabelIssue] = []
-    if lists is not None and len(lists.queries):
-        listed[lists.queries] = True
-        by_lists, known = voters(lists, stored.labels, stored, voting)
-        issues += find_label_issues(by_lists, known, concepts, voting, min_score=LEAST_DOUBT)
-    others = np.flatnonzero(~listed)
-    if most is not None:
-        others = others[sample_rows(len(others), most)]
-    if len(others):
-        found = _searched(stored, others, voting.k)
-        issues += find_label_issues(found, stored.labels, concepts, voting, min_score=LEAST_DOUBT)
-    listed[others] = True
-    return sorted(issues, key=lambda issue: issue.row), np.flatnonzero(listed)
 
 
 def _searched(stored: StoredIndex, rows: NDArray[np.int64], k: int) -> NeighborLists:

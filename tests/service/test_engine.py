@@ -9,6 +9,7 @@ from asking import build, cpu_settings, drawing
 from versions import numbered
 
 from annotator.encoders.combined import CombinedEmbedder
+from annotator.queue.rank import rank_indexed
 from service.engine import Ballot, Concept, Engine, open_engine
 
 if TYPE_CHECKING:
@@ -23,6 +24,24 @@ def test_what_is_prepared_when_an_engine_opens(engine: Engine) -> None:
         Concept("C1", "Ünd <one>", 4),
         Concept("C2", "", 4),
     ]
+
+
+def test_an_image_of_the_index_is_judged_as_in_the_queue(
+    tmp_path: Path, tiny_embedder: TorchEmbedder
+) -> None:
+    build(tmp_path / "index", tiny_embedder, n=60, tuning=True, wrong={3: "C1", 7: "C0"})
+    engine = open_engine(cpu_settings(tmp_path / "index"), tiny_embedder)
+    assert engine._lists is not None
+    voting = engine.annotator.voting
+    queue = rank_indexed(engine.stored, voting, 10)
+    assert {"train03", "train07"} <= {item.image_id for item in queue.items}
+    for item in queue.items:
+        voted = engine.vote_on_stored(item.image_id, Ballot(voting), without_group=True)
+        assert voted is not None
+        annotation, _ = voted
+        assert annotation.cuis == tuple(concept for concept, _ in item.concepts)
+        np.testing.assert_allclose(annotation.scores, [share for _, share in item.concepts])
+        assert item.image_id not in {case.image_id for case in annotation.neighbors}
 
 
 def test_one_search_serves_requests_with_different_options(engine: Engine) -> None:

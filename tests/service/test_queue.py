@@ -70,6 +70,15 @@ def test_doubtful_images_are_queued(client: TestClient, wrong_index: Path) -> No
     assert queue(client, limit=1).items == found.items[:1]
 
 
+def test_the_queue_and_the_list_by_doubt_have_one_judgement(client: TestClient) -> None:
+    items = queue(client).items
+    judged = client.app.state.judgements._judged  # type: ignore[attr-defined]
+    listed = client.get("/v1/images", params={"sort": "doubt"}, headers={"X-API-Key": READER})
+    assert client.app.state.judgements._judged is judged  # type: ignore[attr-defined]
+    doubts = {image["id"]: image["doubt"] for image in listed.json()["images"]}
+    assert {item.id for item in items} == {id_ for id_, doubt in doubts.items() if doubt > 0}
+
+
 def test_what_somebody_corrected_is_not_asked_again(client: TestClient) -> None:
     before = queue(client)
     correct(client, "train03", "C0", "C9")
@@ -78,25 +87,25 @@ def test_what_somebody_corrected_is_not_asked_again(client: TestClient) -> None:
     assert after.total == before.total - 1
     added = client.post("/v1/images?id=new&concepts=C7", files={"image": drawing(1)})
     assert added.status_code == 201
-    client.app.state.queue._ranked = None  # type: ignore[attr-defined]
+    client.app.state.judgements._judged = None  # type: ignore[attr-defined]
     assert "new" not in {item.id for item in queue(client).items}
 
 
 def test_after_some_corrections_the_rest_is_ranked_anew(client: TestClient) -> None:
     before = queue(client)
-    first = client.app.state.queue  # type: ignore[attr-defined]
-    ranked = first._ranked
+    first = client.app.state.judgements  # type: ignore[attr-defined]
+    ranked = first._judged
     kind = dict.fromkeys((f"train{number:02d}" for number in range(0, 27, 3)), ("C5", "C9"))
     for id_, concepts in kind.items():
         correct(client, id_, *concepts)
     queue(client)
-    assert first._again is None and first._ranked is ranked  # too few
+    assert first._again is None and first._judged is ranked  # too few
     for number in range(1, 27, 3):
         correct(client, f"train{number:02d}", "C6", "C9")
     for number in range(2, 12, 3):
         correct(client, f"train{number:02d}", "C7", "C9")
     assert {item.id for item in queue(client).items} <= {item.id for item in before.items}
-    while first._ranked is ranked:
+    while first._judged is ranked:
         queue(client)
     # The images of the first kind that were left as they were are the odd ones now.
     asked = [item.id for item in queue(client).items]
