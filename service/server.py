@@ -20,7 +20,12 @@ from service.app import create_app
 from service.corrections import Store, opened_for_writing
 from service.engine import open_engine
 from service.keys import Keys, read_keys
-from service.middleware.connections import BACKLOG, Connections, allowed_connections
+from service.middleware.connections import (
+    ACCEPTED_AT_ONCE,
+    BACKLOG,
+    Connections,
+    allowed_connections,
+)
 from service.observability import configure_logging, log
 from service.service import Service
 from service.settings import Settings
@@ -133,7 +138,7 @@ def run(
     config = uvicorn.Config(
         app,
         http=connections.protocol(),
-        backlog=BACKLOG,
+        backlog=ACCEPTED_AT_ONCE,  # the loop accepts as many in one turn
         loop="asyncio",
         ws="none",
         lifespan="on",
@@ -249,6 +254,8 @@ class _Server(uvicorn.Server):
         """Accept connections, and announce it."""
         asyncio.get_running_loop().set_exception_handler(self._handle_exception)
         await super().startup(sockets)
+        for one in sockets or ():
+            one.listen(BACKLOG)
         version = self._service.engine.stored.version
         url, *metrics = self._urls
         where: dict[str, Any] = {"metrics": f"{metrics[0]}/metrics"} if metrics else {}

@@ -144,9 +144,10 @@ def _too_large(settings: Settings) -> Problem:
 class MultipartReader:
     """Parser of multipart/form-data (RFC 7578, RFC 2046) that collects the files.
 
-    Delimiters are found by a regular expression that begins with a fixed text, so the time that a
-    byte takes is the same few nanoseconds whatever it is, and only whole delimiters and part
-    headers are looked at one by one, which are few.
+    Delimiters are found by a regular expression that begins with a fixed text, so a byte takes a
+    nanosecond whatever it is, and only delimiters and part headers are looked at one by one, which
+    are few. A line of a file that begins with the boundary and is no delimiter ends the form: by
+    RFC 2046, 5.1.1, no part may have one.
 
     Args:
         boundary: The boundary in the Content-Type.
@@ -168,8 +169,11 @@ class MultipartReader:
             raise _malformed("its Content-Type has no boundary")
         if len(boundary) > _MAX_BOUNDARY:
             raise _malformed("its boundary is too long")
-        line = rb"--" + re.escape(boundary) + rb"(--|[ \t]{0,%d}\r\n)" % _MAX_PADDING
-        self._first, self._delimiter = re.compile(line), re.compile(rb"\r\n" + line)
+        line, padding = rb"--" + re.escape(boundary), rb"[ \t]{0,%d}" % _MAX_PADDING
+        whole, begun = rb"(--|%b\r\n)" % padding, rb"(-?\Z|%b\r?\Z)" % padding
+        self._first = re.compile(line + whole)
+        self._delimiter = re.compile(rb"\r\n%b(?:%b|%b|)" % (line, whole, begun))
+        self._line = len(b"\r\n--") + len(boundary)
         # A delimiter that has begun may be this long and still not be whole.
         self._longest = len(b"\r\n--\r\n") + len(boundary) + _MAX_PADDING
         self._rest = b""
@@ -229,14 +233,16 @@ class MultipartReader:
     def _content(self, data: bytes) -> bytes | None:
         """The content of a part, to the next delimiter."""
         found = self._delimiter.search(data)
-        if found:
-            self._chunks.append(data[: found.start()])
-            self._file_ends()
-            return self._begin(data, found)
-        whole = max(0, len(data) - self._longest)
-        self._chunks.append(data[:whole])
-        self._rest = data[whole:]
-        return None
+        if found is None or found[2] is not None:  # no delimiter, but one may have begun
+            whole = found.start() if found else max(0, len(data) - self._line + 1)
+            self._chunks.append(data[:whole])
+            self._rest = data[whole:]
+            return None
+        if found[1] is None:
+            raise _malformed("a line begins with its boundary, and goes on otherwise")
+        self._chunks.append(data[: found.start()])
+        self._file_ends()
+        return self._begin(data, found)
 
     def _begin(self, data: bytes, delimiter: re.Match[bytes]) -> bytes | None:
         """Whatever a delimiter is followed by: a part, or the end."""

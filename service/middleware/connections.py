@@ -33,8 +33,12 @@ from service.problems import Problem, send_problem
 MAX_HEADER_BYTES = 32 << 10
 #: Connections beyond the limit on which health checks are still answered.
 RESERVE = 16
-#: Connections that may be accepted before any of them can be counted.
-BACKLOG = 128
+#: Connections that the system accepts for us before we do.
+BACKLOG = 1024
+#: Connections that are accepted before others are attended to again.
+ACCEPTED_AT_ONCE = 16
+
+_READ_AT_ONCE = 64 << 10  # bytes of a connection, before others are attended to again
 
 _SPARE_DESCRIPTORS = 64  # for files of an index that is opened, and connections to its server
 _LEAST_CONNECTIONS = 8
@@ -205,6 +209,8 @@ class _Protocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         transport.set_write_buffer_limits(high=0)  # tells of all that is not taken at once
+        # asyncio's own is 256 KiB: parsing those of each of several clients takes ten milliseconds.
+        transport.max_size = _READ_AT_ONCE  # type: ignore[attr-defined]
         self.flow = _Flow(transport, self.conn)
         self.ours.opened(self)
         self.watch_headers()
@@ -351,7 +357,8 @@ def allowed_connections(wanted: int) -> int:
         `wanted`, or less.
     """
     own = Path("/proc/self/fd")
-    others = _SPARE_DESCRIPTORS + BACKLOG + RESERVE
+    # Of those that are accepted, some are not counted yet.
+    others = _SPARE_DESCRIPTORS + 8 * ACCEPTED_AT_ONCE + RESERVE
     others += len(list(own.iterdir())) if own.is_dir() else _SPARE_DESCRIPTORS
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:

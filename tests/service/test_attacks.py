@@ -231,7 +231,7 @@ def test_the_limit_on_descriptors_is_raised_or_ours_lowered(
 
 
 def test_one_hostile_form_costs_others_little(server: Any) -> None:
-    """Its bytes look like boundaries at every sixth place."""
+    """A boundary seems to begin at every fourth of its bytes."""
     head = "POST /v1/annotate HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n"
     head += "Content-Type: multipart/form-data; boundary=B\r\n\r\n"
     start = b'--B\r\nContent-Disposition: form-data; name="i"; filename="a.png"\r\n\r\n'
@@ -252,7 +252,7 @@ def test_one_hostile_form_costs_others_little(server: Any) -> None:
             sender.join()
         return statistics.median(taken)
 
-    assert seconds(b"\r\n--Bx") < most(seconds(b"harmless"))
+    assert seconds(b"\r\n--") < most(seconds(b"harmless"))
 
 
 def test_jpeg_2000_costs_others_little(server: Any) -> None:

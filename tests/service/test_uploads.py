@@ -95,6 +95,8 @@ def test_a_field_that_was_left_empty_is_passed_over() -> None:
         (part(b"x", "a", b"X: y\r\n" * 20) + end(), "malformed_multipart"),
         (part(b"x", "a").replace(b"form-data", b"attachment") + end(), "malformed_multipart"),
         (part(b"x", "a").replace(b"Content-Disposition", b"Other") + end(), "malformed_multipart"),
+        (part(b"\r\n--" + BOUNDARY + b"x", "a") + end(), "malformed_multipart"),
+        (part(b"\r\n--" + BOUNDARY + b" " * 65 + b"\r\n", "a") + end(), "malformed_multipart"),
     ],
 )
 def test_what_is_refused(body: bytes, code: str) -> None:
@@ -104,7 +106,7 @@ def test_what_is_refused(body: bytes, code: str) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"\r\n--Bx", b"\r\n", b"\r\n--", b"-", b"\r", b"\r\n--B" + b" " * 90, b"\r\n--B-"],
+    [b"\r\n--C", b"\r\n", b"\r\n--", b"-", b"\r", b"\r\n-B" + b" " * 90, b"\r--B-"],
 )
 def test_no_bytes_cost_much_more_than_others(content: bytes) -> None:
     """A step of Python for each of them would be a hundred times as much."""
@@ -122,6 +124,18 @@ def test_no_bytes_cost_much_more_than_others(content: bytes) -> None:
         return min(taken)
 
     assert seconds(content) < 25 * seconds(b"x")
+
+
+@pytest.mark.parametrize("content", [b"\r\n--Bx", b"\r\n--B-x", b"\r\n--B" + b" " * 90])
+@pytest.mark.parametrize("size", [1, 7, 1000])
+def test_a_line_that_only_begins_with_the_boundary_is_refused_at_once(
+    content: bytes, size: int
+) -> None:
+    body = part(b"", "a").replace(BOUNDARY, b"B")[:-2] + content
+    reader = MultipartReader(b"B", 10, lambda n: None)
+    with pytest.raises(Problem, match="malformed_multipart"):
+        for i in range(0, len(body), size):
+            reader.write(body[i : i + size])
 
 
 @pytest.mark.parametrize("boundary", [b"", b"x" * 500])
