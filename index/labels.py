@@ -171,7 +171,8 @@ class LabelTable:
 
     def row(self, i: int) -> tuple[str, ...]:
         """The CUIs of row i, ascending."""
-        return tuple(self.cuis[j] for j in self.indices[self.indptr[i] : self.indptr[i + 1]])
+        cuis, entries = self.cuis, self.indices[self.indptr[i] : self.indptr[i + 1]].tolist()
+        return tuple([cuis[j] for j in entries])
 
     def holders(self, cui: str) -> NDArray[np.int64]:
         """Rows with a CUI, which need not be in the vocabulary; int64[m], ascending."""

@@ -9,7 +9,8 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-# Larger claims than this share of all wait for those that came before them.
+# Larger claims than this share of all wait for those that came before them, and leave as much to
+# small ones, so that two large images do not keep everybody else out.
 _SMALL_SHARE = 16
 # What is free again is given back to the system after an image that may have taken so much, and
 # after so much in all: it takes milliseconds.
@@ -31,7 +32,8 @@ class NoRoom(Exception):
 class DecodingMemory:
     """A budget of bytes, claimed in threads that decode and waited for in the event loop.
 
-    Claims of more than all of it count as all of it: such an image is decoded alone.
+    A sixteenth is kept for small claims. Of larger ones, those that want more than the rest count
+    as the rest: such an image is decoded with small ones alone.
 
     Args:
         most: Bytes.
@@ -39,6 +41,7 @@ class DecodingMemory:
 
     def __init__(self, most: int) -> None:
         self._most = most
+        self._small = most // _SMALL_SHARE
         self._lock = threading.Lock()
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
         self._since_trim = 0
@@ -48,7 +51,7 @@ class DecodingMemory:
         """Claim bytes as soon as there is room for them."""
         claim = Claim(self)
         done = asyncio.get_running_loop().create_future()
-        wanted = min(wanted, self._most)
+        wanted = self._counted(wanted)
         with self._lock:
             self._waiting.append((wanted, done))
         self._serve()
@@ -67,13 +70,13 @@ class DecodingMemory:
         Raises:
             NoRoom: There is no room for the increase, or others have waited longer for it.
         """
-        wanted = min(wanted, self._most)
+        wanted = self._counted(wanted)
         with self._lock:
             more = wanted - claim.bytes
             if more <= 0:
                 return
-            must_wait = bool(self._waiting) and more > self._most // _SMALL_SHARE
-            if must_wait or self.used + more > self._most:
+            must_wait = bool(self._waiting) and more > self._small
+            if must_wait or not self._has_room(wanted, more):
                 raise NoRoom(wanted)
             self.used += more
             claim.bytes = wanted
@@ -96,6 +99,14 @@ class DecodingMemory:
             self._since_trim = 0
         give_back()
 
+    def _counted(self, wanted: int) -> int:
+        return min(wanted, self._most - self._small)
+
+    def _has_room(self, wanted: int, more: int) -> bool:
+        """Whether a claim of `wanted` bytes in all can be raised by `more`."""
+        kept = self._small if wanted > self._small else 0
+        return self.used + more <= self._most - kept
+
     def _give(self, given: int) -> None:
         with self._lock:
             self.used -= given
@@ -106,7 +117,7 @@ class DecodingMemory:
             while self._waiting:
                 wanted, done = self._waiting[0]
                 if not done.done():
-                    if self.used + wanted > self._most:
+                    if not self._has_room(wanted, wanted):
                         break
                     self.used += wanted
                     done.set_result(None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -42,7 +43,7 @@ class Fingerprint:
     def __post_init__(self) -> None:
         object.__setattr__(self, "preprocess", json.loads(json.dumps(dict(self.preprocess))))
 
-    @property
+    @functools.cached_property
     def digest(self) -> str:
         """sha256 of the fields, 64 hex digits: the key under which vectors are cached."""
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()

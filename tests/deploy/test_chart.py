@@ -11,9 +11,13 @@ from typing import Any
 import pytest
 import yaml
 
+from service.settings import Settings
+
 CHART = Path(__file__).parents[2] / "service" / "deploy" / "chart"
 KUBERNETES = "1.31"
 KEYS: dict[str, Any] = {"keys": {"lines": ["correct:0123456789abcdef0123 Ada"]}}
+WAY_OUT: dict[str, Any] = {"to": [{"ipBlock": {"cidr": "192.0.2.7/32"}}], "ports": [{"port": 443}]}
+ISSUER = {"issuer": "https://login.example.org", "audience": "annotator"}
 CHOICES: Mapping[str, dict[str, Any]] = {
     "default": {},
     "writable": {"writable": True, "index": {"accessMode": "ReadWriteOnce"}},
@@ -23,6 +27,20 @@ CHOICES: Mapping[str, dict[str, Any]] = {
         "index": {"existingClaim": "mine", "subPath": "a/b"},
         "networkPolicy": {"from": {"podSelector": {"matchLabels": {"web": "yes"}}}},
         "nodeSelector": {"disk": "fast"},
+    },
+    "tokens": {
+        "keys": {},
+        "oidc": {
+            "issuer": "https://login.example.org/r",
+            "audience": "annotator",
+            "rolesClaim": "a.b",
+        },
+        "otel": {
+            "endpoint": "http://collector:4318",
+            "sampler": "traceidratio",
+            "samplerArgument": "0.1",
+        },
+        "networkPolicy": {"egress": [WAY_OUT]},
     },
 }
 
@@ -62,7 +80,8 @@ def render(values: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
 def test_objects_are_of_kubernetes(choice: str, tmp_path: Path) -> None:
     objects = render({**KEYS, **CHOICES[choice]}, tmp_path)
     kinds = [one["kind"] for one in objects]
-    assert {"Deployment", "Service", "Secret", "NetworkPolicy"} <= set(kinds)
+    assert {"Deployment", "Service", "NetworkPolicy"} <= set(kinds)
+    assert ("Secret" in kinds) == (choice != "tokens")
     assert ("PersistentVolumeClaim" in kinds) == (choice != "claim")
     assert ("ScaledObject" in kinds) == (choice == "keda")
     assert ("HorizontalPodAutoscaler" in kinds) == (choice == "hpa")
@@ -87,12 +106,13 @@ def test_pods_are_restricted(choice: str, tmp_path: Path) -> None:
     assert allowed["capabilities"] == {"drop": ["ALL"]} and allowed["readOnlyRootFilesystem"]
     assert allowed["allowPrivilegeEscalation"] is False and "privileged" not in allowed
     kinds = {kind for volume in spec["volumes"] for kind in volume.keys() - {"name"}}
-    assert kinds == {"persistentVolumeClaim", "secret", "emptyDir"}
+    assert kinds - {"secret"} == {"persistentVolumeClaim", "emptyDir"}
     (index,) = (mount for mount in container["volumeMounts"] if mount["name"] == "index")
     assert index["readOnly"] == (choice != "writable")
-    (secret,) = (volume["secret"] for volume in spec["volumes"] if "secret" in volume)
-    assert secret["defaultMode"] == 0o440  # more, and the service refuses its keys
-    if "Secret" in objects:
+    secrets = [volume["secret"] for volume in spec["volumes"] if "secret" in volume]
+    assert len(secrets) == (choice != "tokens")
+    for secret in secrets:
+        assert secret["defaultMode"] == 0o440  # more, and the service refuses its keys
         assert objects["Secret"]["metadata"]["name"] == secret["secretName"]
         assert objects["Secret"]["stringData"]["keys"].split("\n") == [*KEYS["keys"]["lines"], ""]
     if choice == "writable":
@@ -107,8 +127,41 @@ def test_pods_are_restricted(choice: str, tmp_path: Path) -> None:
         ({**KEYS, "replicaCount": 3}, "replicaCount"),
         ({**KEYS, "settings": {"max_queue": [1]}}, "max_queue"),
         ({**KEYS, "writable": True, "autoscaling": {"kind": "hpa"}}, "one replica"),
+        ({"oidc": ISSUER}, "networkPolicy.egress"),
+        ({**KEYS, "otel": {"endpoint": "http://collector:4318"}}, "networkPolicy.egress"),
+        (
+            {"oidc": {"issuer": ISSUER["issuer"]}, "networkPolicy": {"egress": [WAY_OUT]}},
+            "oidc.audience",
+        ),
     ],
 )
 def test_what_cannot_run_is_refused(values: dict[str, Any], said: str, tmp_path: Path) -> None:
     with pytest.raises(Refused, match=said):
         render(values, tmp_path)
+
+
+def test_a_provider_of_tokens_and_a_collector_of_spans(tmp_path: Path) -> None:
+    """Both are told to the service by its settings and OpenTelemetry's, and may be reached."""
+    objects = {one["kind"]: one for one in render(dict(CHOICES["tokens"]), tmp_path)}
+    (container,) = objects["Deployment"]["spec"]["template"]["spec"]["containers"]
+    given = {one["name"]: one["value"] for one in container["env"]}
+    assert "ANNOTATOR_API_KEY_FILE" not in given
+    settings = Settings(
+        index="/index",
+        **{
+            name: given[f"ANNOTATOR_{name.upper()}"]
+            for name in ("oidc_issuer", "oidc_audience", "oidc_roles_claim")
+        },
+    )
+    assert settings.oidc_issuer == "https://login.example.org/r"
+    assert settings.oidc_audience == "annotator" and settings.oidc_roles_claim == "a.b"
+    assert given["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://collector:4318"
+    assert given["OTEL_TRACES_SAMPLER"] == "traceidratio"
+    assert given["OTEL_TRACES_SAMPLER_ARG"] == "0.1"
+    way_out, names = objects["NetworkPolicy"]["spec"]["egress"]
+    assert way_out == WAY_OUT and {port["port"] for port in names["ports"]} == {53}
+
+
+def test_a_pod_that_asks_nobody_may_go_nowhere(tmp_path: Path) -> None:
+    objects = {one["kind"]: one for one in render(dict(KEYS), tmp_path)}
+    assert objects["NetworkPolicy"]["spec"]["egress"] == []

@@ -13,14 +13,39 @@ def test_claims_add_up_and_are_given_back() -> None:
         one, two = Claim(memory), Claim(memory)
         one.grow(40)
         one.grow(30)  # holds more already
-        two.grow(60)
+        two.grow(54)
         with pytest.raises(NoRoom):
             one.grow(41)
-        assert memory.used == 100 and one.bytes == 40
+        assert memory.used == 94 and one.bytes == 40
         memory.release(two)
-        one.grow(1000)  # more than all of it is all of it
-        assert memory.used == 100
+        one.grow(1000)  # more than there is for large ones is all that there is for them
+        assert memory.used == 94
         memory.release(one)
+        assert memory.used == 0
+
+    asyncio.run(main())
+
+
+def test_large_claims_leave_room_for_small_ones() -> None:
+    async def main() -> None:
+        memory = DecodingMemory(160)
+        large = [Claim(memory) for _ in range(2)]
+        large[0].grow(80)
+        large[1].grow(70)
+        waiting = asyncio.create_task(memory.wait_for(80))
+        await asyncio.sleep(0)
+        small, medium = Claim(memory), Claim(memory)
+        with pytest.raises(NoRoom):
+            medium.grow(11)
+        small.grow(6)
+        with pytest.raises(NoRoom):
+            medium.grow(5)  # of small ones, too, there is an end
+        assert not waiting.done() and memory.used == 156
+        memory.release(small)
+        memory.release(large[0])
+        assert (await asyncio.wait_for(waiting, 60)).bytes == 80
+        for claim in (large[1], waiting.result()):
+            memory.release(claim)
         assert memory.used == 0
 
     asyncio.run(main())

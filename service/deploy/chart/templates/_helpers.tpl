@@ -18,15 +18,20 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 
+{{- /* The Secret with the keys; empty where tokens alone are accepted. */ -}}
 {{- define "annotator.keys" -}}
 {{- if .Values.keys.existingSecret -}}
 {{- .Values.keys.existingSecret -}}
-{{- else -}}
-{{- if not .Values.keys.lines -}}
-{{- fail "The service needs API keys: set keys.existingSecret, or keys.lines." -}}
-{{- end -}}
+{{- else if .Values.keys.lines -}}
 {{- include "annotator.name" . }}-keys
+{{- else if not .Values.oidc.issuer -}}
+{{- fail "The service needs API keys: set keys.existingSecret, or keys.lines, or oidc." -}}
 {{- end -}}
+{{- end -}}
+
+{{- /* Whether the pod has to ask others: the identity provider, or the collector of spans. */ -}}
+{{- define "annotator.asks" -}}
+{{- if or .Values.oidc.issuer .Values.otel.endpoint }}yes{{ end -}}
 {{- end -}}
 
 {{- define "annotator.claim" -}}
