@@ -30,7 +30,7 @@ from typing import Any
 from benchmarks.images import copies
 from benchmarks.records import save
 from benchmarks.service_load import speed
-from benchmarks.service_load.attacks import attacks
+from benchmarks.service_load.attacks import KINDS, attacks
 from benchmarks.service_load.bare import Bare
 from benchmarks.service_load.client import image_request
 from benchmarks.service_load.corrections import corrections, write_index
@@ -101,7 +101,9 @@ def run(options: argparse.Namespace, folder: Path) -> Iterator[tuple[str, dict[s
             yield "d", speed.memory(server, requests, options.requests)
     if "h" in parts:
         with Server(index, *arguments) as server:
-            for result in attacks(server, requests, options.attack_s, options.rounds):
+            for result in attacks(
+                server, requests, options.attack_s, options.rounds, options.attack or list(KINDS)
+            ):
                 yield "h", result
     if "i" in parts:
         ours = folder / "corrected"
@@ -131,6 +133,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--requests", type=int, default=20000, help="requests of part d")
     add("--overload-s", type=float, default=10, help="seconds of part e")
     add("--attack-s", type=float, default=10, help="seconds of a round of part h")
+    add("--attack", choices=KINDS, action="append", help="of part h; else all")
     add("--mixed", type=int, default=50_000, help="requests of part i")
     add("--mixed-s", type=float, default=7200, help="seconds after which part i ends")
     add("--reloads", type=int, default=200, help="reloads of part f")

@@ -51,10 +51,19 @@ async def _silent(address: Address) -> None:
         await reader.read(1)
 
 
-async def _form(address: Address) -> None:
+async def _hostile_form(address: Address) -> None:
     """A form whose bytes look like its boundary at every sixth place."""
+    await _form(address, b"\r\n--Bx")
+
+
+async def _large_form(address: Address) -> None:
+    """A form in which a boundary begins at every fourth byte, and is never there."""
+    await _form(address, b"\r\n--")
+
+
+async def _form(address: Address, content: bytes) -> None:
     start = b'--B\r\nContent-Disposition: form-data; name="i"; filename="a.png"\r\n\r\n'
-    body = start + b"\r\n--Bx" * ((8 << 20) // 6)
+    body = start + content * ((8 << 20) // len(content))
     connection = Connection(address)
     await connection.ask(
         post("/v1/annotate", ["Content-Type: multipart/form-data; boundary=B"], body)
@@ -96,22 +105,23 @@ def _large_image() -> bytes:
 #: What is done, by how many at once.
 KINDS: dict[str, tuple[Callable[[Address], Awaitable[None]], int]] = {
     "silent connections": (_silent, 1200),
-    "hostile forms": (_form, 8),
+    "hostile forms": (_hostile_form, 8),
+    "large forms": (_large_form, 8),
     "clients that do not read": (_unread, 100),
     "JPEG 2000": (_jpeg_2000, 4),
 }
 
 
 def attacks(
-    server: Server, requests: Sequence[bytes], seconds: float, rounds: int
+    server: Server, requests: Sequence[bytes], seconds: float, rounds: int, kinds: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
-    """h: the latency of others under each attack, against the idle one, in turns.
+    """h: the latency of others under attacks of these kinds, against the idle one, in turns.
 
     Two clients send images, and a third asks on a new connection each time whether the server is
     there.
     """
     _others(server, requests, seconds / 2)  # warm up
-    for kind in KINDS:
+    for kind in kinds:
         replies: dict[str, dict[str, list[Reply]]] = {}
         for _ in range(rounds):
             for state in ("idle", "attacked"):
