@@ -55,7 +55,7 @@ class Milvus:
         self.start()
 
     def start(self) -> None:
-        """Returns when it answers; one that was killed may not come up at once on a busy machine."""
+        """Returns when it answers; on a busy machine one that was killed may need a second try."""
         for _ in range(_STARTS):
             line = self._try_to_start()
             if line.isdigit():
