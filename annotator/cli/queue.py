@@ -117,6 +117,8 @@ def queue_command(
         text = _json(queue, curve) if format_ == "json" else _csv(queue)
     write_result(text, output)
     _say(queue, curve)
+    if refs and format_ == "csv" and output is not None:
+        say(f"Next: correct the column CUIs of {output}; annotator add takes it as the labels.")
     report.say(inference.report)
     return report.exit_code if refs else EXIT_OK
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from invoking import done, invoke, problem
+
+from index import open_index
 
 N, WRONG = 120, (5, 22)
 
@@ -68,6 +71,18 @@ def test_new_images_that_are_unsure_come_first_and_are_spread(folder: Path) -> N
     assert "F1 of the rest" in said
     assert queue(folder)[0] == text
     assert queue(folder, "--budget", 2)[0] == "".join(text.splitlines(True)[:3])
+
+
+def test_a_corrected_queue_is_the_table_of_labels_to_add(folder: Path, tmp_path: Path) -> None:
+    file, index = tmp_path / "queue.csv", shutil.copytree(folder / "index", tmp_path / "index")
+    _, said = queue(folder, "--budget", 3, "--output", file)
+    assert f"correct the column CUIs of {file}; annotator add takes it" in said
+    vectors = ("--vectors", folder / "new.npy", "--ids", folder / "new.txt")
+    added = invoke("add", *vectors, file, "--encoder-name", "mine", "--index", index)
+    assert added.exit_code in (0, 3), added.output
+    rows = {row["ID"]: set(row["CUIs"].split(";")) for row in table(file.read_text())}
+    stored = open_index(index)
+    assert {id_: set(stored.labels.row(stored.row_of[id_])) for id_ in rows} == rows
 
 
 def test_the_least_sure_ones(folder: Path) -> None:
