@@ -1,34 +1,25 @@
 // Review: one image after the other, its labels accepted, rejected and added, by mouse or by keys.
 
-import { addImage, concepts, correct, image, picture, queue, render, renderStored, votes } from "./api.js";
+import { addImage, concepts, correct, queue } from "./api.js";
 import { combobox } from "./combobox.js";
-import { Decisions } from "./decisions.js";
-import { $, button, h, percent, plural, problemNotice, say } from "./dom.js";
-import { rendering } from "./rendering.js";
+import { $, button, h, plural, problemNotice, say } from "./dom.js";
+import { caseOf, showPicture } from "./pictures.js";
+import { load, ofFile, ofIndex, rebase } from "./subject.js";
 import { csv, download, idsIn, listed } from "./tables.js";
+import { conflictNotice, decisionRow } from "./verdict.js";
 import { Lens, viewer } from "./viewer.js";
 import { addView, open, rename } from "./views.js";
 
 const CASES = 4; // beside the image
 const SUGGESTED = 12; // concepts in the field for new ones
-const ALL = 1000; // neighbours, so that the share of any concept can be told
-const LARGE = { side: 1600 };
 
 let access = { corrections: false, pictures: false }; // what the server has for this reader
 let askForKey = () => {};
-let reviews = []; // see `ofIndex` and `ofFile`
+let reviews = []; // see subject.js
 let at = -1; // of the one that is shown
 let kept = []; // reviews in the order in which they were done
 let shown = null; // the parts of the one on the screen that change
 let lens = new Lens();
-
-// What is reviewed
-
-/** A review of an image of the index. */
-const ofIndex = (id, why = "") => ({ id, why, file: null, done: false, ready: null });
-
-/** A review of an image that was annotated here (an item of the strip). */
-const ofFile = (item) => ({ id: item.answer.result.id, why: "", file: item.file, item, done: false, ready: null });
 
 export function startReview(actions) {
   askForKey = actions.askForKey;
@@ -124,59 +115,6 @@ async function ask(wanted) {
 
 // One review
 
-/** Fetch labels and votes, once; sets `decisions`, `votes` and what else is shown. */
-function load(review) {
-  review.ready ??= review.file ? loadFile(review) : loadStored(review);
-  return review.ready;
-}
-
-async function loadStored(review) {
-  const stored = await image(review.id);
-  const without = access.groups && stored.group ? "group" : "itself";
-  let answer = null;
-  try {
-    answer = await votes(review.id, without, ALL);
-  } catch (problem) {
-    if (problem.code !== "unfamiliar_image") throw problem;
-  }
-  fill(review, stored, answer);
-}
-
-function fill(review, stored, answer) {
-  const names = { ...answer?.names, ...stored.names };
-  const voted = answer ? [...answer.result.concepts, ...answer.result.considered] : [];
-  const share = new Map(voted.map((concept) => [concept.cui, concept]));
-  const neighbors = answer?.result.neighbors ?? [];
-  const scoreOf = (cui) =>
-    neighbors.reduce((sum, { cuis, weight }) => sum + (cuis.includes(cui) ? weight : 0), 0);
-  const own = stored.concepts.map((cui) => ({
-    ...(share.get(cui) ?? { cui, score: answer ? scoreOf(cui) : null, probability: null }),
-    name: names[cui] ?? "",
-  }));
-  const others = voted.filter(({ cui }) => !stored.concepts.includes(cui));
-  Object.assign(review, {
-    etag: stored.etag,
-    before: stored.concepts,
-    caption: stored.caption,
-    group: stored.group,
-    thumbnail: stored.thumbnail,
-    cases: neighbors,
-    names,
-    decisions: new Decisions(stored.concepts, stored.concepts, [...own, ...others]),
-  });
-}
-
-async function loadFile(review) {
-  const { result, names } = review.item.answer;
-  const voted = [...result.concepts, ...result.considered];
-  Object.assign(review, {
-    before: [],
-    cases: result.neighbors,
-    names,
-    decisions: new Decisions([], result.concepts.map(({ cui }) => cui), voted),
-  });
-}
-
 async function go(to) {
   at = to;
   const review = reviews[at];
@@ -190,7 +128,7 @@ async function go(to) {
   $("review-case").setAttribute("aria-busy", true);
   review.failed = null;
   try {
-    await load(review);
+    await load(review, access.groups);
   } catch (problem) {
     review.ready = null;
     review.failed = problem;
@@ -200,7 +138,7 @@ async function go(to) {
   if (review.failed) return fail(review);
   show(review);
   const next = reviews[at + 1];
-  if (next) load(next).catch(() => (next.ready = null));
+  if (next) load(next, access.groups).catch(() => (next.ready = null));
 }
 
 function fail({ failed, id }) {
@@ -251,7 +189,7 @@ function paintProgress() {
 
 function show(review) {
   const subject = viewer(`${review.id}, under review`, lens);
-  const controls = showPicture(review, subject);
+  const controls = showPicture(review, subject, access.pictures);
   const list = h("ul", {
     className: "decisions",
     role: "listbox",
@@ -260,7 +198,7 @@ function show(review) {
   });
   const changes = h("p", { className: "changes" });
   const field = combobox("Add a concept", suggestions, (concept) => added(review, concept), focusList);
-  shown = { review, list, changes, field, marked: 0, cases: review.cases.slice(0, CASES).map(caseOf) };
+  shown = { review, list, changes, field, marked: 0, cases: review.cases.slice(0, CASES).map((near) => caseOf(near, lens, access.pictures)) };
   list.addEventListener("focusin", ({ target }) => mark([...list.children].indexOf(target)));
   $("review-case").replaceChildren(
     h(
@@ -297,56 +235,6 @@ function show(review) {
   say(`${review.id}, ${at + 1} of ${reviews.length}. ${plural(review.decisions.after.length, "concept")}.`);
 }
 
-/** The picture of a review, as large as there is one; returns its controls, or null. */
-function showPicture(review, view) {
-  if (review.file) {
-    const { item } = review;
-    if (item.shown) {
-      view.show(item.url);
-      return null;
-    }
-    return rendering((query) => render(review.file, { ...query, ...LARGE }), view);
-  }
-  if (!access.pictures) {
-    showThumbnail(review, view);
-    return null;
-  }
-  const ask = async (query) => {
-    try {
-      return await renderStored(review.id, { ...query, ...LARGE });
-    } catch (problem) {
-      if (review.thumbnail) showThumbnail(review, view);
-      throw problem;
-    }
-  };
-  return rendering(ask, view);
-}
-
-function showThumbnail({ thumbnail }, view) {
-  if (!thumbnail) return view.say("The index has no picture");
-  picture(thumbnail).then(view.show, () => view.say("No picture"));
-}
-
-function caseOf({ id, similarity, cuis, thumbnail }) {
-  const view = viewer(id, lens);
-  let large = null;
-  showThumbnail({ thumbnail }, { ...view, show: (src) => large ?? view.show(src) });
-  if (access.pictures) {
-    const ask = renderStored(id, { side: 1024, format: "jpeg" });
-    ask.then(({ url }) => view.show((large = url)), () => {}); // or the small one stays
-  }
-  const chips = h("ul", { className: "chips" });
-  const row = h(
-    "li",
-    { className: "neighbor" },
-    view.frame,
-    h("p", { className: "case-id" }, id),
-    h("p", { className: "case-fact" }, `similarity ${similarity.toFixed(3)}`),
-    chips,
-  );
-  return { row, chips, cuis };
-}
-
 function buttonsOf(review) {
   const keep = access.corrections && !review.file ? "Save and next" : "Keep and next";
   const adds = review.file && access.corrections;
@@ -360,34 +248,11 @@ function buttonsOf(review) {
   );
 }
 
-/** What is said of a concept beside its name. */
-function factOf({ score, probability }) {
-  if (score === null || score === undefined) return "";
-  const votes = `${percent(score)} of the votes`;
-  return probability === null ? votes : `${votes}, right in ${percent(probability)}`;
-}
-
-const STATES = { kept: "label", removed: "removed", new: "new", open: "suggested" };
-
 function paintDecisions() {
   const { review, list, changes, cases } = shown;
   const { decisions } = review;
   const rows = decisions.concepts.map((concept, i) => {
-    const state = decisions.stateOf(concept.cui);
-    const row = h(
-      "li",
-      {
-        role: "option",
-        tabIndex: -1,
-        className: "decision",
-        "aria-selected": String(decisions.has(concept.cui)),
-        "data-state": state,
-      },
-      h("span", { className: "sign", "aria-hidden": "true" }),
-      h("span", { className: "concept-name" }, concept.name || "(no name)", " ", h("code", {}, concept.cui)),
-      h("span", { className: "decision-state" }, STATES[state]),
-      h("span", { className: "case-fact" }, factOf(concept)),
-    );
+    const row = decisionRow(concept, decisions);
     row.addEventListener("click", () => {
       shown.marked = i;
       decide((all) => all.toggle(concept.cui));
@@ -509,51 +374,21 @@ function warn(notice, text) {
   say(text);
 }
 
-/** Somebody else was first: what they made of it beside what this reader did. */
+/** Somebody else was first. */
 function conflict(review, present) {
   Object.assign(review.names, present.names);
-  const { decisions } = review;
-  const joined = new Set(present.concepts);
-  for (const cui of decisions.gained) joined.add(cui);
-  for (const cui of decisions.lost) joined.delete(cui);
-  const names = (cuis) =>
-    cuis.length
-      ? h("ul", { className: "chips" }, ...cuis.map((cui) => h("li", { className: "chip", title: cui }, review.names[cui] || cui)))
-      : h("p", { className: "note" }, "no concept");
-  const settle = (cuis, again) => async () => {
+  const settle = async (cuis, save) => {
     review.etag = present.etag;
     rebase(review, present, cuis);
     $("review-case").querySelector(".notice")?.remove();
     paintDecisions();
     focusList();
-    if (again) await done();
+    if (save) await done();
   };
-  const side = (title, cuis) => h("div", {}, h("h4", {}, title), names(cuis));
-  const notice = h(
-    "div",
-    { className: "notice warning conflict", role: "group", "aria-label": "Conflict" },
-    h("h3", {}, "Somebody else has changed this image meanwhile"),
-    h("div", { className: "sides" }, side("Theirs, now on the server", present.concepts), side("Yours", decisions.after)),
-    h(
-      "div",
-      { className: "row" },
-      button("Join both and save", settle([...joined], true)),
-      button("Save mine instead", settle(decisions.after, true)),
-      button("Take theirs", settle(present.concepts, false)),
-    ),
+  warn(
+    conflictNotice(review, present, settle),
+    "Somebody else has changed this image meanwhile. Theirs and yours are shown.",
   );
-  warn(notice, "Somebody else has changed this image meanwhile. Theirs and yours are shown.");
-}
-
-/** Decide anew on an image that is in another state now. */
-function rebase(review, { concepts: now }, accepted) {
-  const known = new Map(review.decisions.concepts.map((concept) => [concept.cui, concept]));
-  for (const cui of now) {
-    if (!known.has(cui)) known.set(cui, { cui, name: review.names[cui] ?? "", score: null, probability: null });
-  }
-  review.before = now;
-  review.decisions = new Decisions(now, now, [...known.values()]);
-  review.decisions.acceptOnly(accepted);
 }
 
 /** Take back the last decision; where there is none, the last review that was kept. */
