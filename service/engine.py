@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -77,6 +77,7 @@ class Engine:
         max_pixels: Limit on the pixels of a frame.
         max_frames: Limit on the decoded frames of an image.
         allow_blank: Whether blank images are annotated, too.
+        names: Names by CUI, also of concepts that no image of the index has.
     """
 
     annotator: Annotator
@@ -84,6 +85,7 @@ class Engine:
     max_pixels: int
     max_frames: int
     allow_blank: bool = False
+    names: Mapping[str, str] = field(default_factory=dict)
 
     def over(self, stored: Index) -> Engine:
         """The engine over the same index with other rows or labels; see `Annotator.over`."""
@@ -102,16 +104,33 @@ class Engine:
 
     @cached_property
     def _searched_names(self) -> Sequence[str]:
-        return [f"{concept.cui}\n{concept.name}".casefold() for concept in self.concepts]
+        return [f"{concept.cui}\n{concept.name}".casefold() for concept in self._suggested]
+
+    @cached_property
+    def _suggested(self) -> Sequence[Concept]:
+        """The vocabulary, and what else has a name."""
+        known = self.stored.concepts
+        others = [Concept(c, name, 0) for c, name in sorted(self.names.items()) if c not in known]
+        return [*self.concepts, *others]
 
     def concepts_like(self, text: str) -> list[Concept]:
         """The concepts whose CUI or name contains a text, in any case; most frequent first."""
         wanted = text.casefold()
         return [
             concept
-            for concept, names in zip(self.concepts, self._searched_names, strict=True)
+            for concept, names in zip(self._suggested, self._searched_names, strict=True)
             if wanted in names
         ]
+
+    @property
+    def known_names(self) -> Mapping[str, str]:
+        """Those of the index, and others."""
+        return {**self.names, **self.stored.names}
+
+    def names_of_new(self, cuis: Iterable[str]) -> dict[str, str]:
+        """The names of those concepts of which the index has none, where they are known."""
+        unnamed = (cui for cui in cuis if cui not in self.stored.names)
+        return {cui: self.names[cui] for cui in unnamed if cui in self.names}
 
     @property
     def searches_text(self) -> bool:
@@ -327,8 +346,10 @@ def open_engine(settings: Settings, embedder: Embedder | None = None) -> Engine:
 
     Raises:
         IndexProblem: There is no index, or it is damaged, or cannot be reached.
-        AnnotatorError: The encoder cannot be loaded, or is another one now.
+        AnnotatorError: The encoder cannot be loaded, or is another one now; or the table of names
+            cannot be read.
     """
+    from annotator.concepts.names import read_names
     from annotator.encoders.local_runner import blank_pixels
     from annotator.indexing.metadata import IndexMetadata
     from annotator.pipeline import Annotator
@@ -346,6 +367,7 @@ def open_engine(settings: Settings, embedder: Embedder | None = None) -> Engine:
         settings.pixels,
         settings.max_frames,
         settings.allow_blank,
+        read_names(settings.names) if settings.names is not None else {},
     )
     if engine.takes_images:
         # Also warms up the network.

@@ -217,7 +217,12 @@ async def _correct(
     if after == present:
         return "unchanged"
     await corrections.accept(
-        id_, after, by=caller(request), reason=reason, names=said.names, row=row
+        id_,
+        after,
+        by=caller(request),
+        reason=reason,
+        names={**service.engine.names_of_new(after), **said.names},
+        row=row,
     )
     return "added" if present is None else "changed"
 
@@ -242,7 +247,7 @@ def _read(
         answer: Answer | None = answer_of(task, annotation)
         if answer is None:
             return None
-        terms = [(cui, name, 1) for cui, name in engine.stored.names.items()]
+        terms = [(cui, name, 1) for cui, name in engine.known_names.items()]
         words = labels_of_lists("the annotation", {"": answer.labels}).names
         named = cuis_of_names(words, terms) if words else {}
         labels = labels_of_lists("the annotation", {"": answer.labels}, named)
@@ -258,7 +263,7 @@ def _choices(offer: Offer, engine: Engine) -> dict[str, str]:
     from annotator.concepts.names import cuis_of_names
 
     words = offer.words
-    terms = [(cui, name, 1) for cui, name in engine.stored.names.items()] if words else []
+    terms = [(cui, name, 1) for cui, name in engine.known_names.items()] if words else []
     return offer.by_concept(cuis_of_names(words, terms))
 
 

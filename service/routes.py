@@ -324,7 +324,7 @@ async def info(request: Request, service: TheService) -> dict[str, Any]:
     responses=problems(401, 422, 429),
 )
 async def concepts(service: TheService, query: Annotated[ConceptsQuery, Query()]) -> dict[str, Any]:
-    """Concepts of the index whose CUI or name contains `q`."""
+    """Concepts whose CUI or name contains `q`: of the index, and of the table of names."""
     with service.admission.enter():
         # Not with the searches: who types a name does not wait for them.
         return await asyncio.to_thread(concepts_like, service.engine, query)

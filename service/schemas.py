@@ -513,17 +513,17 @@ class InfoOut(BaseModel):
 
 
 class ConceptOut(BaseModel):
-    """A concept of the index."""
+    """A concept of the index, or of the service's table of names."""
 
     cui: str
     name: str
-    images: int = Field(description="Images of the index that hold it.")
+    images: int = Field(description="Images of the index that hold it, 0 for none yet.")
 
 
 class ConceptsOut(BaseModel):
     """Answer of `GET /v1/concepts`."""
 
-    concepts: list[ConceptOut] = Field(description="Most frequent first.")
+    concepts: list[ConceptOut] = Field(description="Most frequent first; those of no image follow.")
     total: int = Field(description="How many match.")
 
 

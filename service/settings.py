@@ -33,6 +33,10 @@ class Settings(BaseSettings):
         None,
         description="Folder or pattern of the index's image files, to show them large.",
     )
+    names: Path | None = Field(
+        None,
+        description="Table of names by CUI, to suggest concepts that no image has yet.",
+    )
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 for any free one.")
     metrics_port: int | None = Field(

@@ -27,6 +27,12 @@ if TYPE_CHECKING:
     "--images",
     help="Folder or pattern of the index's image files; the page shows them large.",
 )
+@option(
+    "Input",
+    "--names",
+    type=file_path(),
+    help="Table with the name of each CUI, to suggest concepts that no image has yet.",
+)
 @option("Network", "--host", help="Address to listen on [127.0.0.1].")
 @option("Network", "--port", type=int, help="Port to listen on; 0 for any free one [8000].")
 @option(
@@ -98,6 +104,7 @@ if TYPE_CHECKING:
 def serve_command(
     index: str | None,
     images: str | None,
+    names: Path | None,
     host: str | None,
     port: int | None,
     metrics_port: int | None,
@@ -138,6 +145,7 @@ def serve_command(
     settings = service_settings(
         index=index,
         images=images,
+        names=names,
         host=host,
         port=port,
         metrics_port=metrics_port,

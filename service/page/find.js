@@ -125,7 +125,7 @@ function part(heading, meaning, cases, names, fact, meant = null) {
 async function problemParts(problem, text, actions) {
   if (problem.code === "ambiguous_concept" && text) {
     const { concepts: known } = await concepts(text, 2 * LISTED);
-    const choices = known.map(({ cui, name, images }) => {
+    const choices = indexed(known).map(({ cui, name, images }) => {
       return button(`${name || cui} (${images})`, () => findBy(cui, actions));
     });
     return [h("h2", {}, `Which “${text}”?`), h("div", { className: "row" }, ...choices)];
@@ -139,13 +139,16 @@ async function problemParts(problem, text, actions) {
   return [h("h2", {}, "Nothing found"), notice];
 }
 
+/** Those that an image of the index has. */
+const indexed = (known) => known.filter(({ images }) => images > 0);
+
 async function suggest() {
   const text = $("q").value.trim();
   if (!text) return;
   try {
     const { concepts: known } = await concepts(text, LISTED);
     if ($("q").value.trim() !== text) return;
-    const options = known.map(({ cui, name }) => h("option", { value: name || cui }, cui));
+    const options = indexed(known).map(({ cui, name }) => h("option", { value: name || cui }, cui));
     $("known").replaceChildren(...options);
   } catch {
     // Suggestions are a help; the search itself says what is wrong.

@@ -30,7 +30,7 @@ from service.keys import Keys
 READER, ANNOTATOR, CORRECTOR, OTHER = (f"{letter * 20}" for letter in "rabc")
 KEYS = [f"read:{READER}", ANNOTATOR, f"correct:{CORRECTOR} Ada", f"correct:{OTHER}"]
 
-Start = Callable[..., Any]
+Start = Callable[..., tuple[TestClient, Callable[[], None]]]
 
 
 def header(key: str, **more: str) -> dict[str, str]:
@@ -48,9 +48,9 @@ def start(index: Path, tiny_embedder: TorchEmbedder) -> Iterator[Start]:
     """Starts a service that takes corrections; `stop` ends it as a signal does."""
     with ExitStack() as every:
 
-        def start() -> tuple[TestClient, Callable[[], None]]:
+        def start(**options: Any) -> tuple[TestClient, Callable[[], None]]:
             stack = every.enter_context(ExitStack())
-            given = cpu_settings(index, writable=True, api_key_file=Path("keys.txt"))
+            given = cpu_settings(index, writable=True, api_key_file=Path("keys.txt"), **options)
             store = stack.enter_context(opened_for_writing(given))
             app = create_app(given, open_engine(given, tiny_embedder), Keys(KEYS), store)
             client = TestClient(app, "http://127.0.0.1", raise_server_exceptions=False)
@@ -111,6 +111,26 @@ def test_a_correction_changes_the_next_answer(client: TestClient) -> None:
     assert listed["C5"] == listed["A_MASS"] == 4 and "C1" not in listed
     (found,) = client.get("/v1/search", params={"q": "A mass", "k": 1}).json()["cases"]
     assert found["cuis"] == ["A_MASS", "C5"]
+
+
+def test_concepts_that_no_image_has_yet(start: Start, tmp_path: Path) -> None:
+    table = tmp_path / "names.csv"
+    table.write_text("CUI,Name\nC0018800,Cardiomegaly\nC1,Of another table\n")
+    client, _ = start(names=table)
+    client.headers["X-API-Key"] = CORRECTOR
+
+    def suggested(text: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = client.get("/v1/concepts", params={"q": text}).json()[
+            "concepts"
+        ]
+        return found
+
+    new = {"cui": "C0018800", "name": "Cardiomegaly", "images": 0}
+    assert suggested("cardio") == [new]
+    assert [concept["name"] for concept in suggested("C1")] == ["Ünd <one>"]
+    answer = correct(client, "train02", add=["C0018800"])
+    assert answer.json()["names"]["C0018800"] == "Cardiomegaly"
+    assert suggested("cardio") == [new | {"images": 1}]
 
 
 def test_what_changes_is_added_and_removed(client: TestClient) -> None:
