@@ -151,7 +151,8 @@ class Corrections:
             after: Its new concepts, ascending; None to remove it.
             by: Who corrects it.
             reason: Why.
-            names: Of concepts that the index may not know.
+            names: Of concepts that the index may not know; those in the service's table of names
+                need not be given.
             row: Of an image that the index does not have.
 
         Raises:
@@ -163,8 +164,9 @@ class Corrections:
                 409, "last_image", "It is the last image of the index.", "Add another one first."
             )
         self._number += 1
+        named = {**self._engine.names_of_new(after or ()), **(names or {})}
         correction = Correction(
-            self._number, image_id, before, after, by, now(), reason, names or {}, row
+            self._number, image_id, before, after, by, now(), reason, named, row
         )
         self._images += _grows_by(correction)
         self._labels[image_id] = after

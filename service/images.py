@@ -115,11 +115,7 @@ async def correct_image(request: Request, service: TheService, id: str) -> Respo
     wanted = WantedLabels(labels if body.concepts is not None else None, add, remove).of(present)
     if wanted != present or body.reviewed:
         await corrections.accept(
-            id,
-            wanted,
-            by=caller(request),
-            reason=body.reason,
-            names={**service.engine.names_of_new(wanted), **names, **named},
+            id, wanted, by=caller(request), reason=body.reason, names={**names, **named}
         )
     return JSONResponse(_described(service.engine, id), headers={"ETag": etag_of(id, wanted)})
 
@@ -176,12 +172,7 @@ async def add_image(
         )
     after = tuple(sorted(labels))
     await corrections.accept(
-        image_id,
-        after,
-        by=caller(request),
-        reason=query.reason,
-        names={**service.engine.names_of_new(after), **names},
-        row=row,
+        image_id, after, by=caller(request), reason=query.reason, names=names, row=row
     )
     headers = {
         "ETag": etag_of(image_id, after),

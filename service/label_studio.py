@@ -217,12 +217,7 @@ async def _correct(
     if after == present:
         return "unchanged"
     await corrections.accept(
-        id_,
-        after,
-        by=caller(request),
-        reason=reason,
-        names={**service.engine.names_of_new(after), **said.names},
-        row=row,
+        id_, after, by=caller(request), reason=reason, names=said.names, row=row
     )
     return "added" if present is None else "changed"
 
